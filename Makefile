@@ -1,0 +1,54 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --group test --group lint maturin
+	touch $@
+
+.PHONY: install
+install: .venv/installed ## Make the virtual environment
+
+.PHONY: build
+build: install ## Build and install sserpent, native if there is a Rust toolchain
+	$(BIN)/python tools/build.py
+
+.PHONY: demo
+demo: build ## Stream the examples through a real server, and show the speed
+	$(BIN)/python examples/demo.py
+
+.PHONY: test
+test: build ## Run every test, over both backends
+	@command -v cargo >/dev/null && cargo test --quiet || echo "no cargo: the Rust tests do not run"
+	$(BIN)/python -m pytest
+	SSERPENT_PURE=1 $(BIN)/python -m pytest
+
+.PHONY: lint
+lint: install ## Check format and style
+	cargo fmt --check
+	cargo clippy --all-targets --quiet -- -D warnings
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+.PHONY: format
+format: install ## Format everything
+	cargo fmt
+	$(BIN)/ruff check --fix --quiet
+	$(BIN)/ruff format
+
+.PHONY: typecheck
+typecheck: build ## Check types, and the stub against the compiled module
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python -m mypy.stubtest sserpent._core_rs
+
+.PHONY: clean
+clean: ## Remove what the other targets made
+	rm -rf .venv dist target python/sserpent/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,31 @@
+"""Picks the backend, once: the compiled core where it is installed, else its pure-Python twin.
+
+Type checkers read the twin, which has the same names and signatures.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+__all__ = ["BACKEND", "Encoder", "ItemSchema", "ServerSentEvent", "format_sse_event"]
+
+BACKEND: Literal["rust", "python"]
+
+if TYPE_CHECKING or os.environ.get("SSERPENT_PURE") == "1":
+    from ._core_py import Encoder, ItemSchema, ServerSentEvent, format_sse_event
+
+    BACKEND = "python"
+else:
+    try:
+        from ._core_rs import Encoder, ItemSchema, ServerSentEvent, format_sse_event
+
+        BACKEND = "rust"
+    except ModuleNotFoundError as error:
+        # Only a missing extension falls back. One that is there and does not load is an error
+        # that its user has to see.
+        if error.name != f"{__package__}._core_rs":
+            raise
+        from ._core_py import Encoder, ItemSchema, ServerSentEvent, format_sse_event
+
+        BACKEND = "python"

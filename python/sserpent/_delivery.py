@@ -1,0 +1,586 @@
+"""One stream's life on asyncio: from the generator's first item to its cleanup.
+
+Two tasks for each stream. The task that the server gave us (the ASGI task) does nothing but
+`receive()` until the client leaves, the stream ends or the server shuts down. The other, the
+driver, runs the generator from first item to close and sends what it yields.
+
+The driver steps its own coroutine by hand (`_steps`), so it sees the very moment at which the
+generator suspends, and hands over what is pending right then, in its own task, before it passes
+the suspension on to the event loop. Hence:
+
+Rule 1. Coalescing takes what is already there and never waits: no timer, no helper task, no turn
+        of the event loop lies between a suspension of the generator and its events' `send`.
+Rule 2. The generator does not advance while a `send` is in progress (backpressure).
+Rule 3. `send` is called from one place at a time: the driver, or an `_aside` task (a keep-alive,
+        the headers of a stream that has nothing to say yet), for which the driver waits.
+Rule 4. A cancellation that is not ours (`asyncio.timeout`, an anyio scope) belongs to the
+        generator, not to the `send` that it happens to hit; see `_Driver`.
+
+The other event loop, Trio, has `_delivery_trio`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from inspect import isawaitable
+from types import coroutine
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import anyio
+from starlette.types import Receive, Scope, Send
+
+from . import _shutdown
+from ._threads import GeneratorThread
+
+if TYPE_CHECKING:
+    from ._response import EventSourceResponse
+
+logger = logging.getLogger("sserpent")
+
+# https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes recommends "a
+# comment line (one starting with a ':' character) every 15 seconds or so". Without a blank line:
+# some decoders (httpx-sse, the OpenAI SDK) dispatch an empty event for a blank line that follows
+# an earlier `id`, while a lone comment line is ignored by all.
+KEEPALIVE_COMMENT = b": ping\n"
+
+# How long a cancellation that is not ours waits for the `send` it would hit.
+_MAX_POSTPONED = 1.0
+
+_streaming: WeakSet[Any] = WeakSet()
+
+
+class AlreadyStreaming(RuntimeError):
+    """A generator was given to a second response while the first still streams it."""
+
+
+def claim(content: Any) -> None:
+    """Makes sure that no other response streams `content`: two readers of one generator would
+    take events from each other."""
+    if getattr(content, "__aiter__", lambda: None)() is not content:
+        return
+    try:
+        if content in _streaming:
+            raise AlreadyStreaming(f"{content!r} is already being streamed by another response")
+        _streaming.add(content)
+    except TypeError:
+        pass  # not hashable or not weakly referable: a class of the user's own
+
+
+def release(content: Any) -> None:
+    try:
+        _streaming.discard(content)
+    except TypeError:
+        pass
+
+
+class _Driver(asyncio.Task[None]):
+    """The task that runs the generator.
+
+    While it waits in `send`, a foreign `cancel()` (a timeout that the generator has opened) would
+    interrupt the `send` and lose its bytes. It is postponed instead, and delivered to the
+    generator when the `send` is through. One that insists for longer than a second breaks the
+    stream: anyio repeats its cancellations at every turn of the loop until they are obeyed.
+    """
+
+    delivery: Delivery
+    postponed_at: float | None = None
+
+    def cancel(self, msg: Any = None) -> bool:
+        delivery = self.delivery
+        if delivery.sending and not delivery.stopping:
+            now = delivery.loop.time()
+            if self.postponed_at is None:
+                self.postponed_at = now
+            if now - self.postponed_at < _MAX_POSTPONED:
+                return True
+        return super().cancel(msg)
+
+    def take_postponed(self) -> bool:
+        postponed, self.postponed_at = self.postponed_at is not None, None
+        return postponed
+
+
+class Delivery:
+    __slots__ = (
+        "aside",
+        "asgi_task",
+        "content",
+        "disconnected",
+        "driver",
+        "encoder",
+        "failure",
+        "finished",
+        "grace_timer",
+        "group",
+        "interrupted",
+        "loop",
+        "options",
+        "scope",
+        "send",
+        "sending",
+        "sending_since",
+        "sent_at",
+        "started",
+        "stopping",
+        "suspended",
+        "timer",
+        "watching",
+    )
+
+    def __init__(self, response: EventSourceResponse, scope: Scope, send: Send) -> None:
+        self.options = response
+        self.scope = scope
+        self.send = send
+        self.content = response.content
+        self.encoder = response.make_encoder()
+        self.loop = asyncio.get_running_loop()
+        self.asgi_task = asyncio.current_task()
+        self.driver: _Driver | None = None
+        # The task of a keep-alive or of held headers, while it sends.
+        self.aside: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.grace_timer: asyncio.TimerHandle | None = None
+        self.group: _shutdown.Group | None = None
+        self.watching = False  # the ASGI task is in receive()
+        self.interrupted = False  # ... and is to leave it
+        self.started = False  # the headers are out, or on their way
+        self.sending = False  # the driver is in send()
+        self.suspended = False  # the generator has suspended since the last hand-over
+        self.finished = False  # the end of the body is out, or on its way
+        self.stopping = False  # the generator is to end: disconnect, shutdown or failure
+        self.disconnected = False
+        self.failure: BaseException | None = None
+        self.sent_at = self.sending_since = self.loop.time()
+
+    # The ASGI task
+
+    async def run(self, receive: Receive) -> None:
+        claim(self.content)
+        self.driver = driver = _Driver(self._drive(), loop=self.loop)
+        driver.delivery = self
+        driver.add_done_callback(self._interrupt)
+        try:
+            self.group = _shutdown.opened(self, self.scope)
+            await self._watch(driver, receive)
+            if not (driver.done() or self.finished):
+                self.stop()
+            if self.disconnected:
+                await self._call_on_disconnect()
+            await self._join(driver)
+        except BaseException:
+            self.stop()
+            await self._join(driver)
+            raise
+        finally:
+            self._release()
+        self._raise_failure(driver)
+
+    async def _watch(self, driver: _Driver, receive: Receive) -> None:
+        """Reads from the client until it leaves or `_interrupt` ends the reading."""
+        task = self.asgi_task
+        assert task is not None
+        cancelling = _cancelling(task)
+        try:
+            while not (self.interrupted or driver.done()):
+                self.watching = True
+                message = await receive()
+                self.watching = False
+                if message["type"] == "http.disconnect":
+                    # After the end of the response this only says that it has ended.
+                    self.disconnected = not self.finished
+                    break
+        except asyncio.CancelledError:
+            # `_interrupt` has cleared `watching`: the cancellation is its own.
+            if self.watching or _uncancel(task) > cancelling:
+                raise
+        finally:
+            self.watching = False
+
+    def _interrupt(self, _: object = None) -> None:
+        """Ends the ASGI task's `receive()`."""
+        self.interrupted = True
+        if self.watching and self.asgi_task is not None:
+            self.watching = False
+            self.asgi_task.cancel()
+
+    def stop(self) -> None:
+        """Cancels the generator. Its `finally` blocks may await: it is cancelled once, not
+        repeatedly as an anyio scope would."""
+        if not self.stopping:
+            self.stopping = True
+            if self.driver is not None:
+                self.driver.cancel()
+
+    async def _join(self, driver: _Driver) -> None:
+        """Waits for the driver, for `cleanup_timeout` once it is told to stop; a cancellation of
+        the ASGI task waits too."""
+        if driver.done() or driver in _abandoned:
+            return
+        cancelled: asyncio.CancelledError | None = None
+        with anyio.CancelScope(shield=True):
+            deadline: float | None = None
+            while not driver.done():
+                if self.stopping and deadline is None:
+                    deadline = self.loop.time() + self.options.cleanup_timeout
+                timeout = None if deadline is None else max(0.0, deadline - self.loop.time())
+                try:
+                    done, _ = await asyncio.wait({driver}, timeout=timeout)
+                except asyncio.CancelledError as error:
+                    cancelled = error
+                    self.stop()
+                    continue
+                if not done:
+                    self._abandon(driver)
+                    break
+        if cancelled is not None:
+            raise cancelled
+
+    def _abandon(self, driver: _Driver) -> None:
+        logger.error(
+            "The cleanup of %s did not end within cleanup_timeout (%s s); it goes on without"
+            " its response",
+            self.options.place,
+            self.options.cleanup_timeout,
+        )
+        _abandoned.add(driver)
+        driver.add_done_callback(_end_abandoned)
+        driver.cancel()
+
+    async def _call_on_disconnect(self) -> None:
+        on_disconnect = self.options.on_disconnect
+        if on_disconnect is None:
+            return
+        with anyio.move_on_after(self.options.cleanup_timeout, shield=True):
+            try:
+                called = on_disconnect()
+                if isawaitable(called):
+                    await called
+            except Exception:
+                logger.exception("on_disconnect of %s failed", self.options.place)
+
+    def _release(self) -> None:
+        """Ends what this stream has started."""
+        if self.group is not None:
+            _shutdown.closed(self, self.group)
+        for timer in (self.timer, self.grace_timer):
+            if timer is not None:
+                timer.cancel()
+        if self.aside is not None:
+            self.aside.cancel()
+        release(self.content)
+        self.asgi_task = self.driver = self.timer = self.grace_timer = None
+
+    def _raise_failure(self, driver: _Driver) -> None:
+        error: BaseException | None = self.failure
+        if error is None and driver.done():
+            if not driver.cancelled():
+                error = driver.exception()
+            elif not self.stopping:
+                error = RuntimeError(f"{self.options.place} was cancelled from within")
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback refers to this frame
+
+    # The driver task
+
+    async def _drive(self) -> None:
+        await self._steps(self._live())
+
+    @coroutine
+    def _steps(self, live: Any) -> Generator[Any, None, None]:
+        resume: Callable[[Any], Any] = live.send
+        argument: Any = None
+        while True:
+            try:
+                waiting_for = resume(argument)
+            except StopIteration:
+                return
+            if not self.sending:
+                # The generator suspends.
+                self.suspended = True
+                if self.encoder.pending and not self.stopping:
+                    yield from self._flush_at_suspension()
+                    if waiting_for is not None:
+                        # What an awaited future sets as it is yielded, and the loop's task
+                        # machinery checks; another task that awaits the same future may have
+                        # reset it meanwhile.
+                        waiting_for._asyncio_future_blocking = True
+            try:
+                yield waiting_for
+            except BaseException as error:
+                resume, argument = live.throw, error
+            else:
+                resume, argument = live.send, None
+
+    @coroutine
+    def _flush_at_suspension(self) -> Generator[Any, None, None]:
+        driver = self.driver
+        assert driver is not None
+        try:
+            yield from self._flush().__await__()
+        except asyncio.CancelledError:
+            pass  # ours, or one that insists; it is the generator's now
+        except Exception as error:
+            self._fail(error)
+            self.stopping = True
+        else:
+            if not driver.take_postponed():
+                return
+        # The task runs, so this reaches the generator through what it waits for.
+        asyncio.Task.cancel(driver)
+
+    async def _live(self) -> None:
+        content = self.content
+        if self.group is not None:
+            _shutdown.current.set(self.group)
+        try:
+            if self.options.open_delay == 0:
+                await self._open()
+            self._arm_timer()
+            try:
+                if hasattr(content, "__aiter__"):
+                    await self._pump(content.__aiter__())
+                else:
+                    await self._pump_thread(content)
+            except Exception:
+                if self.encoder.pending and self._can_send():
+                    await self._flush()
+                raise
+        except asyncio.CancelledError:
+            if not self.stopping or not self._can_send():
+                raise
+        if self._can_send():
+            await self._flush(more_body=False)
+
+    def _can_send(self) -> bool:
+        return not self.disconnected and self.failure is None
+
+    async def _pump(self, content: AsyncIterator[Any]) -> None:
+        push = self.encoder.push
+        driver = self.driver
+        assert driver is not None
+        try:
+            async for item in content:
+                try:
+                    due = push(item)
+                except Exception as error:
+                    raise self.explain(error, item) from error.__cause__
+                if due:
+                    if self.stopping:
+                        break  # it has caught its cancellation and goes on; `aclose` ends it
+                    await self._flush_and_turn()
+                    while driver.take_postponed():
+                        await self._cancel_at_yield(content)
+        finally:
+            aclose = getattr(content, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+    async def _cancel_at_yield(self, content: Any) -> None:
+        """Delivers a postponed cancellation to a generator that is at its `yield`."""
+        athrow = getattr(content, "athrow", None)
+        if athrow is None:
+            raise asyncio.CancelledError
+        try:
+            item = await athrow(asyncio.CancelledError())
+        except StopAsyncIteration:
+            return
+        self.encoder.push(item)
+
+    async def _pump_thread(self, content: Iterable[Any]) -> None:
+        thread = GeneratorThread(content, self.encoder, self.options, self.explain)
+        woken = asyncio.Event()
+        try:
+            thread.start(self.loop.call_soon_threadsafe, woken.set)
+            while True:
+                await woken.wait()
+                woken.clear()
+                finished = thread.take_notice()
+                if self.encoder.pending:
+                    await self._flush()
+                thread.resume()
+                if finished:
+                    break
+        finally:
+            thread.stop()
+            while not thread.finished:
+                await woken.wait()
+                woken.clear()
+        thread.raise_error()
+
+    def explain(self, error: Exception, item: object) -> Exception:
+        return self.options.place.explain(error, item, self.scope)
+
+    # Sending
+
+    async def _flush_and_turn(self) -> None:
+        """Hands over in the middle of a burst. A generator that has not suspended since the last
+        time gets the loop a turn, so that it cannot starve others."""
+        await self._flush()
+        if not self.suspended:
+            await asyncio.sleep(0)
+        self.suspended = False
+
+    async def _flush(self, more_body: bool = True) -> None:
+        """Sends what is pending, in the driver."""
+        self.sending = True
+        try:
+            if self.aside is not None:
+                await asyncio.wait({self.aside})
+            self.sending_since = self.loop.time()
+            if not self.started:
+                self.started = True
+                await self.send(self.options.start_message())
+            if not more_body:
+                self.finished = True
+            await self.send(
+                {
+                    "type": "http.response.body",
+                    "body": self.encoder.take(),
+                    "more_body": more_body,
+                }
+            )
+            self.sent_at = self.loop.time()
+        except OSError:
+            # ASGI 2.4: "raise an OSError" if the client has gone.
+            self.disconnected = self.stopping = True
+            self._interrupt()
+            raise asyncio.CancelledError from None
+        except asyncio.CancelledError:
+            if not self.stopping:
+                self._fail(RuntimeError(f"{self.options.place} was cancelled from within a send"))
+            raise
+        finally:
+            self.sending = False
+
+    async def _open(self) -> None:
+        """Sends the headers before there is an event."""
+        if not self.started:
+            self.started = True
+            await self.send(self.options.start_message())
+            self.sent_at = self.loop.time()
+
+    async def _ping(self) -> None:
+        await self.send(
+            {"type": "http.response.body", "body": KEEPALIVE_COMMENT, "more_body": True}
+        )
+        self.sent_at = self.loop.time()
+
+    def _send_aside(self, sending: Any) -> None:
+        self.sending_since = self.loop.time()
+        self.aside = self.loop.create_task(sending)
+        self.aside.add_done_callback(self._aside_done)
+
+    def _aside_done(self, aside: asyncio.Task[None]) -> None:
+        self.aside = None
+        if aside.cancelled():
+            return
+        error = aside.exception()
+        if isinstance(error, OSError):
+            self.disconnected = True
+            self._interrupt()
+        elif error is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.failure is None:
+            self.failure = error
+        self._interrupt()
+
+    # The timer: one for each stream, armed for the next thing that may be due and re-armed only
+    # when it fires, so that events cost it nothing.
+
+    def _arm_timer(self) -> None:
+        due = self._next_due()
+        if due is not None:
+            self.timer = self.loop.call_at(due, self._on_timer)
+
+    def _next_due(self) -> float | None:
+        options = self.options
+        now = self.loop.time()
+        due = []
+        if self._in_send():
+            if options.send_timeout is not None:
+                due.append(self.sending_since + options.send_timeout)
+            if options.ping_interval:
+                due.append(now + options.ping_interval)
+        else:
+            if not self.started and options.open_delay is not None:
+                due.append(self.sent_at + options.open_delay)
+            elif options.ping_interval:
+                due.append((self.sent_at if self.started else now) + options.ping_interval)
+            if options.send_timeout is not None:
+                due.append(now + options.send_timeout)
+        return min(due, default=None)
+
+    def _in_send(self) -> bool:
+        return self.sending or self.aside is not None
+
+    def _on_timer(self) -> None:
+        self.timer = None
+        options = self.options
+        now = self.loop.time()
+        idle = now - self.sent_at
+        if self._in_send():
+            timeout = options.send_timeout
+            if timeout is not None and now - self.sending_since >= timeout:
+                self._drop_stalled()
+                return
+        elif not self.started:
+            if options.open_delay is not None and idle >= options.open_delay:
+                self._send_aside(self._open())
+        elif options.ping_interval and idle >= options.ping_interval:
+            self._send_aside(self._ping())
+        self._arm_timer()
+
+    def _drop_stalled(self) -> None:
+        logger.warning(
+            "A client of %s has not read for send_timeout (%s s) and is dropped",
+            self.options.place,
+            self.options.send_timeout,
+        )
+        self.disconnected = True
+        self._interrupt()
+
+    # Shutdown
+
+    def shut_down(self) -> None:
+        """Ends the stream within `shutdown_grace`."""
+        if self.options.shutdown_grace:
+            self.grace_timer = self.loop.call_later(self.options.shutdown_grace, self._interrupt)
+        else:
+            self._interrupt()
+
+
+# Drivers whose cleanup outlived `cleanup_timeout`: the reference keeps them from being collected.
+_abandoned: set[asyncio.Task[None]] = set()
+
+
+def _end_abandoned(driver: asyncio.Task[None]) -> None:
+    _abandoned.discard(driver)
+    error = None if driver.cancelled() else driver.exception()
+    if error is not None:
+        logger.error("A cleanup that outlived its response failed", exc_info=error)
+
+
+if sys.version_info >= (3, 11):
+
+    def _cancelling(task: asyncio.Task[Any]) -> int:
+        return task.cancelling()
+
+    def _uncancel(task: asyncio.Task[Any]) -> int:
+        return task.uncancel()
+
+else:
+
+    def _cancelling(task: asyncio.Task[Any]) -> int:
+        return 0
+
+    def _uncancel(task: asyncio.Task[Any]) -> int:
+        return 0

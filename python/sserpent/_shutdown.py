@@ -1,0 +1,297 @@
+"""Tells open streams that their server shuts down.
+
+No server tells its applications in time: uvicorn, granian and hypercorn wait for open responses
+first, and send `lifespan.shutdown` after that. So this module looks for itself, without patching
+anything, in two ways:
+
+- Signals. While streams are open, SIGINT and SIGTERM go through a handler that wakes them and
+  then calls the handler that was there. It is put in place only on top of a handler that an event
+  loop or a server has set, and taken away with the last stream. An application with a handler of
+  its own stays in charge: nothing is put on top of that.
+- uvicorn's `Server` object, found in the call stack of the loop's tasks, which knows best whether
+  it is about to exit. It is asked after each signal, and by one timer for each event loop with
+  open streams, because a uvicorn that runs in a thread is stopped without any signal.
+
+Streams are grouped by server, so that one server's shutdown does not end another's streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import FrameType
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, ref
+
+import anyio
+import sniffio
+from starlette.types import Scope
+
+# uvicorn itself looks at `should_exit` ten times a second.
+_POLL_INTERVAL = 0.25
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# Whose signal handlers mean "the server ends when this signal comes".
+_SERVERS = frozenset(
+    {"asyncio", "uvloop", "winloop", "uvicorn", "gunicorn", "hypercorn", "granian", "twisted", "trio"}
+    | {"daphne", "signal", "_signal", "sserpent"}
+)
+
+
+class Stream(Protocol):
+    def shut_down(self) -> None: ...
+
+
+class ShutdownEvent:
+    """Set when the server begins to shut down; see `shutdown_event`."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def is_set(self) -> bool:
+        """Whether the shutdown has begun."""
+        return self._event.is_set()
+
+    async def wait(self) -> None:
+        """Waits until it begins."""
+        await self._event.wait()
+
+
+class Group:
+    """The open streams of one server on one event loop."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.streams: set[Stream] = set()
+        self.ending = False
+        self._event: ShutdownEvent | None = None
+
+    @property
+    def event(self) -> ShutdownEvent:
+        if self._event is None:
+            self._event = ShutdownEvent()
+            if self.ending:
+                self._event._event.set()
+        return self._event
+
+    def end_if_told(self, signalled: bool) -> None:
+        if not self.ending and (_is_exiting(self.server) if self.server else signalled):
+            self.ending = True
+            if self._event is not None:
+                self._event._event.set()
+            for stream in list(self.streams):
+                stream.shut_down()
+
+
+class _Watch:
+    """What is watched on one event loop while streams are open on it."""
+
+    def __init__(self, token: Any) -> None:
+        self._token = ref(token)
+        self._groups: dict[Any, Group] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def group_of(self, scope: Scope | None) -> Group:
+        address = tuple((scope or {}).get("server") or ())
+        group = self._groups.get(address)
+        if group is None:
+            server = _uvicorn_of(address)
+            known = (g for g in self._groups.values() if server and g.server is server)
+            group = next(known, None) or Group(server)
+            self._groups[address] = group
+        return group
+
+    def has_streams(self) -> bool:
+        return any(group.streams for group in self._groups.values())
+
+    def opened(self) -> None:
+        if self._timer is None and any(group.server for group in self._groups.values()):
+            self._poll()
+
+    def closed(self) -> None:
+        if not self.has_streams():
+            self._groups = {a: g for a, g in self._groups.items() if g.server and not g.ending}
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+    def signalled(self) -> None:
+        """Called from a signal handler: only the loop's own thread may touch its streams."""
+        token = self._token()
+        if token is None:
+            return
+        call_soon = getattr(token, "call_soon_threadsafe", None) or token.run_sync_soon
+        try:
+            call_soon(self._look_after_signal)
+        except RuntimeError:
+            pass  # the loop is closed
+
+    def _look_after_signal(self) -> None:
+        for group in list(self._groups.values()):
+            group.end_if_told(signalled=True)
+
+    def _poll(self) -> None:
+        for group in list(self._groups.values()):
+            group.end_if_told(signalled=False)
+        self._timer = asyncio.get_running_loop().call_later(_POLL_INTERVAL, self._poll)
+
+
+_watches: WeakKeyDictionary[Any, _Watch] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+# The group of the stream whose generator runs.
+current: ContextVar[Group] = ContextVar("sserpent.shutdown.current")
+
+
+def shutdown_event() -> ShutdownEvent:
+    """The event that is set when the server of the current stream begins to shut down.
+
+    A generator can wait for it, or look at it, and say goodbye within `shutdown_grace` seconds:
+
+        while not sserpent.shutdown_event().is_set():
+            ...
+        yield ServerSentEvent(event="goodbye")
+
+    Returns:
+        An object with `is_set()` and `await wait()`.
+
+    Raises:
+        RuntimeError: there is no event loop in which to wait.
+    """
+    group = current.get(None)
+    if group is None:
+        group = _watch().group_of(None)
+    return group.event
+
+
+def opened(stream: Stream, scope: Scope) -> Group:
+    """Registers a stream that has opened; to be called in its event loop."""
+    watch = _watch()
+    group = watch.group_of(scope)
+    group.streams.add(stream)
+    watch.opened()
+    _signals.install()
+    if group.server and _is_exiting(group.server):
+        group.end_if_told(signalled=False)
+    if group.ending:
+        stream.shut_down()
+    return group
+
+
+def closed(stream: Stream, group: Group) -> None:
+    """Registers that it has closed."""
+    group.streams.discard(stream)
+    if not group.streams:
+        _watch().closed()
+        _signals.uninstall()
+
+
+def _watch() -> _Watch:
+    if sniffio.current_async_library() == "trio":
+        import trio
+
+        token: Any = trio.lowlevel.current_trio_token()
+    else:
+        token = asyncio.get_running_loop()
+    with _lock:
+        watch = _watches.get(token)
+        if watch is None:
+            watch = _watches[token] = _Watch(token)
+    return watch
+
+
+class _Signals:
+    """The handler on top of the server's."""
+
+    def __init__(self) -> None:
+        self._previous: dict[int, Callable[[int, FrameType | None], Any]] = {}
+
+    def install(self) -> None:
+        if self._previous or threading.current_thread() is not threading.main_thread():
+            return
+        for number in _SIGNALS:
+            handler = signal.getsignal(number)
+            if callable(handler) and _module_of(handler).partition(".")[0] in _SERVERS:
+                self._previous[number] = handler
+                signal.signal(number, self._handle)
+
+    def uninstall(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        with _lock:
+            if any(watch.has_streams() for watch in _watches.values()):
+                return
+        for number, handler in self._previous.items():
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, handler)
+        self._previous = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # No lock here: the signal may have interrupted its holder.
+        for watch in list(_watches.values()):
+            watch.signalled()
+        previous = self._previous.get(number)
+        if previous is not None:
+            previous(number, frame)
+
+
+_signals = _Signals()
+
+
+def _module_of(handler: Callable[..., Any]) -> str:
+    owner = getattr(handler, "__self__", None)
+    if owner is not None and not hasattr(handler, "__wrapped__"):
+        return str(type(owner).__module__)
+    return str(getattr(handler, "__module__", ""))
+
+
+def _is_exiting(server: Any) -> bool:
+    if server.should_exit:
+        return True
+    listening = getattr(server, "servers", None)
+    # `limit_max_requests` ends a server without `should_exit`.
+    return listening is not None and not any(each.is_serving() for each in listening)
+
+
+def _uvicorn_of(address: tuple[Any, ...]) -> Any:
+    """The uvicorn Server on this event loop that listens at `address`, or the only one."""
+    module = sys.modules.get("uvicorn.server")
+    server_class = getattr(module, "Server", None)
+    if server_class is None or sniffio.current_async_library() != "asyncio":
+        return None
+    servers: list[Any] = []
+    for task in asyncio.all_tasks():
+        for frame in _frames(task.get_coro()):
+            found = frame.f_locals.get("self")
+            if isinstance(found, server_class) and found not in servers:
+                servers.append(found)
+    for server in servers:
+        if address and address in _addresses(server):
+            return server
+    return servers[0] if len(servers) == 1 else None
+
+
+def _frames(coroutine: Any) -> list[FrameType]:
+    frames = []
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None)
+        if frame is not None:
+            frames.append(frame)
+        coroutine = getattr(coroutine, "cr_await", None)
+    return frames
+
+
+def _addresses(server: Any) -> set[tuple[Any, ...]]:
+    return {
+        tuple(sock.getsockname()[:2])
+        for each in getattr(server, "servers", ())
+        for sock in each.sockets or ()
+        if isinstance(sock.getsockname(), tuple)
+    }

@@ -1,0 +1,303 @@
+//! `ServerSentEvent` and `format_sse_event`: Python arguments in, checked fields out.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyInt, PyString, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::frame::{self, Data, FieldError, Fields};
+use crate::json::{self, Json};
+
+impl From<FieldError> for PyErr {
+    fn from(error: FieldError) -> Self {
+        PyValueError::new_err(error.to_string())
+    }
+}
+
+/// One event; see the stub for the Python documentation.
+#[pyclass(frozen, subclass, module = "sserpent", weakref)]
+pub struct ServerSentEvent {
+    #[pyo3(get)]
+    data: Option<Py<PyAny>>,
+    #[pyo3(get)]
+    raw_data: Option<Py<PyString>>,
+    #[pyo3(get)]
+    event: Option<Py<PyString>>,
+    #[pyo3(get)]
+    id: Option<Py<PyString>>,
+    #[pyo3(get)]
+    retry: Option<Py<PyInt>>,
+    #[pyo3(get)]
+    comment: Option<Py<PyString>>,
+}
+
+#[pymethods]
+impl ServerSentEvent {
+    #[new]
+    #[pyo3(signature = (*, data=None, raw_data=None, event=None, id=None, retry=None, comment=None))]
+    fn new(
+        data: Option<Bound<'_, PyAny>>,
+        raw_data: Option<Bound<'_, PyAny>>,
+        event: Option<Bound<'_, PyAny>>,
+        id: Option<Bound<'_, PyAny>>,
+        retry: Option<Bound<'_, PyAny>>,
+        comment: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let raw_data = text("raw_data", raw_data)?;
+        let event = text("event", event)?;
+        event.as_ref().map_or(Ok(()), |event| {
+            Ok::<(), PyErr>(frame::check_event(event.to_str()?)?)
+        })?;
+        let id = text("id", id)?;
+        id.as_ref().map_or(Ok(()), |id| {
+            Ok::<(), PyErr>(frame::check_id(id.to_str()?)?)
+        })?;
+        let retry = milliseconds(retry)?;
+        let comment = text("comment", comment)?;
+        if data.is_some() && raw_data.is_some() {
+            return Err(PyValueError::new_err(
+                "Cannot set both 'data' and 'raw_data' on the same ServerSentEvent. \
+                 Use 'data' for JSON-serialized payloads or 'raw_data' for pre-formatted strings.",
+            ));
+        }
+        Ok(Self {
+            data: data.map(Bound::unbind),
+            raw_data: raw_data.map(Bound::unbind),
+            event: event.map(Bound::unbind),
+            id: id.map(Bound::unbind),
+            retry: retry.map(Bound::unbind),
+            comment: comment.map(Bound::unbind),
+        })
+    }
+
+    fn encode<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        self.with_frame(py, |framed| PyBytes::new(py, framed))
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let py = slf.py();
+        let mut fields = Vec::with_capacity(6);
+        for (name, value) in slf.get().fields(py) {
+            if let Some(value) = value {
+                fields.push(format!("{name}={}", value.bind(py).repr()?.to_str()?));
+            }
+        }
+        Ok(format!(
+            "{}({})",
+            slf.get_type().name()?.to_str()?,
+            fields.join(", ")
+        ))
+    }
+
+    fn __eq__(slf: &Bound<'_, Self>, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let py = slf.py();
+        let Ok(other) = other.cast::<Self>() else {
+            return Ok(py.NotImplemented());
+        };
+        let equal = slf.get_type().is(other.get_type())
+            && slf.get().key(py)?.eq(other.get().key(py)?)?;
+        Ok(equal.into_pyobject(py)?.to_owned().into_any().unbind())
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        self.key(py)?.hash()
+    }
+
+    fn __getnewargs_ex__<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
+        let arguments = PyDict::new(py);
+        for (name, value) in self.fields(py) {
+            if let Some(value) = value {
+                arguments.set_item(name, value)?;
+            }
+        }
+        Ok((PyTuple::empty(py), arguments))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // The other fields hold str and int, which refer to nothing.
+        visit.call(&self.data)
+    }
+}
+
+impl ServerSentEvent {
+    fn fields(&self, py: Python<'_>) -> [(&'static str, Option<Py<PyAny>>); 6] {
+        let any = |text: &Option<Py<PyString>>| text.as_ref().map(|t| t.clone_ref(py).into_any());
+        [
+            ("data", self.data.as_ref().map(|data| data.clone_ref(py))),
+            ("raw_data", any(&self.raw_data)),
+            ("event", any(&self.event)),
+            ("id", any(&self.id)),
+            (
+                "retry",
+                self.retry.as_ref().map(|r| r.clone_ref(py).into_any()),
+            ),
+            ("comment", any(&self.comment)),
+        ]
+    }
+
+    fn key<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.fields(py).into_iter().map(|(_, value)| value))
+    }
+
+    /// Frames the event and shows the bytes to `use_frame`. Everything that can run Python code
+    /// is over by then.
+    pub fn with_frame<R>(&self, py: Python<'_>, use_frame: impl FnOnce(&[u8]) -> R) -> PyResult<R> {
+        let mut framed = Vec::new();
+        self.append_to(py, |fields| frame::append_event(&mut framed, fields))?;
+        Ok(use_frame(&framed))
+    }
+
+    /// Gets the JSON of `data`, then hands the finished fields to `append`.
+    pub fn append_to(
+        &self,
+        py: Python<'_>,
+        append: impl FnOnce(&Fields<'_>) -> Result<(), FieldError>,
+    ) -> PyResult<()> {
+        let json = match (&self.raw_data, &self.data) {
+            (None, Some(data)) => Some(json::of_event_data(data.bind(py))?),
+            _ => None,
+        };
+        let data = match (&self.raw_data, &json) {
+            (Some(raw), _) => Some(Data::Text(raw.to_str(py)?)),
+            (None, Some(json)) => Some(json.as_data(py)?),
+            (None, None) => None,
+        };
+        with_fields(
+            py,
+            data,
+            [&self.event, &self.id, &self.comment],
+            self.retry.as_ref(),
+            append,
+        )
+    }
+}
+
+/// An event of another class, read once and checked like our own.
+pub fn append_foreign<'py>(
+    event: &Bound<'py, PyAny>,
+    append: impl FnOnce(&Fields<'_>) -> Result<(), FieldError>,
+) -> PyResult<()> {
+    let py = event.py();
+    let field = |name: &Bound<'py, PyString>| -> PyResult<Option<Bound<'py, PyAny>>> {
+        let value = event.getattr(name)?;
+        Ok((!value.is_none()).then_some(value))
+    };
+    ServerSentEvent::new(
+        field(pyo3::intern!(py, "data"))?,
+        field(pyo3::intern!(py, "raw_data"))?,
+        field(pyo3::intern!(py, "event"))?,
+        field(pyo3::intern!(py, "id"))?,
+        field(pyo3::intern!(py, "retry"))?,
+        field(pyo3::intern!(py, "comment"))?,
+    )?
+    .append_to(py, append)
+}
+
+fn with_fields(
+    py: Python<'_>,
+    data: Option<Data<'_>>,
+    [event, id, comment]: [&Option<Py<PyString>>; 3],
+    retry: Option<&Py<PyInt>>,
+    append: impl FnOnce(&Fields<'_>) -> Result<(), FieldError>,
+) -> PyResult<()> {
+    fn utf8<'a>(py: Python<'_>, text: &'a Option<Py<PyString>>) -> PyResult<Option<&'a str>> {
+        text.as_ref().map(|text| text.to_str(py)).transpose()
+    }
+
+    let mut buffer = itoa::Buffer::new();
+    let digits;
+    let retry = match retry {
+        None => None,
+        Some(retry) => Some(match retry.bind(py).extract::<u64>() {
+            Ok(small) => buffer.format(small),
+            Err(_) => {
+                digits = retry.bind(py).str()?;
+                digits.to_str()?
+            }
+        }),
+    };
+    append(&Fields {
+        comment: utf8(py, comment)?,
+        event: utf8(py, event)?,
+        data,
+        id: utf8(py, id)?,
+        retry,
+    })?;
+    Ok(())
+}
+
+#[pyfunction]
+#[pyo3(signature = (*, data_str=None, event=None, id=None, retry=None, comment=None))]
+pub fn format_sse_event<'py>(
+    py: Python<'py>,
+    data_str: Option<Bound<'py, PyAny>>,
+    event: Option<Bound<'py, PyAny>>,
+    id: Option<Bound<'py, PyAny>>,
+    retry: Option<Bound<'py, PyAny>>,
+    comment: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let data = text("data_str", data_str)?.map(Bound::unbind);
+    let event = text("event", event)?.map(Bound::unbind);
+    let id = text("id", id)?.map(Bound::unbind);
+    let retry = milliseconds(retry)?.map(Bound::unbind);
+    let comment = text("comment", comment)?.map(Bound::unbind);
+    let data = data.as_ref().map(|data| data.to_str(py)).transpose()?;
+    let mut framed = Vec::new();
+    with_fields(
+        py,
+        data.map(Data::Text),
+        [&event, &id, &comment],
+        retry.as_ref(),
+        |fields| frame::append_event(&mut framed, fields),
+    )?;
+    Ok(PyBytes::new(py, &framed))
+}
+
+/// A text argument as an exact str that UTF-8 can encode. What is no such str goes the slow way,
+/// which both backends share: it converts what pydantic converts and words the refusal.
+fn text<'py>(
+    field: &'static str,
+    value: Option<Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyString>>> {
+    let Some(value) = value else { return Ok(None) };
+    let value = match value.cast_into_exact::<PyString>() {
+        Ok(text) if text.to_str().is_ok() => return Ok(Some(text)),
+        Ok(text) => text.into_any(),
+        Err(error) => error.into_inner(),
+    };
+    static TEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = value.py();
+    let converted = TEXT
+        .import(py, "sserpent._fields", "text")?
+        .call1((field, value))?;
+    Ok(Some(converted.cast_into::<PyString>()?))
+}
+
+/// The `retry` argument as a non-negative int, likewise.
+fn milliseconds(value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Bound<'_, PyInt>>> {
+    let Some(value) = value else { return Ok(None) };
+    let value = match value.cast_into_exact::<PyInt>() {
+        Ok(integer) if integer.extract::<u32>().is_ok() => return Ok(Some(integer)),
+        Ok(integer) => integer.into_any(),
+        Err(error) => error.into_inner(),
+    };
+    static MILLISECONDS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = value.py();
+    let converted = MILLISECONDS
+        .import(py, "sserpent._fields", "milliseconds")?
+        .call1((value,))?;
+    Ok(Some(converted.cast_into::<PyInt>()?))
+}
+
+impl Json {
+    fn as_data<'a>(&'a self, py: Python<'a>) -> PyResult<Data<'a>> {
+        Ok(match self {
+            Self::Compact(bytes) => Data::Json(bytes.as_bytes(py)),
+            Self::Text(text) => Data::Text(text.to_str(py)?),
+        })
+    }
+}

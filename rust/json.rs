@@ -1,0 +1,297 @@
+//! The bridge to the installed pydantic-core, and to FastAPI's encoder for what pydantic-core
+//! would write otherwise than FastAPI.
+
+use memchr::memmem;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{
+    PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType,
+};
+use pyo3::{PyTraverseError, PyVisit, intern};
+
+use crate::object::{Keywords, all_entries, is_instance};
+
+/// JSON text on its way into a `data` field.
+pub enum Json {
+    /// Written by a serializer, without indentation: holds no raw line break.
+    Compact(Py<PyBytes>),
+    /// Written by a user's `model_dump_json`: may hold anything.
+    Text(Py<PyString>),
+}
+
+/// How deep the walk goes before it leaves a value to FastAPI's encoder, which knows how to fail
+/// on values that contain themselves.
+const MAX_DEPTH: usize = 64;
+
+/// What is looked up in pydantic and FastAPI once.
+struct Pydantic {
+    base_model: Py<PyType>,
+    model_dump: Py<PyAny>,
+    model_dump_json: Py<PyAny>,
+    to_json: Py<PyAny>,
+    to_json_options: Keywords,
+    by_alias: Keywords,
+    as_fastapi: Py<PyAny>,
+    fastapi_event: Py<PyType>,
+}
+
+fn pydantic(py: Python<'_>) -> PyResult<&Pydantic> {
+    static PYDANTIC: PyOnceLock<Pydantic> = PyOnceLock::new();
+    PYDANTIC.get_or_try_init(py, || {
+        let base_model = py.import("pydantic")?.getattr("BaseModel")?;
+        let by_alias = PyDict::new(py);
+        by_alias.set_item("by_alias", true)?;
+        let to_json_options = by_alias.copy()?;
+        to_json_options.set_item("inf_nan_mode", "null")?;
+        Ok(Pydantic {
+            model_dump: base_model.getattr("model_dump")?.unbind(),
+            model_dump_json: base_model.getattr("model_dump_json")?.unbind(),
+            base_model: base_model.cast_into::<PyType>()?.unbind(),
+            to_json: py.import("pydantic_core")?.getattr("to_json")?.unbind(),
+            to_json_options: Keywords::new(&to_json_options)?,
+            by_alias: Keywords::new(&by_alias)?,
+            as_fastapi: py
+                .import("sserpent._fields")?
+                .getattr("json_as_fastapi")?
+                .unbind(),
+            fastapi_event: py
+                .import("fastapi.sse")?
+                .getattr("ServerSentEvent")?
+                .cast_into::<PyType>()?
+                .unbind(),
+        })
+    })
+}
+
+/// Whether `item` is FastAPI's own event class or a subclass of it.
+pub fn is_fastapi_event(item: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = item.py();
+    Ok(is_instance(item, pydantic(py)?.fastapi_event.bind(py)))
+}
+
+/// The JSON of `ServerSentEvent.data`: `model_dump_json()` of what has it, else as an item
+/// without annotation.
+pub fn of_event_data(value: &Bound<'_, PyAny>) -> PyResult<Json> {
+    let py = value.py();
+    if is_builtin(value) {
+        return of_item(value).map(Json::Compact);
+    }
+    let known = pydantic(py)?;
+    let name = intern!(py, "model_dump_json");
+    if is_model_with(value, known, name, &known.model_dump_json)
+        && let Ok(json) = serializer_of(value)
+            .and_then(|to_json| to_json.call1((value,)))
+            .and_then(compact)
+    {
+        return Ok(Json::Compact(json));
+    }
+    match value.getattr_opt(name)? {
+        Some(dump) => text(dump.call0()?).map(Json::Text),
+        None => of_item(value).map(Json::Compact),
+    }
+}
+
+/// The JSON of an item that has no declared type: pydantic-core's where it and FastAPI's encoder
+/// agree, else FastAPI's.
+pub fn of_item(value: &Bound<'_, PyAny>) -> PyResult<Py<PyBytes>> {
+    let py = value.py();
+    let known = pydantic(py)?;
+    // An error on the fast way decides nothing: FastAPI's encoder accepts more (lone surrogates)
+    // and is the one whose refusals users know.
+    match walk(value, known, 0) {
+        Walk::Plain => known
+            .to_json_options
+            .call(known.to_json.bind(py), value)
+            .and_then(compact)
+            .or_else(|_| as_fastapi(value, known)),
+        Walk::HasModels => models(value, known)
+            .and_then(compact)
+            .ok()
+            .filter(|json| !is_doubtful(json.as_bytes(py)))
+            .map_or_else(|| as_fastapi(value, known), Ok),
+        Walk::Other => as_fastapi(value, known),
+    }
+}
+
+fn models<'py>(value: &Bound<'py, PyAny>, known: &Pydantic) -> PyResult<Bound<'py, PyAny>> {
+    let py = value.py();
+    if is_builtin(value) {
+        known.to_json_options.call(known.to_json.bind(py), value)
+    } else {
+        known.by_alias.call(&serializer_of(value)?, value)
+    }
+}
+
+/// Models are dumped first and cleaned afterwards by FastAPI: keys that start with `_sa` vanish,
+/// and NaN and infinities become null whatever `ser_json_inf_nan` says. Where the text may hold
+/// one of these, FastAPI decides.
+fn is_doubtful(json: &[u8]) -> bool {
+    [&b"\"_sa"[..], b"NaN", b"Infinity"]
+        .iter()
+        .any(|mark| memmem::find(json, mark).is_some())
+}
+
+fn as_fastapi(value: &Bound<'_, PyAny>, known: &Pydantic) -> PyResult<Py<PyBytes>> {
+    compact(known.as_fastapi.bind(value.py()).call1((value,))?)
+}
+
+fn compact(json: Bound<'_, PyAny>) -> PyResult<Py<PyBytes>> {
+    json.cast_into_exact::<PyBytes>()
+        .map(Bound::unbind)
+        .map_err(|error| wrong_type("JSON must be bytes", &error.into_inner()))
+}
+
+fn text(json: Bound<'_, PyAny>) -> PyResult<Py<PyString>> {
+    json.cast_into::<PyString>()
+        .map(Bound::unbind)
+        .map_err(|error| {
+            wrong_type(
+                "model_dump_json() must return a string",
+                &error.into_inner(),
+            )
+        })
+}
+
+fn wrong_type(rule: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    match value.get_type().name() {
+        Ok(name) => PyTypeError::new_err(format!("{rule}, not {name}")),
+        Err(error) => error,
+    }
+}
+
+fn serializer_of<'py>(model: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = model.py();
+    model
+        .get_type()
+        .getattr(intern!(py, "__pydantic_serializer__"))?
+        .getattr(intern!(py, "to_json"))
+}
+
+/// Whether `value` is a pydantic model whose class has not overridden `method`.
+fn is_model_with(
+    value: &Bound<'_, PyAny>,
+    known: &Pydantic,
+    method: &Bound<'_, PyString>,
+    original: &Py<PyAny>,
+) -> bool {
+    is_instance(value, known.base_model.bind(value.py()))
+        && value
+            .get_type()
+            .getattr(method)
+            .is_ok_and(|found| found.is(original))
+}
+
+fn is_builtin(value: &Bound<'_, PyAny>) -> bool {
+    value.is_exact_instance_of::<PyDict>()
+        || value.is_exact_instance_of::<PyString>()
+        || value.is_exact_instance_of::<PyList>()
+        || value.is_exact_instance_of::<PyTuple>()
+        || is_scalar(value)
+}
+
+fn is_scalar(value: &Bound<'_, PyAny>) -> bool {
+    value.is_exact_instance_of::<PyInt>()
+        || value.is_exact_instance_of::<PyFloat>()
+        || value.is_exact_instance_of::<PyBool>()
+        || value.is_none()
+}
+
+/// What a value is made of, in the order of what the parts make of the whole.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Walk {
+    /// JSON's own types only: pydantic-core and FastAPI agree.
+    Plain,
+    /// Also pydantic models: they agree but for what `is_doubtful` names.
+    HasModels,
+    /// Anything else is FastAPI's encoder's.
+    Other,
+}
+
+/// One look at each part. Exact types only: a subclass may be an Enum, which FastAPI replaces by
+/// its value. Runs no Python code.
+fn walk(value: &Bound<'_, PyAny>, known: &Pydantic, depth: usize) -> Walk {
+    if value.is_exact_instance_of::<PyString>() || is_scalar(value) {
+        return Walk::Plain;
+    }
+    if depth == MAX_DEPTH {
+        return Walk::Other;
+    }
+    let mut found = Walk::Plain;
+    let mut add = |part: &Bound<'_, PyAny>| {
+        found = found.max(walk(part, known, depth + 1));
+        found != Walk::Other
+    };
+    if let Ok(dict) = value.cast_exact::<PyDict>() {
+        if !all_entries(dict, |key, value| is_plain_key(key) && add(value)) {
+            return Walk::Other;
+        }
+    } else if let Ok(list) = value.cast_exact::<PyList>() {
+        if !list.iter().all(|part| add(&part)) {
+            return Walk::Other;
+        }
+    } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+        if !tuple.iter().all(|part| add(&part)) {
+            return Walk::Other;
+        }
+    } else if is_model_with(
+        value,
+        known,
+        intern!(value.py(), "model_dump"),
+        &known.model_dump,
+    ) {
+        return Walk::HasModels;
+    } else {
+        return Walk::Other;
+    }
+    found
+}
+
+/// FastAPI drops keys that start with `_sa` (SQLAlchemy's state).
+fn is_plain_key(key: &Bound<'_, PyAny>) -> bool {
+    key.cast_exact::<PyString>()
+        .is_ok_and(|key| key.to_str().is_ok_and(|key| !key.starts_with("_sa")))
+}
+
+/// A declared item type: how its values are validated and serialized. One for each route.
+#[pyclass(frozen, module = "sserpent._core_rs")]
+pub struct ItemSchema {
+    validate: Py<PyAny>,
+    validate_options: Keywords,
+    to_json: Py<PyAny>,
+    json_options: Keywords,
+}
+
+#[pymethods]
+impl ItemSchema {
+    #[new]
+    #[pyo3(signature = (validate, validate_options, to_json, json_options))]
+    fn new(
+        validate: Bound<'_, PyAny>,
+        validate_options: Bound<'_, PyDict>,
+        to_json: Bound<'_, PyAny>,
+        json_options: Bound<'_, PyDict>,
+    ) -> PyResult<Self> {
+        Ok(Self {
+            validate: validate.unbind(),
+            validate_options: Keywords::new(&validate_options)?,
+            to_json: to_json.unbind(),
+            json_options: Keywords::new(&json_options)?,
+        })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.validate)?;
+        visit.call(&self.to_json)?;
+        self.validate_options.traverse(visit)?;
+        self.json_options.traverse(visit)
+    }
+}
+
+impl ItemSchema {
+    pub fn json_of(&self, item: &Bound<'_, PyAny>) -> PyResult<Py<PyBytes>> {
+        let py = item.py();
+        let value = self.validate_options.call(self.validate.bind(py), item)?;
+        compact(self.json_options.call(self.to_json.bind(py), &value)?)
+    }
+}
