@@ -45,14 +45,8 @@ impl ServerSentEvent {
         comment: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let raw_data = text("raw_data", raw_data)?;
-        let event = text("event", event)?;
-        event.as_ref().map_or(Ok(()), |event| {
-            Ok::<(), PyErr>(frame::check_event(event.to_str()?)?)
-        })?;
-        let id = text("id", id)?;
-        id.as_ref().map_or(Ok(()), |id| {
-            Ok::<(), PyErr>(frame::check_id(id.to_str()?)?)
-        })?;
+        let event = checked_text("event", event, frame::check_event)?;
+        let id = checked_text("id", id, frame::check_id)?;
         let retry = milliseconds(retry)?;
         let comment = text("comment", comment)?;
         if data.is_some() && raw_data.is_some() {
@@ -241,8 +235,8 @@ pub fn format_sse_event<'py>(
     comment: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let data = text("data_str", data_str)?.map(Bound::unbind);
-    let event = text("event", event)?.map(Bound::unbind);
-    let id = text("id", id)?.map(Bound::unbind);
+    let event = checked_text("event", event, frame::check_event)?.map(Bound::unbind);
+    let id = checked_text("id", id, frame::check_id)?.map(Bound::unbind);
     let retry = milliseconds(retry)?.map(Bound::unbind);
     let comment = text("comment", comment)?.map(Bound::unbind);
     let data = data.as_ref().map(|data| data.to_str(py)).transpose()?;
@@ -275,6 +269,20 @@ fn text<'py>(
         .import(py, "sserpent._fields", "text")?
         .call1((field, value))?;
     Ok(Some(converted.cast_into::<PyString>()?))
+}
+
+/// A text argument that also keeps a rule of its field. The rule is checked here, and not only by
+/// the framing, so that the first bad argument is the one that is named.
+fn checked_text<'py>(
+    field: &'static str,
+    value: Option<Bound<'py, PyAny>>,
+    check: fn(&str) -> Result<(), FieldError>,
+) -> PyResult<Option<Bound<'py, PyString>>> {
+    let value = text(field, value)?;
+    if let Some(value) = &value {
+        check(value.to_str()?)?;
+    }
+    Ok(value)
 }
 
 /// The `retry` argument as a non-negative int, likewise.
