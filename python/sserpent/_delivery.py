@@ -305,11 +305,13 @@ class Delivery:
                 # The generator suspends.
                 self.suspended = True
                 if self.encoder.pending and not self.stopping:
+                    # An awaited future marks itself as it is yielded, and the task that receives
+                    # it takes the mark off. It is ours to hold meanwhile: another task that
+                    # awaits the same future has to find it without the mark.
+                    if waiting_for is not None:
+                        waiting_for._asyncio_future_blocking = False
                     yield from self._flush_at_suspension()
                     if waiting_for is not None:
-                        # What an awaited future sets as it is yielded, and the loop's task
-                        # machinery checks; another task that awaits the same future may have
-                        # reset it meanwhile.
                         waiting_for._asyncio_future_blocking = True
             try:
                 yield waiting_for

@@ -23,13 +23,14 @@ from types import FunctionType
 from typing import Any, ClassVar
 
 import fastapi.sse
-import sniffio
 from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from ._core import Encoder, ItemSchema
+from ._delivery import Delivery
 from ._place import Place
+from ._shutdown import on_asyncio
 
 
 class EventSourceResponse(fastapi.sse.EventSourceResponse):
@@ -176,9 +177,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             return
         if scope["method"] == "HEAD":
             await self._answer_head(send)
-        elif sniffio.current_async_library() == "asyncio":
-            from ._delivery import Delivery
-
+        elif on_asyncio():
             await Delivery(self, scope, send).run(receive)
         else:
             from ._delivery_trio import TrioDelivery

@@ -28,7 +28,6 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary, ref
 
 import anyio
-import sniffio
 from starlette.types import Scope
 
 # uvicorn itself looks at `should_exit` ten times a second.
@@ -41,6 +40,14 @@ _SERVERS = frozenset(
     {"asyncio", "uvloop", "winloop", "uvicorn", "gunicorn", "hypercorn", "granian", "twisted", "trio"}
     | {"daphne", "signal", "_signal", "sserpent"}
 )
+
+
+def on_asyncio() -> bool:
+    """Whether the caller runs in an asyncio task, not in Trio."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
 
 
 class Stream(Protocol):
@@ -194,12 +201,12 @@ def closed(stream: Stream, group: Group) -> None:
 
 
 def _watch() -> _Watch:
-    if sniffio.current_async_library() == "trio":
+    if on_asyncio():
+        token: Any = asyncio.get_running_loop()
+    else:
         import trio
 
-        token: Any = trio.lowlevel.current_trio_token()
-    else:
-        token = asyncio.get_running_loop()
+        token = trio.lowlevel.current_trio_token()
     with _lock:
         watch = _watches.get(token)
         if watch is None:
@@ -264,7 +271,7 @@ def _uvicorn_of(address: tuple[Any, ...]) -> Any:
     """The uvicorn Server on this event loop that listens at `address`, or the only one."""
     module = sys.modules.get("uvicorn.server")
     server_class = getattr(module, "Server", None)
-    if server_class is None or sniffio.current_async_library() != "asyncio":
+    if server_class is None or not on_asyncio():
         return None
     servers: list[Any] = []
     for task in asyncio.all_tasks():
