@@ -138,9 +138,9 @@ class ServerSentEvent:
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
         return (), {k: v for k, v in self._fields().items() if v is not None}
 
-    def __getstate__(self) -> None:
-        # The arguments of __new__ are all there is.
-        return None
+    def __getstate__(self) -> dict[str, Any] | None:
+        # The arguments of __new__ are all there is, but for what a subclass adds.
+        return getattr(self, "__dict__", None)
 
 
 def format_sse_event(
