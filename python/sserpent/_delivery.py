@@ -515,7 +515,7 @@ class Delivery:
         else:
             if not self.started and options.open_delay is not None:
                 due.append(self.sent_at + options.open_delay)
-            elif options.ping_interval:
+            if options.ping_interval:
                 due.append((self.sent_at if self.started else now) + options.ping_interval)
             if options.send_timeout is not None:
                 due.append(now + options.send_timeout)
