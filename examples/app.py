@@ -1,0 +1,82 @@
+"""All examples in one app, with the live page at `/`:
+
+cd examples && uvicorn app:app
+"""
+
+from pathlib import Path
+from typing import Any
+
+import async_generator
+import event_fields
+import live
+import no_annotation
+import no_annotation_sync
+import post_chat
+import raw_data
+import resume
+import sync_generator
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
+
+
+class Example(BaseModel):
+    """One example, and the request that shows it."""
+
+    title: str
+    name: str
+    path: str
+    method: str = "GET"
+    headers: dict[str, str] = {}
+    body: Any = None
+
+    @property
+    def url(self) -> str:
+        return f"/examples/{self.name}{self.path}"
+
+
+EXAMPLES = [
+    Example(title="Async generator", name="async_generator", path="/planets"),
+    Example(title="Plain generator", name="sync_generator", path="/readings"),
+    Example(title="No return type", name="no_annotation", path="/orders"),
+    Example(title="No return type, plain", name="no_annotation_sync", path="/countdown"),
+    Example(title="Comment, event, id, retry", name="event_fields", path="/prices"),
+    Example(title="Raw data and an end mark", name="raw_data", path="/log"),
+    Example(title="A stream with ids", name="resume", path="/chapters"),
+    Example(
+        title="The same, resumed after id 1",
+        name="resume",
+        path="/chapters",
+        headers={"Last-Event-ID": "1"},
+    ),
+    Example(
+        title="Answer to a POST",
+        name="post_chat",
+        path="/chat",
+        method="POST",
+        body={"text": "Streams are made of words"},
+    ),
+]
+
+app = FastAPI(title="sserpent examples")
+app.include_router(live.router, prefix="/live")
+for module in (
+    async_generator,
+    sync_generator,
+    no_annotation,
+    no_annotation_sync,
+    event_fields,
+    raw_data,
+    resume,
+    post_chat,
+):
+    app.mount(f"/examples/{module.__name__}", module.app)
+
+
+@app.get("/examples")
+def list_examples() -> list[dict[str, Any]]:
+    return [{**example.model_dump(), "url": example.url} for example in EXAMPLES]
+
+
+# Last, since it answers every path that is left.
+app.mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True))

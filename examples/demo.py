@@ -1,0 +1,139 @@
+"""Streams every example through a real server and prints what comes; then the speed.
+
+What `make demo` runs. On a terminal it goes on serving the live page until Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import socket
+import statistics
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+import httpx
+import race
+from app import EXAMPLES, Example
+from serving import Server
+
+import sserpent
+
+EVENTS = 20_000
+ROUNDS = 5
+BAR = 24
+PORT = 8000
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    print_backend()
+    with Server("app:app", port=free_port(PORT)) as server:
+        for number, example in enumerate(EXAMPLES, start=1):
+            show(server.url, number, example)
+        print_speed()
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            print(f"\nThe live page:  {bold(server.url)}   (Ctrl-C to end)", flush=True)
+            serve_until_interrupted(server)
+
+
+def serve_until_interrupted(server: Server) -> None:
+    try:
+        server.process.wait()
+    except KeyboardInterrupt:
+        print()
+    else:
+        raise RuntimeError("the server ended by itself; its log is above")
+
+
+def print_backend() -> None:
+    print(f"{bold('sserpent')} {sserpent.__version__}, backend: {bold(sserpent.BACKEND)}")
+    if sserpent.BACKEND == "python":
+        print(f"  pure Python, because {why_pure()}")
+    packages = ("uvicorn", "uvloop", "httptools", "fastapi", "pydantic")
+    used = [f"{name} {found}" for name in packages if (found := has(name))]
+    print(f"  on {', '.join(used)}, Python {platform.python_version()}\n")
+
+
+def why_pure() -> str:
+    if os.environ.get("SSERPENT_PURE") == "1":
+        return "SSERPENT_PURE=1 is set"
+    if find_spec("sserpent._core_rs") is None:
+        return "the compiled core is not installed: building it takes a Rust toolchain (rustup.rs)"
+    return "the compiled core was not chosen"
+
+
+def has(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def show(base: str, number: int, example: Example) -> None:
+    """Requests an example, and prints its wire text as it comes."""
+    headers = "".join(f"  {name}: {value}" for name, value in example.headers.items())
+    print(f"{number}. {bold(example.title)}   {dim(f'{example.method} {example.url}{headers}')}")
+    request = {"method": example.method, "url": base + example.url, "headers": example.headers}
+    if example.body is not None:
+        request["json"] = example.body
+    complete = False
+    with httpx.stream(**request, timeout=10) as response:
+        if response.status_code != 200:
+            raise RuntimeError(f"{example.url} answered {response.status_code}")
+        for line in response.iter_lines():
+            if line:
+                field, _, value = line.partition(":")
+                print(f"   {dim(field + ':')}{value}", flush=True)
+            complete = line == ""
+    if not complete:
+        raise RuntimeError(f"{example.url} did not end with a whole event")
+    print()
+
+
+def print_speed() -> None:
+    """The contenders in turn, round by round, so that a busy moment hits them all."""
+    print(f"{EVENTS:,} pydantic models in one burst over a socket, median of {ROUNDS} rounds:\n")
+    racing = race.contenders()
+    rates: dict[race.Contender, list[float]] = {contender: [] for contender in racing}
+    with race.servers(racing) as ports:
+        for contender, port in ports.items():
+            race.burst(port, contender.path, EVENTS)  # warms up
+        for _ in range(ROUNDS):
+            for contender, port in ports.items():
+                rates[contender].append(race.burst(port, contender.path, EVENTS))
+    medians = {contender: statistics.median(rates[contender]) for contender in racing}
+    for contender, rate in medians.items():
+        bar = "█" * max(round(BAR * rate / max(medians.values())), 1)
+        ratio = rate / medians[race.FASTAPI]
+        print(f"  {contender.name:<22}{rate:>12,.0f} events/s {ratio:>7.1f}x  {bar}")
+
+
+def free_port(preferred: int) -> int:
+    """The preferred port if it is free, else 0, for any."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", preferred))
+        except OSError:
+            return 0
+        return preferred
+
+
+def bold(text: str) -> str:
+    return f"\033[1m{text}\033[0m" if sys.stdout.isatty() else text
+
+
+def dim(text: str) -> str:
+    return f"\033[2m{text}\033[0m" if sys.stdout.isatty() else text
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (RuntimeError, OSError, httpx.HTTPError) as error:
+        sys.exit(f"The demo failed: {error or type(error).__name__}")
