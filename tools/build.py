@@ -6,19 +6,19 @@ Native and editable with a Rust toolchain; without one, the pure-Python wheel.
 import shutil
 import subprocess
 import sys
+import tempfile
+
+import pure_wheel
 
 
 def main() -> None:
     if shutil.which("cargo"):
         run("maturin", "develop", "--release", "--quiet")
-    else:
-        print("No Rust toolchain: installing sserpent in pure Python.")
-        run("pip", "install", "--quiet", "--force-reinstall", "--no-deps", pure_wheel())
-
-
-def pure_wheel() -> str:
-    command = [sys.executable, "tools/pure_wheel.py", "dist"]
-    return subprocess.check_output(command, text=True).strip()
+        return
+    print("No Rust toolchain: installing sserpent in pure Python.")
+    with tempfile.TemporaryDirectory() as directory:
+        wheel = pure_wheel.build(directory)
+        run("pip", "install", "--quiet", "--force-reinstall", "--no-deps", str(wheel))
 
 
 def run(module: str, *arguments: str) -> None:
