@@ -104,7 +104,9 @@ pub fn of_item(value: &Bound<'_, PyAny>) -> PyResult<Py<PyBytes>> {
             .to_json_options
             .call(known.to_json.bind(py), value)
             .and_then(compact)
-            .or_else(|_| as_fastapi(value, known)),
+            .ok()
+            .filter(|json| !has_huge_integer(json.as_bytes(py)))
+            .map_or_else(|| as_fastapi(value, known), Ok),
         Walk::HasModels => models(value, known)
             .and_then(compact)
             .ok()
@@ -127,9 +129,20 @@ fn models<'py>(value: &Bound<'py, PyAny>, known: &Pydantic) -> PyResult<Bound<'p
 /// and NaN and infinities become null whatever `ser_json_inf_nan` says. Where the text may hold
 /// one of these, FastAPI decides.
 fn is_doubtful(json: &[u8]) -> bool {
-    [&b"\"_sa"[..], b"NaN", b"Infinity"]
+    let marks = [&b"\"_sa"[..], b"NaN", b"Infinity"];
+    marks
         .iter()
         .any(|mark| memmem::find(json, mark).is_some())
+        || has_huge_integer(json)
+}
+
+/// Whether the text may hold an integer of more digits than `sys.get_int_max_str_digits()`, which
+/// is 640 at least: FastAPI's encoder refuses these. So many digits fill a whole block of 320.
+fn has_huge_integer(json: &[u8]) -> bool {
+    json.len() > 640
+        && json
+            .chunks_exact(320)
+            .any(|block| block.iter().all(u8::is_ascii_digit))
 }
 
 fn as_fastapi(value: &Bound<'_, PyAny>, known: &Pydantic) -> PyResult<Py<PyBytes>> {

@@ -415,7 +415,7 @@ def _item_json(value: Any) -> bytes:
         except Exception:
             found = _OTHER
         else:
-            if found == _PLAIN or not _is_doubtful(json):
+            if not (_has_huge_integer(json) or (found == _HAS_MODELS and _is_doubtful(json))):
                 return json
     return _fields.json_as_fastapi(value)
 
@@ -424,6 +424,14 @@ def _is_doubtful(json: bytes) -> bool:
     # FastAPI dumps models first and cleans afterwards: keys that start with `_sa` vanish, NaN and
     # infinities become null whatever `ser_json_inf_nan` says.
     return b'"_sa' in json or b"NaN" in json or b"Infinity" in json
+
+
+def _has_huge_integer(json: bytes) -> bool:
+    # FastAPI's encoder refuses integers of more digits than sys.get_int_max_str_digits(), which
+    # is 640 at least. So many digits fill a whole block of 320.
+    return len(json) > 640 and any(
+        json[start : start + 320].isdigit() for start in range(0, len(json) - 319, 320)
+    )
 
 
 def _walk(value: Any, depth: int) -> int:
