@@ -1,0 +1,1 @@
+"""The benchmarks: `make bench`, `make bench-quick` and `make bench-compare`."""

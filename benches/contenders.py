@@ -1,0 +1,144 @@
+"""Who takes part in the benchmarks of events and frames, and with which calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import fastapi.routing
+import fastapi.sse
+import sse_starlette.event
+from fastapi.encoders import jsonable_encoder
+
+from sserpent import _core_py, _core_rs
+
+CORES: dict[str, Any] = {"sserpent": _core_rs, "sserpent-pure": _core_py}
+
+# FastAPI before 0.145 does not have it.
+_finite: Callable[[Any], Any] = getattr(
+    fastapi.routing, "_normalize_non_finite_floats", lambda value: value
+)
+
+
+def encode_as_fastapi(event: fastapi.sse.ServerSentEvent) -> bytes:
+    """What FastAPI's router does with an event, in a function that cannot be imported. A test
+    holds it against the router itself."""
+    text = event.raw_data
+    if text is None and event.data is not None:
+        if hasattr(event.data, "model_dump_json"):
+            text = event.data.model_dump_json()
+        else:
+            text = json.dumps(_finite(jsonable_encoder(event.data)))
+    return fastapi.sse.format_sse_event(
+        data_str=text,
+        event=event.event,
+        id=event.id,
+        retry=event.retry,
+        comment=event.comment,
+    )
+
+
+def constructors(fields: dict[str, Any]) -> dict[str, Callable[[], object]]:
+    """Each contender's way to make an event."""
+    contenders = {
+        name: _compiled(f"event_class({_arguments(fields)})", fields, event_class=event_class)
+        for name, event_class in _event_classes().items()
+    }
+    peer = sse_starlette.event.ServerSentEvent
+    arguments = _arguments(fields).replace("raw_data=", "data=")
+    contenders["sse-starlette"] = _compiled(f"peer({arguments})", fields, peer=peer)
+    return contenders
+
+
+def framers(text: str) -> dict[str, Callable[[], bytes]]:
+    """Each contender's way from text to bytes."""
+    contenders: dict[str, Callable[[], bytes]] = {}
+    for name, module in {**CORES, "fastapi": fastapi.sse}.items():
+        contenders[name] = lambda frame=module.format_sse_event: frame(data_str=text)
+    peer = sse_starlette.event.ServerSentEvent
+    contenders["sse-starlette"] = lambda: peer(text).encode()
+    return contenders
+
+
+def encoders(fields: dict[str, Any]) -> dict[str, Callable[[], bytes]]:
+    """Each contender's way to make an event and get its bytes."""
+    made = f"event_class({_arguments(fields)})"
+    contenders = {
+        name: _compiled(f"{made}.encode()", fields, event_class=core.ServerSentEvent)
+        for name, core in CORES.items()
+    }
+    contenders["fastapi"] = _compiled(
+        f"encode({made})",
+        fields,
+        encode=encode_as_fastapi,
+        event_class=fastapi.sse.ServerSentEvent,
+    )
+    peer = _sse_starlette_encoder(fields)
+    if peer is not None:
+        contenders["sse-starlette"] = peer
+    return contenders
+
+
+def pushers(
+    make_item: Callable[[Any], Any], item_type: Any = None, count: int = 100
+) -> dict[str, Callable[[], bytes]]:
+    """Our two encoders, pushed `count` times and emptied once."""
+    contenders = {}
+    for name, core in CORES.items():
+        encoder = core.Encoder(item_type and item_schema(core, item_type))
+        contenders[name] = _pusher(encoder, make_item(core), count)
+    return contenders
+
+
+def item_schema(core: Any, item_type: Any) -> Any:
+    """As the router binds it for a declared item type."""
+    validator, serializer = item_type.__pydantic_validator__, item_type.__pydantic_serializer__
+    return core.ItemSchema(
+        validator.validate_python, {"from_attributes": True}, serializer.to_json, {"by_alias": True}
+    )
+
+
+def _pusher(encoder: Any, item: Any, count: int) -> Callable[[], bytes]:
+    push, take = encoder.push, encoder.take
+
+    def push_all() -> bytes:
+        for _ in range(count):
+            push(item)
+        return take()
+
+    return push_all
+
+
+def _event_classes() -> dict[str, Any]:
+    ours = {name: core.ServerSentEvent for name, core in CORES.items()}
+    return {**ours, "fastapi": fastapi.sse.ServerSentEvent}
+
+
+def _sse_starlette_encoder(fields: dict[str, Any]) -> Callable[[], bytes] | None:
+    """None where sse-starlette has no way to encode the data."""
+    text_event = sse_starlette.event.ServerSentEvent
+    json_event = sse_starlette.event.JSONServerSentEvent
+    arguments = _arguments(fields)
+    if "raw_data" in fields:
+        arguments = arguments.replace("raw_data=", "data=")
+    elif hasattr(fields["data"], "model_dump_json"):
+        arguments = arguments.replace("data=data", "data=data.model_dump_json()")
+    else:
+        try:
+            json.dumps(fields["data"])
+        except TypeError:
+            return None
+        return _compiled(f"json_event({arguments}).encode()", fields, json_event=json_event)
+    return _compiled(f"text_event({arguments}).encode()", fields, text_event=text_event)
+
+
+def _arguments(fields: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={name}" for name in fields)
+
+
+def _compiled(expression: str, fields: dict[str, Any], **names: Any) -> Callable[[], Any]:
+    """A function of the expression as users would write it. A call with `**fields` instead would
+    add the cost of copying a dict to each contender's time."""
+    function: Callable[[], Any] = eval(f"lambda: {expression}", {**fields, **names})
+    return function

@@ -1,0 +1,56 @@
+"""What the contenders stream and encode."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+
+from pydantic import BaseModel
+
+
+class Item(BaseModel):
+    """The model of the streams: 92 bytes of JSON."""
+
+    id: int
+    name: str
+    price: float
+    tags: list[str]
+    ok: bool
+
+
+class Order(BaseModel):
+    """A nested model, about 10 KB of JSON with a hundred items."""
+
+    number: int
+    customer: dict[str, str]
+    items: list[Item]
+
+
+ITEM = Item(
+    id=1,
+    name="Portal Gun that is long enough to be",
+    price=999.99,
+    tags=["a", "b"],
+    ok=True,
+)
+ITEM_DICT = ITEM.model_dump()
+ORDER = Order(
+    number=17,
+    customer={"name": "Chell", "address": "Aperture Science, Test Chamber 17"},
+    items=[ITEM] * 100,
+)
+# What pydantic-core and FastAPI's encoder write differently: the slow path.
+SLOW_DICT = {
+    "price": Decimal("999.99"),
+    "at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
+    "lasts": timedelta(seconds=90),
+    "lines": [{"quantity": 2, "price": Decimal("1.5")}],
+}
+
+TOKEN = " token"
+LOG = "\n".join(f"2026-01-02 03:04:05,678 INFO worker {n}: request served" for n in range(10))
+UNICODE = "Grüße, 世界! \u2028 is no line break here. 🎂 " * 4
+LINE_100_KB = "x" * 100_000
+LOG_100_KB = "\n".join(
+    ["2026-01-02 03:04:05,678 INFO worker 1: a request of 80 characters served"] * 1_350
+)
