@@ -30,7 +30,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ._core import Encoder, ItemSchema
 from ._delivery import Delivery
 from ._place import Place
-from ._shutdown import on_asyncio
+from ._servers import on_asyncio
 
 
 class EventSourceResponse(fastapi.sse.EventSourceResponse):

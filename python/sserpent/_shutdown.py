@@ -8,9 +8,9 @@ anything, in two ways:
   then calls the handler that was there. It is put in place only on top of a handler that an event
   loop or a server has set, and taken away with the last stream. An application with a handler of
   its own stays in charge: nothing is put on top of that.
-- uvicorn's `Server` object, found in the call stack of the loop's tasks, which knows best whether
-  it is about to exit. It is asked after each signal, and by one timer for each event loop with
-  open streams, because a uvicorn that runs in a thread is stopped without any signal.
+- The server itself, where `_servers` finds it. What it says goes before what a signal seems to
+  mean. It is asked after each signal, and by one timer for each event loop with open streams,
+  because some servers are stopped without a signal.
 
 Streams are grouped by server, so that one server's shutdown does not end another's streams.
 """
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -29,6 +28,8 @@ from weakref import WeakKeyDictionary, ref
 
 import anyio
 from starlette.types import Scope
+
+from ._servers import Server, on_asyncio, server_of
 
 # uvicorn itself looks at `should_exit` ten times a second.
 _POLL_INTERVAL = 0.25
@@ -40,14 +41,6 @@ _SERVERS = frozenset(
     {"asyncio", "uvloop", "winloop", "uvicorn", "gunicorn", "hypercorn", "granian", "twisted", "trio"}
     | {"daphne", "signal", "_signal", "sserpent"}
 )
-
-
-def on_asyncio() -> bool:
-    """Whether the caller runs in an asyncio task, not in Trio."""
-    try:
-        return asyncio.current_task() is not None
-    except RuntimeError:
-        return False
 
 
 class Stream(Protocol):
@@ -74,7 +67,7 @@ class ShutdownEvent:
 class Group:
     """The open streams of one server on one event loop."""
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: Server | None) -> None:
         self.server = server
         self.streams: set[Stream] = set()
         self.ending = False
@@ -89,7 +82,7 @@ class Group:
         return self._event
 
     def end_if_told(self, signalled: bool) -> None:
-        if not self.ending and (_is_exiting(self.server) if self.server else signalled):
+        if not self.ending and (self.server.is_exiting() if self.server else signalled):
             self.ending = True
             if self._event is not None:
                 self._event._event.set()
@@ -103,31 +96,35 @@ class _Watch:
     def __init__(self, token: Any) -> None:
         self._token = ref(token)
         self._groups: dict[Any, Group] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._end_polling: Callable[[], object] | None = None
 
     def group_of(self, scope: Scope | None) -> Group:
         address = tuple((scope or {}).get("server") or ())
         group = self._groups.get(address)
         if group is None:
-            server = _uvicorn_of(address)
-            known = (g for g in self._groups.values() if server and g.server is server)
-            group = next(known, None) or Group(server)
-            self._groups[address] = group
+            server = server_of(address)
+            group = self._groups[address] = self._known(server) or Group(server)
         return group
+
+    def _known(self, server: Server | None) -> Group | None:
+        for group in self._groups.values():
+            if server and group.server and group.server.key is server.key:
+                return group
+        return None
 
     def has_streams(self) -> bool:
         return any(group.streams for group in self._groups.values())
 
     def opened(self) -> None:
-        if self._timer is None and any(group.server for group in self._groups.values()):
-            self._poll()
+        if self._end_polling is None and any(group.server for group in self._groups.values()):
+            self._poll_later() if on_asyncio() else self._poll_on_trio()
 
     def closed(self) -> None:
         if not self.has_streams():
             self._groups = {a: g for a, g in self._groups.items() if g.server and not g.ending}
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            if self._end_polling is not None:
+                self._end_polling()
+                self._end_polling = None
 
     def signalled(self) -> None:
         """Called from a signal handler: only the loop's own thread may touch its streams."""
@@ -141,13 +138,33 @@ class _Watch:
             pass  # the loop is closed
 
     def _look_after_signal(self) -> None:
+        self._look(signalled=True)
+
+    def _look(self, signalled: bool) -> None:
         for group in list(self._groups.values()):
-            group.end_if_told(signalled=True)
+            group.end_if_told(signalled)
 
     def _poll(self) -> None:
-        for group in list(self._groups.values()):
-            group.end_if_told(signalled=False)
-        self._timer = asyncio.get_running_loop().call_later(_POLL_INTERVAL, self._poll)
+        self._look(signalled=False)
+        self._poll_later()
+
+    def _poll_later(self) -> None:
+        timer = asyncio.get_running_loop().call_later(_POLL_INTERVAL, self._poll)
+        self._end_polling = timer.cancel
+
+    def _poll_on_trio(self) -> None:
+        import trio
+
+        scope = trio.CancelScope()
+        self._end_polling = scope.cancel
+
+        async def poll() -> None:
+            with scope:
+                while True:
+                    await trio.sleep(_POLL_INTERVAL)
+                    self._look(signalled=False)
+
+        trio.lowlevel.spawn_system_task(poll)
 
 
 _watches: WeakKeyDictionary[Any, _Watch] = WeakKeyDictionary()
@@ -185,8 +202,7 @@ def opened(stream: Stream, scope: Scope) -> Group:
     group.streams.add(stream)
     watch.opened()
     _signals.install()
-    if group.server and _is_exiting(group.server):
-        group.end_if_told(signalled=False)
+    group.end_if_told(signalled=False)
     if group.ending:
         stream.shut_down()
     return group
@@ -257,48 +273,3 @@ def _module_of(handler: Callable[..., Any]) -> str:
     if owner is not None and not hasattr(handler, "__wrapped__"):
         return str(type(owner).__module__)
     return str(getattr(handler, "__module__", ""))
-
-
-def _is_exiting(server: Any) -> bool:
-    if server.should_exit:
-        return True
-    listening = getattr(server, "servers", None)
-    # `limit_max_requests` ends a server without `should_exit`.
-    return listening is not None and not any(each.is_serving() for each in listening)
-
-
-def _uvicorn_of(address: tuple[Any, ...]) -> Any:
-    """The uvicorn Server on this event loop that listens at `address`, or the only one."""
-    module = sys.modules.get("uvicorn.server")
-    server_class = getattr(module, "Server", None)
-    if server_class is None or not on_asyncio():
-        return None
-    servers: list[Any] = []
-    for task in asyncio.all_tasks():
-        for frame in _frames(task.get_coro()):
-            found = frame.f_locals.get("self")
-            if isinstance(found, server_class) and found not in servers:
-                servers.append(found)
-    for server in servers:
-        if address and address in _addresses(server):
-            return server
-    return servers[0] if len(servers) == 1 else None
-
-
-def _frames(coroutine: Any) -> list[FrameType]:
-    frames = []
-    while coroutine is not None:
-        frame = getattr(coroutine, "cr_frame", None)
-        if frame is not None:
-            frames.append(frame)
-        coroutine = getattr(coroutine, "cr_await", None)
-    return frames
-
-
-def _addresses(server: Any) -> set[tuple[Any, ...]]:
-    return {
-        tuple(sock.getsockname()[:2])
-        for each in getattr(server, "servers", ())
-        for sock in each.sockets or ()
-        if isinstance(sock.getsockname(), tuple)
-    }

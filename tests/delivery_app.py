@@ -1,0 +1,254 @@
+"""The application that the tests of delivery and shutdown run on real servers. What happens
+inside is written to standard output, which the tests read."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import psutil
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+import sserpent
+from sserpent import EventSourceResponse, ServerSentEvent
+
+
+def note(text: str) -> None:
+    os.write(1, f"{text}\n".encode())
+
+
+app = FastAPI()
+
+
+@app.get("/pid")
+async def pid() -> int:
+    return os.getpid()
+
+
+@app.get("/resources")
+async def resources() -> dict[str, int]:
+    process = psutil.Process()
+    return {
+        "tasks": len(asyncio.all_tasks()),
+        "threads": threading.active_count(),
+        "files": process.num_fds(),
+        "memory": process.memory_info().rss,
+    }
+
+
+@app.get("/sync-route")
+def sync_route() -> str:
+    return "answered"
+
+
+class Counted(EventSourceResponse):
+    async def on_disconnect(self) -> None:
+        await anyio.sleep(0)
+        note("told")
+
+
+@app.get("/idle", response_class=Counted)
+async def idle() -> AsyncIterator[str]:
+    note("opened")
+    try:
+        yield "first"
+        await anyio.sleep(3600)
+    finally:
+        await closing()
+
+
+async def closing() -> None:
+    with anyio.CancelScope(shield=True):
+        await anyio.sleep(0.01)
+    note("closed")
+
+
+@app.get("/ticking", response_class=Counted)
+async def ticking(every: float = 0.01) -> AsyncIterator[int]:
+    note("opened")
+    try:
+        number = 0
+        while True:
+            yield number
+            number += 1
+            await anyio.sleep(every)
+    finally:
+        await closing()
+
+
+@app.get("/sync-idle", response_class=EventSourceResponse)
+def sync_idle(seconds: float = 3600) -> Iterator[str]:
+    try:
+        yield "first"
+        time.sleep(seconds)
+    finally:
+        note("closed")
+
+
+@app.get("/sync-ticking", response_class=Counted)
+def sync_ticking() -> Iterator[int]:
+    note("opened")
+    try:
+        number = 0
+        while True:
+            yield number
+            number += 1
+            time.sleep(0.01)
+    finally:
+        note("closed")
+
+
+class Graceful(EventSourceResponse):
+    shutdown_grace = 10.0
+
+
+@app.get("/goodbye", response_class=Graceful)
+async def goodbye() -> AsyncIterator[ServerSentEvent]:
+    note("opened")
+    yield ServerSentEvent(data="hello")
+    await sserpent.shutdown_event().wait()
+    yield ServerSentEvent(event="goodbye", data=sserpent.shutdown_event().is_set())
+    note("closed")
+
+
+@app.get("/never-read", response_class=EventSourceResponse)
+async def never_read() -> AsyncIterator[str]:
+    note("opened")
+    text = "x" * 1000
+    try:
+        while True:
+            yield text
+    finally:
+        note("closed")
+
+
+class Impatient(Counted):
+    send_timeout = 0.2
+
+
+@app.get("/stalled", response_class=Impatient)
+async def stalled() -> AsyncIterator[str]:
+    note("opened")
+    try:
+        while True:
+            yield "x" * 1000
+    finally:
+        note("closed")
+
+
+@app.get("/numbers", response_class=EventSourceResponse)
+async def numbers(n: int, pause: int = 0) -> AsyncIterator[int]:
+    for number in range(n):
+        yield number
+        if pause and number % pause == 0:
+            await anyio.sleep(0)
+
+
+@app.get("/fails", response_class=EventSourceResponse)
+async def fails(n: int) -> AsyncIterator[int]:
+    for number in range(n):
+        yield number
+    raise LookupError("failed on purpose")
+
+
+@app.get("/fails-sync", response_class=EventSourceResponse)
+def fails_sync(n: int) -> Iterator[int]:
+    yield from range(n)
+    raise LookupError("failed on purpose")
+
+
+@app.get("/unencodable", response_class=EventSourceResponse)
+async def unencodable() -> AsyncIterator[Any]:
+    yield "fine"
+    yield threading.Lock()
+
+
+@app.get("/blocking", response_class=EventSourceResponse)
+async def blocking() -> AsyncIterator[float]:
+    for _ in range(5):
+        time.sleep(0.05)  # noqa: ASYNC251 - what this route is for
+        yield time.time()
+
+
+@app.get("/silent", response_class=EventSourceResponse)
+async def silent() -> AsyncIterator[str]:
+    await anyio.sleep(3600)
+    yield "never"
+
+
+class Pinged(EventSourceResponse):
+    ping_interval = 0.02
+
+
+@app.get("/pinged", response_class=Pinged)
+async def pinged() -> AsyncIterator[ServerSentEvent]:
+    yield ServerSentEvent(data="first", id="1")
+    await anyio.sleep(3600)
+
+
+# An application that handles signals itself.
+
+if "OWN_SIGNALS" in os.environ:
+
+    def own_handler(number: int, frame: Any) -> None:
+        note(f"own handler {number}")
+        if number == signal.SIGTERM:
+            previous(number, frame)
+
+    @app.get("/take-signals")
+    async def take_signals() -> JSONResponse:
+        global previous
+        previous = signal.signal(signal.SIGTERM, own_handler)
+        signal.signal(signal.SIGINT, own_handler)
+        return JSONResponse(getattr(previous, "__qualname__", repr(previous)))
+
+
+# A uvicorn in a thread, stopped without a signal; and two in one process.
+
+
+def run_in_threads(*ports: int) -> None:
+    import uvicorn
+
+    servers = [uvicorn.Server(uvicorn.Config(app, port=port)) for port in ports]
+    threads = [threading.Thread(target=server.run) for server in servers]
+    for thread in threads:
+        thread.start()
+    for line in sys.stdin:
+        which = int(line)
+        servers[which].should_exit = True
+        threads[which].join(15)
+        note(f"server {which} {'hangs' if threads[which].is_alive() else 'ended'}")
+    os._exit(0)
+
+
+def run_on_one_loop(*ports: int) -> None:
+    import uvicorn
+
+    servers = [uvicorn.Server(uvicorn.Config(app, port=port)) for port in ports]
+
+    async def serve(which: int) -> None:
+        # `serve` captures signals, which only one of them can.
+        await servers[which]._serve()
+        note(f"server {which} ended")
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(serve(which)) for which in range(len(servers))]
+        while True:
+            line = await asyncio.to_thread(sys.stdin.readline)
+            if not line:
+                break
+            servers[int(line)].should_exit = True
+        await asyncio.wait(tasks)
+
+    asyncio.run(main())
+
+
+if __name__ == "__main__":
+    run = {"threads": run_in_threads, "loop": run_on_one_loop}[sys.argv[1]]
+    run(*map(int, sys.argv[2:]))
