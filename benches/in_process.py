@@ -123,7 +123,7 @@ def measure(rounds: int, core: int | None) -> list[Table]:
 
     table = Table("in process, null send", "µs per event")
     native, pure = Worker(core), Worker(core, SSERPENT_PURE="1")
-    workers = {name: native for name in CONTENDERS} | {"sserpent-pure": pure}
+    workers = dict.fromkeys(CONTENDERS, native) | {"sserpent-pure": pure}
     try:
         for kind in KINDS:
             for name in CONTENDERS:

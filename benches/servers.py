@@ -54,7 +54,7 @@ class Server:
         parts = command.format(port=self.port).split()
         if not parts[0].startswith("/"):
             parts = [sys.executable, "-m", *parts]
-        self._log = tempfile.TemporaryFile("w+")
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
             parts,
             cwd=ROOT,

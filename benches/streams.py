@@ -99,19 +99,28 @@ def turns(name: str, running: Contenders, rounds: int, contenders: Sequence[str]
 
 
 def growth(running: Contenders, rounds: int) -> Table:
-    """The cost of an event in streams of different length: what they take beyond the same number
-    of streams of one event, for each further event."""
-    table = Table("uvicorn, length of the stream", "µs per event")
+    """The cost of an event in streams of different length: the server's processor time beyond
+    that for the same number of streams of one event, for each further event. Processor time,
+    because the way of the last chunk to the client would count in short streams only."""
+    table = Table("uvicorn, length of the stream", "µs of processor time per event")
     lengths = {"fastapi": (1_000, 10_000), "sserpent": (1_000, 10_000, 100_000, 1_000_000)}
     in_total = {"fastapi": 10_000, "sserpent": 1_000_000}
     for number in range(rounds):
         for name, all_lengths in lengths.items():
-            start = fmean(running.seconds(name, "models", 1) for _ in range(200))
+            start = _cpu_seconds(running, name, 1, 300)
             for length in all_lengths if number % 2 == 0 else reversed(all_lengths):
-                streams = in_total[name] // length
-                taken = fmean(running.seconds(name, "models", length) for _ in range(streams))
+                taken = _cpu_seconds(running, name, length, in_total[name] // length)
                 table.add(f"{length:,} events", name, (taken - start) / (length - 1) * 1e6)
     return table
+
+
+def _cpu_seconds(running: Contenders, name: str, length: int, streams: int) -> float:
+    """The server's processor time for each of a number of streams."""
+    server, _ = running.place(name, "models")
+    before = server.cpu_seconds()
+    for _ in range(streams):
+        running.seconds(name, "models", length)
+    return (server.cpu_seconds() - before) / streams
 
 
 def many_streams(running: Contenders, rounds: int, turn: bool) -> Table:

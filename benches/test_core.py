@@ -37,6 +37,7 @@ ENCODE = {
     "dict": {"data": ITEM_DICT},
     "nested model, 10 KB": {"data": ORDER},
     "dict with Decimals and datetimes": {"data": SLOW_DICT},
+    "100 KB in one line": {"raw_data": payloads.LINE_100_KB},
     "100 KB of log lines": {"raw_data": payloads.LOG_100_KB},
 }
 PUSH: dict[str, tuple[Callable[[Any], Any], Any]] = {
@@ -76,10 +77,7 @@ def meaning(framed: bytes, is_json: bool) -> list[tuple[Any, ...]]:
 
 def expected(fields: dict[str, Any]) -> list[tuple[Any, ...]]:
     """What the standard makes of an event's fields, worked out without any contender."""
-    if "raw_data" in fields:
-        data = fields["raw_data"]
-    else:
-        data = PLAIN[id(fields["data"])]
+    data = fields["raw_data"] if "raw_data" in fields else PLAIN[id(fields["data"])]
     return [(fields.get("event", "message"), data, fields.get("id", ""), fields.get("retry"))]
 
 
