@@ -49,6 +49,22 @@ typecheck: build ## Check types, and the stub against the compiled module
 	$(BIN)/pyright
 	$(BIN)/python -m mypy.stubtest sserpent._core_rs
 
+.venv/installed-bench: .venv/installed
+	$(BIN)/python -m pip install --quiet --group bench
+	touch $@
+
+.PHONY: bench
+bench: build .venv/installed-bench ## Run every benchmark (ten minutes), write benches/RESULTS.md
+	$(BIN)/python -m benches.run
+
+.PHONY: bench-quick
+bench-quick: build .venv/installed-bench ## Run the core of the benchmarks (one minute)
+	$(BIN)/python -m benches.run quick
+
+.PHONY: bench-compare
+bench-compare: build .venv/installed-bench ## Fail if sserpent is slower than in the saved results
+	$(BIN)/python -m benches.run compare
+
 .PHONY: clean
 clean: ## Remove what the other targets made
 	rm -rf .venv dist target python/sserpent/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
