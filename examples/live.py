@@ -136,7 +136,7 @@ def stream_race() -> Iterable[ServerSentEvent]:
                             contender=contender.name, seconds=seconds, events_per_second=rate
                         ),
                     )
-        yield ServerSentEvent(event="done")
+        yield ServerSentEvent(event="done", raw_data="[DONE]")
     finally:
         _racing.release()
 

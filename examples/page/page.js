@@ -1,0 +1,245 @@
+import { Chart, short } from "./chart.js";
+import { readEventStream } from "./sse.js";
+
+const $ = (id) => document.getElementById(id);
+
+function element(tag, className, ...children) {
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  node.append(...children);
+  return node;
+}
+
+function showError(id, error) {
+  $(id).textContent = error ? `Something went wrong: ${error.message ?? error}` : "";
+  $(id).hidden = !error;
+}
+
+/** The wire text of a stream beside the events in it. */
+class Panes {
+  constructor(name) {
+    this.wire = $(`${name}-wire`);
+    this.events = $(`${name}-events`);
+  }
+
+  clear() {
+    this.wire.textContent = "";
+    this.events.replaceChildren();
+  }
+
+  add(text, events) {
+    this.wire.append(text);
+    for (const event of events) {
+      const id = event.lastEventId ? [element("span", "id", `id ${event.lastEventId}`)] : [];
+      this.events.append(
+        element("li", "", element("span", "type", event.type), element("code", "", event.data), ...id),
+      );
+    }
+    for (const pane of [this.wire, this.events]) pane.scrollTop = pane.scrollHeight;
+  }
+}
+
+/** Runs `work` with an AbortSignal from the first press of a button until it ends or the second. */
+function startAndStop(button, errorId, work) {
+  const label = button.textContent;
+  let controller = null;
+  return async () => {
+    if (controller) {
+      controller.abort();
+      return;
+    }
+    controller = new AbortController();
+    button.textContent = "Stop";
+    showError(errorId, null);
+    try {
+      await work(controller.signal);
+    } catch (error) {
+      if (error.name !== "AbortError") showError(errorId, error);
+    } finally {
+      controller = null;
+      button.textContent = label;
+    }
+  };
+}
+
+// Tokens
+
+const tokenPanes = new Panes("token");
+
+const runTokens = startAndStop($("token-start"), "token-error", async (signal) => {
+  tokenPanes.clear();
+  $("answer").textContent = "";
+  const response = await fetch("live/tokens", {
+    method: "POST",
+    headers: { "Content-Type": "application/json", Accept: "text/event-stream" },
+    body: JSON.stringify({ text: $("prompt").value }),
+    signal,
+  });
+  let done = false;
+  for await (const { text, events } of readEventStream(response)) {
+    tokenPanes.add(text, events);
+    for (const event of events) {
+      if (event.type === "token") $("answer").append(JSON.parse(event.data));
+      if (event.type === "done") done = true;
+    }
+  }
+  if (!done) throw new Error("the stream ended before the answer did");
+});
+
+$("token-form").addEventListener("submit", (submit) => {
+  submit.preventDefault();
+  runTokens();
+});
+
+// Notifications
+
+const visitor = Math.random().toString(36).slice(2);
+let source = null;
+
+function setState(state, text) {
+  $("feed-state").dataset.state = state;
+  $("feed-state").textContent = text;
+  $("cut").disabled = state !== "open";
+  $("connect").hidden = state !== "closed";
+}
+
+function addToFeed(className, ...children) {
+  const time = element("time", "", new Date().toLocaleTimeString());
+  $("feed").prepend(element("li", className, time, ...children));
+  while ($("feed").children.length > 40) $("feed").lastChild.remove();
+}
+
+function connect() {
+  showError("feed-error", null);
+  setState("connecting", "Connecting…");
+  source = new EventSource(`live/notifications?visitor=${visitor}`);
+  source.addEventListener("open", () => setState("open", "Connected"));
+  source.addEventListener("welcome", (event) => {
+    const after = JSON.parse(event.data).resumed_after;
+    if (after !== null) addToFeed("note", `Reconnected; the browser sent Last-Event-ID: ${after}`);
+  });
+  source.addEventListener("message", (event) => {
+    const text = element("span", "", JSON.parse(event.data).text);
+    addToFeed("", text, element("span", "id", `id ${event.lastEventId}`));
+  });
+  source.addEventListener("error", () => {
+    if (source.readyState === EventSource.CLOSED) {
+      setState("closed", "Closed");
+      showError("feed-error", "the server refused the stream.");
+    } else {
+      if ($("feed-state").dataset.state === "open") addToFeed("note lost", "Connection lost");
+      setState("connecting", "Reconnecting…");
+    }
+  });
+}
+
+$("connect").addEventListener("click", connect);
+$("cut").addEventListener("click", async () => {
+  try {
+    const response = await fetch(`live/cut?visitor=${visitor}`, { method: "POST" });
+    if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
+  } catch (error) {
+    showError("feed-error", error);
+  }
+});
+connect();
+
+// The race
+
+const chart = new Chart($("chart"), 2.5);
+
+function median(numbers) {
+  const sorted = numbers.toSorted((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+function showResults(names, rates) {
+  const medians = names.map((name) => (rates.get(name).length ? median(rates.get(name)) : null));
+  $("results").replaceChildren(
+    ...names.map((name, number) => {
+      const rate = medians[number];
+      const swatch = element("span", `swatch series-${number}`);
+      const heading = element("th", "", swatch, name);
+      heading.scope = "row";
+      const ratio = rate === null ? "" : `${(rate / medians[0]).toFixed(1)}×`;
+      const cells = [rate === null ? "…" : short(rate), ratio];
+      return element("tr", "", heading, ...cells.map((cell) => element("td", "", cell)));
+    }),
+  );
+}
+
+const runRace = startAndStop($("race-start"), "race-error", async (signal) => {
+  chart.clear();
+  $("race-state").textContent = "Starting the servers…";
+  let done = false;
+  let names = [];
+  const rates = new Map();
+  try {
+    const response = await fetch("live/race", { signal });
+    for await (const { events } of readEventStream(response)) {
+      for (const event of events) {
+        if (event.type === "done") done = true;
+        if (event.type === "start") {
+          names = JSON.parse(event.data);
+          for (const name of names) rates.set(name, []);
+        }
+        if (event.type === "sample") {
+          const sample = JSON.parse(event.data);
+          rates.get(sample.contender).push(sample.events_per_second);
+          chart.add(names.indexOf(sample.contender), sample.seconds, sample.events_per_second);
+          $("race-state").textContent = `Now: ${sample.contender}`;
+        }
+      }
+      showResults(names, rates);
+    }
+    if (!done) throw new Error("the race ended early");
+  } finally {
+    $("race-state").textContent = done ? "Medians of one run on this machine." : "Stopped.";
+  }
+});
+
+$("race-start").addEventListener("click", runRace);
+
+// The examples
+
+const examplePanes = new Panes("example");
+let examples = [];
+
+const runExample = startAndStop($("example-start"), "example-error", async (signal) => {
+  examplePanes.clear();
+  const example = examples[$("example").selectedIndex];
+  const request = { method: example.method, headers: { ...example.headers }, signal };
+  if (example.body !== null) {
+    request.headers["Content-Type"] = "application/json";
+    request.body = JSON.stringify(example.body);
+  }
+  const response = await fetch(example.url.slice(1), request);
+  for await (const { text, events } of readEventStream(response)) examplePanes.add(text, events);
+});
+
+function describe() {
+  const example = examples[$("example").selectedIndex];
+  const headers = Object.entries(example.headers).map(([name, value]) => `  ${name}: ${value}`);
+  $("request").textContent = `${example.method} ${example.url}${headers.join("")}`;
+}
+
+async function loadExamples() {
+  const response = await fetch("examples");
+  if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
+  examples = await response.json();
+  $("example").replaceChildren(...examples.map((each) => element("option", "", each.title)));
+  describe();
+  const backend = await (await fetch("live/backend")).json();
+  $("backend").textContent = backend === "rust" ? "Running in Rust" : "Running in pure Python";
+}
+
+$("example").addEventListener("change", () => {
+  describe();
+  examplePanes.clear();
+});
+$("example-form").addEventListener("submit", (submit) => {
+  submit.preventDefault();
+  runExample();
+});
+loadExamples().catch((error) => showError("example-error", error));
