@@ -178,22 +178,18 @@ def test_the_reader_takes_ascii_digits_for_retry(value: str, retry: int | None) 
 
 
 @pytest.mark.parametrize(
-    ("framed", "is_cut"),
-    [
-        (b"", False),
-        (b"\n", False),
-        (b"data: a\n\n", False),
-        (b": c\n", False),
-        (b"data: a\n\n: ping\n", False),
-        (b"data: a", True),
-        (b"data: a\n", True),
-        (b"data: a\n\nd", True),
-        (b": pi", True),
-        (b"data: a\n\n: c\nid: 1\n", True),
-    ],
+    "framed", [b"", b"\n", b": c\n", b"data: a\n\n", b"data: a\n\n: ping\n", b"id: 1\r\r"]
 )
-def test_the_reader_notices_a_cut(framed: bytes, is_cut: bool) -> None:
-    assert parse(framed).is_cut is is_cut
+def test_the_reader_sees_that_a_stream_is_whole(framed: bytes) -> None:
+    assert not parse(framed).is_cut
+
+
+@pytest.mark.parametrize(
+    "framed",
+    [b"data: a", b"data: a\n", b"data: a\n\nd", b": pi", b"data: a\n\n: c\nid: 1\n", b"a\n: c\n"],
+)
+def test_the_reader_sees_that_a_stream_is_cut(framed: bytes) -> None:
+    assert parse(framed).is_cut
 
 
 def test_the_reader_refuses_what_is_not_utf8() -> None:
