@@ -65,6 +65,19 @@ bench-quick: build .venv/installed-bench ## Run the core of the benchmarks (one 
 bench-compare: build .venv/installed-bench ## Fail if sserpent is slower than in the saved results
 	$(BIN)/python -m benches.run compare
 
+.PHONY: dist
+dist: install ## Build what is published: sdist, native wheel and pure wheel, into dist/
+	rm -rf dist
+	$(BIN)/python tools/dist.py dist
+
+.venv/installed-nox: .venv/installed
+	$(BIN)/python -m pip install --quiet --group nox
+	touch $@
+
+.PHONY: test-matrix
+test-matrix: dist .venv/installed-nox ## Test the releases of FastAPI, or some: FASTAPI="0.135.0 newest"
+	$(BIN)/nox
+
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf .venv dist target python/sserpent/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv dist target python/sserpent/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox

@@ -11,7 +11,8 @@ def main(destination: str) -> None:
     # `--compatibility pypi` refuses a wheel that PyPI would refuse: on Linux, one without a
     # manylinux or musllinux tag that the symbols it needs were checked against.
     options = ["--release", "--locked", "--sdist", "--compatibility", "pypi"]
-    command = [sys.executable, "-m", "maturin", "build", *options, "--out", destination]
+    options += ["--interpreter", sys.executable, "--out", destination]
+    command = [sys.executable, "-m", "maturin", "build", *options]
     subprocess.run(command, cwd=pure_wheel.ROOT, check=True)
     pure_wheel.build(destination)
 

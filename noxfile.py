@@ -1,0 +1,53 @@
+"""The tests that face FastAPI, on the releases that people have: `make test-matrix`.
+
+Each FastAPI release is tested twice, with the oldest and with the newest Starlette and pydantic 2
+that it allows, each time in an environment of its own with the wheel from `dist/`.
+`make test-matrix FASTAPI="0.135.0 newest"` picks releases.
+"""
+
+import os
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "uv"
+nox.options.error_on_missing_interpreters = True
+
+# The first with `fastapi.sse`, the ones on both sides of a change to it (0.136.2, 0.140.8,
+# 0.140.12, 0.140.13, 0.145.0), and later ones at a distance.
+RELEASES = "0.135.0 0.136.3 0.140.13 0.145.0 0.150.0 0.158.2 newest"
+
+
+@nox.session
+@nox.parametrize("others", ["oldest", "newest"])
+@nox.parametrize("fastapi", os.environ.get("FASTAPI", RELEASES).split())
+def matrix(session: nox.Session, fastapi: str, others: str) -> None:
+    wheels = [path for path in Path("dist").glob("*.whl") if "none-any" not in path.name]
+    if len(wheels) != 1:
+        session.error(f"dist/ has {len(wheels)} native wheels, not one: run `make dist`")
+    release = "fastapi" if fastapi == "newest" else f"fastapi=={fastapi}"
+    session.install(release)
+    release = f"fastapi=={version(session, 'fastapi')}"
+    # A sdist of an old pydantic-core would need the Rust compiler of its time.
+    resolution = ["--only-binary", ":all:", "--upgrade"]
+    if others == "oldest":
+        resolution += ["--resolution", "lowest-direct"]
+    session.install(*resolution, release, "starlette", "pydantic>=2", str(wheels[0]))
+    session.install("--group", "matrix")
+    chosen = ", ".join(f"{name} {version(session, name)}" for name in ("starlette", "pydantic"))
+    session.log(f"{release} with {chosen}")
+    # Of an old release only: it may use what its own dependencies have deprecated since.
+    options = ["--quiet", "-W", "default::DeprecationWarning", *session.posargs]
+    tests = [str(path) for path in sorted(Path("tests").glob("test_fastapi_*.py"))]
+    session.run("python", "-m", "pytest", *options, *tests)
+    session.run("python", "-m", "pytest", *options, *tests, env={"SSERPENT_PURE": "1"})
+    if fastapi == "newest" and others == "oldest":
+        # These hold both backends against the newest FastAPI. The suite does it with the newest
+        # pydantic.
+        tests = [f"tests/test_{name}.py" for name in ("event", "injection", "json")]
+        session.run("python", "-m", "pytest", *options, *tests)
+
+
+def version(session: nox.Session, package: str) -> str:
+    code = f"import importlib.metadata; print(importlib.metadata.version('{package}'))"
+    return str(session.run("python", "-c", code, silent=True, log=False)).strip()
