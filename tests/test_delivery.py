@@ -782,34 +782,50 @@ async def test_d11_a_cancel_scope_around_a_yield_ends_the_generator_only() -> No
     assert stream.connection.complete
 
 
-@asyncio_only
-@pytest.mark.skipif(not hasattr(asyncio, "timeout"), reason="Python 3.11 added asyncio.timeout")
 @pytest.mark.parametrize("at_yield", [True, False])
-async def test_d11_a_timeout_of_the_generator_does_not_interrupt_a_send(at_yield: bool) -> None:
+@pytest.mark.parametrize("kind", ["anyio", "asyncio"])
+async def test_d11_a_timeout_of_the_generator_is_its_own_and_no_send_is_interrupted(
+    at_yield: bool, kind: str, anyio_backend: str
+) -> None:
+    if kind == "anyio":
+        timeout: Any = anyio.fail_after
+    elif anyio_backend == "asyncio" and hasattr(asyncio, "timeout"):
+        timeout = asyncio.timeout
+    else:
+        pytest.skip("asyncio.timeout is asyncio's, since Python 3.11")
     log: list[str] = []
+    yielded: list[str] = []
 
     async def content() -> AsyncIterator[str]:
         try:
-            async with asyncio.timeout(0.02):
+            async with contextlib.AsyncExitStack() as stack:
+                if kind == "anyio":
+                    stack.enter_context(timeout(0.02))
+                else:
+                    await stack.enter_async_context(timeout(0.02))
                 while True:
                     # A whole buffer is sent at the yield, one small event at the next await.
-                    yield "x" * (70_000 if at_yield else 10)
-                    await asyncio.sleep(0.001)
+                    yielded.append(f"{len(yielded)}" + "x" * (70_000 if at_yield else 10))
+                    yield yielded[-1]
+                    await anyio.sleep(0.001)
         except TimeoutError:
             log.append("timeout")
+        yielded.append("after")
         yield "after"
 
-    async with streaming(content()) as stream:
-        await stream.connection.until(lambda: stream.connection.bodies)
+    stream = Streaming(content())
+    async with anyio.create_task_group() as tasks:
         stream.connection.stall()
+        tasks.start_soon(stream.run)
         await stream.connection.until(lambda: stream.connection.stalled)
-        await asyncio.sleep(0.05)
-        assert log == []
+        # It gets its timeout although the client does not read,
+        await stream.connection.until(lambda: log == ["timeout"] or anyio_backend == "trio")
+        await anyio.sleep(0.05)
         stream.connection.unstall()
-        await stream.connection.until(lambda: stream.done)
     assert log == ["timeout"]
     assert stream.error is None
-    assert stream.connection.data[-1] == '"after"'
+    # and nothing is lost.
+    assert [line.strip('"') for line in stream.connection.data] == yielded
     assert stream.connection.complete
 
 

@@ -11,10 +11,11 @@ the suspension on to the event loop. Hence:
 Rule 1. Coalescing takes what is already there and never waits: no timer, no helper task, no turn
         of the event loop lies between a suspension of the generator and its events' `send`.
 Rule 2. The generator does not advance while a `send` is in progress (backpressure).
-Rule 3. `send` is called from one place at a time: the driver, or an `_aside` task (a keep-alive,
-        the headers of a stream that has nothing to say yet), for which the driver waits.
+Rule 3. `send` is called from one place at a time: `_steps`, or an `_aside` task (a keep-alive,
+        the headers of a stream that has nothing to say yet), for which `_steps` waits.
 Rule 4. A cancellation that is not ours (`asyncio.timeout`, an anyio scope) belongs to the
-        generator, not to the `send` that it happens to hit; see `_Driver`.
+        generator, not to the `send` that it happens to hit: the generator gets it at once, the
+        `send` is finished later.
 
 The other event loop, Trio, has `_delivery_trio`.
 """
@@ -22,11 +23,12 @@ The other event loop, Trio, has `_delivery_trio`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from inspect import isawaitable
-from types import coroutine
+from types import CoroutineType, coroutine
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -47,8 +49,8 @@ logger = logging.getLogger("sserpent")
 # an earlier `id`, while a lone comment line is ignored by all.
 KEEPALIVE_COMMENT = b": ping\n"
 
-# How long a cancellation that is not ours waits for the `send` it would hit.
-_MAX_POSTPONED = 1.0
+# What the generator's side yields to `_steps`: send now.
+_HAND_OVER: Any = object()
 
 _streaming: WeakSet[Any] = WeakSet()
 
@@ -77,37 +79,38 @@ def release(content: Any) -> None:
         pass
 
 
-class _Driver(asyncio.Task[None]):
-    """The task that runs the generator.
+@coroutine
+def _handed_over() -> Generator[Any, None, None]:
+    yield _HAND_OVER
 
-    While it waits in `send`, a foreign `cancel()` (a timeout that the generator has opened) would
-    interrupt the `send` and lose its bytes. It is postponed instead, and delivered to the
-    generator when the `send` is through. One that insists for longer than a second breaks the
-    stream: anyio repeats its cancellations at every turn of the loop until they are obeyed.
-    """
 
-    delivery: Delivery
-    postponed_at: float | None = None
+@coroutine
+def _stand_in(future: Any, loop: asyncio.AbstractEventLoop) -> Generator[Any, None, None]:
+    """Waits for a future without letting a cancellation through to it."""
+    if future.done():
+        return
+    done = loop.create_future()
 
-    def cancel(self, msg: Any = None) -> bool:
-        delivery = self.delivery
-        if delivery.sending and not delivery.stopping:
-            now = delivery.loop.time()
-            if self.postponed_at is None:
-                self.postponed_at = now
-            if now - self.postponed_at < _MAX_POSTPONED:
-                return True
-        return super().cancel(msg)
+    def wake(_: object) -> None:
+        if not done.done():
+            done.set_result(None)
 
-    def take_postponed(self) -> bool:
-        postponed, self.postponed_at = self.postponed_at is not None, None
-        return postponed
+    future.add_done_callback(wake)
+    try:
+        yield from done
+    finally:
+        future.remove_done_callback(wake)
+
+
+async def _awaiting(awaitable: Any) -> None:
+    await awaitable
 
 
 class Delivery:
     __slots__ = (
         "aside",
         "asgi_task",
+        "blocked_on",
         "content",
         "disconnected",
         "driver",
@@ -121,13 +124,13 @@ class Delivery:
         "options",
         "scope",
         "send",
-        "sending",
         "sending_since",
         "sent_at",
         "started",
         "stopping",
         "suspended",
         "timer",
+        "unfinished",
         "watching",
     )
 
@@ -139,7 +142,7 @@ class Delivery:
         self.encoder = response.make_encoder()
         self.loop = asyncio.get_running_loop()
         self.asgi_task = asyncio.current_task()
-        self.driver: _Driver | None = None
+        self.driver: asyncio.Task[None] | None = None
         # The task of a keep-alive or of held headers, while it sends.
         self.aside: asyncio.Task[None] | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -148,7 +151,9 @@ class Delivery:
         self.watching = False  # the ASGI task is in receive()
         self.interrupted = False  # ... and is to leave it
         self.started = False  # the headers are out, or on their way
-        self.sending = False  # the driver is in send()
+        # A send() of the driver's that has not come to its end, and the future it waits for.
+        self.unfinished: Any = None
+        self.blocked_on: Any = None
         self.suspended = False  # the generator has suspended since the last hand-over
         self.finished = False  # the end of the body is out, or on its way
         self.stopping = False  # the generator is to end: disconnect, shutdown or failure
@@ -160,8 +165,7 @@ class Delivery:
 
     async def run(self, receive: Receive) -> None:
         claim(self.content)
-        self.driver = driver = _Driver(self._drive(), loop=self.loop)
-        driver.delivery = self
+        self.driver = driver = self.loop.create_task(self._drive())
         driver.add_done_callback(self._interrupt)
         try:
             self.group = _shutdown.opened(self, self.scope)
@@ -179,7 +183,7 @@ class Delivery:
             self._release()
         self._raise_failure(driver)
 
-    async def _watch(self, driver: _Driver, receive: Receive) -> None:
+    async def _watch(self, driver: asyncio.Task[None], receive: Receive) -> None:
         """Reads from the client until it leaves or `_interrupt` ends the reading."""
         task = self.asgi_task
         assert task is not None
@@ -215,7 +219,7 @@ class Delivery:
             if self.driver is not None:
                 self.driver.cancel()
 
-    async def _join(self, driver: _Driver) -> None:
+    async def _join(self, driver: asyncio.Task[None]) -> None:
         """Waits for the driver, for `cleanup_timeout` once it is told to stop; a cancellation of
         the ASGI task waits too."""
         if driver.done() or driver in _abandoned:
@@ -239,13 +243,14 @@ class Delivery:
         if cancelled is not None:
             raise cancelled
 
-    def _abandon(self, driver: _Driver) -> None:
+    def _abandon(self, driver: asyncio.Task[None]) -> None:
         logger.error(
             "The cleanup of %s did not end within cleanup_timeout (%s s); it goes on without"
             " its response",
             self.options.place,
             self.options.cleanup_timeout,
         )
+        self.disconnected = True  # nothing more is sent
         _abandoned.add(driver)
         driver.add_done_callback(_end_abandoned)
         driver.cancel()
@@ -274,7 +279,7 @@ class Delivery:
         release(self.content)
         self.asgi_task = self.driver = self.timer = self.grace_timer = None
 
-    def _raise_failure(self, driver: _Driver) -> None:
+    def _raise_failure(self, driver: asyncio.Task[None]) -> None:
         error: BaseException | None = self.failure
         if error is None and driver.done():
             if not driver.cancelled():
@@ -294,25 +299,45 @@ class Delivery:
 
     @coroutine
     def _steps(self, live: Any) -> Generator[Any, None, None]:
+        """Runs `live`, which runs the generator, and sends whenever it suspends."""
+        try:
+            yield from self._step(live)
+        finally:
+            if self.unfinished is not None:
+                self.disconnected = True
+                if self.blocked_on is not None:
+                    self.blocked_on.cancel()
+                with contextlib.suppress(Exception):
+                    yield from self._finish_sending(self.unfinished, self.blocked_on)
+
+    @coroutine
+    def _step(self, live: Any) -> Generator[Any, None, None]:
         resume: Callable[[Any], Any] = live.send
         argument: Any = None
+        cancelled: BaseException | None
         while True:
             try:
                 waiting_for = resume(argument)
             except StopIteration:
                 return
-            if not self.sending:
-                # The generator suspends.
-                self.suspended = True
-                if self.encoder.pending and not self.stopping:
-                    # An awaited future marks itself as it is yielded, and the task that receives
-                    # it takes the mark off. It is ours to hold meanwhile: another task that
-                    # awaits the same future has to find it without the mark.
-                    if waiting_for is not None:
-                        waiting_for._asyncio_future_blocking = False
-                    yield from self._flush_at_suspension()
-                    if waiting_for is not None:
-                        waiting_for._asyncio_future_blocking = True
+            if waiting_for is _HAND_OVER:
+                cancelled = yield from self._hand_over_and_turn()
+                resume, argument = (live.throw, cancelled) if cancelled else (live.send, None)
+                continue
+            # The generator suspends.
+            self.suspended = True
+            if (self.encoder.pending or self.unfinished is not None) and self._can_send():
+                # An awaited future marks itself as it is yielded, and the task that receives it
+                # takes the mark off. It is ours to hold meanwhile: another task that awaits the
+                # same future has to find it without the mark.
+                if waiting_for is not None:
+                    waiting_for._asyncio_future_blocking = False
+                cancelled = yield from self._hand_over()
+                if waiting_for is not None:
+                    waiting_for._asyncio_future_blocking = True
+                if cancelled and (waiting_for is None or not waiting_for.cancel()):
+                    resume, argument = live.throw, cancelled
+                    continue
             try:
                 yield waiting_for
             except BaseException as error:
@@ -321,21 +346,109 @@ class Delivery:
                 resume, argument = live.send, None
 
     @coroutine
-    def _flush_at_suspension(self) -> Generator[Any, None, None]:
-        driver = self.driver
-        assert driver is not None
+    def _hand_over_and_turn(self) -> Generator[Any, None, BaseException | None]:
+        """Hands over in the middle of a burst. A generator that has not suspended since the last
+        time gets the loop a turn, so that it cannot starve others."""
+        cancelled = yield from self._hand_over()
+        if not (cancelled or self.suspended):
+            try:
+                yield
+            except asyncio.CancelledError as error:
+                cancelled = error
+        self.suspended = False
+        return cancelled
+
+    @coroutine
+    def _hand_over(self) -> Generator[Any, None, BaseException | None]:
+        """Sends what is pending, and answers the cancellation that the generator is to get, if
+        there was one meanwhile."""
         try:
-            yield from self._flush().__await__()
-        except asyncio.CancelledError:
-            pass  # ours, or one that insists; it is the generator's now
+            if self.unfinished is not None:
+                cancelled = yield from self._finish_sending(self.unfinished, self.blocked_on)
+                if cancelled:
+                    return cancelled
+            if not self.started or self.aside is not None:
+                sending = self._open_and_send()
+            else:
+                sending = self._send_pending()
+            try:
+                blocked_on = sending.send(None)
+            except StopIteration:
+                self.sent_at = self.loop.time()
+                return None
+            return (yield from self._finish_sending(sending, blocked_on))
+        except OSError:
+            # ASGI 2.4: "raise an OSError" if the client has gone.
+            self.disconnected = self.stopping = True
+            self._interrupt()
+            return asyncio.CancelledError()
         except Exception as error:
             self._fail(error)
             self.stopping = True
-        else:
-            if not driver.take_postponed():
-                return
-        # The task runs, so this reaches the generator through what it waits for.
-        asyncio.Task.cancel(driver)
+            return asyncio.CancelledError()
+
+    @coroutine
+    def _finish_sending(
+        self, sending: Any, blocked_on: Any
+    ) -> Generator[Any, None, BaseException | None]:
+        """The rest of a `send` that waits: the server holds us back.
+
+        The driver waits for a stand-in of what the `send` waits for, so a cancellation of the
+        driver does not reach into the `send` but is answered here, unless the client has gone.
+        """
+        cancelled: BaseException | None = None
+        self.sending_since = self.loop.time()
+        self.unfinished = sending
+        while True:
+            self.blocked_on = blocked_on
+            try:
+                if blocked_on is None:
+                    yield
+                else:
+                    blocked_on._asyncio_future_blocking = False
+                    yield from _stand_in(blocked_on, self.loop)
+            except asyncio.CancelledError as error:
+                if not self._can_send():
+                    cancelled = error
+                    if blocked_on is not None:
+                        blocked_on.cancel()
+                elif self.finished:
+                    continue  # the generator has ended: there is nobody to get it
+                else:
+                    return error
+            try:
+                blocked_on = sending.send(None)
+            except StopIteration:
+                break
+            except asyncio.CancelledError as error:
+                cancelled = cancelled or error
+                break
+            finally:
+                self.unfinished = self.blocked_on = None
+            self.unfinished = sending
+        self.sent_at = self.loop.time()
+        return cancelled
+
+    def _send_pending(self) -> Any:
+        sending = self.send(
+            {
+                "type": "http.response.body",
+                "body": self.encoder.take(),
+                "more_body": not self.finished,
+            }
+        )
+        return sending if type(sending) is CoroutineType else _awaiting(sending)
+
+    async def _open_and_send(self) -> None:
+        if self.aside is not None:
+            await asyncio.wait({self.aside})
+        await self._open()
+        await self._send_pending()
+
+    def _can_send(self) -> bool:
+        return not self.disconnected and self.failure is None
+
+    # The generator
 
     async def _live(self) -> None:
         content = self.content
@@ -351,22 +464,25 @@ class Delivery:
                 else:
                     await self._pump_thread(content)
             except Exception:
-                if self.encoder.pending and self._can_send():
-                    await self._flush()
+                await self._deliver_the_rest()
                 raise
         except asyncio.CancelledError:
             if not self.stopping or not self._can_send():
+                await self._deliver_the_rest()
                 raise
         if self._can_send():
-            await self._flush(more_body=False)
+            self.finished = True
+            await _handed_over()
 
-    def _can_send(self) -> bool:
-        return not self.disconnected and self.failure is None
+    async def _deliver_the_rest(self) -> None:
+        while (self.encoder.pending or self.unfinished is not None) and self._can_send():
+            try:
+                await _handed_over()
+            except asyncio.CancelledError:
+                pass  # the generator that it was for has ended
 
     async def _pump(self, content: AsyncIterator[Any]) -> None:
         push = self.encoder.push
-        driver = self.driver
-        assert driver is not None
         try:
             async for item in content:
                 try:
@@ -376,21 +492,22 @@ class Delivery:
                 if due:
                     if self.stopping:
                         break  # it has caught its cancellation and goes on; `aclose` ends it
-                    await self._flush_and_turn()
-                    while driver.take_postponed():
-                        await self._cancel_at_yield(content)
+                    try:
+                        await _handed_over()
+                    except asyncio.CancelledError as cancelled:
+                        await self._cancel_at_yield(content, cancelled)
         finally:
             aclose = getattr(content, "aclose", None)
             if aclose is not None:
                 await aclose()
 
-    async def _cancel_at_yield(self, content: Any) -> None:
-        """Delivers a postponed cancellation to a generator that is at its `yield`."""
+    async def _cancel_at_yield(self, content: Any, cancelled: BaseException) -> None:
+        """Gives a cancellation to a generator that is at its `yield`."""
         athrow = getattr(content, "athrow", None)
-        if athrow is None:
-            raise asyncio.CancelledError
+        if self.stopping or athrow is None:
+            raise cancelled
         try:
-            item = await athrow(asyncio.CancelledError())
+            item = await athrow(cancelled)
         except StopAsyncIteration:
             return
         self.encoder.push(item)
@@ -405,7 +522,7 @@ class Delivery:
                 woken.clear()
                 finished = thread.take_notice()
                 if self.encoder.pending:
-                    await self._flush()
+                    await _handed_over()
                 thread.resume()
                 if finished:
                     break
@@ -419,47 +536,7 @@ class Delivery:
     def explain(self, error: Exception, item: object) -> Exception:
         return self.options.place.explain(error, item, self.scope)
 
-    # Sending
-
-    async def _flush_and_turn(self) -> None:
-        """Hands over in the middle of a burst. A generator that has not suspended since the last
-        time gets the loop a turn, so that it cannot starve others."""
-        await self._flush()
-        if not self.suspended:
-            await asyncio.sleep(0)
-        self.suspended = False
-
-    async def _flush(self, more_body: bool = True) -> None:
-        """Sends what is pending, in the driver."""
-        self.sending = True
-        try:
-            if self.aside is not None:
-                await asyncio.wait({self.aside})
-            self.sending_since = self.loop.time()
-            if not self.started:
-                self.started = True
-                await self.send(self.options.start_message())
-            if not more_body:
-                self.finished = True
-            await self.send(
-                {
-                    "type": "http.response.body",
-                    "body": self.encoder.take(),
-                    "more_body": more_body,
-                }
-            )
-            self.sent_at = self.loop.time()
-        except OSError:
-            # ASGI 2.4: "raise an OSError" if the client has gone.
-            self.disconnected = self.stopping = True
-            self._interrupt()
-            raise asyncio.CancelledError from None
-        except asyncio.CancelledError:
-            if not self.stopping:
-                self._fail(RuntimeError(f"{self.options.place} was cancelled from within a send"))
-            raise
-        finally:
-            self.sending = False
+    # Sending, other than events
 
     async def _open(self) -> None:
         """Sends the headers before there is an event."""
@@ -522,7 +599,7 @@ class Delivery:
         return min(due, default=None)
 
     def _in_send(self) -> bool:
-        return self.sending or self.aside is not None
+        return self.unfinished is not None or self.aside is not None
 
     def _on_timer(self) -> None:
         self.timer = None

@@ -121,12 +121,25 @@ class TrioDelivery:
                         raise self.explain(error, item) from error.__cause__
                     self.news.set()
                     if due:
-                        self.room = anyio.Event()
-                        await self.room.wait()
+                        await self._wait_for_room(content)
         finally:
             aclose = getattr(content, "aclose", None)
             if aclose is not None:
                 await self._clean_up(aclose)
+
+    async def _wait_for_room(self, content: Any) -> None:
+        self.room = anyio.Event()
+        try:
+            await self.room.wait()
+        except trio.Cancelled as cancelled:
+            # A scope that the generator has opened gets it where the generator is: at its `yield`.
+            athrow = getattr(content, "athrow", None)
+            if self.stopping or athrow is None:
+                raise
+            try:
+                self.encoder.push(await athrow(cancelled))
+            except StopAsyncIteration:
+                pass
 
     async def _clean_up(self, cleanup: Callable[[], Awaitable[object]]) -> None:
         with anyio.move_on_after(self.options.cleanup_timeout, shield=True) as timeout:
