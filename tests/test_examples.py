@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import httpx
+import psutil
 import pytest
 from httpx_sse import EventSource, connect_sse
 
+import sserpent
 from conftest import Server, uvicorn
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -196,7 +203,7 @@ def test_the_race_runs_every_contender_and_only_once_at_a_time(all_examples: Ser
     names = ["fastapi.sse", "sserpent, pure Python", *(["sserpent, Rust"] if rust else [])]
     with httpx.Client(timeout=60) as client, connect_sse(client, "GET", url) as source:
         events = events_of(source)
-        assert next(events).json() == names
+        assert next(events).json()["contenders"] == names
         assert client.get(url).status_code == 409
         *samples, done = events
 
@@ -204,3 +211,77 @@ def test_the_race_runs_every_contender_and_only_once_at_a_time(all_examples: Ser
     assert {event.event for event in samples} == {"sample"}
     assert list(dict.fromkeys(event.json()["contender"] for event in samples)) == names
     assert all(event.json()["events_per_second"] > 0 for event in samples)
+
+
+# The demo
+
+
+def run_demo(directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs it without a terminal; whatever it starts has to end with it."""
+    mark = uuid4().hex
+    done = subprocess.run(
+        [sys.executable, "demo.py"],
+        cwd=directory,
+        env={**os.environ, **environment, "DEMO_MARK": mark},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert processes_with("DEMO_MARK", mark) == []
+    return done
+
+
+def processes_with(variable: str, content: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(variable) == content:
+                found.append(process)
+        except psutil.Error:  # noqa: PERF203
+            pass  # it has ended, or is none of ours
+    return found
+
+
+def rate_of(contender: str, output: str) -> int:
+    line = next(line for line in output.splitlines() if line.strip().startswith(contender))
+    return int(line.removeprefix(f"  {contender}").split()[0].replace(",", ""))
+
+
+def test_the_demo_streams_every_example_and_measures(all_examples: Server) -> None:
+    done = run_demo(EXAMPLES)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"backend: {sserpent.BACKEND}" in done.stdout
+    for example in httpx.get(f"{all_examples.url}/examples").json():
+        assert f"{example['method']} {example['url']}" in done.stdout
+    assert ': prices of today\n   event: price\n   data: {"symbol":"SNEK"' in done.stdout
+    # The engine is what makes the difference, so the pure core has to be faster too.
+    assert rate_of("sserpent, pure Python", done.stdout) > 2 * rate_of("fastapi.sse", done.stdout)
+    if sserpent.BACKEND == "rust":
+        assert rate_of("sserpent, Rust", done.stdout) > 4 * rate_of("fastapi.sse", done.stdout)
+
+
+def test_the_demo_fails_when_a_stream_breaks(tmp_path: Path) -> None:
+    examples = shutil.copytree(EXAMPLES, tmp_path / "examples")
+    file = examples / "raw_data.py"
+    file.write_text(file.read_text().replace("[DONE]", "\\ud800"))
+
+    done = run_demo(examples, SSERPENT_PURE="1")
+
+    assert done.returncode == 1
+    assert "pure Python, because SSERPENT_PURE=1 is set" in done.stdout
+    assert "The demo failed: " in done.stderr.splitlines()[-1]
+
+
+def test_the_demo_fails_when_the_server_does_not_start(tmp_path: Path) -> None:
+    examples = shutil.copytree(EXAMPLES, tmp_path / "examples")
+    with (examples / "app.py").open("a") as file:
+        # Only the server imports uvicorn.
+        file.write("import sys\nif 'uvicorn' in sys.modules: raise RuntimeError('broken')\n")
+
+    done = run_demo(examples)
+
+    assert done.returncode == 1
+    assert "RuntimeError: broken" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("The demo failed: the server of app:app")

@@ -5,16 +5,17 @@ const HEIGHT = 260;
 
 export class Chart {
   #svg;
-  #seconds;
+  #seconds = 2.5;
   #series = new Map();
 
-  constructor(svg, seconds) {
+  constructor(svg) {
     this.#svg = svg;
-    this.#seconds = seconds;
     new ResizeObserver(() => this.#draw()).observe(svg);
   }
 
-  clear() {
+  /** Begins anew, with an axis of so many seconds. */
+  clear(seconds) {
+    this.#seconds = seconds;
     this.#series.clear();
     this.#draw();
   }
@@ -59,7 +60,7 @@ export class Chart {
 }
 
 /** 12345 as "12 k", 1234567 as "1.2 M". */
-export function short(rate) {
+function short(rate) {
   if (rate >= 1e6) return `${Number((rate / 1e6).toFixed(1))} M`;
   if (rate >= 1e3) return `${Math.round(rate / 1e3)} k`;
   return String(Math.round(rate));

@@ -1,4 +1,4 @@
-import { Chart, short } from "./chart.js";
+import { Chart } from "./chart.js";
 import { readEventStream } from "./sse.js";
 
 const $ = (id) => document.getElementById(id);
@@ -104,7 +104,7 @@ function setState(state, text) {
 }
 
 function addToFeed(className, ...children) {
-  const time = element("time", "", new Date().toLocaleTimeString());
+  const time = element("time", "", new Date().toLocaleTimeString([], { hourCycle: "h23" }));
   $("feed").prepend(element("li", className, time, ...children));
   while ($("feed").children.length > 40) $("feed").lastChild.remove();
 }
@@ -116,7 +116,7 @@ function connect() {
   source.addEventListener("open", () => setState("open", "Connected"));
   source.addEventListener("welcome", (event) => {
     const after = JSON.parse(event.data).resumed_after;
-    if (after !== null) addToFeed("note", `Reconnected; the browser sent Last-Event-ID: ${after}`);
+    if (after !== null) addToFeed("note", `Reconnected with Last-Event-ID: ${after}`);
   });
   source.addEventListener("message", (event) => {
     const text = element("span", "", JSON.parse(event.data).text);
@@ -146,7 +146,8 @@ connect();
 
 // The race
 
-const chart = new Chart($("chart"), 2.5);
+const chart = new Chart($("chart"));
+const threeDigits = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 
 function median(numbers) {
   const sorted = numbers.toSorted((a, b) => a - b);
@@ -163,16 +164,18 @@ function showResults(names, rates) {
       const heading = element("th", "", swatch, name);
       heading.scope = "row";
       const ratio = rate === null ? "" : `${(rate / medians[0]).toFixed(1)}×`;
-      const cells = [rate === null ? "…" : short(rate), ratio];
+      const cells = [rate === null ? "…" : threeDigits.format(rate), ratio];
       return element("tr", "", heading, ...cells.map((cell) => element("td", "", cell)));
     }),
   );
 }
 
 const runRace = startAndStop($("race-start"), "race-error", async (signal) => {
-  chart.clear();
+  chart.clear(2.5);
+  $("results").replaceChildren();
   $("race-state").textContent = "Starting the servers…";
   let done = false;
+  let start = null;
   let names = [];
   const rates = new Map();
   try {
@@ -181,14 +184,16 @@ const runRace = startAndStop($("race-start"), "race-error", async (signal) => {
       for (const event of events) {
         if (event.type === "done") done = true;
         if (event.type === "start") {
-          names = JSON.parse(event.data);
+          start = JSON.parse(event.data);
+          names = start.contenders;
           for (const name of names) rates.set(name, []);
+          chart.clear(start.seconds);
         }
         if (event.type === "sample") {
           const sample = JSON.parse(event.data);
           rates.get(sample.contender).push(sample.events_per_second);
           chart.add(names.indexOf(sample.contender), sample.seconds, sample.events_per_second);
-          $("race-state").textContent = `Now: ${sample.contender}`;
+          $("race-state").textContent = `Round ${sample.round} of ${start.rounds}`;
         }
       }
       showResults(names, rates);
