@@ -10,7 +10,7 @@ from .goals import GOALS, NAMES
 from .measure import Table, Tables, ratio
 
 # Beside the measurements: how many times as much each of these takes as the compiled sserpent.
-COMPARED = ("fastapi", "sserpent-pure", "sse-starlette", "hand")
+COMPARED = ("fastapi", "sserpent-pure", "sse-starlette", "hand", "axum")
 
 ABOUT = """\
 Every case is first checked: what a client decodes must be right, for every contender. The numbers

@@ -275,5 +275,29 @@ def measure(rounds: int, core: int | None) -> list[Table]:
         tables.append(bursts("granian", running, max(3, rounds // 2), BURST))
         tables.append(turns("granian", running, rounds, TURN))
     tables.extend(idle(core, 3))
-    tables.extend(axum.measure(rounds, core))
+    tables.extend(outer_limit(rounds, core))
     return tables
+
+
+def outer_limit(rounds: int, core: int | None) -> list[Table]:
+    """What a server without Python does with the same events."""
+    program = axum.built()
+    if program is None:
+        return []
+    table = Table("outer limit: axum, a compiled server", "µs per event")
+    with serving(UVICORN, core) as uvicorn, serving(f"{program} {{port}}", core) as compiled:
+        running = {"sserpent": Contenders(uvicorn, uvicorn), "axum": Contenders(compiled, compiled)}
+        for kind in ("models", "turn"):
+            for name, contenders in running.items():
+                contenders.check(name, kind)
+            for name in rounds_of(tuple(running), rounds):
+                many = kind == "models" or name == "axum"
+                count = MANY_EVENTS if many else MANY_TURN_EVENTS
+                taken = running[name].seconds(name, kind, count)
+                table.add(_OUTER_CASES[kind], name, taken / count * 1e6)
+        for contenders in running.values():
+            contenders.close()
+    return [table]
+
+
+_OUTER_CASES = {"models": "burst of models", "turn": "one event per loop turn"}
