@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
-SHELL := /bin/bash
+SHELL := bash
 PYTHON ?= python3
-BIN := .venv/bin
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 .PHONY: help
 help: ## Show this list
@@ -31,7 +31,7 @@ test: build ## Run every test, over both backends
 	SSERPENT_PURE=1 $(BIN)/python -m pytest
 
 .PHONY: lint
-lint: install ## Check format and style
+lint: install lint-workflows ## Check format and style
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
 	$(BIN)/ruff format --check
@@ -77,6 +77,18 @@ dist: install ## Build what is published: sdist, native wheel and pure wheel, in
 .PHONY: test-matrix
 test-matrix: dist .venv/installed-nox ## Test the releases of FastAPI, or some: FASTAPI="0.135.0 newest"
 	$(BIN)/nox
+
+RUST_VERSION = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+.PHONY: check-oldest-rust
+check-oldest-rust: ## Compile with the oldest Rust that Cargo.toml promises
+	rustup toolchain install --profile minimal $(RUST_VERSION)
+	cargo +$(RUST_VERSION) check --locked
+
+.PHONY: lint-workflows
+lint-workflows: install ## Check the GitHub workflows
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --offline --quiet --no-progress .github/workflows
 
 .PHONY: clean
 clean: ## Remove what the other targets made
