@@ -1,8 +1,8 @@
 """Finds the programs that the browser tests drive, and installs them where that is allowed.
 
 They come from Debian: `python tests/browser_setup.py` installs what is missing. The tests do the
-same by themselves in CI (CI=true), where a missing program is an error; anywhere else they are
-skipped, with a message that says how to have them.
+same by themselves for root, and in CI (CI=true), where a missing program is an error; anywhere
+else they are skipped, with a message that says how to have them.
 """
 
 from __future__ import annotations
@@ -62,13 +62,20 @@ def reason_to_skip() -> str | None:
     Raises:
         RuntimeError: they are not, and this is CI.
     """
-    if missing() and in_ci():
-        install(missing())
-    if absent := missing():
-        if in_ci():
-            raise RuntimeError(f"no {', '.join(absent)}, although installed")
-        return f"no {', '.join(absent)} here: `python tests/browser_setup.py` installs them"
-    return None
+    if sys.platform != "linux":
+        return "the browser tests know how to have a browser on Linux only"
+    failure = ""
+    if missing() and (in_ci() or os.geteuid() == 0):
+        try:
+            install(missing())
+        except RuntimeError as error:
+            failure = f"\n{error}"
+    if not missing():
+        return None
+    absent = f"no {', '.join(missing())} here"
+    if in_ci():
+        raise RuntimeError(absent + failure)
+    return f"{absent}: `python tests/browser_setup.py` installs them{failure}"
 
 
 if __name__ == "__main__":

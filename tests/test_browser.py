@@ -51,6 +51,7 @@ class Browser:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         service = webdriver.ChromeService(executable_path=find("driver"))
         self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver.set_page_load_timeout(60)
         self.run = self.driver.execute_script
 
     def open(self, url: str) -> None:

@@ -76,12 +76,18 @@ const runTokens = startAndStop($("token-start"), "token-error", async (signal) =
     signal,
   });
   let done = false;
-  for await (const { text, events } of readEventStream(response)) {
-    tokenPanes.add(text, events);
-    for (const event of events) {
-      if (event.type === "token") $("answer").append(JSON.parse(event.data));
-      if (event.type === "done") done = true;
+  // A screen reader reads the answer when it is complete, not a token at a time.
+  $("answer").ariaBusy = "true";
+  try {
+    for await (const { text, events } of readEventStream(response)) {
+      tokenPanes.add(text, events);
+      for (const event of events) {
+        if (event.type === "token") $("answer").append(JSON.parse(event.data));
+        if (event.type === "done") done = true;
+      }
     }
+  } finally {
+    $("answer").ariaBusy = "false";
   }
   if (!done) throw new Error("the stream ended before the answer did");
 });
