@@ -58,7 +58,7 @@ def _machine(about: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return (
         f"{about['date']}, {about['cpu']}, {about['cores']} cores,"
-        f" in {about['minutes']} minutes.\n\n"
+        f" in {about['minutes']} minutes; load average before the run: {about['load']}.\n\n"
         f"{versions}.\n\n"
         "`make bench` writes this page, `make bench-quick` measures the core of it in less than a"
         " minute, `make bench-compare` holds such a quick run's ratios against these.\n"

@@ -33,6 +33,9 @@ RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).with_name("RESULTS.md")
 PLOT = ROOT / "docs" / "benchmark.svg"
 
+# What else kept the machine busy in the minute before.
+_load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+
 PACKAGES = (
     "sserpent",
     "fastapi",
@@ -86,6 +89,7 @@ def about_this_run(started: float) -> dict[str, Any]:
         "date": date.today().isoformat(),
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
+        "load": _load,
         "minutes": round((time.monotonic() - started) / 60, 1),
         "versions": {
             "Python": platform.python_version(),
