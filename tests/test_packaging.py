@@ -271,6 +271,13 @@ def test_newest_changelog_entry_is_this_version() -> None:
     assert entries[0] == cargo_version()
 
 
+def test_importing_sserpent_loads_nothing_that_fastapi_has_not() -> None:
+    code = "import sys, fastapi; before = set(sys.modules); import sserpent; "
+    loaded = run(sys.executable, "-c", code + "print(*set(sys.modules) - before)").split()
+    assert "sserpent._delivery" in loaded
+    assert [name for name in loaded if name.partition(".")[0] != "sserpent"] == []
+
+
 def test_importing_sserpent_leaves_the_gil_off() -> None:
     if not sysconfig.get_config_var("Py_GIL_DISABLED"):
         pytest.skip("needs a free-threaded Python")
