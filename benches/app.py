@@ -7,7 +7,7 @@
 - `hand`: `StreamingResponse` with bytes that the generator frames itself around pydantic-core's
   `to_json`;
 - `joined`: the same, but 100 events in each chunk: the least that a burst can cost;
-- `asgi`: no framework and no generator, a loop calls `send`: the least that events cost which
+- `asgi`: nothing but a route, no generator, a loop calls `send`: the least that events cost which
   trickle, and the least that an idle connection costs.
 """
 
@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
 from typing import Any
 
 import fastapi.routing
@@ -25,13 +25,22 @@ import pydantic_core
 import sse_starlette
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
 import sserpent
 
 from .payloads import ITEM, ITEM_DICT, TOKEN, Item
 
-app = FastAPI()
+# One application for each contender, so that each finds its routes at the same price.
+control = FastAPI()
+applications: dict[str, Any] = {}
+
+
+def app(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+    """Hands over to the application that the path begins with, without a frame of its own."""
+    name = scope.get("path", "").split("/", 2)[1] if scope["type"] == "http" else ""
+    return applications.get(name, control)(scope, receive, send)
+
 
 # Seconds between keep-alives, where a benchmark wants many of them in a short time.
 PING_INTERVAL = float(os.environ.get("BENCH_PING_INTERVAL", "15"))
@@ -55,14 +64,9 @@ class Gate:
 gates = {"start": Gate(), "end": Gate()}
 
 
-@app.post("/gates/{name}")
+@control.post("/gates/{name}")
 async def open_gate(name: str) -> None:
     gates[name].open()
-
-
-@app.get("/backend")
-async def backend() -> str:
-    return sserpent.BACKEND
 
 
 async def gated(item: Any, n: int, turn: bool) -> AsyncIterator[Any]:
@@ -76,8 +80,14 @@ async def gated(item: Any, n: int, turn: bool) -> AsyncIterator[Any]:
     await gates["end"].wait()
 
 
-def add_drop_in(prefix: str, response_class: Any, event_class: Any) -> None:
+def drop_in(prefix: str, response_class: Any, event_class: Any) -> FastAPI:
     """The routes of `fastapi.sse`, and of what can be imported instead."""
+    app = FastAPI()
+
+    @app.get(f"{prefix}/idle", response_class=response_class)
+    async def idle() -> AsyncIterable[Item]:
+        yield ITEM
+        await asyncio.sleep(3600)
 
     @app.get(f"{prefix}/models", response_class=response_class)
     async def models(n: int) -> AsyncIterable[Item]:
@@ -115,25 +125,27 @@ def add_drop_in(prefix: str, response_class: Any, event_class: Any) -> None:
         async for item in gated(ITEM, n, turn):
             yield item
 
-    @app.get(f"{prefix}/idle", response_class=response_class)
-    async def idle() -> AsyncIterable[Item]:
-        yield ITEM
-        await asyncio.sleep(3600)
+    return app
 
 
 class SserpentResponse(sserpent.EventSourceResponse):
     ping_interval = PING_INTERVAL
 
 
-add_drop_in("/fastapi", fastapi.sse.EventSourceResponse, fastapi.sse.ServerSentEvent)
-add_drop_in("/sserpent", SserpentResponse, sserpent.ServerSentEvent)
+applications["fastapi"] = drop_in(
+    "/fastapi", fastapi.sse.EventSourceResponse, fastapi.sse.ServerSentEvent
+)
+applications["sserpent"] = drop_in("/sserpent", SserpentResponse, sserpent.ServerSentEvent)
 
 
 def sse_starlette_response(content: Any) -> sse_starlette.EventSourceResponse:
     return sse_starlette.EventSourceResponse(content, ping=int(PING_INTERVAL))
 
 
-@app.get("/sse-starlette/{kind}")
+applications["sse-starlette"] = FastAPI()
+
+
+@applications["sse-starlette"].get("/sse-starlette/{kind}")
 async def with_sse_starlette(kind: str, n: int = 0, turn: bool = False):
     async def models() -> AsyncIterator[dict[str, str]]:
         for _ in range(n):
@@ -184,7 +196,10 @@ async def with_sse_starlette(kind: str, n: int = 0, turn: bool = False):
 item_to_json = Item.__pydantic_serializer__.to_json
 
 
-@app.get("/hand/{kind}")
+applications["hand"] = FastAPI()
+
+
+@applications["hand"].get("/hand/{kind}")
 async def framed_by_hand(kind: str, n: int = 0, turn: bool = False) -> StreamingResponse:
     async def models() -> AsyncIterator[bytes]:
         for _ in range(n):
@@ -232,7 +247,10 @@ async def framed_by_hand(kind: str, n: int = 0, turn: bool = False) -> Streaming
     return StreamingResponse(kinds[kind](), media_type="text/event-stream")
 
 
-@app.get("/joined/{kind}")
+applications["joined"] = FastAPI()
+
+
+@applications["joined"].get("/joined/{kind}")
 async def joined_by_hand(kind: str, n: int) -> StreamingResponse:
     frames = {
         "models": lambda: b"data: %b\n\n" % item_to_json(ITEM),
@@ -265,5 +283,6 @@ class BareASGI:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-app.router.routes.append(Route("/asgi/turn", BareASGI(idle=False)))
-app.router.routes.append(Route("/asgi/idle", BareASGI(idle=True)))
+applications["asgi"] = Router(
+    [Route("/asgi/idle", BareASGI(idle=True)), Route("/asgi/turn", BareASGI(idle=False))]
+)

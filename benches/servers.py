@@ -23,8 +23,8 @@ MARK = b"data: "  # in each event once
 END = b"0\r\n\r\n"  # of a chunked body
 
 UVICORN = (
-    "uvicorn benches.app:app --host 127.0.0.1 --port {port} --loop uvloop --http httptools"
-    " --log-level warning --no-access-log --backlog 4096"
+    "uvicorn benches.app:app --interface asgi3 --host 127.0.0.1 --port {port} --loop uvloop"
+    " --http httptools --log-level warning --no-access-log --backlog 4096"
 )
 GRANIAN = (
     "granian --interface asgi benches.app:app --host 127.0.0.1 --port {port} --loop uvloop"
