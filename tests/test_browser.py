@@ -1,4 +1,7 @@
-"""A real browser reads the streams: Debian's Chromium, without a window."""
+"""A real browser reads the streams: Debian's Chromium, without a window.
+
+With SSERPENT_SCREENSHOTS set to a directory, the last test writes the pictures of the live page there. Look at them before keeping them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -40,7 +44,7 @@ for (const name of ["open", "error", "message", ...names]) {
 
 
 class Browser:
-    def __init__(self) -> None:
+    def __init__(self, directory: str) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = find("browser")
         options.add_argument("--headless=new")
@@ -49,7 +53,9 @@ class Browser:
         # A page that was left would keep its connections, of which there are six to an origin.
         options.add_argument("--disable-features=BackForwardCache")
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        service = webdriver.ChromeService(executable_path=find("driver"))
+        service = webdriver.ChromeService(
+            executable_path=find("driver"), env={**os.environ, "TMPDIR": directory}
+        )
         self.driver = webdriver.Chrome(options=options, service=service)
         self.driver.set_page_load_timeout(60)
         self.run = self.driver.execute_script
@@ -96,9 +102,10 @@ def started_browser() -> Iterator[Browser]:
     reason = reason_to_skip()
     if reason:
         pytest.skip(reason)
-    browser = Browser()
-    yield browser
-    browser.driver.quit()
+    with TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        browser = Browser(directory)
+        yield browser
+        browser.driver.quit()
 
 
 @pytest.fixture(scope="module")
