@@ -64,7 +64,8 @@ class Connection:
         self._gone.set()
 
     def stall(self) -> None:
-        self._open = anyio.Event()
+        if self._open.is_set():
+            self._open = anyio.Event()
 
     def unstall(self) -> None:
         self._open.set()

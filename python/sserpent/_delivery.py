@@ -49,6 +49,9 @@ logger = logging.getLogger("sserpent")
 # an earlier `id`, while a lone comment line is ignored by all.
 KEEPALIVE_COMMENT = b": ping\n"
 
+# Event loops call timers up to this many seconds before they are due.
+_EARLY = 0.001
+
 # What the generator's side yields to `_steps`: send now.
 _HAND_OVER: Any = object()
 
@@ -604,17 +607,16 @@ class Delivery:
     def _on_timer(self) -> None:
         self.timer = None
         options = self.options
-        now = self.loop.time()
-        idle = now - self.sent_at
+        now = self.loop.time() + _EARLY
         if self._in_send():
             timeout = options.send_timeout
-            if timeout is not None and now - self.sending_since >= timeout:
+            if timeout is not None and now >= self.sending_since + timeout:
                 self._drop_stalled()
                 return
         elif not self.started:
-            if options.open_delay is not None and idle >= options.open_delay:
+            if options.open_delay is not None and now >= self.sent_at + options.open_delay:
                 self._send_aside(self._open())
-        elif options.ping_interval and idle >= options.ping_interval:
+        elif options.ping_interval and now >= self.sent_at + options.ping_interval:
             self._send_aside(self._ping())
         self._arm_timer()
 
