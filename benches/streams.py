@@ -179,7 +179,8 @@ class IdleTables:
 IDLE_CONTENDERS = ("fastapi", "sserpent", "sserpent-pure", "sse-starlette", "hand", "asgi")
 WARM_UP = 200
 IDLE_STREAMS = 2_000
-KEEP_ALIVES = 5
+PING_INTERVAL = 2
+KEEP_ALIVES = 3
 
 
 def idle(core: int | None, rounds: int) -> list[Table]:
@@ -189,35 +190,37 @@ def idle(core: int | None, rounds: int) -> list[Table]:
     for name in rounds_of(IDLE_CONTENDERS, rounds):
         with _serving_idle(name, core) as (server, path), ExitStack() as stack:
             _open(server, path, WARM_UP, stack)
-            before = server.memory()
+            before, cpu_before = server.memory(), server.cpu_seconds()
             delays = _open(server, path, IDLE_STREAMS, stack)
-            used = server.memory() - before
+            used, cpu_used = server.memory() - before, server.cpu_seconds() - cpu_before
         case = f"{IDLE_STREAMS:,} connections"
         memory.add(case, name, used / IDLE_STREAMS / 1024)
         first.add("median", name, median(delays) * 1e6)
         first.add("mean", name, fmean(delays) * 1e6)
+        first.add("processor time of the server", name, cpu_used / IDLE_STREAMS * 1e6)
     return [memory, first, _keep_alive(core)]
 
 
 def _keep_alive(core: int | None) -> Table:
-    """Processor time for keep-alives, one each second instead of every 15, so that there are some
-    to measure."""
+    """Processor time for keep-alives, one in two seconds instead of one in 15, so that there are
+    some to measure."""
     table = Table("uvicorn, processor time of keep-alives", "µs per keep-alive")
     for name in IDLE_CONTENDERS:
         if name in ("hand", "asgi"):
             continue  # they have none
-        environment = {"BENCH_PING_INTERVAL": "1"}
+        environment = {"BENCH_PING_INTERVAL": str(PING_INTERVAL)}
         with _serving_idle(name, core, **environment) as (server, path), ExitStack() as stack:
             socks: list[socket.socket] = []
             _open(server, path, IDLE_STREAMS, stack, socks.append)
             _drain(socks)
             before = server.cpu_seconds()
-            time.sleep(KEEP_ALIVES)
+            time.sleep(PING_INTERVAL * KEEP_ALIVES)
             used = server.cpu_seconds() - before
-            sent = _drain(socks).count(b": ping")
-        # Each stream has had its own interval when the time began.
-        assert abs(sent / IDLE_STREAMS - KEEP_ALIVES) <= 1.1, f"{name}: {sent} keep-alives"
-        table.add(f"{IDLE_STREAMS:,} connections", name, used / sent * 1e6)
+            sent = [received.count(b": ping") for received in _drain(socks)]
+        # A server that is too slow for its keep-alives sends some late, but each stream has some.
+        assert min(sent) >= 1, f"{name}: a stream without keep-alives"
+        assert max(sent) <= KEEP_ALIVES + 1, f"{name}: {max(sent)} keep-alives in a stream"
+        table.add(f"{IDLE_STREAMS:,} connections", name, used / sum(sent) * 1e6)
     return table
 
 
@@ -248,18 +251,17 @@ def _open(
     return delays
 
 
-def _drain(socks: Sequence[socket.socket]) -> bytes:
-    """Everything that has arrived by now."""
+def _drain(socks: Sequence[socket.socket]) -> list[bytes]:
+    """Everything that has arrived by now, for each connection."""
     received = []
     for sock in socks:
         sock.setblocking(False)
         try:
             received.append(sock.recv(1 << 16))
         except BlockingIOError:
-            pass
-        finally:
-            sock.setblocking(True)
-    return b"".join(received)
+            received.append(b"")
+        sock.setblocking(True)
+    return received
 
 
 def measure_quick(rounds: int, core: int | None) -> list[Table]:
