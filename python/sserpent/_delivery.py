@@ -338,7 +338,8 @@ class Delivery:
                 cancelled = yield from self._hand_over()
                 if waiting_for is not None:
                     waiting_for._asyncio_future_blocking = True
-                if cancelled and (waiting_for is None or not waiting_for.cancel()):
+                # anyio knows its own cancellations by their message.
+                if cancelled and (waiting_for is None or not waiting_for.cancel(*cancelled.args)):
                     resume, argument = live.throw, cancelled
                     continue
             try:
