@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from statistics import median
 
 
@@ -41,9 +42,10 @@ def rounds_of(contenders: Sequence[str], rounds: int) -> Iterator[str]:
         yield from contenders if number % 2 == 0 else reversed(contenders)
 
 
+@cache
 def cores() -> tuple[int | None, int | None]:
     """One processor core for the server and one for the client, where there are two and the
-    system lets us choose."""
+    system lets us choose: as it was before `pin` took the choice away."""
     if not hasattr(os, "sched_getaffinity"):
         return None, None
     available = sorted(os.sched_getaffinity(0))
