@@ -30,6 +30,21 @@ test: build ## Run every test, over both backends
 	$(BIN)/python -m pytest
 	SSERPENT_PURE=1 $(BIN)/python -m pytest
 
+# Where a nightly toolchain is, also with libFuzzer, whose cargo-fuzz is built on first use; new
+# inputs go to fuzz/target, and what is worth keeping is moved to fuzz/corpus by hand.
+FUZZ_SECONDS ?= 30
+.PHONY: fuzz
+fuzz: build ## Look for surprises for a minute or two, in the framing and the whole way
+	SSERPENT_EXAMPLES=$${SSERPENT_EXAMPLES:-300} $(BIN)/python -m pytest -q -m hypothesis
+	@command -v cargo >/dev/null || { echo "no cargo: the framing in Rust is not fuzzed"; exit 0; }; \
+	set -e; cargo test --quiet --manifest-path fuzz/Cargo.toml; \
+	cargo +nightly --version >/dev/null 2>&1 || { echo "no nightly: no libFuzzer"; exit 0; }; \
+	export PATH="$$PWD/fuzz/target/bin:$$PATH"; \
+	command -v cargo-fuzz >/dev/null || cargo install --quiet --root fuzz/target cargo-fuzz; \
+	mkdir -p fuzz/target/found; \
+	cargo +nightly fuzz run frame fuzz/target/found fuzz/corpus/frame -- \
+		-max_total_time=$(FUZZ_SECONDS) -max_len=400 -dict=fuzz/sse.dict -verbosity=0 -print_final_stats=1
+
 .PHONY: lint
 lint: install lint-workflows ## Check format and style
 	cargo fmt --check
@@ -92,4 +107,4 @@ lint-workflows: install ## Check the GitHub workflows
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf .venv dist target python/sserpent/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox
+	rm -rf .venv dist target fuzz/target python/sserpent/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox
