@@ -1,6 +1,7 @@
 """A real browser reads the streams: Debian's Chromium, without a window.
 
-With SSERPENT_SCREENSHOTS set to a directory, the last test writes the pictures of the live page there. Look at them before keeping them.
+With SSERPENT_SCREENSHOTS set to a directory, the last test writes pictures of the live page
+there. Look at them before keeping them.
 """
 
 from __future__ import annotations
