@@ -89,8 +89,8 @@ impl ServerSentEvent {
         let Ok(other) = other.cast::<Self>() else {
             return Ok(py.NotImplemented());
         };
-        let equal = slf.get_type().is(other.get_type())
-            && slf.get().key(py)?.eq(other.get().key(py)?)?;
+        let equal =
+            slf.get_type().is(other.get_type()) && slf.get().key(py)?.eq(other.get().key(py)?)?;
         Ok(equal.into_pyobject(py)?.to_owned().into_any().unbind())
     }
 

@@ -4,7 +4,7 @@
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 /// Keyword arguments made ready once for many calls.
 pub struct Keywords {
@@ -26,7 +26,7 @@ impl Keywords {
         // A key that is no str would break the vectorcall protocol that `call` relies on.
         let mut names = Vec::with_capacity(arguments.len());
         for key in arguments.keys() {
-            names.push(key.cast_into::<pyo3::types::PyString>()?);
+            names.push(key.cast_into::<PyString>()?);
         }
         Ok(Self {
             names: PyTuple::new(arguments.py(), names)?.unbind(),
@@ -72,9 +72,7 @@ impl Keywords {
 pub fn is_instance(object: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> bool {
     // SAFETY: both are valid type objects for the whole call; PyType_IsSubtype reads their MRO
     // and runs no Python code.
-    unsafe {
-        ffi::PyType_IsSubtype(ffi::Py_TYPE(object.as_ptr()), class.as_type_ptr()) != 0
-    }
+    unsafe { ffi::PyType_IsSubtype(ffi::Py_TYPE(object.as_ptr()), class.as_type_ptr()) != 0 }
 }
 
 /// Whether `predicate` holds for every entry. Unlike PyO3's iterator it does not panic when

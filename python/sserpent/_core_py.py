@@ -387,9 +387,9 @@ def _event_data_json(value: Any) -> str | bytes:
     kind = type(value)
     if kind in _BUILTINS:
         return _item_json(value)
-    if BaseModel in kind.__mro__ and kind.model_dump_json is _model_dump_json:
+    if BaseModel in kind.__mro__ and _has_method(value.model_dump_json, _model_dump_json):
         try:
-            return _bytes(kind.__pydantic_serializer__.to_json(value))
+            return _bytes(value.__pydantic_serializer__.to_json(value))
         except Exception:
             pass  # raised again, with FastAPI's own words, by the call below
     dump = getattr(value, "model_dump_json", None)
@@ -411,7 +411,7 @@ def _item_json(value: Any) -> bytes:
             if type(value) in _BUILTINS:
                 json = _bytes(to_json(value, by_alias=True, inf_nan_mode="null"))
             else:
-                json = _bytes(type(value).__pydantic_serializer__.to_json(value, by_alias=True))
+                json = _bytes(value.__pydantic_serializer__.to_json(value, by_alias=True))
         except Exception:
             found = _OTHER
         else:
@@ -450,7 +450,7 @@ def _walk(value: Any, depth: int) -> int:
         parts = value.values()
     elif kind is list or kind is tuple:
         parts = value
-    elif BaseModel in kind.__mro__ and kind.model_dump is _model_dump:
+    elif BaseModel in kind.__mro__ and _has_method(value.model_dump, _model_dump):
         return _HAS_MODELS
     else:
         return _OTHER
@@ -461,6 +461,12 @@ def _walk(value: Any, depth: int) -> int:
             if found == _OTHER:
                 break
     return found
+
+
+def _has_method(method: Any, function: Any) -> bool:
+    # Asked of the instance: asking the class of a model goes through its metaclass's
+    # `__getattr__`, which takes several times as long.
+    return getattr(method, "__func__", None) is function
 
 
 def _bytes(json: Any) -> bytes:
