@@ -13,6 +13,7 @@ import statistics
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from operator import truediv
 
 import httpx
 import race
@@ -107,7 +108,8 @@ def print_speed() -> None:
     medians = {contender: statistics.median(rates[contender]) for contender in racing}
     for contender, rate in medians.items():
         bar = "█" * max(round(BAR * rate / max(medians.values())), 1)
-        ratio = rate / medians[race.FASTAPI]
+        # Round by round, so that a machine that slows down in between does not favour anyone.
+        ratio = statistics.median(map(truediv, rates[contender], rates[race.FASTAPI]))
         print(f"  {contender.name:<22}{rate:>12,.0f} events/s {ratio:>7.1f}x  {bar}")
 
 

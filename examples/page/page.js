@@ -161,16 +161,23 @@ function median(numbers) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
+/** The median of the ratios of each round: whatever slows a round down slows all of it down. */
+function ratioOf(rounds, firstRounds) {
+  const ratios = rounds.map((rates, round) => median(rates) / median(firstRounds[round]));
+  return `${median(ratios).toFixed(1)}×`;
+}
+
+/** `rates` has the rates in each round for each name. */
 function showResults(names, rates) {
-  const medians = names.map((name) => (rates.get(name).length ? median(rates.get(name)) : null));
   $("results").replaceChildren(
     ...names.map((name, number) => {
-      const rate = medians[number];
+      const rounds = rates.get(name);
       const swatch = element("span", `swatch series-${number}`);
       const heading = element("th", "", swatch, name);
       heading.scope = "row";
-      const ratio = rate === null ? "" : `${(rate / medians[0]).toFixed(1)}×`;
-      const cells = [rate === null ? "…" : threeDigits.format(rate), ratio];
+      const cells = rounds.length
+        ? [threeDigits.format(median(rounds.flat())), ratioOf(rounds, rates.get(names[0]))]
+        : ["…", ""];
       return element("tr", "", heading, ...cells.map((cell) => element("td", "", cell)));
     }),
   );
@@ -197,7 +204,7 @@ const runRace = startAndStop($("race-start"), "race-error", async (signal) => {
         }
         if (event.type === "sample") {
           const sample = JSON.parse(event.data);
-          rates.get(sample.contender).push(sample.events_per_second);
+          (rates.get(sample.contender)[sample.round - 1] ??= []).push(sample.events_per_second);
           chart.add(names.indexOf(sample.contender), sample.seconds, sample.events_per_second);
           $("race-state").textContent = `Round ${sample.round} of ${start.rounds}`;
         }
