@@ -26,7 +26,9 @@ pub struct Encoder {
 
 struct Pending {
     stream: Vec<u8>,
-    taken: Instant,
+    /// Since when the generator has run without a hand-over, as far as is known: from the oldest
+    /// pending event, or from the last `resume`.
+    since: Option<Instant>,
 }
 
 #[pymethods]
@@ -47,7 +49,7 @@ impl Encoder {
             max_age,
             pending: Mutex::new(Pending {
                 stream: Vec::new(),
-                taken: Instant::now(),
+                since: Some(Instant::now()),
             }),
         })
     }
@@ -79,7 +81,7 @@ impl Encoder {
     fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         let stream = {
             let mut pending = self.lock();
-            pending.taken = Instant::now();
+            pending.since = None;
             std::mem::take(&mut pending.stream)
         };
         let bytes = PyBytes::new(py, &stream);
@@ -87,6 +89,10 @@ impl Encoder {
             self.give_back(stream);
         }
         bytes
+    }
+
+    fn resume(&self) {
+        self.lock().since = Some(Instant::now());
     }
 
     #[getter]
@@ -104,7 +110,9 @@ impl Encoder {
     fn append(&self, fields: &Fields<'_>) -> Result<bool, FieldError> {
         let mut pending = self.lock();
         frame::append_event(&mut pending.stream, fields)?;
-        Ok(pending.stream.len() >= self.max_pending || pending.taken.elapsed() >= self.max_age)
+        let now = Instant::now();
+        let since = *pending.since.get_or_insert(now);
+        Ok(pending.stream.len() >= self.max_pending || now.duration_since(since) >= self.max_age)
     }
 
     /// Reuses a small allocation, unless another thread has pushed meanwhile.

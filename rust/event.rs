@@ -9,6 +9,9 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::frame::{self, Data, FieldError, Fields};
 use crate::json::{self, Json};
 
+/// Bytes that hold most events without growing.
+const TYPICAL_EVENT: usize = 256;
+
 impl From<FieldError> for PyErr {
     fn from(error: FieldError) -> Self {
         PyValueError::new_err(error.to_string())
@@ -140,7 +143,7 @@ impl ServerSentEvent {
     /// Frames the event and shows the bytes to `use_frame`. Everything that can run Python code
     /// is over by then.
     pub fn with_frame<R>(&self, py: Python<'_>, use_frame: impl FnOnce(&[u8]) -> R) -> PyResult<R> {
-        let mut framed = Vec::new();
+        let mut framed = Vec::with_capacity(TYPICAL_EVENT);
         self.append_to(py, |fields| frame::append_event(&mut framed, fields))?;
         Ok(use_frame(&framed))
     }
@@ -240,7 +243,7 @@ pub fn format_sse_event<'py>(
     let retry = milliseconds(retry)?.map(Bound::unbind);
     let comment = text("comment", comment)?.map(Bound::unbind);
     let data = data.as_ref().map(|data| data.to_str(py)).transpose()?;
-    let mut framed = Vec::new();
+    let mut framed = Vec::with_capacity(TYPICAL_EVENT);
     with_fields(
         py,
         data.map(Data::Text),

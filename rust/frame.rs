@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memchr2_iter};
 
 /// The fields of one event. `None` leaves the field out.
 #[derive(Clone, Copy, Default)]
@@ -113,11 +113,14 @@ fn append_json(stream: &mut Vec<u8>, json: &[u8]) {
         memchr2(b'\r', b'\n', json).is_none(),
         "JSON escapes line breaks"
     );
+    stream.reserve(json.len() + 8);
     append_line(stream, b"data: ", json);
 }
 
 fn append_lines(stream: &mut Vec<u8>, prefix: &[u8], text: &str) {
     let mut rest = text.as_bytes();
+    let breaks = memchr2_iter(b'\r', b'\n', rest).count();
+    stream.reserve(rest.len() + (breaks + 1) * (prefix.len() + 1) + 1);
     while let Some(end) = memchr2(b'\r', b'\n', rest) {
         append_line(stream, prefix, &rest[..end]);
         let is_pair = rest[end] == b'\r' && rest.get(end + 1) == Some(&b'\n');
@@ -127,7 +130,6 @@ fn append_lines(stream: &mut Vec<u8>, prefix: &[u8], text: &str) {
 }
 
 fn append_line(stream: &mut Vec<u8>, prefix: &[u8], value: &[u8]) {
-    stream.reserve(prefix.len() + value.len() + 2);
     stream.extend_from_slice(prefix);
     stream.extend_from_slice(value);
     stream.push(b'\n');

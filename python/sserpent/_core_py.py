@@ -210,14 +210,14 @@ class Encoder:
     Args:
         item_schema: The declared item type, if there is one. Events are never checked against it.
         max_pending: How many bytes may be pending before it is time to hand them over.
-        max_age: How many seconds may pass between two hand-overs while there is something to
-            hand over.
+        max_age: How many seconds may pass after the oldest pending event, or after `resume`, until
+            it is time.
 
     Raises:
         ValueError: `max_age` is negative or no finite number.
     """
 
-    __slots__ = ("_chunks", "_item_schema", "_lock", "_max_age", "_max_pending", "_size", "_taken")
+    __slots__ = ("_chunks", "_item_schema", "_lock", "_max_age", "_max_pending", "_since", "_size")
 
     def __init__(
         self,
@@ -233,7 +233,7 @@ class Encoder:
         self._max_age = max_age
         self._chunks: list[bytes] = []
         self._size = 0
-        self._taken = monotonic()
+        self._since: float | None = monotonic()
         self._lock = threading.Lock()
 
     def push(self, item: object) -> bool:
@@ -260,15 +260,23 @@ class Encoder:
         with self._lock:
             self._chunks.append(framed)
             self._size += len(framed)
-            return self._size >= self._max_pending or monotonic() - self._taken >= self._max_age
+            now = monotonic()
+            if self._since is None:
+                self._since = now
+            return self._size >= self._max_pending or now - self._since >= self._max_age
 
     def take(self) -> bytes:
         """The pending bytes, whole events in the order of their pushes; then none are pending."""
         with self._lock:
             chunks, self._chunks = self._chunks, []
             self._size = 0
-            self._taken = monotonic()
+            self._since = None
         return b"".join(chunks)
+
+    def resume(self) -> None:
+        """Says that the generator goes on after a turn of the event loop: an event that it then
+        takes longer than `max_age` for is due at once."""
+        self._since = monotonic()
 
     @property
     def pending(self) -> int:

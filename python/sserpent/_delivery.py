@@ -298,24 +298,43 @@ class Delivery:
     # The driver task
 
     async def _drive(self) -> None:
-        await self._steps(self._live())
-
-    @coroutine
-    def _steps(self, live: Any) -> Generator[Any, None, None]:
-        """Runs `live`, which runs the generator, and sends whenever it suspends."""
+        if self.group is not None:
+            _shutdown.current.set(self.group)
         try:
-            yield from self._step(live)
+            if self.options.open_delay == 0:
+                await self._open()
+            self._arm_timer()
+            await self._steps(self._pump())
+        except asyncio.CancelledError:
+            if not self.stopping or not self._can_send():
+                await self._deliver_the_rest()
+                raise
+        except Exception:
+            await self._deliver_the_rest()
+            raise
         finally:
-            if self.unfinished is not None:
-                self.disconnected = True
-                if self.blocked_on is not None:
-                    self.blocked_on.cancel()
-                with contextlib.suppress(Exception):
-                    yield from self._finish_sending(self.unfinished, self.blocked_on)
+            if self.unfinished is not None and not self._can_send():
+                await self._drop_unfinished()
+        if self._can_send():
+            self.finished = True
+            await self._hand_over()
+
+    async def _deliver_the_rest(self) -> None:
+        while (self.encoder.pending or self.unfinished is not None) and self._can_send():
+            # A cancellation was for the generator, which has ended.
+            await self._hand_over()
+
+    async def _drop_unfinished(self) -> None:
+        """Unwinds a `send` to a client that has gone."""
+        if self.blocked_on is not None:
+            self.blocked_on.cancel()
+        with contextlib.suppress(Exception):
+            await self._finish_sending(self.unfinished, self.blocked_on)
 
     @coroutine
-    def _step(self, live: Any) -> Generator[Any, None, None]:
-        resume: Callable[[Any], Any] = live.send
+    def _steps(self, pump: Any) -> Generator[Any, None, None]:
+        """Runs the generator, and sends whenever it suspends."""
+        resume: Callable[[Any], Any] = pump.send
         argument: Any = None
         cancelled: BaseException | None
         while True:
@@ -325,7 +344,7 @@ class Delivery:
                 return
             if waiting_for is _HAND_OVER:
                 cancelled = yield from self._hand_over_and_turn()
-                resume, argument = (live.throw, cancelled) if cancelled else (live.send, None)
+                resume, argument = (pump.throw, cancelled) if cancelled else (pump.send, None)
                 continue
             # The generator suspends.
             self.suspended = True
@@ -340,14 +359,14 @@ class Delivery:
                     waiting_for._asyncio_future_blocking = True
                 # anyio knows its own cancellations by their message.
                 if cancelled and (waiting_for is None or not waiting_for.cancel(*cancelled.args)):
-                    resume, argument = live.throw, cancelled
+                    resume, argument = pump.throw, cancelled
                     continue
             try:
                 yield waiting_for
             except BaseException as error:
-                resume, argument = live.throw, error
+                resume, argument = pump.throw, error
             else:
-                resume, argument = live.send, None
+                resume, argument = pump.send, None
 
     @coroutine
     def _hand_over_and_turn(self) -> Generator[Any, None, BaseException | None]:
@@ -359,6 +378,7 @@ class Delivery:
                 yield
             except asyncio.CancelledError as error:
                 cancelled = error
+            self.encoder.resume()
         self.suspended = False
         return cancelled
 
@@ -454,38 +474,12 @@ class Delivery:
 
     # The generator
 
-    async def _live(self) -> None:
+    async def _pump(self) -> None:
         content = self.content
-        if self.group is not None:
-            _shutdown.current.set(self.group)
-        try:
-            if self.options.open_delay == 0:
-                await self._open()
-            self._arm_timer()
-            try:
-                if hasattr(content, "__aiter__"):
-                    await self._pump(content.__aiter__())
-                else:
-                    await self._pump_thread(content)
-            except Exception:
-                await self._deliver_the_rest()
-                raise
-        except asyncio.CancelledError:
-            if not self.stopping or not self._can_send():
-                await self._deliver_the_rest()
-                raise
-        if self._can_send():
-            self.finished = True
-            await _handed_over()
-
-    async def _deliver_the_rest(self) -> None:
-        while (self.encoder.pending or self.unfinished is not None) and self._can_send():
-            try:
-                await _handed_over()
-            except asyncio.CancelledError:
-                pass  # the generator that it was for has ended
-
-    async def _pump(self, content: AsyncIterator[Any]) -> None:
+        if not hasattr(content, "__aiter__"):
+            await self._pump_thread(content)
+            return
+        content = content.__aiter__()
         push = self.encoder.push
         try:
             async for item in content:

@@ -131,6 +131,7 @@ class TrioDelivery:
         self.room = anyio.Event()
         try:
             await self.room.wait()
+            self.encoder.resume()
         except trio.Cancelled as cancelled:
             # A scope that the generator has opened gets it where the generator is: at its `yield`.
             athrow = getattr(content, "athrow", None)
