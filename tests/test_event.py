@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 
 import sserpent
+from newest import newest_fastapi
 from strategies import Kind, Milliseconds, Number, Text, any_fields, valid_fields
 from wire_cases import CASES, REFUSED
 
@@ -88,6 +89,7 @@ def test_what_pydantic_converts_is_converted(
     assert values(fastapi.sse.ServerSentEvent(**fields)) == values(event)
 
 
+@newest_fastapi
 @given(fields=any_fields)
 def test_what_fastapi_accepts_is_accepted_and_what_it_refuses_is_refused(
     core: ModuleType, fields: dict[str, Any]
@@ -112,6 +114,7 @@ def test_what_is_valid_is_kept(core: ModuleType, fields: dict[str, Any]) -> None
 # What it refuses
 
 
+@newest_fastapi
 @pytest.mark.parametrize("case", REFUSED)
 def test_fastapi_has_the_same_words_where_it_has_words(case: str) -> None:
     fields, message = REFUSED[case]

@@ -46,6 +46,7 @@ from json_kinds import (
     Point,
     WholeSerializer,
 )
+from newest import newest_fastapi
 from sse_parser import parse
 from strategies import texts
 
@@ -114,6 +115,7 @@ def client() -> Any:
         yield client
 
 
+@newest_fastapi
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_item_parses_as_from_a_fastapi_route(
     core: ModuleType, client: TestClient, kind: str
@@ -122,6 +124,7 @@ def test_an_item_parses_as_from_a_fastapi_route(
     assert as_item(core, KINDS[kind]) == expected
 
 
+@newest_fastapi
 @pytest.mark.parametrize("kind", KINDS)
 def test_data_of_an_event_parses_as_from_a_fastapi_route(
     core: ModuleType, client: TestClient, kind: str
@@ -146,6 +149,7 @@ def as_fastapi_event(value: Any) -> bytes:
     return as_fastapi_item(value)
 
 
+@newest_fastapi
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_reference_below_is_what_a_route_does(client: TestClient, kind: str) -> None:
     make = KINDS[kind]
@@ -237,11 +241,13 @@ plain_values = st.recursive(
 )
 
 
+@newest_fastapi
 @given(value=values | plain_values)
 def test_any_item_parses_as_from_fastapi(core: ModuleType, value: Any) -> None:
     assert as_item(core, lambda: value) == outcome(lambda: as_fastapi_item(value))
 
 
+@newest_fastapi
 @given(value=values | plain_values)
 def test_any_data_of_an_event_parses_as_from_fastapi(core: ModuleType, value: Any) -> None:
     assert as_event(core, lambda: value) == outcome(lambda: as_fastapi_event(value))

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sserpent
+from newest import newest_fastapi
 from sse_parser import parse
 from sserpent import _core_py
 from strategies import any_fields, any_value, texts, valid_fields
@@ -73,6 +74,7 @@ def test_events_follow_each_other_in_one_stream(core: ModuleType) -> None:
     assert encoder.take() == b"".join(framed for _, framed in CASES.values())
 
 
+@newest_fastapi
 @given(fields=valid_fields)
 def test_bytes_equal_those_of_fastapi(core: ModuleType, fields: dict[str, Any]) -> None:
     renamed = {{"raw_data": "data_str"}.get(name, name): value for name, value in fields.items()}
