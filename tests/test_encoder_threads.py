@@ -368,14 +368,28 @@ def test_push_says_when_enough_is_pending(core: ModuleType) -> None:
     assert core.Encoder(max_pending=0, max_age=1_000).push(1) is True
 
 
-def test_push_says_when_the_last_take_is_long_ago(core: ModuleType) -> None:
+def test_push_says_when_the_oldest_pending_event_is_old(core: ModuleType) -> None:
     encoder = core.Encoder(max_pending=10**9, max_age=0.05)
     for _ in range(2):
-        began = time.monotonic()
         encoder.take()
+        time.sleep(0.06)
+        began = time.monotonic()
         until(lambda: encoder.push(1))
         assert time.monotonic() - began >= 0.05
+        # It stays so until they are taken.
+        assert encoder.push(1) is True
     assert core.Encoder(max_age=0).push(1) is True
+
+
+def test_push_says_when_a_resumed_generator_took_long(core: ModuleType) -> None:
+    encoder = core.Encoder(max_age=0.05)
+    encoder.take()
+    encoder.resume()
+    time.sleep(0.06)
+    assert encoder.push(1) is True
+    encoder = core.Encoder(max_age=1_000)
+    encoder.resume()
+    assert encoder.push(1) is False
 
 
 def test_a_young_small_stream_waits(core: ModuleType) -> None:
