@@ -113,6 +113,7 @@ def started_browser() -> Iterator[Browser]:
 def server() -> Iterator[Server]:
     server = Server(uvicorn("browser_app:app"))
     yield server
+    print(server.log)  # shown where a test has failed
     server.close()
 
 
