@@ -26,7 +26,8 @@ demo: build ## Stream the examples through a real server, and show the speed
 
 .PHONY: test
 test: build ## Run every test, over both backends
-	@command -v cargo >/dev/null && cargo test --quiet || echo "no cargo: the Rust tests do not run"
+	@if command -v cargo >/dev/null; then cargo test --quiet --locked; \
+	else echo "no cargo: the Rust tests do not run"; fi
 	$(BIN)/python -m pytest
 	SSERPENT_PURE=1 $(BIN)/python -m pytest
 

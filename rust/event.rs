@@ -8,6 +8,7 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::frame::{self, Data, FieldError, Fields};
 use crate::json::{self, Json};
+use crate::object::KeywordClass;
 
 /// Bytes that hold most events without growing.
 const TYPICAL_EVENT: usize = 256;
@@ -120,6 +121,22 @@ impl ServerSentEvent {
     }
 }
 
+impl KeywordClass for ServerSentEvent {
+    fn names(py: Python<'_>) -> &'static [Py<PyString>; 6] {
+        static NAMES: PyOnceLock<[Py<PyString>; 6]> = PyOnceLock::new();
+        NAMES.get_or_init(py, || {
+            ["data", "raw_data", "event", "id", "retry", "comment"]
+                .map(|name| PyString::intern(py, name).unbind())
+        })
+    }
+
+    fn construct(
+        [data, raw_data, event, id, retry, comment]: [Option<Bound<'_, PyAny>>; 6],
+    ) -> PyResult<Self> {
+        Self::new(data, raw_data, event, id, retry, comment)
+    }
+}
+
 impl ServerSentEvent {
     fn fields(&self, py: Python<'_>) -> [(&'static str, Option<Py<PyAny>>); 6] {
         let any = |text: &Option<Py<PyString>>| text.as_ref().map(|t| t.clone_ref(py).into_any());
@@ -166,7 +183,7 @@ impl ServerSentEvent {
         with_fields(
             py,
             data,
-            [&self.event, &self.id, &self.comment],
+            [self.event.as_ref(), self.id.as_ref(), self.comment.as_ref()],
             self.retry.as_ref(),
             append,
         )
@@ -197,24 +214,23 @@ pub fn append_foreign<'py>(
 fn with_fields(
     py: Python<'_>,
     data: Option<Data<'_>>,
-    [event, id, comment]: [&Option<Py<PyString>>; 3],
+    [event, id, comment]: [Option<&Py<PyString>>; 3],
     retry: Option<&Py<PyInt>>,
     append: impl FnOnce(&Fields<'_>) -> Result<(), FieldError>,
 ) -> PyResult<()> {
-    fn utf8<'a>(py: Python<'_>, text: &'a Option<Py<PyString>>) -> PyResult<Option<&'a str>> {
-        text.as_ref().map(|text| text.to_str(py)).transpose()
+    fn utf8<'a>(py: Python<'_>, text: Option<&'a Py<PyString>>) -> PyResult<Option<&'a str>> {
+        text.map(|text| text.to_str(py)).transpose()
     }
 
     let mut buffer = itoa::Buffer::new();
     let digits;
     let retry = match retry {
         None => None,
-        Some(retry) => Some(match retry.bind(py).extract::<u64>() {
-            Ok(small) => buffer.format(small),
-            Err(_) => {
-                digits = retry.bind(py).str()?;
-                digits.to_str()?
-            }
+        Some(retry) => Some(if let Ok(small) = retry.bind(py).extract::<u64>() {
+            buffer.format(small)
+        } else {
+            digits = retry.bind(py).str()?;
+            digits.to_str()?
         }),
     };
     append(&Fields {
@@ -247,7 +263,7 @@ pub fn format_sse_event<'py>(
     with_fields(
         py,
         data.map(Data::Text),
-        [&event, &id, &comment],
+        [event.as_ref(), id.as_ref(), comment.as_ref()],
         retry.as_ref(),
         |fields| frame::append_event(&mut framed, fields),
     )?;
@@ -260,13 +276,13 @@ fn text<'py>(
     field: &'static str,
     value: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Option<Bound<'py, PyString>>> {
+    static TEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let Some(value) = value else { return Ok(None) };
     let value = match value.cast_into_exact::<PyString>() {
         Ok(text) if text.to_str().is_ok() => return Ok(Some(text)),
         Ok(text) => text.into_any(),
         Err(error) => error.into_inner(),
     };
-    static TEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
     let converted = TEXT
         .import(py, "sserpent._fields", "text")?
@@ -290,13 +306,13 @@ fn checked_text<'py>(
 
 /// The `retry` argument as a non-negative int, likewise.
 fn milliseconds(value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Bound<'_, PyInt>>> {
+    static MILLISECONDS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let Some(value) = value else { return Ok(None) };
     let value = match value.cast_into_exact::<PyInt>() {
         Ok(integer) if integer.extract::<u32>().is_ok() => return Ok(Some(integer)),
         Ok(integer) => integer.into_any(),
         Err(error) => error.into_inner(),
     };
-    static MILLISECONDS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
     let converted = MILLISECONDS
         .import(py, "sserpent._fields", "milliseconds")?

@@ -30,6 +30,7 @@ struct Pydantic {
     to_json: Py<PyAny>,
     to_json_options: Keywords,
     by_alias: Keywords,
+    model_dump_json_options: Keywords,
     as_fastapi: Py<PyAny>,
     fastapi_event: Py<PyType>,
 }
@@ -37,6 +38,7 @@ struct Pydantic {
 fn pydantic(py: Python<'_>) -> PyResult<&Pydantic> {
     static PYDANTIC: PyOnceLock<Pydantic> = PyOnceLock::new();
     PYDANTIC.get_or_try_init(py, || {
+        let fields = py.import("sserpent._fields")?;
         let base_model = py.import("pydantic")?.getattr("BaseModel")?;
         let by_alias = PyDict::new(py);
         by_alias.set_item("by_alias", true)?;
@@ -49,10 +51,12 @@ fn pydantic(py: Python<'_>) -> PyResult<&Pydantic> {
             to_json: py.import("pydantic_core")?.getattr("to_json")?.unbind(),
             to_json_options: Keywords::new(&to_json_options)?,
             by_alias: Keywords::new(&by_alias)?,
-            as_fastapi: py
-                .import("sserpent._fields")?
-                .getattr("json_as_fastapi")?
-                .unbind(),
+            model_dump_json_options: Keywords::new(
+                fields
+                    .getattr("MODEL_DUMP_JSON_OPTIONS")?
+                    .cast::<PyDict>()?,
+            )?,
+            as_fastapi: fields.getattr("json_as_fastapi")?.unbind(),
             fastapi_event: py
                 .import("fastapi.sse")?
                 .getattr("ServerSentEvent")?
@@ -77,12 +81,13 @@ pub fn of_event_data(value: &Bound<'_, PyAny>) -> PyResult<Json> {
     }
     let known = pydantic(py)?;
     let name = intern!(py, "model_dump_json");
-    if is_model_with(value, known, name, &known.model_dump_json)
-        && let Ok(json) = serializer_of(value)
-            .and_then(|to_json| to_json.call1((value,)))
-            .and_then(compact)
-    {
-        return Ok(Json::Compact(json));
+    if is_model_with(value, known, name, &known.model_dump_json) {
+        let json = serializer_of(value)
+            .and_then(|to_json| known.model_dump_json_options.call(&to_json, value))
+            .and_then(compact);
+        if let Ok(json) = json {
+            return Ok(Json::Compact(json));
+        }
     }
     match value.getattr_opt(name)? {
         Some(dump) => text(dump.call0()?).map(Json::Text),

@@ -20,4 +20,9 @@ mod _core_rs {
     use super::event::{ServerSentEvent, format_sse_event};
     #[pymodule_export]
     use super::json::ItemSchema;
+
+    #[pymodule_init]
+    fn init(py: pyo3::Python<'_>) {
+        super::object::install_constructor::<ServerSentEvent>(py);
+    }
 }

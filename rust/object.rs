@@ -1,10 +1,11 @@
-//! Three things of CPython's that PyO3 has no safe and equally fast form of. All `unsafe` of the
+//! Things of CPython's that PyO3 has no safe and equally fast form of. All `unsafe` of the
 //! crate is here.
 
-use pyo3::ffi;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use pyo3::{PyClass, PyClassInitializer, ffi};
 
 /// Keyword arguments made ready once for many calls.
 pub struct Keywords {
@@ -18,7 +19,7 @@ const MAX_KEYWORDS: usize = 16;
 impl Keywords {
     pub fn new(arguments: &Bound<'_, PyDict>) -> PyResult<Self> {
         if arguments.len() > MAX_KEYWORDS {
-            return Err(pyo3::exceptions::PyTypeError::new_err(format!(
+            return Err(PyTypeError::new_err(format!(
                 "at most {MAX_KEYWORDS} keyword arguments can be bound, not {}",
                 arguments.len()
             )));
@@ -88,7 +89,15 @@ pub fn all_entries(
         // SAFETY: `dict` is a dict, locked where there is no GIL. PyDict_Next checks `position`
         // against the dict as it is at each call, and hands out borrowed references, which are
         // made owned before anything else can run.
-        while unsafe { ffi::PyDict_Next(dict.as_ptr(), &mut position, &mut key, &mut value) } != 0 {
+        while unsafe {
+            ffi::PyDict_Next(
+                dict.as_ptr(),
+                &raw mut position,
+                &raw mut key,
+                &raw mut value,
+            )
+        } != 0
+        {
             // SAFETY: PyDict_Next answered non-zero, so both point to live objects.
             let (key, value) = unsafe {
                 (
@@ -102,4 +111,124 @@ pub fn all_entries(
         }
         true
     })
+}
+
+/// How many keyword arguments a `KeywordClass` takes.
+const KEYWORDS: usize = 6;
+
+/// A class whose constructor takes keyword arguments only, all of them optional.
+pub trait KeywordClass: PyClass + Into<PyClassInitializer<Self>> {
+    fn names(py: Python<'_>) -> &'static [Py<PyString>; KEYWORDS];
+    /// `None` in Python is an argument left out.
+    fn construct(arguments: [Option<Bound<'_, PyAny>>; KEYWORDS]) -> PyResult<Self>;
+}
+
+/// Lets calls of the class itself go straight to `construct`, without a dict of the arguments.
+/// Subclasses keep the ordinary way: CPython does not inherit this slot.
+pub fn install_constructor<T: KeywordClass>(py: Python<'_>) {
+    let class = py.get_type::<T>();
+    // SAFETY: `class` is a heap type of this module's, which nobody else uses yet: the module is
+    // being initialised. The slot is a plain function pointer, read when the class is called.
+    unsafe { (*class.as_type_ptr()).tp_vectorcall = Some(construct::<T>) };
+}
+
+/// `tp_vectorcall`, <https://docs.python.org/3/c-api/call.html#the-vectorcall-protocol>.
+unsafe extern "C" fn construct<T: KeywordClass>(
+    class: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls a slot from an attached thread.
+    let py = unsafe { Python::assume_attached() };
+    let made = std::panic::catch_unwind(|| {
+        // SAFETY: by the protocol `arguments` holds the positional ones, as many as `count` says
+        // without its flag, then one for each entry of the tuple `names`, or none if it is NULL.
+        // All of them, and the class, are alive for the call.
+        unsafe {
+            match keyword_arguments::<T>(py, arguments, count, names) {
+                Some(values) => Ok(Py::new(py, T::construct(values)?)?.into_ptr()),
+                None => call_with_dict(py, class, arguments, count, names),
+            }
+        }
+    });
+    match made {
+        Ok(Ok(object)) => object,
+        Ok(Err(error)) => {
+            error.restore(py);
+            std::ptr::null_mut()
+        }
+        Err(_) => {
+            PyRuntimeError::new_err("the constructor panicked").restore(py);
+            std::ptr::null_mut()
+        }
+    }
+}
+
+/// The arguments in the order of the class's names, or `None` if they do not fit: the ordinary
+/// way then words the error, or accepts a name that is no interned string.
+///
+/// # Safety
+/// The arguments are those of a vectorcall.
+unsafe fn keyword_arguments<T: KeywordClass>(
+    py: Python<'_>,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> Option<[Option<Bound<'_, PyAny>>; KEYWORDS]> {
+    let mut values = [const { None }; KEYWORDS];
+    // SAFETY: as the caller promises; each index is within the tuple's length.
+    unsafe {
+        if ffi::PyVectorcall_NARGS(count) != 0 {
+            return None;
+        }
+        if names.is_null() {
+            return Some(values);
+        }
+        let expected = T::names(py);
+        for index in 0..ffi::PyTuple_GET_SIZE(names) {
+            let name = ffi::PyTuple_GET_ITEM(names, index);
+            let position = expected.iter().position(|each| each.as_ptr() == name)?;
+            let value = Bound::from_borrowed_ptr(py, *arguments.offset(index));
+            values[position] = (!value.is_none()).then_some(value);
+        }
+    }
+    Some(values)
+}
+
+/// What CPython does for a class without `tp_vectorcall`.
+///
+/// # Safety
+/// The arguments are those of a vectorcall of `class`.
+unsafe fn call_with_dict(
+    py: Python<'_>,
+    class: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> PyResult<*mut ffi::PyObject> {
+    let keywords = PyDict::new(py);
+    let positional;
+    // SAFETY: as the caller promises; `type`'s `tp_call` answers a new reference, or NULL with an
+    // exception set.
+    unsafe {
+        let count = ffi::PyVectorcall_NARGS(count);
+        positional = PyTuple::new(
+            py,
+            (0..count).map(|index| Bound::from_borrowed_ptr(py, *arguments.offset(index))),
+        )?;
+        if !names.is_null() {
+            for index in 0..ffi::PyTuple_GET_SIZE(names) {
+                keywords.set_item(
+                    Bound::from_borrowed_ptr(py, ffi::PyTuple_GET_ITEM(names, index)),
+                    Bound::from_borrowed_ptr(py, *arguments.offset(count + index)),
+                )?;
+            }
+        }
+        let Some(call) = ffi::PyType_Type.tp_call else {
+            return Err(PyRuntimeError::new_err("type has no tp_call"));
+        };
+        let made = call(class, positional.as_ptr(), keywords.as_ptr());
+        Bound::from_owned_ptr_or_err(py, made).map(Bound::into_ptr)
+    }
 }

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,7 +79,7 @@ class Server:
     def __init__(self, command: list[str], cwd: Path = TESTS, **environment: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log_path = Path(os.environ.get("TMPDIR", "/tmp")) / f"sserpent-test-{self.port}.log"
+        self.log_path = Path(tempfile.gettempdir()) / f"sserpent-test-{self.port}.log"
         self._log = self.log_path.open("w+b")
         self.process = subprocess.Popen(
             [part.replace("{port}", str(self.port)) for part in command],

@@ -397,7 +397,8 @@ def _event_data_json(value: Any) -> str | bytes:
         return _item_json(value)
     if BaseModel in kind.__mro__ and _has_method(value.model_dump_json, _model_dump_json):
         try:
-            return _bytes(value.__pydantic_serializer__.to_json(value))
+            serializer = value.__pydantic_serializer__
+            return _bytes(serializer.to_json(value, **_fields.MODEL_DUMP_JSON_OPTIONS))
         except Exception:
             pass  # raised again, with FastAPI's own words, by the call below
     dump = getattr(value, "model_dump_json", None)

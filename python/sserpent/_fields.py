@@ -6,11 +6,18 @@ accepted here; every refusal is a ValueError that names the field.
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
 from fastapi.encoders import jsonable_encoder
+from pydantic import BaseModel
 from pydantic_core import SchemaValidator, ValidationError, core_schema
+
+# What `model_dump_json()` passes to the model's serializer: whether it goes by aliases unless the
+# model's configuration says otherwise, which pydantic 2.11 changed.
+_by_alias = inspect.signature(BaseModel.model_dump_json).parameters["by_alias"].default
+MODEL_DUMP_JSON_OPTIONS: dict[str, Any] = {} if _by_alias is None else {"by_alias": _by_alias}
 
 _text_validator = SchemaValidator(core_schema.str_schema())
 _milliseconds_validator = SchemaValidator(core_schema.int_schema(ge=0))
