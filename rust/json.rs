@@ -8,6 +8,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit, intern};
 
+use crate::model::{BaseModel, model_of};
 use crate::object::{Keywords, all_entries, is_instance};
 
 /// JSON text on its way into a `data` field.
@@ -24,9 +25,7 @@ const MAX_DEPTH: usize = 64;
 
 /// What is looked up in pydantic and FastAPI once.
 struct Pydantic {
-    base_model: Py<PyType>,
-    model_dump: Py<PyAny>,
-    model_dump_json: Py<PyAny>,
+    base_model: BaseModel,
     to_json: Py<PyAny>,
     to_json_options: Keywords,
     by_alias: Keywords,
@@ -45,9 +44,11 @@ fn pydantic(py: Python<'_>) -> PyResult<&Pydantic> {
         let to_json_options = by_alias.copy()?;
         to_json_options.set_item("inf_nan_mode", "null")?;
         Ok(Pydantic {
-            model_dump: base_model.getattr("model_dump")?.unbind(),
-            model_dump_json: base_model.getattr("model_dump_json")?.unbind(),
-            base_model: base_model.cast_into::<PyType>()?.unbind(),
+            base_model: BaseModel {
+                model_dump: base_model.getattr("model_dump")?.unbind(),
+                model_dump_json: base_model.getattr("model_dump_json")?.unbind(),
+                class: base_model.cast_into::<PyType>()?.unbind(),
+            },
             to_json: py.import("pydantic_core")?.getattr("to_json")?.unbind(),
             to_json_options: Keywords::new(&to_json_options)?,
             by_alias: Keywords::new(&by_alias)?,
@@ -80,16 +81,16 @@ pub fn of_event_data(value: &Bound<'_, PyAny>) -> PyResult<Json> {
         return of_item(value).map(Json::Compact);
     }
     let known = pydantic(py)?;
-    let name = intern!(py, "model_dump_json");
-    if is_model_with(value, known, name, &known.model_dump_json) {
-        let json = serializer_of(value)
-            .and_then(|to_json| known.model_dump_json_options.call(&to_json, value))
+    if let Some(model) = model_of(value, &known.base_model).filter(|m| m.has_own_dump_json) {
+        let json = known
+            .model_dump_json_options
+            .call(model.to_json.bind(py), value)
             .and_then(compact);
         if let Ok(json) = json {
             return Ok(Json::Compact(json));
         }
     }
-    match value.getattr_opt(name)? {
+    match value.getattr_opt(intern!(py, "model_dump_json"))? {
         Some(dump) => text(dump.call0()?).map(Json::Text),
         None => of_item(value).map(Json::Compact),
     }
@@ -121,10 +122,9 @@ pub fn of_item(value: &Bound<'_, PyAny>) -> PyResult<Py<PyBytes>> {
 
 fn models<'py>(value: &Bound<'py, PyAny>, known: &Pydantic) -> PyResult<Bound<'py, PyAny>> {
     let py = value.py();
-    if is_builtin(value) {
-        known.to_json_options.call(known.to_json.bind(py), value)
-    } else {
-        known.by_alias.call(&serializer_of(value)?, value)
+    match model_of(value, &known.base_model) {
+        Some(model) => known.by_alias.call(model.to_json.bind(py), value),
+        None => known.to_json_options.call(known.to_json.bind(py), value),
     }
 }
 
@@ -171,29 +171,6 @@ fn wrong_type(rule: &str, value: &Bound<'_, PyAny>) -> PyErr {
         Ok(name) => PyTypeError::new_err(format!("{rule}, not {name}")),
         Err(error) => error,
     }
-}
-
-fn serializer_of<'py>(model: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let py = model.py();
-    model
-        .getattr(intern!(py, "__pydantic_serializer__"))?
-        .getattr(intern!(py, "to_json"))
-}
-
-/// Whether `value` is a pydantic model whose class has not overridden `method`.
-fn is_model_with(
-    value: &Bound<'_, PyAny>,
-    known: &Pydantic,
-    method: &Bound<'_, PyString>,
-    original: &Py<PyAny>,
-) -> bool {
-    // Asked of the instance: asking the class of a model goes through its metaclass's
-    // `__getattr__`, which takes several times as long.
-    is_instance(value, known.base_model.bind(value.py()))
-        && value
-            .getattr(method)
-            .and_then(|bound| bound.getattr(intern!(value.py(), "__func__")))
-            .is_ok_and(|function| function.is(original))
 }
 
 fn is_builtin(value: &Bound<'_, PyAny>) -> bool {
@@ -248,12 +225,7 @@ fn walk(value: &Bound<'_, PyAny>, known: &Pydantic, depth: usize) -> Walk {
         if !tuple.iter().all(|part| add(&part)) {
             return Walk::Other;
         }
-    } else if is_model_with(
-        value,
-        known,
-        intern!(value.py(), "model_dump"),
-        &known.model_dump,
-    ) {
+    } else if model_of(value, &known.base_model).is_some_and(|model| model.has_own_dump) {
         return Walk::HasModels;
     } else {
         return Walk::Other;

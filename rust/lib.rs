@@ -10,6 +10,7 @@ mod encoder;
 mod event;
 pub mod frame;
 mod json;
+mod model;
 mod object;
 
 #[pyo3::pymodule(gil_used = false)]

@@ -1,6 +1,8 @@
 //! Things of CPython's that PyO3 has no safe and equally fast form of. All `unsafe` of the
 //! crate is here.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::critical_section::with_critical_section;
@@ -74,6 +76,17 @@ pub fn is_instance(object: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> bool
     // SAFETY: both are valid type objects for the whole call; PyType_IsSubtype reads their MRO
     // and runs no Python code.
     unsafe { ffi::PyType_IsSubtype(ffi::Py_TYPE(object.as_ptr()), class.as_type_ptr()) != 0 }
+}
+
+/// A number that changes whenever an attribute of the class, or of a base, is set; 0 where CPython
+/// keeps no number at the moment.
+pub fn version_of(class: &Bound<'_, PyType>) -> u32 {
+    // SAFETY: the type object is alive, and the field is an aligned u32 that CPython itself reads
+    // and writes while other threads run.
+    unsafe {
+        let version = &raw mut (*class.as_type_ptr()).tp_version_tag;
+        AtomicU32::from_ptr(version).load(Ordering::Relaxed)
+    }
 }
 
 /// Whether `predicate` holds for every entry. Unlike PyO3's iterator it does not panic when

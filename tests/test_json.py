@@ -24,7 +24,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import RootModel
+from pydantic import BaseModel, RootModel, create_model
 
 from json_kinds import (
     KINDS,
@@ -302,3 +302,40 @@ def test_an_exception_that_is_no_error_passes_through(core: ModuleType) -> None:
     with pytest.raises(KeyboardInterrupt):
         encoder.push(core.ServerSentEvent(data=Stops()))
     assert encoder.take() == b""
+
+
+def test_a_class_that_changes_after_its_first_use_is_looked_at_again(core: ModuleType) -> None:
+    class Changing(BaseModel):
+        value: int = 1
+
+    event = core.ServerSentEvent(data=Changing())
+    encoder = core.Encoder()
+    encoder.push(Changing())
+    assert event.encode() == encoder.take() == b'data: {"value":1}\n\n'
+
+    Changing.model_dump_json = lambda self: "overridden"  # type: ignore[assignment, method-assign]
+    Changing.model_dump = lambda self, **_: {"over": "ridden"}  # type: ignore[method-assign]
+    encoder.push(Changing())
+    assert event.encode() == b"data: overridden\n\n"
+    assert encoder.take() == b'data: {"over":"ridden"}\n\n'
+
+
+def test_a_class_that_is_rebuilt_after_its_first_use_has_its_new_serializer(
+    core: ModuleType,
+) -> None:
+    class Rebuilt(BaseModel):
+        value: int = 1
+
+    event = core.ServerSentEvent(data=Rebuilt())
+    assert event.encode() == b'data: {"value":1}\n\n'
+    Rebuilt.model_fields["value"].exclude = True
+    Rebuilt.model_rebuild(force=True)
+    assert event.encode() == b"data: {}\n\n"
+
+
+def test_more_classes_than_are_remembered(core: ModuleType) -> None:
+    classes = [create_model(f"Class{n}", value=(int, n)) for n in range(50)]
+    for _ in range(2):
+        for number, each in enumerate(classes):
+            expected = b'data: {"value":%d}\n\n' % number
+            assert core.ServerSentEvent(data=each()).encode() == expected
