@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any, final
 
-from typing_extensions import Self
+from typing_extensions import Self, disjoint_base
 
 __all__ = ["Encoder", "ItemSchema", "ServerSentEvent", "format_sse_event"]
 
+@disjoint_base
 class ServerSentEvent:
     def __new__(
         cls,

@@ -50,8 +50,7 @@ def milliseconds(value: object) -> int:
         str(validated)  # refuses integers of more digits than sys.get_int_max_str_digits()
     except ValueError:
         raise ValueError(
-            "SSE 'retry' must be a non-negative integer of milliseconds,"
-            f" not {_shown(value)}"
+            f"SSE 'retry' must be a non-negative integer of milliseconds, not {_shown(value)}"
         ) from None
     return validated
 
@@ -73,7 +72,7 @@ def json_as_fastapi(value: object) -> bytes:
         return json.dumps(jsonable, separators=(",", ":")).encode()
 
 
-def _non_finite_to_null(value: Any) -> Any:
+def _non_finite_to_null(value: dict[Any, Any] | list[Any] | float | str | None) -> Any:
     # FastAPI does this since 0.145, and to these three types only.
     if isinstance(value, float):
         return value if value - value == 0 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import sys
-from typing import Any
+from typing import Any, cast
 
 import fastapi.routing
 from fastapi.exceptions import ResponseValidationError
@@ -32,11 +32,11 @@ class Place:
         self._item_field = item_field
 
     def __str__(self) -> str:
-        source = self._source
+        source: object = self._source
         code = None
         for attribute in ("__code__", "ag_code", "gi_code"):
             code = code or getattr(source, attribute, None)
-        named = source if hasattr(source, "__qualname__") else type(source)
+        named = cast("Any", source if hasattr(source, "__qualname__") else type(source))
         module = getattr(named, "__module__", None)
         name = f"{module}.{named.__qualname__}" if module else named.__qualname__
         return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name

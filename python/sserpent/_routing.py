@@ -149,25 +149,23 @@ class _Route:
         """What FastAPI calls in place of the endpoint: of the same kind, so that it runs where
         the endpoint would, but with one item for a generator function."""
         endpoint = self._endpoint
-        call: Callable[..., Any]
 
+        def stream(**values: Any) -> Iterator[tuple[Response, Any]]:
+            yield self._take_injected(values), endpoint(**values)
+
+        async def call_async(**values: Any) -> Response:
+            injected = self._take_injected(values)
+            return self._as_response(await endpoint(**values), injected)
+
+        def call_sync(**values: Any) -> Response:
+            injected = self._take_injected(values)
+            return self._as_response(endpoint(**values), injected)
+
+        call: Callable[..., Any] = call_sync
         if _is(inspect.isasyncgenfunction, endpoint) or _is(inspect.isgeneratorfunction, endpoint):
-
-            def call(**values: Any) -> Iterator[tuple[Response, Any]]:
-                yield self._take_injected(values), endpoint(**values)
-
+            call = stream
         elif _is(inspect.iscoroutinefunction, endpoint):
-
-            async def call(**values: Any) -> Any:
-                injected = self._take_injected(values)
-                return self._as_response(await endpoint(**values), injected)
-
-        else:
-
-            def call(**values: Any) -> Any:
-                injected = self._take_injected(values)
-                return self._as_response(endpoint(**values), injected)
-
+            call = call_async
         functools.update_wrapper(call, endpoint)
         # FastAPI would look through this at the endpoint's kind.
         del call.__wrapped__  # type: ignore[attr-defined]
@@ -241,7 +239,7 @@ def _item_field(endpoint: Any, field: Any) -> Any:
 def _item_schema(field: Any, arguments: dict[str, Any]) -> ItemSchema | None:
     if field is None:
         return None
-    options = {}
+    options: dict[str, Any] = {}
     for name in _MODEL_OPTIONS:
         value = arguments.get(f"response_model_{name}", name == "by_alias")
         # What pydantic assumes anyway is left out of the call; by_alias it does not assume.
@@ -264,14 +262,19 @@ def _wrap_get_stream_item_type(original: Callable[[Any], Any]) -> Callable[[Any]
     return get_stream_item_type
 
 
-def _as_fastapi(annotation: Any) -> Any:
+def _is_event_class(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, ServerSentEvent)
+
+
+def _as_fastapi(annotation: object) -> Any:
     """FastAPI's event class where an annotation names ours, or a subclass of ours: FastAPI skips
     schema and validation for its own."""
-    if isinstance(annotation, type) and issubclass(annotation, ServerSentEvent):
+    if _is_event_class(annotation):
         return fastapi.sse.ServerSentEvent
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return typing.Union[tuple(_as_fastapi(argument) for argument in arguments)]  # noqa: UP007
     if typing.get_origin(annotation) is typing.Annotated:
-        return typing.Annotated[(_as_fastapi(arguments[0]), *annotation.__metadata__)]
+        parts = (_as_fastapi(arguments[0]), *arguments[1:])
+        return typing.Annotated[parts]
     return annotation

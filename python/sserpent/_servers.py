@@ -16,12 +16,10 @@ from typing import Any, Protocol
 
 class Server(Protocol):
     @property
-    def key(self) -> Any:
-        """What makes two finds the same server."""
+    def key(self) -> Any: ...  # what makes two finds the same server
 
     @property
-    def addresses(self) -> set[tuple[Any, ...]]:
-        """Where it listens, as far as is known."""
+    def addresses(self) -> set[tuple[Any, ...]]: ...  # where it listens, as far as is known
 
     def is_exiting(self) -> bool: ...
 
@@ -35,7 +33,8 @@ class Uvicorn:
         names = [
             sock.getsockname() for each in self._listening() or () for sock in each.sockets or ()
         ]
-        return {tuple(name[:2]) for name in names if isinstance(name, tuple)}
+        # A Unix socket's name is a path.
+        return {tuple(name[:2]) for name in names if not isinstance(name, (str, bytes))}
 
     def is_exiting(self) -> bool:
         if self.key.should_exit:
@@ -114,7 +113,7 @@ def _coroutines() -> Iterable[Any]:
         return [task.get_coro() for task in asyncio.all_tasks()]
     import trio
 
-    coroutines = []
+    coroutines: list[Any] = []
     tasks = [trio.lowlevel.current_root_task()]
     while tasks:
         task = tasks.pop()

@@ -38,8 +38,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 # Whose signal handlers mean "the server ends when this signal comes".
 _SERVERS = frozenset(
-    {"asyncio", "uvloop", "winloop", "uvicorn", "gunicorn", "hypercorn", "granian", "twisted", "trio"}
-    | {"daphne", "signal", "_signal", "sserpent"}
+    {"asyncio", "uvloop", "winloop", "trio", "twisted"}
+    | {"uvicorn", "gunicorn", "hypercorn", "granian", "daphne"}
+    | {"signal", "_signal", "sserpent"}
 )
 
 
