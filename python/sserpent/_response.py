@@ -12,6 +12,7 @@ Intended differences from `fastapi.sse`, each a promise of the README:
 6.  JSON is compact UTF-8. What a client parses is the same.
 7.  A server that shuts down ends its streams.
 8.  HEAD answers the headers and does not start the generator.
+9.  A `model_dump_json()` that does not return a string is a TypeError.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         on_disconnect = cls.__dict__.get("on_disconnect")
         if isinstance(on_disconnect, FunctionType) and not _takes_argument(on_disconnect):
             # A function that takes no `self` is an option's value, not a method.
-            cls.on_disconnect = staticmethod(on_disconnect)
+            cls.on_disconnect = staticmethod(on_disconnect)  # pyright: ignore[reportAttributeAccessIssue]
 
     def __init__(
         self,
@@ -158,7 +159,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         return self._body_iterator
 
     @body_iterator.setter
-    def body_iterator(self, iterator: Any) -> None:
+    def body_iterator(self, iterator: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._body_iterator = iterator
 
     async def _encoded(self) -> AsyncIterator[bytes]:
@@ -236,7 +237,9 @@ def _check_seconds_or_none(name: str, value: object) -> None:
 def _check_positive_seconds_or_none(name: str, value: object) -> None:
     _check_seconds_or_none(name, value)
     if value == 0:
-        raise ValueError(f"EventSourceResponse option '{name}' must be more than 0; None turns it off")
+        raise ValueError(
+            f"EventSourceResponse option '{name}' must be more than 0; None turns it off"
+        )
 
 
 def _check_count(name: str, value: object) -> None:
@@ -249,11 +252,10 @@ def _check_count(name: str, value: object) -> None:
 
 
 def _check_callable_or_none(name: str, value: object) -> None:
-    if isinstance(value, (staticmethod, classmethod)):
-        value = value.__func__
-    if value is not None and not callable(value):
+    function = getattr(value, "__func__", value)  # of a staticmethod or classmethod
+    if function is not None and not callable(function):
         raise ValueError(
-            f"EventSourceResponse option '{name}' must be callable, not {type(value).__name__}"
+            f"EventSourceResponse option '{name}' must be callable, not {type(function).__name__}"
         )
 
 
