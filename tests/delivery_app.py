@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import psutil
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
@@ -49,7 +50,7 @@ def sync_route() -> str:
 
 class Counted(EventSourceResponse):
     async def on_disconnect(self) -> None:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         note("told")
 
 
@@ -147,7 +148,7 @@ async def numbers(n: int, pause: int = 0) -> AsyncIterator[int]:
     for number in range(n):
         yield number
         if pause and number % pause == 0:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
 
 
 @app.get("/fails", response_class=EventSourceResponse)

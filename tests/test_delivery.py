@@ -14,9 +14,10 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
-from asgi import Connection
 
+from asgi import Connection
 from sserpent import EventSourceResponse, ServerSentEvent
 
 pytestmark = pytest.mark.anyio
@@ -72,7 +73,7 @@ async def count(n: int, *, pause: int = 0) -> AsyncIterator[int]:
     for i in range(n):
         yield i
         if pause and i % pause == 0:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
 
 
 def numbers(n: int) -> list[str]:
@@ -383,12 +384,12 @@ async def test_d7_a_disconnect_closes_the_generator_and_is_told_once(idle: bool)
         try:
             for i in range(10**9):
                 yield i
-                await (anyio.sleep_forever() if idle else anyio.sleep(0))
+                await (anyio.sleep_forever() if idle else anyio.lowlevel.checkpoint())
         finally:
             log.append("closed")
 
     async def on_disconnect() -> None:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         log.append("told")
 
     async with streaming(content(), on_disconnect=on_disconnect) as stream:
@@ -594,7 +595,7 @@ async def test_d9_a_client_that_does_not_read_is_dropped(
         try:
             while True:
                 yield "x" * 1000
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
         finally:
             log.append("closed")
 
@@ -761,7 +762,7 @@ async def test_d11_one_task_drives_the_generator_from_first_item_to_close() -> N
                 yield i
                 variable.set(i + 1)
                 if i % 3 == 0:
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
         finally:
             tasks.add(anyio.get_current_task().id)
             variable.reset(token)
@@ -859,7 +860,7 @@ async def test_d11_a_future_shared_by_streams_wakes_them_all() -> None:
 async def test_a_generator_that_raises_a_cancellation_of_its_own_is_an_error() -> None:
     async def content() -> AsyncIterator[str]:
         yield "a"
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         raise asyncio.CancelledError
 
     stream = Streaming(content())
@@ -879,7 +880,7 @@ async def test_a_failing_send_ends_the_stream_with_its_error() -> None:
         try:
             for i in range(10**9):
                 yield i
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
         finally:
             closed.append("closed")
 

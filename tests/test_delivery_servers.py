@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Server, until, uvicorn
 
+from conftest import Server, until, uvicorn
 from test_shutdown import SERVERS, fetch, open_stream, read_to_end
 
 APP = "delivery_app:app"

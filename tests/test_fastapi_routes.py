@@ -285,7 +285,7 @@ def test_included_routers_and_mounted_apps_keep_the_item_type() -> None:
 
 
 def test_endpoints_that_are_no_plain_functions() -> None:
-    class Callable_:
+    class CallableObject:
         async def __call__(self) -> AsyncIterable[Item]:
             yield ITEMS[0]
 
@@ -303,12 +303,12 @@ def test_endpoints_that_are_no_plain_functions() -> None:
         return wrapper
 
     endpoints = [
-        Callable_().method,
+        CallableObject().method,
         functools.partial(with_argument, which=0),
-        decorated(Callable_().method),
+        decorated(CallableObject().method),
     ]
     if FASTAPI >= (0, 140, 0):
-        endpoints.append(Callable_())
+        endpoints.append(CallableObject())
     app = FastAPI()
     for number, endpoint in enumerate(endpoints):
         app.get(f"/{number}", response_class=EventSourceResponse)(endpoint)
@@ -465,10 +465,10 @@ def test_headers_cookies_and_status_set_before_the_first_event_are_sent(
 
     app = FastAPI()
     if injected_into == "endpoint":
-        Injected: Any = Response
+        annotation: Any = Response
         dependencies = [Depends(get_response)]
     else:
-        Injected = Annotated[Any, Depends(get_response)]
+        annotation = Annotated[Any, Depends(get_response)]
         dependencies = []
 
     if sync:
@@ -482,7 +482,7 @@ def test_headers_cookies_and_status_set_before_the_first_event_are_sent(
             prepare(response)
             yield 1
 
-    route.__annotations__["response"] = Injected
+    route.__annotations__["response"] = annotation
     app.get("/", response_class=EventSourceResponse, dependencies=dependencies)(route)
     response = TestClient(app).get("/")
     assert response.status_code == 203

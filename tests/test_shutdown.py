@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from conftest import TESTS, Server, free_port, until, uvicorn
 
 APP = "delivery_app:app"
