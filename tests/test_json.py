@@ -24,7 +24,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, RootModel, create_model
+from pydantic import BaseModel, RootModel, create_model, model_serializer
 
 from json_kinds import (
     KINDS,
@@ -291,6 +291,26 @@ def test_a_user_error_in_a_serializer_keeps_its_words(core: ModuleType) -> None:
         with pytest.raises((ZeroDivisionError, KeyError)) as caught:
             core.ServerSentEvent(data=item).encode()
         assert caught.traceback[-1].path.name == "json_kinds.py"
+
+
+def test_a_dict_that_a_serializer_changes_is_refused_as_by_fastapi(core: ModuleType) -> None:
+    # pydantic-core panics here, with an exception that is no `Exception`.
+    def changing() -> dict[str, Any]:
+        changed: dict[str, Any] = {}
+
+        class Changes(BaseModel):
+            @model_serializer
+            def change(self) -> int:
+                changed[f"further {len(changed)}"] = 1
+                return 1
+
+        changed["model"] = Changes()
+        return changed
+
+    refused = outcome(lambda: as_fastapi_item(changing()))
+    assert refused == ("raises", RuntimeError)
+    assert as_item(core, changing) == refused
+    assert as_event(core, changing) == refused
 
 
 def test_an_exception_that_is_no_error_passes_through(core: ModuleType) -> None:

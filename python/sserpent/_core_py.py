@@ -108,7 +108,7 @@ class ServerSentEvent:
         Raises:
             Exception: whatever FastAPI's `jsonable_encoder` or `json.dumps` raise for `data`.
         """
-        data = self._raw_data
+        data: str | bytes | None = self._raw_data
         if data is None and self._data is not None:
             data = _event_data_json(self._data)
         return _frame(data, self._event, self._id, self._retry, self._comment)
@@ -392,19 +392,20 @@ _model_dump_json = BaseModel.model_dump_json
 def _event_data_json(value: Any) -> str | bytes:
     """The JSON of `ServerSentEvent.data`: `model_dump_json()` of what has it, else as an item
     without annotation."""
-    kind = type(value)
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind in _BUILTINS:
         return _item_json(value)
     if BaseModel in kind.__mro__ and _has_method(value.model_dump_json, _model_dump_json):
         try:
             serializer = value.__pydantic_serializer__
             return _bytes(serializer.to_json(value, **_fields.MODEL_DUMP_JSON_OPTIONS))
-        except Exception:
-            pass  # raised again, with FastAPI's own words, by the call below
-    dump = getattr(value, "model_dump_json", None)
-    if dump is None and not hasattr(value, "model_dump_json"):
+        except BaseException as error:
+            # Raised again, with FastAPI's own words, by the call below.
+            if not _is_failure(error):
+                raise
+    if not hasattr(value, "model_dump_json"):
         return _item_json(value)
-    return _str(dump())
+    return _str(value.model_dump_json())
 
 
 def _item_json(value: Any) -> bytes:
@@ -421,12 +422,20 @@ def _item_json(value: Any) -> bytes:
                 json = _bytes(to_json(value, by_alias=True, inf_nan_mode="null"))
             else:
                 json = _bytes(value.__pydantic_serializer__.to_json(value, by_alias=True))
-        except Exception:
-            found = _OTHER
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
         else:
             if not (_has_huge_integer(json) or (found == _HAS_MODELS and _is_doubtful(json))):
                 return json
     return _fields.json_as_fastapi(value)
+
+
+def _is_failure(error: BaseException) -> bool:
+    # pydantic-core panics, with what is no Exception, when a dict changes while it is read.
+    kind = type(error)
+    panics = kind.__module__ == "pyo3_runtime" and kind.__name__ == "PanicException"
+    return panics or isinstance(error, Exception)
 
 
 def _is_doubtful(json: bytes) -> bool:
@@ -446,7 +455,7 @@ def _has_huge_integer(json: bytes) -> bool:
 def _walk(value: Any, depth: int) -> int:
     """One look at each part. Exact types only: a subclass may be an Enum, which FastAPI replaces
     by its value."""
-    kind = type(value)
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind in _SCALARS:
         return _PLAIN
     if depth == _MAX_DEPTH:
