@@ -26,9 +26,9 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from inspect import isawaitable
-from types import CoroutineType, coroutine
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -39,7 +39,25 @@ from . import _shutdown
 from ._threads import GeneratorThread
 
 if TYPE_CHECKING:
+    from typing import ParamSpec, Protocol, TypeVar
+
     from ._response import EventSourceResponse
+
+    P = ParamSpec("P")
+    R_co = TypeVar("R_co", covariant=True)
+
+    class _Steps(Protocol[R_co]):
+        """What a generator-based coroutine answers: it can be awaited and iterated."""
+
+        def __await__(self) -> Generator[Any, Any, R_co]: ...
+        def __iter__(self) -> Generator[Any, Any, R_co]: ...
+
+    def coroutine(
+        function: Callable[P, Generator[Any, Any, R_co]], /
+    ) -> Callable[P, _Steps[R_co]]: ...
+
+else:
+    from types import coroutine
 
 logger = logging.getLogger("sserpent")
 
@@ -58,10 +76,6 @@ _HAND_OVER: Any = object()
 _streaming: WeakSet[Any] = WeakSet()
 
 
-class AlreadyStreaming(RuntimeError):
-    """A generator was given to a second response while the first still streams it."""
-
-
 def claim(content: Any) -> None:
     """Makes sure that no other response streams `content`: two readers of one generator would
     take events from each other."""
@@ -69,7 +83,7 @@ def claim(content: Any) -> None:
         return
     try:
         if content in _streaming:
-            raise AlreadyStreaming(f"{content!r} is already being streamed by another response")
+            raise RuntimeError(f"{content!r} is already being streamed by another response")
         _streaming.add(content)
     except TypeError:
         pass  # not hashable or not weakly referable: a class of the user's own
@@ -111,8 +125,8 @@ async def _awaiting(awaitable: Any) -> None:
 
 class Delivery:
     __slots__ = (
-        "aside",
         "asgi_task",
+        "aside",
         "blocked_on",
         "content",
         "disconnected",
@@ -141,7 +155,7 @@ class Delivery:
         self.options = response
         self.scope = scope
         self.send = send
-        self.content = response.content
+        self.content: Any = response.content
         self.encoder = response.make_encoder()
         self.loop = asyncio.get_running_loop()
         self.asgi_task = asyncio.current_task()
@@ -453,15 +467,15 @@ class Delivery:
         self.sent_at = self.loop.time()
         return cancelled
 
-    def _send_pending(self) -> Any:
-        sending = self.send(
+    def _send_pending(self) -> CoroutineType[Any, Any, None]:
+        sending: Any = self.send(
             {
                 "type": "http.response.body",
                 "body": self.encoder.take(),
                 "more_body": not self.finished,
             }
         )
-        return sending if type(sending) is CoroutineType else _awaiting(sending)
+        return sending if isinstance(sending, CoroutineType) else _awaiting(sending)
 
     async def _open_and_send(self) -> None:
         if self.aside is not None:
@@ -475,11 +489,10 @@ class Delivery:
     # The generator
 
     async def _pump(self) -> None:
-        content = self.content
-        if not hasattr(content, "__aiter__"):
-            await self._pump_thread(content)
+        if not hasattr(self.content, "__aiter__"):
+            await self._pump_thread(self.content)
             return
-        content = content.__aiter__()
+        content = self.content.__aiter__()
         push = self.encoder.push
         try:
             async for item in content:
@@ -581,7 +594,7 @@ class Delivery:
     def _next_due(self) -> float | None:
         options = self.options
         now = self.loop.time()
-        due = []
+        due: list[float] = []
         if self._in_send():
             if options.send_timeout is not None:
                 due.append(self.sending_since + options.send_timeout)

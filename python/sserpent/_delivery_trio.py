@@ -31,7 +31,7 @@ class TrioDelivery:
         self.options = response
         self.scope = scope
         self.send = send
-        self.content = response.content
+        self.content: Any = response.content
         self.encoder = response.make_encoder()
         self.tasks = anyio.create_task_group()
         self.driver_scope = anyio.CancelScope()
@@ -240,9 +240,7 @@ class TrioDelivery:
 
     async def _send_in_time(self, body: bytes, more_body: bool = True) -> None:
         with anyio.fail_after(self.options.send_timeout):
-            await self.send(
-                {"type": "http.response.body", "body": body, "more_body": more_body}
-            )
+            await self.send({"type": "http.response.body", "body": body, "more_body": more_body})
 
     # Shutdown
 
