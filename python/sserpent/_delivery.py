@@ -28,7 +28,6 @@ import logging
 import sys
 from collections.abc import Callable, Generator, Iterable
 from inspect import isawaitable
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -467,7 +466,7 @@ class Delivery:
         self.sent_at = self.loop.time()
         return cancelled
 
-    def _send_pending(self) -> CoroutineType[Any, Any, None]:
+    def _send_pending(self) -> Any:
         sending: Any = self.send(
             {
                 "type": "http.response.body",
@@ -475,7 +474,7 @@ class Delivery:
                 "more_body": not self.finished,
             }
         )
-        return sending if isinstance(sending, CoroutineType) else _awaiting(sending)
+        return sending if hasattr(sending, "send") else _awaiting(sending)
 
     async def _open_and_send(self) -> None:
         if self.aside is not None:
