@@ -78,7 +78,8 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
     cleanup_timeout: float = 30.0
     shutdown_grace: float = 0.0
     max_pending: int = 65_536
-    on_disconnect: Callable[[], Any] | None = None
+    # A callable or None; type checkers refuse a subclass's method where a callable is declared.
+    on_disconnect: Any = None
 
     #: How many sync generators may stream at the same time in this process, each in a thread of
     #: its own; further ones wait for their turn.
@@ -92,7 +93,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         on_disconnect = cls.__dict__.get("on_disconnect")
         if isinstance(on_disconnect, FunctionType) and not _takes_argument(on_disconnect):
             # A function that takes no `self` is an option's value, not a method.
-            cls.on_disconnect = staticmethod(on_disconnect)  # pyright: ignore[reportAttributeAccessIssue]
+            cls.on_disconnect = staticmethod(on_disconnect)
 
     def __init__(
         self,
