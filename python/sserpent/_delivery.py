@@ -35,12 +35,11 @@ import anyio
 from starlette.types import Receive, Scope, Send
 
 from . import _shutdown
+from ._options import Streamable
 from ._threads import GeneratorThread
 
 if TYPE_CHECKING:
     from typing import ParamSpec, Protocol, TypeVar
-
-    from ._response import EventSourceResponse
 
     P = ParamSpec("P")
     R_co = TypeVar("R_co", covariant=True)
@@ -150,7 +149,7 @@ class Delivery:
         "watching",
     )
 
-    def __init__(self, response: EventSourceResponse, scope: Scope, send: Send) -> None:
+    def __init__(self, response: Streamable, scope: Scope, send: Send) -> None:
         self.options = response
         self.scope = scope
         self.send = send

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import trio
@@ -20,14 +20,12 @@ from starlette.types import Receive, Scope, Send
 
 from . import _shutdown
 from ._delivery import KEEPALIVE_COMMENT, claim, logger, release
+from ._options import Streamable
 from ._threads import GeneratorThread
-
-if TYPE_CHECKING:
-    from ._response import EventSourceResponse
 
 
 class TrioDelivery:
-    def __init__(self, response: EventSourceResponse, scope: Scope, send: Send) -> None:
+    def __init__(self, response: Streamable, scope: Scope, send: Send) -> None:
         self.options = response
         self.scope = scope
         self.send = send

@@ -17,11 +17,8 @@ Intended differences from `fastapi.sse`, each a promise of the README:
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
-from inspect import Parameter, signature
-from types import FunctionType
-from typing import Any, ClassVar
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from typing import Any
 
 import fastapi.sse
 from starlette.background import BackgroundTask
@@ -30,11 +27,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ._core import Encoder, ItemSchema
 from ._delivery import Delivery
+from ._options import Streamable
 from ._place import Place
 from ._servers import on_asyncio
 
 
-class EventSourceResponse(fastapi.sse.EventSourceResponse):
+class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     """Streams events to a client as `text/event-stream`.
 
     Use it as `response_class=EventSourceResponse` on a path operation that yields, as FastAPI's
@@ -72,29 +70,6 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
 
     media_type = "text/event-stream"
 
-    ping_interval: float | None = 15.0
-    open_delay: float | None = 0.25
-    send_timeout: float | None = None
-    cleanup_timeout: float = 30.0
-    shutdown_grace: float = 0.0
-    max_pending: int = 65_536
-    # A callable or None; type checkers refuse a subclass's method where a callable is declared.
-    on_disconnect: Any = None
-
-    #: How many sync generators may stream at the same time in this process, each in a thread of
-    #: its own; further ones wait for their turn.
-    max_threads: ClassVar[int] = 1_000
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        for name, check in _CHECKS.items():
-            if name in cls.__dict__ and not isinstance(cls.__dict__[name], property):
-                check(name, cls.__dict__[name])
-        on_disconnect = cls.__dict__.get("on_disconnect")
-        if isinstance(on_disconnect, FunctionType) and not _takes_argument(on_disconnect):
-            # A function that takes no `self` is an option's value, not a method.
-            cls.on_disconnect = staticmethod(on_disconnect)
-
     def __init__(
         self,
         content: AsyncIterable[Any] | Iterable[Any],
@@ -104,12 +79,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         background: BackgroundTask | None = None,
         **options: Any,
     ) -> None:
-        for name, value in options.items():
-            check = _CHECKS.get(name)
-            if check is None or name == "max_threads":
-                raise TypeError(f"{type(self).__name__} has no option '{name}'")
-            check(name, value)
-            setattr(self, name, value)
+        self.set_options(options)
         if not (hasattr(content, "__aiter__") or hasattr(content, "__iter__")):
             raise TypeError(
                 f"{type(self).__name__} streams an async iterable or an iterable,"
@@ -216,62 +186,3 @@ class _Injected:
             if header not in current and header in response.raw_headers:
                 response.raw_headers.remove(header)
         response.raw_headers.extend(header for header in current if header not in self._copied)
-
-
-def _check_seconds(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(
-            f"EventSourceResponse option '{name}' must be a number of seconds,"
-            f" not {type(value).__name__}"
-        )
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(
-            f"EventSourceResponse option '{name}' must be finite and not negative, not {value!r}"
-        )
-
-
-def _check_seconds_or_none(name: str, value: object) -> None:
-    if value is not None:
-        _check_seconds(name, value)
-
-
-def _check_positive_seconds_or_none(name: str, value: object) -> None:
-    _check_seconds_or_none(name, value)
-    if value == 0:
-        raise ValueError(
-            f"EventSourceResponse option '{name}' must be more than 0; None turns it off"
-        )
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(
-            f"EventSourceResponse option '{name}' must be an integer, not {type(value).__name__}"
-        )
-    if value < 1:
-        raise ValueError(f"EventSourceResponse option '{name}' must be at least 1, not {value}")
-
-
-def _check_callable_or_none(name: str, value: object) -> None:
-    function = getattr(value, "__func__", value)  # of a staticmethod or classmethod
-    if function is not None and not callable(function):
-        raise ValueError(
-            f"EventSourceResponse option '{name}' must be callable, not {type(function).__name__}"
-        )
-
-
-_CHECKS: dict[str, Callable[[str, object], None]] = {
-    "ping_interval": _check_seconds_or_none,
-    "open_delay": _check_seconds_or_none,
-    "send_timeout": _check_positive_seconds_or_none,
-    "cleanup_timeout": _check_seconds,
-    "shutdown_grace": _check_seconds,
-    "max_pending": _check_count,
-    "max_threads": _check_count,
-    "on_disconnect": _check_callable_or_none,
-}
-
-
-def _takes_argument(function: FunctionType) -> bool:
-    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL)
-    return any(each.kind in kinds for each in signature(function).parameters.values())

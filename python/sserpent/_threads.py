@@ -11,12 +11,10 @@ import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._core import Encoder
-
-if TYPE_CHECKING:
-    from ._response import EventSourceResponse
+from ._options import Streamable
 
 CallSoon = Callable[[Callable[[], object]], object]
 
@@ -66,7 +64,7 @@ class GeneratorThread:
         self,
         content: Iterable[Any],
         encoder: Encoder,
-        options: EventSourceResponse,
+        options: Streamable,
         explain: Callable[[Exception, object], Exception],
     ) -> None:
         self._content = content
