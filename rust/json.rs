@@ -2,7 +2,7 @@
 //! would write otherwise than FastAPI.
 
 use memchr::memmem;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
@@ -86,7 +86,7 @@ pub fn of_event_data(value: &Bound<'_, PyAny>) -> PyResult<Json> {
             .model_dump_json_options
             .call(model.to_json.bind(py), value)
             .and_then(compact);
-        if let Ok(json) = json {
+        if let Some(json) = unless_ended(py, json)? {
             return Ok(Json::Compact(json));
         }
     }
@@ -103,20 +103,34 @@ pub fn of_item(value: &Bound<'_, PyAny>) -> PyResult<Py<PyBytes>> {
     let known = pydantic(py)?;
     // An error on the fast way decides nothing: FastAPI's encoder accepts more (lone surrogates)
     // and is the one whose refusals users know.
-    match walk(value, known, 0) {
-        Walk::Plain => known
-            .to_json_options
-            .call(known.to_json.bind(py), value)
-            .and_then(compact)
-            .ok()
-            .filter(|json| !has_huge_integer(json.as_bytes(py)))
-            .map_or_else(|| as_fastapi(value, known), Ok),
-        Walk::HasModels => models(value, known)
-            .and_then(compact)
-            .ok()
-            .filter(|json| !is_doubtful(json.as_bytes(py)))
-            .map_or_else(|| as_fastapi(value, known), Ok),
-        Walk::Other => as_fastapi(value, known),
+    let json = match walk(value, known, 0) {
+        Walk::Plain => {
+            let json = known
+                .to_json_options
+                .call(known.to_json.bind(py), value)
+                .and_then(compact);
+            unless_ended(py, json)?.filter(|json| !has_huge_integer(json.as_bytes(py)))
+        }
+        Walk::HasModels => {
+            let json = models(value, known).and_then(compact);
+            unless_ended(py, json)?.filter(|json| !is_doubtful(json.as_bytes(py)))
+        }
+        Walk::Other => None,
+    };
+    json.map_or_else(|| as_fastapi(value, known), Ok)
+}
+
+/// What the fast way answered, if it did; an exception that is to end the program is raised.
+fn unless_ended<T>(py: Python<'_>, fast: PyResult<T>) -> PyResult<Option<T>> {
+    match fast {
+        Ok(json) => Ok(Some(json)),
+        Err(error)
+            if error.is_instance_of::<PyKeyboardInterrupt>(py)
+                || error.is_instance_of::<PySystemExit>(py) =>
+        {
+            Err(error)
+        }
+        Err(_) => Ok(None),
     }
 }
 
