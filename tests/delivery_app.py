@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import psutil
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 import sserpent
@@ -118,6 +118,17 @@ async def goodbye() -> AsyncIterator[ServerSentEvent]:
     note("closed")
 
 
+@app.get("/sync-goodbye", response_class=Graceful)
+def sync_goodbye() -> Iterator[ServerSentEvent]:
+    note("opened")
+    shutdown = sserpent.shutdown_event()
+    yield ServerSentEvent(data="hello")
+    while not shutdown.is_set():
+        time.sleep(0.01)
+    yield ServerSentEvent(event="goodbye", data=True)
+    note("closed")
+
+
 @app.get("/never-read", response_class=EventSourceResponse)
 async def never_read() -> AsyncIterator[str]:
     note("opened")
@@ -149,6 +160,19 @@ async def numbers(n: int, pause: int = 0) -> AsyncIterator[int]:
         yield number
         if pause and number % pause == 0:
             await anyio.lowlevel.checkpoint()
+
+
+@app.get("/asking", response_class=EventSourceResponse)
+async def asking(request: Request) -> AsyncIterator[int]:
+    """The pattern of many an application: poll the request for a disconnect."""
+    number = 0
+    try:
+        while not await request.is_disconnected():
+            yield number
+            number += 1
+            await anyio.sleep(0.001)
+    finally:
+        note("closed")
 
 
 @app.get("/fails", response_class=EventSourceResponse)

@@ -7,14 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
-from asgi import Connection
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 from starlette.types import Receive, Scope, Send
 
+from asgi import Connection
 from sserpent import EventSourceResponse
 
 
@@ -26,7 +27,7 @@ def build() -> FastAPI:
         for number in range(100):
             yield number
             if number % 10 == 0:
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
 
     @app.get("/sync", response_class=EventSourceResponse)
     def route_sync() -> Iterator[int]:

@@ -142,6 +142,18 @@ def test_d7_a_client_that_leaves_is_noticed(
     assert "Traceback" not in server.log, server.log
 
 
+@pytest.mark.parametrize("name", ["uvicorn", "granian", "hypercorn", "hypercorn-trio"])
+def test_d7_a_generator_that_asks_for_the_disconnect_itself(serve: Serve, name: str) -> None:
+    server = serve(SERVERS[name])
+    stream = open_stream(server, "/asking")
+    received = b""
+    while received.count(b"data: ") < 50:
+        received += stream.recv(4096)
+    reset(stream)
+    until(lambda: "closed" in server.log)
+    assert "Traceback" not in server.log, server.log
+
+
 def test_d7_a_client_that_vanishes_before_the_first_event(uvicorn_server: Server) -> None:
     before = resources(uvicorn_server)
     for _ in range(20):

@@ -546,6 +546,19 @@ def test_background_tasks_run_after_the_stream() -> None:
     assert log == ["end of stream", "background"]
 
 
+def test_a_generator_may_ask_whether_the_client_is_there() -> None:
+    app = FastAPI()
+
+    @app.get("/", response_class=EventSourceResponse)
+    async def route(request: Request) -> AsyncIterable[int]:
+        for number in range(20):
+            if await request.is_disconnected():
+                break
+            yield number
+
+    assert payloads(TestClient(app).get("/")) == list(range(20))
+
+
 # Items that do not fit
 
 

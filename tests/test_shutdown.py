@@ -107,10 +107,11 @@ def test_a_sync_generator_does_not_hold_the_server(serve: Serve, name: str) -> N
     stream.close()
 
 
+@pytest.mark.parametrize("path", ["/goodbye", "/sync-goodbye"])
 @pytest.mark.parametrize("name", ["uvicorn", "granian", "hypercorn", "hypercorn-trio"])
-def test_a_generator_says_goodbye_within_the_grace(serve: Serve, name: str) -> None:
+def test_a_generator_says_goodbye_within_the_grace(serve: Serve, name: str, path: str) -> None:
     server = serve(SERVERS[name])
-    stream = open_stream(server, "/goodbye")
+    stream = open_stream(server, path)
     server.process.send_signal(signal.SIGTERM)
     farewell = read_to_end(stream)
     assert b"event: goodbye\ndata: true\n\n" in farewell

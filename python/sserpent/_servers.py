@@ -8,10 +8,13 @@ local variables of the coroutines that run on the event loop. What is not found 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any, Protocol
+
+logger = logging.getLogger("sserpent")
 
 
 class Server(Protocol):
@@ -68,11 +71,26 @@ def on_asyncio() -> bool:
 
 def server_of(address: tuple[Any, ...]) -> Server | None:
     """The server on this event loop that listens at `address`, or the only one there is."""
-    found = _servers()
-    for server in found:
+    try:
+        found = _servers()
+        if len(found) == 1:
+            return found[0]
+        return _listening_at(address, found)
+    except Exception:
+        # A server that is built otherwise than this module knows must not cost a stream.
+        logger.exception("Looking for the server of a stream failed")
+        return None
+
+
+def _listening_at(address: tuple[Any, ...], servers: list[Server]) -> Server | None:
+    for server in servers:
         if address in server.addresses:
             return server
-    return found[0] if len(found) == 1 else None
+    for server in servers:
+        # A server that listens at every address has that of none of its connections.
+        if address[1:] in {each[1:] for each in server.addresses}:
+            return server
+    return None
 
 
 def _servers() -> list[Server]:
