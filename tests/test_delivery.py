@@ -947,3 +947,24 @@ def test_bad_options_are_refused_by_name() -> None:
 
 def test_the_log_is_the_library_logger() -> None:
     assert logging.getLogger("sserpent").name == "sserpent"
+
+
+async def test_a_cancelled_response_does_not_wait_for_a_client_that_does_not_read() -> None:
+    closed: list[str] = []
+
+    async def content() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "x" * 1000
+        finally:
+            closed.append("closed")
+
+    stream = Streaming(content())
+    with anyio.fail_after(10):  # cleanup_timeout is 30
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stream.run)
+            await stream.connection.until(lambda: stream.connection.bodies)
+            stream.connection.stall()
+            await stream.connection.until(lambda: stream.connection.stalled)
+            tasks.cancel_scope.cancel()
+    assert closed == ["closed"]

@@ -191,7 +191,7 @@ class Delivery:
                 await self._call_on_disconnect()
             await self._join(driver)
         except BaseException:
-            self.stop()
+            self._give_up()
             await self._join(driver)
             raise
         finally:
@@ -234,6 +234,13 @@ class Delivery:
             if self.driver is not None:
                 self.driver.cancel()
 
+    def _give_up(self) -> None:
+        """The server has cancelled the ASGI task: nobody wants what is still to be sent."""
+        self.disconnected = True
+        if self.stopping and self.unfinished is not None and self.driver is not None:
+            self.driver.cancel()
+        self.stop()
+
     async def _join(self, driver: asyncio.Task[None]) -> None:
         """Waits for the driver, for `cleanup_timeout` once it is told to stop; a cancellation of
         the ASGI task waits too."""
@@ -250,7 +257,7 @@ class Delivery:
                     done, _ = await asyncio.wait({driver}, timeout=timeout)
                 except asyncio.CancelledError as error:
                     cancelled = error
-                    self.stop()
+                    self._give_up()
                     continue
                 if not done:
                     self._abandon(driver)
