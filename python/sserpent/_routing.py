@@ -22,6 +22,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import re
 import types
 import typing
 import warnings
@@ -223,7 +224,7 @@ def _is(kind: Callable[[Any], bool], endpoint: Any) -> bool:
 
 
 # FastAPI before 0.140.8 forgets the item type of a route that comes through `include_router`.
-_FORGETS_ITEM_TYPE = tuple(map(int, fastapi.__version__.split(".")[:3])) < (0, 140, 8)
+_FORGETS_ITEM_TYPE = [int(part) for part in re.findall(r"\d+", fastapi.__version__)] < [0, 140, 8]
 _remembered: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
