@@ -119,12 +119,16 @@ fn append_json(stream: &mut Vec<u8>, json: &[u8]) {
 
 fn append_lines(stream: &mut Vec<u8>, prefix: &[u8], text: &str) {
     let mut rest = text.as_bytes();
-    let breaks = memchr2_iter(b'\r', b'\n', rest).count();
+    let mut next = memchr2(b'\r', b'\n', rest);
+    let breaks = next.map_or(0, |first| {
+        memchr2_iter(b'\r', b'\n', &rest[first..]).count()
+    });
     stream.reserve(rest.len() + (breaks + 1) * (prefix.len() + 1) + 1);
-    while let Some(end) = memchr2(b'\r', b'\n', rest) {
+    while let Some(end) = next {
         append_line(stream, prefix, &rest[..end]);
         let is_pair = rest[end] == b'\r' && rest.get(end + 1) == Some(&b'\n');
         rest = &rest[end + 1 + usize::from(is_pair)..];
+        next = memchr2(b'\r', b'\n', rest);
     }
     append_line(stream, prefix, rest);
 }

@@ -367,13 +367,20 @@ class Delivery:
                 continue
             # The generator suspends.
             self.suspended = True
-            if (self.encoder.pending or self.unfinished is not None) and self._can_send():
+            if (
+                (self.encoder.pending or self.unfinished is not None)
+                and not self.disconnected
+                and self.failure is None
+            ):
                 # An awaited future marks itself as it is yielded, and the task that receives it
                 # takes the mark off. It is ours to hold meanwhile: another task that awaits the
                 # same future has to find it without the mark.
                 if waiting_for is not None:
                     waiting_for._asyncio_future_blocking = False
-                cancelled = yield from self._hand_over()
+                at_once = self.started and self.aside is None and self.unfinished is None
+                cancelled = self._send_at_once() if at_once else None
+                if not at_once or self.unfinished is not None:
+                    cancelled = yield from self._hand_over()
                 if waiting_for is not None:
                     waiting_for._asyncio_future_blocking = True
                 # anyio knows its own cancellations by their message.
@@ -406,29 +413,51 @@ class Delivery:
         """Sends what is pending, and answers the cancellation that the generator is to get, if
         there was one meanwhile."""
         try:
-            if self.unfinished is not None:
+            while self.unfinished is not None:
                 cancelled = yield from self._finish_sending(self.unfinished, self.blocked_on)
                 if cancelled:
                     return cancelled
-            if not self.started or self.aside is not None:
-                sending = self._open_and_send()
-            else:
-                sending = self._send_pending()
-            try:
-                blocked_on = sending.send(None)
-            except StopIteration:
-                self.sent_at = self.loop.time()
-                return None
-            return (yield from self._finish_sending(sending, blocked_on))
-        except OSError:
-            # ASGI 2.4: "raise an OSError" if the client has gone.
-            self.disconnected = self.stopping = True
-            self._interrupt()
-            return asyncio.CancelledError()
+            if self.encoder.pending or self.finished:
+                sending = self._begin_sending()
+                try:
+                    blocked_on = sending.send(None)
+                except StopIteration:
+                    self.sent_at = self.loop.time()
+                else:
+                    return (yield from self._finish_sending(sending, blocked_on))
         except Exception as error:
+            return self._sending_failed(error)
+        return None
+
+    def _send_at_once(self) -> BaseException | None:
+        """What `_hand_over` comes down to for nearly every event: a `send` that has no need to
+        wait. One that has is left to `_hand_over`, which finds it begun."""
+        sending = self._send_pending()
+        try:
+            self.blocked_on = sending.send(None)
+        except StopIteration:
+            self.sent_at = self.loop.time()
+        except Exception as error:
+            return self._sending_failed(error)
+        else:
+            self.unfinished = sending
+        return None
+
+    def _sending_failed(self, error: Exception) -> BaseException:
+        """Ends the stream, and answers the cancellation for the generator."""
+        if isinstance(error, OSError):
+            # ASGI 2.4: "raise an OSError" if the client has gone.
+            self.disconnected = True
+            self._interrupt()
+        else:
             self._fail(error)
-            self.stopping = True
-            return asyncio.CancelledError()
+        self.stopping = True
+        return asyncio.CancelledError()
+
+    def _begin_sending(self) -> Any:
+        if not self.started or self.aside is not None:
+            return self._open_and_send()
+        return self._send_pending()
 
     @coroutine
     def _finish_sending(
