@@ -18,7 +18,10 @@ def main() -> None:
     print("No Rust toolchain: installing sserpent in pure Python.")
     with tempfile.TemporaryDirectory() as directory:
         wheel = pure_wheel.build(directory)
-        run("pip", "install", "--quiet", "--force-reinstall", "--no-deps", str(wheel))
+        wheel = pure_wheel()
+        run("pip", "install", "--quiet", wheel)  # with what it depends on
+        # The version may be the one that is installed, with other content.
+        run("pip", "install", "--quiet", "--force-reinstall", "--no-deps", wheel)
 
 
 def run(module: str, *arguments: str) -> None:
