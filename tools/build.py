@@ -17,8 +17,7 @@ def main() -> None:
         return
     print("No Rust toolchain: installing sserpent in pure Python.")
     with tempfile.TemporaryDirectory() as directory:
-        wheel = pure_wheel.build(directory)
-        wheel = pure_wheel()
+        wheel = str(pure_wheel.build(directory))
         run("pip", "install", "--quiet", wheel)  # with what it depends on
         # The version may be the one that is installed, with other content.
         run("pip", "install", "--quiet", "--force-reinstall", "--no-deps", wheel)
