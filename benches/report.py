@@ -80,7 +80,7 @@ def _goals(tables: Tables) -> str:
     return "## Goals\n\n" + _markdown(["work", "ratio", "goal", "measured", ""], rows)
 
 
-# Why a goal may be missed: what the time goes into, from profiles of the hot paths.
+# Why a goal may be missed: what the time goes into, by the other tables of the page.
 SHORTFALLS = {
     ("one event per loop turn", "times as fast as `fastapi.sse`"): (
         "the turn of the loop, the server's `send` and the kernel are nearly all of it; see bare"
