@@ -62,16 +62,16 @@ impl Encoder {
             Ok(())
         };
         if let Ok(event) = item.cast::<ServerSentEvent>() {
-            event.get().append_to(py, append)?;
+            event.get().with_fields(py, append)?;
         } else if json::is_fastapi_event(item)? {
-            event::append_foreign(item, append)?;
+            event::with_foreign_fields(item, append)?;
         } else {
             let json = match &self.item_schema {
                 Some(schema) => schema.get().json_of(item)?,
                 None => json::of_item(item)?,
             };
             append(&Fields {
-                data: Some(Data::Json(json.as_bytes(py))),
+                data: Some(Data::Json(json.as_bytes())),
                 ..Fields::default()
             })?;
         }

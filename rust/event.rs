@@ -6,12 +6,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::frame::{self, Data, FieldError, Fields};
+use crate::frame::{self, Data, FieldError, Fields, Frame, Slot};
 use crate::json::{self, Json};
 use crate::object::KeywordClass;
-
-/// Bytes that hold most events without growing.
-const TYPICAL_EVENT: usize = 256;
 
 impl From<FieldError> for PyErr {
     fn from(error: FieldError) -> Self {
@@ -30,8 +27,7 @@ pub struct ServerSentEvent {
     event: Option<Py<PyString>>,
     #[pyo3(get)]
     id: Option<Py<PyString>>,
-    #[pyo3(get)]
-    retry: Option<Py<PyInt>>,
+    retry: Option<Milliseconds>,
     #[pyo3(get)]
     comment: Option<Py<PyString>>,
 }
@@ -64,13 +60,18 @@ impl ServerSentEvent {
             raw_data: raw_data.map(Bound::unbind),
             event: event.map(Bound::unbind),
             id: id.map(Bound::unbind),
-            retry: retry.map(Bound::unbind),
+            retry,
             comment: comment.map(Bound::unbind),
         })
     }
 
     fn encode<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        self.with_frame(py, |framed| PyBytes::new(py, framed))
+        self.with_fields(py, |fields| to_bytes(py, fields))
+    }
+
+    #[getter]
+    fn retry<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyInt>> {
+        self.retry.as_ref().map(|retry| retry.to_python(py))
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
@@ -147,7 +148,7 @@ impl ServerSentEvent {
             ("id", any(&self.id)),
             (
                 "retry",
-                self.retry.as_ref().map(|r| r.clone_ref(py).into_any()),
+                self.retry(py).map(|retry| retry.into_any().unbind()),
             ),
             ("comment", any(&self.comment)),
         ]
@@ -157,27 +158,19 @@ impl ServerSentEvent {
         PyTuple::new(py, self.fields(py).into_iter().map(|(_, value)| value))
     }
 
-    /// Frames the event and shows the bytes to `use_frame`. Everything that can run Python code
-    /// is over by then.
-    pub fn with_frame<R>(&self, py: Python<'_>, use_frame: impl FnOnce(&[u8]) -> R) -> PyResult<R> {
-        let mut framed = Vec::with_capacity(TYPICAL_EVENT);
-        self.append_to(py, |fields| frame::append_event(&mut framed, fields))?;
-        Ok(use_frame(&framed))
-    }
-
-    /// Gets the JSON of `data`, then hands the finished fields to `append`.
-    pub fn append_to(
+    /// Gets the JSON of `data`, then hands the finished fields to `use_fields`.
+    pub fn with_fields<R>(
         &self,
         py: Python<'_>,
-        append: impl FnOnce(&Fields<'_>) -> Result<(), FieldError>,
-    ) -> PyResult<()> {
+        use_fields: impl FnOnce(&Fields<'_>) -> PyResult<R>,
+    ) -> PyResult<R> {
         let json = match (&self.raw_data, &self.data) {
             (None, Some(data)) => Some(json::of_event_data(data.bind(py))?),
             _ => None,
         };
         let data = match (&self.raw_data, &json) {
             (Some(raw), _) => Some(Data::Text(raw.to_str(py)?)),
-            (None, Some(json)) => Some(json.as_data(py)?),
+            (None, Some(json)) => Some(json.as_data()?),
             (None, None) => None,
         };
         with_fields(
@@ -185,16 +178,16 @@ impl ServerSentEvent {
             data,
             [self.event.as_ref(), self.id.as_ref(), self.comment.as_ref()],
             self.retry.as_ref(),
-            append,
+            use_fields,
         )
     }
 }
 
 /// An event of another class, read once and checked like our own.
-pub fn append_foreign<'py>(
+pub fn with_foreign_fields<'py, R>(
     event: &Bound<'py, PyAny>,
-    append: impl FnOnce(&Fields<'_>) -> Result<(), FieldError>,
-) -> PyResult<()> {
+    use_fields: impl FnOnce(&Fields<'_>) -> PyResult<R>,
+) -> PyResult<R> {
     let py = event.py();
     let field = |name: &Bound<'py, PyString>| -> PyResult<Option<Bound<'py, PyAny>>> {
         let value = event.getattr(name)?;
@@ -208,16 +201,16 @@ pub fn append_foreign<'py>(
         field(pyo3::intern!(py, "retry"))?,
         field(pyo3::intern!(py, "comment"))?,
     )?
-    .append_to(py, append)
+    .with_fields(py, use_fields)
 }
 
-fn with_fields(
+fn with_fields<R>(
     py: Python<'_>,
     data: Option<Data<'_>>,
     [event, id, comment]: [Option<&Py<PyString>>; 3],
-    retry: Option<&Py<PyInt>>,
-    append: impl FnOnce(&Fields<'_>) -> Result<(), FieldError>,
-) -> PyResult<()> {
+    retry: Option<&Milliseconds>,
+    use_fields: impl FnOnce(&Fields<'_>) -> PyResult<R>,
+) -> PyResult<R> {
     fn utf8<'a>(py: Python<'_>, text: Option<&'a Py<PyString>>) -> PyResult<Option<&'a str>> {
         text.map(|text| text.to_str(py)).transpose()
     }
@@ -226,21 +219,27 @@ fn with_fields(
     let digits;
     let retry = match retry {
         None => None,
-        Some(retry) => Some(if let Ok(small) = retry.bind(py).extract::<u64>() {
-            buffer.format(small)
-        } else {
+        Some(Milliseconds::Few(retry)) => Some(buffer.format(*retry)),
+        Some(Milliseconds::Many(retry)) => {
             digits = retry.bind(py).str()?;
-            digits.to_str()?
-        }),
+            Some(digits.to_str()?)
+        }
     };
-    append(&Fields {
+    use_fields(&Fields {
         comment: utf8(py, comment)?,
         event: utf8(py, event)?,
         data,
         id: utf8(py, id)?,
         retry,
-    })?;
-    Ok(())
+    })
+}
+
+fn to_bytes<'py>(py: Python<'py>, fields: &Fields<'_>) -> PyResult<Bound<'py, PyBytes>> {
+    let frame = Frame::new(fields)?;
+    PyBytes::new_with(py, frame.size(), |bytes| {
+        frame.write(&mut Slot(bytes));
+        Ok(())
+    })
 }
 
 #[pyfunction]
@@ -256,38 +255,24 @@ pub fn format_sse_event<'py>(
     let data = text("data_str", data_str)?.map(Bound::unbind);
     let event = checked_text("event", event, frame::check_event)?.map(Bound::unbind);
     let id = checked_text("id", id, frame::check_id)?.map(Bound::unbind);
-    let retry = milliseconds(retry)?.map(Bound::unbind);
+    let retry = milliseconds(retry)?;
     let comment = text("comment", comment)?.map(Bound::unbind);
     let data = data.as_ref().map(|data| data.to_str(py)).transpose()?;
-    let mut framed = Vec::with_capacity(TYPICAL_EVENT);
     with_fields(
         py,
         data.map(Data::Text),
         [event.as_ref(), id.as_ref(), comment.as_ref()],
         retry.as_ref(),
-        |fields| frame::append_event(&mut framed, fields),
-    )?;
-    Ok(PyBytes::new(py, &framed))
+        |fields| to_bytes(py, fields),
+    )
 }
 
-/// A text argument as an exact str that UTF-8 can encode. What is no such str goes the slow way,
-/// which both backends share: it converts what pydantic converts and words the refusal.
+/// A text argument as an exact str that UTF-8 can encode.
 fn text<'py>(
     field: &'static str,
     value: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Option<Bound<'py, PyString>>> {
-    static TEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let Some(value) = value else { return Ok(None) };
-    let value = match value.cast_into_exact::<PyString>() {
-        Ok(text) if text.to_str().is_ok() => return Ok(Some(text)),
-        Ok(text) => text.into_any(),
-        Err(error) => error.into_inner(),
-    };
-    let py = value.py();
-    let converted = TEXT
-        .import(py, "sserpent._fields", "text")?
-        .call1((field, value))?;
-    Ok(Some(converted.cast_into::<PyString>()?))
+    checked_text(field, value, |_| Ok(()))
 }
 
 /// A text argument that also keeps a rule of its field. The rule is checked here, and not only by
@@ -295,36 +280,79 @@ fn text<'py>(
 fn checked_text<'py>(
     field: &'static str,
     value: Option<Bound<'py, PyAny>>,
-    check: fn(&str) -> Result<(), FieldError>,
+    check: impl FnOnce(&str) -> Result<(), FieldError>,
 ) -> PyResult<Option<Bound<'py, PyString>>> {
-    let value = text(field, value)?;
-    if let Some(value) = &value {
-        check(value.to_str()?)?;
+    let Some(value) = value else { return Ok(None) };
+    let value = match value.cast_into_exact::<PyString>() {
+        Ok(exact) => match exact.to_str() {
+            Ok(value) => {
+                check(value)?;
+                return Ok(Some(exact));
+            }
+            Err(_) => exact.into_any(),
+        },
+        Err(error) => error.into_inner(),
+    };
+    let converted = convert_text(field, &value)?;
+    check(converted.to_str()?)?;
+    Ok(Some(converted))
+}
+
+/// What is no exact str that UTF-8 can encode goes the slow way, which both backends share: it
+/// converts what pydantic converts and words the refusal.
+#[cold]
+fn convert_text<'py>(
+    field: &'static str,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyString>> {
+    static TEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let converted = TEXT
+        .import(value.py(), "sserpent._fields", "text")?
+        .call1((field, value))?;
+    Ok(converted.cast_into::<PyString>()?)
+}
+
+/// A reconnection time.
+enum Milliseconds {
+    /// Up to 49 days.
+    Few(u32),
+    /// Anything that Python's integers hold.
+    Many(Py<PyInt>),
+}
+
+impl Milliseconds {
+    fn to_python<'py>(&self, py: Python<'py>) -> Bound<'py, PyInt> {
+        match self {
+            Self::Few(few) => few.into_pyobject(py).unwrap_or_else(|never| match never {}),
+            Self::Many(many) => many.bind(py).clone(),
+        }
     }
-    Ok(value)
 }
 
 /// The `retry` argument as a non-negative int, likewise.
-fn milliseconds(value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Bound<'_, PyInt>>> {
+fn milliseconds(value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Milliseconds>> {
     static MILLISECONDS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let Some(value) = value else { return Ok(None) };
-    let value = match value.cast_into_exact::<PyInt>() {
-        Ok(integer) if integer.extract::<u32>().is_ok() => return Ok(Some(integer)),
-        Ok(integer) => integer.into_any(),
-        Err(error) => error.into_inner(),
-    };
-    let py = value.py();
+    if value.is_exact_instance_of::<PyInt>() {
+        if let Ok(few) = value.extract() {
+            return Ok(Some(Milliseconds::Few(few)));
+        }
+    }
     let converted = MILLISECONDS
-        .import(py, "sserpent._fields", "milliseconds")?
-        .call1((value,))?;
-    Ok(Some(converted.cast_into::<PyInt>()?))
+        .import(value.py(), "sserpent._fields", "milliseconds")?
+        .call1((value,))?
+        .cast_into::<PyInt>()?;
+    Ok(Some(match converted.extract() {
+        Ok(few) => Milliseconds::Few(few),
+        Err(_) => Milliseconds::Many(converted.unbind()),
+    }))
 }
 
-impl Json {
-    fn as_data<'a>(&'a self, py: Python<'a>) -> PyResult<Data<'a>> {
+impl Json<'_> {
+    fn as_data(&self) -> PyResult<Data<'_>> {
         Ok(match self {
-            Self::Compact(bytes) => Data::Json(bytes.as_bytes(py)),
-            Self::Text(text) => Data::Text(text.to_str(py)?),
+            Self::Compact(bytes) => Data::Json(bytes.as_bytes()),
+            Self::Text(text) => Data::Text(text.to_str()?),
         })
     }
 }

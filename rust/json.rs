@@ -12,11 +12,11 @@ use crate::model::{BaseModel, model_of};
 use crate::object::{Keywords, all_entries, is_instance};
 
 /// JSON text on its way into a `data` field.
-pub enum Json {
+pub enum Json<'py> {
     /// Written by a serializer, without indentation: holds no raw line break.
-    Compact(Py<PyBytes>),
+    Compact(Bound<'py, PyBytes>),
     /// Written by a user's `model_dump_json`: may hold anything.
-    Text(Py<PyString>),
+    Text(Bound<'py, PyString>),
 }
 
 /// How deep the walk goes before it leaves a value to FastAPI's encoder, which knows how to fail
@@ -75,7 +75,7 @@ pub fn is_fastapi_event(item: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 /// The JSON of `ServerSentEvent.data`: `model_dump_json()` of what has it, else as an item
 /// without annotation.
-pub fn of_event_data(value: &Bound<'_, PyAny>) -> PyResult<Json> {
+pub fn of_event_data<'py>(value: &Bound<'py, PyAny>) -> PyResult<Json<'py>> {
     let py = value.py();
     if is_builtin(value) {
         return of_item(value).map(Json::Compact);
@@ -84,7 +84,7 @@ pub fn of_event_data(value: &Bound<'_, PyAny>) -> PyResult<Json> {
     if let Some(model) = model_of(value, &known.base_model).filter(|m| m.has_own_dump_json) {
         let json = known
             .model_dump_json_options
-            .call(model.to_json.bind(py), value)
+            .call(&model.to_json, value)
             .and_then(compact);
         if let Some(json) = unless_ended(py, json)? {
             return Ok(Json::Compact(json));
@@ -98,7 +98,7 @@ pub fn of_event_data(value: &Bound<'_, PyAny>) -> PyResult<Json> {
 
 /// The JSON of an item that has no declared type: pydantic-core's where it and FastAPI's encoder
 /// agree, else FastAPI's.
-pub fn of_item(value: &Bound<'_, PyAny>) -> PyResult<Py<PyBytes>> {
+pub fn of_item<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let py = value.py();
     let known = pydantic(py)?;
     // An error on the fast way decides nothing: FastAPI's encoder accepts more (lone surrogates)
@@ -109,11 +109,11 @@ pub fn of_item(value: &Bound<'_, PyAny>) -> PyResult<Py<PyBytes>> {
                 .to_json_options
                 .call(known.to_json.bind(py), value)
                 .and_then(compact);
-            unless_ended(py, json)?.filter(|json| !has_huge_integer(json.as_bytes(py)))
+            unless_ended(py, json)?.filter(|json| !has_huge_integer(json.as_bytes()))
         }
         Walk::HasModels => {
             let json = models(value, known).and_then(compact);
-            unless_ended(py, json)?.filter(|json| !is_doubtful(json.as_bytes(py)))
+            unless_ended(py, json)?.filter(|json| !is_doubtful(json.as_bytes()))
         }
         Walk::Other => None,
     };
@@ -137,7 +137,7 @@ fn unless_ended<T>(py: Python<'_>, fast: PyResult<T>) -> PyResult<Option<T>> {
 fn models<'py>(value: &Bound<'py, PyAny>, known: &Pydantic) -> PyResult<Bound<'py, PyAny>> {
     let py = value.py();
     match model_of(value, &known.base_model) {
-        Some(model) => known.by_alias.call(model.to_json.bind(py), value),
+        Some(model) => known.by_alias.call(&model.to_json, value),
         None => known.to_json_options.call(known.to_json.bind(py), value),
     }
 }
@@ -159,25 +159,22 @@ fn has_huge_integer(json: &[u8]) -> bool {
             .any(|block| block.iter().all(u8::is_ascii_digit))
 }
 
-fn as_fastapi(value: &Bound<'_, PyAny>, known: &Pydantic) -> PyResult<Py<PyBytes>> {
+fn as_fastapi<'py>(value: &Bound<'py, PyAny>, known: &Pydantic) -> PyResult<Bound<'py, PyBytes>> {
     compact(known.as_fastapi.bind(value.py()).call1((value,))?)
 }
 
-fn compact(json: Bound<'_, PyAny>) -> PyResult<Py<PyBytes>> {
+fn compact(json: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyBytes>> {
     json.cast_into_exact::<PyBytes>()
-        .map(Bound::unbind)
         .map_err(|error| wrong_type("JSON must be bytes", &error.into_inner()))
 }
 
-fn text(json: Bound<'_, PyAny>) -> PyResult<Py<PyString>> {
-    json.cast_into::<PyString>()
-        .map(Bound::unbind)
-        .map_err(|error| {
-            wrong_type(
-                "model_dump_json() must return a string",
-                &error.into_inner(),
-            )
-        })
+fn text(json: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyString>> {
+    json.cast_into::<PyString>().map_err(|error| {
+        wrong_type(
+            "model_dump_json() must return a string",
+            &error.into_inner(),
+        )
+    })
 }
 
 fn wrong_type(rule: &str, value: &Bound<'_, PyAny>) -> PyErr {
@@ -289,7 +286,7 @@ impl ItemSchema {
 }
 
 impl ItemSchema {
-    pub fn json_of(&self, item: &Bound<'_, PyAny>) -> PyResult<Py<PyBytes>> {
+    pub fn json_of<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
         let py = item.py();
         let value = self.validate_options.call(self.validate.bind(py), item)?;
         compact(self.json_options.call(self.to_json.bind(py), &value)?)

@@ -1,7 +1,7 @@
 //! What is known of the classes of pydantic models, looked up once for each class: four attribute
 //! look-ups for each event would take as long as the rest of the framing.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -10,9 +10,9 @@ use pyo3::types::{PyString, PyType};
 use crate::object::{is_instance, version_of};
 
 /// A class of models, as it was when it was looked at.
-pub struct Model {
+pub struct Model<'py> {
     /// `to_json` of the class's serializer.
-    pub to_json: Py<PyAny>,
+    pub to_json: Bound<'py, PyAny>,
     /// Whether the class has pydantic's own `model_dump`.
     pub has_own_dump: bool,
     /// Whether the class has pydantic's own `model_dump_json`.
@@ -30,7 +30,9 @@ struct Known {
     class: Py<PyType>,
     /// CPython gives a class another version when any attribute of it or of a base is set.
     version: u32,
-    model: Arc<Model>,
+    to_json: Py<PyAny>,
+    has_own_dump: bool,
+    has_own_dump_json: bool,
 }
 
 /// Enough for the classes that take turns in the streams of an application. Each is kept alive.
@@ -40,7 +42,7 @@ static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
 /// What is known of the class of `value`, or `None` if it is no model, or one that has no
 /// serializer yet.
-pub fn model_of(value: &Bound<'_, PyAny>, base: &BaseModel) -> Option<Arc<Model>> {
+pub fn model_of<'py>(value: &Bound<'py, PyAny>, base: &BaseModel) -> Option<Model<'py>> {
     let py = value.py();
     let class = value.get_type();
     let version = version_of(&class);
@@ -50,12 +52,14 @@ pub fn model_of(value: &Bound<'_, PyAny>, base: &BaseModel) -> Option<Arc<Model>
     if !is_instance(value, base.class.bind(py)) {
         return None;
     }
-    let model = Arc::new(look_at(value, base).ok()?);
+    let model = look_at(value, base).ok()?;
     if version != 0 {
         let known = Known {
             class: class.unbind(),
             version,
-            model: Arc::clone(&model),
+            to_json: model.to_json.clone().unbind(),
+            has_own_dump: model.has_own_dump,
+            has_own_dump_json: model.has_own_dump_json,
         };
         // Dropped after the lock: that may run Python code.
         drop(remember(known));
@@ -63,7 +67,7 @@ pub fn model_of(value: &Bound<'_, PyAny>, base: &BaseModel) -> Option<Arc<Model>
     Some(model)
 }
 
-fn look_at(value: &Bound<'_, PyAny>, base: &BaseModel) -> PyResult<Model> {
+fn look_at<'py>(value: &Bound<'py, PyAny>, base: &BaseModel) -> PyResult<Model<'py>> {
     let py = value.py();
     // Asked of the instance: asking the class of a model goes through its metaclass's
     // `__getattr__`, which takes several times as long.
@@ -76,18 +80,22 @@ fn look_at(value: &Bound<'_, PyAny>, base: &BaseModel) -> PyResult<Model> {
     Ok(Model {
         to_json: value
             .getattr(intern!(py, "__pydantic_serializer__"))?
-            .getattr(intern!(py, "to_json"))?
-            .unbind(),
+            .getattr(intern!(py, "to_json"))?,
         has_own_dump: is_own(intern!(py, "model_dump"), &base.model_dump),
         has_own_dump_json: is_own(intern!(py, "model_dump_json"), &base.model_dump_json),
     })
 }
 
-fn find(class: &Bound<'_, PyType>, version: u32) -> Option<Arc<Model>> {
-    lock()
+fn find<'py>(class: &Bound<'py, PyType>, version: u32) -> Option<Model<'py>> {
+    let all = lock();
+    let known = all
         .iter()
-        .find(|known| known.class.as_ptr() == class.as_ptr() && known.version == version)
-        .map(|known| Arc::clone(&known.model))
+        .find(|known| known.class.as_ptr() == class.as_ptr() && known.version == version)?;
+    Some(Model {
+        to_json: known.to_json.bind(class.py()).clone(),
+        has_own_dump: known.has_own_dump,
+        has_own_dump_json: known.has_own_dump_json,
+    })
 }
 
 fn remember(known: Known) -> Option<Known> {

@@ -9,7 +9,7 @@ mod reader;
 
 use arbitrary::Arbitrary;
 
-use frame::{Data, FieldError, Fields};
+use frame::{Data, FieldError, Fields, Frame, Slot};
 use reader::Line;
 
 /// The fields of one event, as a fuzzer makes them up.
@@ -61,16 +61,27 @@ fn append(stream: &mut Vec<u8>, event: &Event) -> Result<(), FieldError> {
         }
     };
     let retry = event.retry.map(|retry| retry.to_string());
-    frame::append_event(
-        stream,
-        &Fields {
-            comment: event.comment.as_deref(),
-            event: event.event.as_deref(),
-            data,
-            id: event.id.as_deref(),
-            retry: retry.as_deref(),
-        },
-    )
+    let fields = Fields {
+        comment: event.comment.as_deref(),
+        event: event.event.as_deref(),
+        data,
+        id: event.id.as_deref(),
+        retry: retry.as_deref(),
+    };
+    let before = stream.len();
+    frame::append_event(stream, &fields)?;
+    assert_eq!(stream[before..], in_its_slot(&fields)?);
+    Ok(())
+}
+
+/// The frame in memory of the size that it said it takes.
+fn in_its_slot(fields: &Fields<'_>) -> Result<Vec<u8>, FieldError> {
+    let frame = Frame::new(fields)?;
+    let mut memory = vec![0; frame.size()];
+    let mut slot = Slot(&mut memory);
+    frame.write(&mut slot);
+    assert!(slot.0.is_empty(), "the frame is smaller than it said");
+    Ok(memory)
 }
 
 fn check_refusal(event: &Event, error: FieldError) {
