@@ -899,6 +899,24 @@ async def test_a_failing_send_ends_the_stream_with_its_error() -> None:
         assert closed == ["closed"]
 
 
+@pytest.mark.parametrize("open_delay", [0, 0.1])
+async def test_a_send_that_answers_an_awaitable_of_its_own(open_delay: float) -> None:
+    """As servers written in other languages do."""
+
+    class Sending:
+        def __init__(self, message: Any) -> None:
+            self.message = message
+
+        def __await__(self) -> Any:
+            return connection.send(self.message).__await__()
+
+    connection = Connection()
+    response = EventSourceResponse(count(50, pause=3), open_delay=open_delay)
+    await response(connection.scope, connection.receive, Sending)
+    assert connection.data == numbers(50)
+    assert connection.complete
+
+
 async def test_events_are_written_in_full() -> None:
     async def content() -> AsyncIterator[Any]:
         yield ServerSentEvent(comment="c", event="e", data={"a": 1}, id="7", retry=5)

@@ -27,12 +27,12 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Generator, Iterable
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import anyio
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from . import _shutdown
 from ._options import Streamable
@@ -117,8 +117,11 @@ def _stand_in(future: Any, loop: asyncio.AbstractEventLoop) -> Generator[Any, No
         future.remove_done_callback(wake)
 
 
-async def _awaiting(awaitable: Any) -> None:
-    await awaitable
+def _coroutine_function(send: Send) -> Send:
+    async def sent(message: Message) -> None:
+        await send(message)
+
+    return sent
 
 
 class Delivery:
@@ -432,7 +435,9 @@ class Delivery:
     def _send_at_once(self) -> BaseException | None:
         """What `_hand_over` comes down to for nearly every event: a `send` that has no need to
         wait. One that has is left to `_hand_over`, which finds it begun."""
-        sending = self._send_pending()
+        sending: Any = self.send(
+            {"type": "http.response.body", "body": self.encoder.take(), "more_body": True}
+        )
         try:
             self.blocked_on = sending.send(None)
         except StopIteration:
@@ -502,14 +507,13 @@ class Delivery:
         return cancelled
 
     def _send_pending(self) -> Any:
-        sending: Any = self.send(
+        return self.send(
             {
                 "type": "http.response.body",
                 "body": self.encoder.take(),
                 "more_body": not self.finished,
             }
         )
-        return sending if hasattr(sending, "send") else _awaiting(sending)
 
     async def _open_and_send(self) -> None:
         if self.aside is not None:
@@ -587,7 +591,11 @@ class Delivery:
         """Sends the headers before there is an event."""
         if not self.started:
             self.started = True
-            await self.send(self.options.start_message())
+            sending = self.send(self.options.start_message())
+            if not iscoroutine(sending):
+                # ASGI asks for an awaitable; what is to be stepped by hand is a coroutine.
+                self.send = _coroutine_function(self.send)
+            await sending
             self.sent_at = self.loop.time()
 
     async def _ping(self) -> None:
