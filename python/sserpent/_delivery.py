@@ -356,8 +356,8 @@ class Delivery:
     @coroutine
     def _steps(self, pump: Any) -> Generator[Any, None, None]:
         """Runs the generator, and sends whenever it suspends."""
-        resume: Callable[[Any], Any] = pump.send
-        argument: Any = None
+        advance, fail = pump.send, pump.throw
+        resume, argument = advance, None
         cancelled: BaseException | None
         while True:
             try:
@@ -366,7 +366,7 @@ class Delivery:
                 return
             if waiting_for is _HAND_OVER:
                 cancelled = yield from self._hand_over_and_turn()
-                resume, argument = (pump.throw, cancelled) if cancelled else (pump.send, None)
+                resume, argument = (fail, cancelled) if cancelled else (advance, None)
                 continue
             # The generator suspends.
             self.suspended = True
@@ -388,14 +388,14 @@ class Delivery:
                     waiting_for._asyncio_future_blocking = True
                 # anyio knows its own cancellations by their message.
                 if cancelled and (waiting_for is None or not waiting_for.cancel(*cancelled.args)):
-                    resume, argument = pump.throw, cancelled
+                    resume, argument = fail, cancelled
                     continue
             try:
                 yield waiting_for
             except BaseException as error:
-                resume, argument = pump.throw, error
+                resume, argument = fail, error
             else:
-                resume, argument = pump.send, None
+                resume, argument = advance, None
 
     @coroutine
     def _hand_over_and_turn(self) -> Generator[Any, None, BaseException | None]:
