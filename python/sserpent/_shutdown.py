@@ -23,13 +23,20 @@ import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary, ref
 
 import anyio
 from starlette.types import Scope
 
 from ._servers import Server, on_asyncio, server_of
+
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    # `signal` looks each handler up in an enum, which fails with a message that holds the whole
+    # handler's repr: that alone took a sixth of the time to a stream's first event.
+    import _signal
 
 # uvicorn itself looks at `should_exit` ten times a second.
 _POLL_INTERVAL = 0.25
@@ -241,10 +248,10 @@ class _Signals:
         if self._previous or threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
-            handler = signal.getsignal(number)
+            handler = _signal.getsignal(number)
             if callable(handler) and _module_of(handler).partition(".")[0] in _SERVERS:
                 self._previous[number] = handler
-                signal.signal(number, self._handle)
+                _signal.signal(number, self._handle)
 
     def uninstall(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -253,8 +260,8 @@ class _Signals:
             if any(watch.has_streams() for watch in _watches.values()):
                 return
         for number, handler in self._previous.items():
-            if signal.getsignal(number) == self._handle:
-                signal.signal(number, handler)
+            if _signal.getsignal(number) == self._handle:
+                _signal.signal(number, handler)
         self._previous = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
