@@ -13,6 +13,10 @@ from fastapi.encoders import jsonable_encoder
 
 from sserpent import _core_py, _core_rs
 
+# Called without an argument, or with the number of times that it is to do its work; answers the
+# last result. Whoever measures asks for many times: a call alone takes as long as making an event.
+Call = Callable[..., Any]
+
 CORES: dict[str, Any] = {"sserpent": _core_rs, "sserpent-pure": _core_py}
 
 # FastAPI before 0.145 does not have it.
@@ -39,7 +43,7 @@ def encode_as_fastapi(event: fastapi.sse.ServerSentEvent) -> bytes:
     )
 
 
-def constructors(fields: dict[str, Any]) -> dict[str, Callable[[], object]]:
+def constructors(fields: dict[str, Any]) -> dict[str, Call]:
     """Each contender's way to make an event."""
     contenders = {
         name: _compiled(f"event_class({_arguments(fields)})", fields, event_class=event_class)
@@ -51,17 +55,24 @@ def constructors(fields: dict[str, Any]) -> dict[str, Callable[[], object]]:
     return contenders
 
 
-def framers(text: str) -> dict[str, Callable[[], bytes]]:
+def framers(text: str) -> dict[str, Call]:
     """Each contender's way from text to bytes."""
-    contenders: dict[str, Callable[[], bytes]] = {}
-    for name, module in {**CORES, "fastapi": fastapi.sse}.items():
-        contenders[name] = lambda frame=module.format_sse_event: frame(data_str=text)
+    values = {"text": text}
+    contenders = {
+        name: _compiled("frame(data_str=text)", values, frame=module.format_sse_event)
+        for name, module in {**CORES, "fastapi": fastapi.sse}.items()
+    }
     peer = sse_starlette.event.ServerSentEvent
-    contenders["sse-starlette"] = lambda: peer(text).encode()
+    contenders["sse-starlette"] = _compiled("peer(text).encode()", values, peer=peer)
     return contenders
 
 
-def encoders(fields: dict[str, Any]) -> dict[str, Callable[[], bytes]]:
+def serializer(to_json: Callable[[Any], bytes], value: object) -> dict[str, Call]:
+    """pydantic-core's part, by itself."""
+    return {"to_json": _compiled("to_json(value)", {"value": value}, to_json=to_json)}
+
+
+def encoders(fields: dict[str, Any]) -> dict[str, Call]:
     """Each contender's way to make an event and get its bytes."""
     made = f"event_class({_arguments(fields)})"
     contenders = {
@@ -80,14 +91,12 @@ def encoders(fields: dict[str, Any]) -> dict[str, Callable[[], bytes]]:
     return contenders
 
 
-def pushers(
-    make_item: Callable[[Any], Any], item_type: Any = None, count: int = 100
-) -> dict[str, Callable[[], bytes]]:
-    """Our two encoders, pushed `count` times and emptied once."""
+def pushers(make_item: Callable[[Any], Any], item_type: Any = None) -> dict[str, Call]:
+    """Our two encoders, emptied once after all pushes."""
     contenders = {}
     for name, core in CORES.items():
         encoder = core.Encoder(item_type and item_schema(core, item_type))
-        contenders[name] = _pusher(encoder, make_item(core), count)
+        contenders[name] = _pusher(encoder, make_item(core))
     return contenders
 
 
@@ -99,15 +108,15 @@ def item_schema(core: Any, item_type: Any) -> Any:
     )
 
 
-def _pusher(encoder: Any, item: Any, count: int) -> Callable[[], bytes]:
+def _pusher(encoder: Any, item: Any) -> Call:
     push, take = encoder.push, encoder.take
 
-    def push_all() -> bytes:
+    def call(count: int = 1) -> Any:
         for _ in range(count):
             push(item)
         return take()
 
-    return push_all
+    return call
 
 
 def _event_classes() -> dict[str, Any]:
@@ -115,7 +124,7 @@ def _event_classes() -> dict[str, Any]:
     return {**ours, "fastapi": fastapi.sse.ServerSentEvent}
 
 
-def _sse_starlette_encoder(fields: dict[str, Any]) -> Callable[[], bytes] | None:
+def _sse_starlette_encoder(fields: dict[str, Any]) -> Call | None:
     """None where sse-starlette has no way to encode the data."""
     text_event = sse_starlette.event.ServerSentEvent
     json_event = sse_starlette.event.JSONServerSentEvent
@@ -137,8 +146,11 @@ def _arguments(fields: dict[str, Any]) -> str:
     return ", ".join(f"{name}={name}" for name in fields)
 
 
-def _compiled(expression: str, fields: dict[str, Any], **names: Any) -> Callable[[], Any]:
+def _compiled(expression: str, values: dict[str, Any], **names: Any) -> Call:
     """A function of the expression as users would write it. A call with `**fields` instead would
     add the cost of copying a dict to each contender's time."""
-    function: Callable[[], Any] = eval(f"lambda: {expression}", {**fields, **names})
-    return function
+    namespace = {**values, **names}
+    lines = "def call(count=1):", " for _ in range(count):", f"  result = {expression}"
+    exec("\n".join([*lines, " return result"]), namespace)
+    call: Call = namespace["call"]
+    return call

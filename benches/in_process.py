@@ -81,6 +81,23 @@ async def seconds(app: Any, path: str, query: str) -> float:
     return time.perf_counter() - started
 
 
+async def first_event(app: Any, path: str) -> float:
+    """How long it takes until the first bytes of the body are there; the client leaves then."""
+    arrived = asyncio.get_running_loop().create_future()
+
+    async def send(message: Any) -> None:
+        if message.get("body") and not arrived.done():
+            arrived.set_result(time.perf_counter())
+
+    started = time.perf_counter()
+    request = asyncio.ensure_future(call(app, path, "", send))
+    try:
+        return float(await arrived) - started
+    finally:
+        request.cancel()
+        await asyncio.wait({request})
+
+
 async def work() -> None:
     """The worker: answers each line of the standard input with one line of JSON."""
     from .app import app

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from .goals import GOALS, NAMES
+from .instructions import LIBRARIES
 from .measure import Table, Tables, ratio
 
 # Beside the measurements: how many times as much each of these takes as the compiled sserpent.
@@ -199,7 +200,7 @@ _SLOW = "dict with Decimals and datetimes"
 
 def _table(table: Table) -> str:
     names = list(dict.fromkeys(name for case in table.cases.values() for name in case))
-    names.sort(key=list(NAMES).index)
+    names.sort(key=[*NAMES, *LIBRARIES].index)
     compared = [name for name in COMPARED if name in names and "sserpent" in names]
     rows = []
     for case, measured in table.cases.items():
@@ -209,7 +210,7 @@ def _table(table: Table) -> str:
             known = name in measured and "sserpent" in measured
             row.append(times(ratio(table, case, name, "sserpent")) if known else "")
         rows.append(row)
-    header = [table.unit, *(NAMES[name] for name in names)]
+    header = [table.unit, *(NAMES.get(name, name) for name in names)]
     header += [f"{NAMES[name]} ÷ `sserpent`" for name in compared]
     return f"### {table.name[0].upper()}{table.name[1:]}\n\n{_markdown(header, rows)}"
 

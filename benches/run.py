@@ -24,7 +24,7 @@ from typing import Any
 
 import sserpent
 
-from . import in_process, report, streams
+from . import in_process, instructions, report, streams
 from .goals import GOALS, NAMES
 from .measure import Table, Tables, cores, pin, ratio
 from .servers import ROOT, allow_many_files
@@ -81,6 +81,8 @@ def measure(quick: bool) -> Tables:
     tables = measure_core(*((1, 0.05) if quick else (3, 0.1)))
     tables += in_process.measure(rounds, server_core)
     tables += (streams.measure_quick if quick else streams.measure)(rounds, server_core)
+    if not quick and instructions.is_available():
+        tables.append(instructions.measure())
     return {table.name: table for table in tables}
 
 

@@ -20,6 +20,9 @@ from .decode import decode
 from .in_process import body_of
 from .payloads import ITEM, ITEM_DICT, ORDER, SLOW_DICT, TOKEN, Item, Order
 
+# For each call that is timed.
+EVENTS = 100
+
 CONSTRUCT = {
     "token with event": {"raw_data": TOKEN, "event": "token"},
     "model with event, id, retry": {"data": ITEM, "event": "item", "id": "7", "retry": 3000},
@@ -61,10 +64,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("case", "contender"), pairs)
 
 
-def timed(benchmark: Any, group: str, case: str, contender: str, events: int, call: Any) -> Any:
+def timed(benchmark: Any, group: str, case: str, contender: str) -> None:
     benchmark.group = f"{group}: {case}"
-    benchmark.extra_info.update(table=group, case=case, contender=contender, events=events)
-    return benchmark(call)
+    benchmark.extra_info.update(table=group, case=case, contender=contender, events=EVENTS)
+    benchmark(GROUPS[group][case][contender], EVENTS)
 
 
 def meaning(framed: bytes, is_json: bool) -> list[tuple[Any, ...]]:
@@ -98,10 +101,7 @@ GROUPS: dict[str, dict[str, dict[str, Callable[[], Any]]]] = {
     "frame": {case: contenders.framers(text) for case, text in FRAME.items()},
     "encode": {case: contenders.encoders(fields) for case, fields in ENCODE.items()},
     "push": {case: contenders.pushers(*arguments) for case, arguments in PUSH.items()},
-    "to_json": {
-        case: {"to_json": lambda to_json=to_json, value=value: to_json(value)}
-        for case, (to_json, value) in TO_JSON.items()
-    },
+    "to_json": {case: contenders.serializer(*pair) for case, pair in TO_JSON.items()},
 }
 
 
@@ -124,31 +124,30 @@ def test_construct(benchmark: Any, case: str, contender: str) -> None:
     for name, value in fields.items():
         attribute = "data" if name == "raw_data" and contender == "sse-starlette" else name
         assert getattr(event, attribute) == value
-    timed(benchmark, "construct", case, contender, 1, GROUPS["construct"][case][contender])
+    timed(benchmark, "construct", case, contender)
 
 
 def test_frame(benchmark: Any, case: str, contender: str) -> None:
-    call = GROUPS["frame"][case][contender]
-    assert meaning(call(), is_json=False) == expected({"raw_data": FRAME[case]})
-    timed(benchmark, "frame", case, contender, 1, call)
+    framed = GROUPS["frame"][case][contender]()
+    assert meaning(framed, is_json=False) == expected({"raw_data": FRAME[case]})
+    timed(benchmark, "frame", case, contender)
 
 
 def test_encode(benchmark: Any, case: str, contender: str) -> None:
     fields = ENCODE[case]
-    call = GROUPS["encode"][case][contender]
-    assert meaning(call(), is_json="data" in fields) == expected(fields)
-    timed(benchmark, "encode", case, contender, 1, call)
+    encoded = GROUPS["encode"][case][contender]()
+    assert meaning(encoded, is_json="data" in fields) == expected(fields)
+    timed(benchmark, "encode", case, contender)
 
 
 def test_push(benchmark: Any, case: str, contender: str) -> None:
-    call = GROUPS["push"][case][contender]
-    pushed = call()
-    assert pushed == GROUPS["push"][case]["sserpent-pure"]()
-    assert len(decode(pushed)) == 100
-    timed(benchmark, "push", case, contender, 100, call)
+    pushed = GROUPS["push"][case][contender](EVENTS)
+    assert pushed == GROUPS["push"][case]["sserpent-pure"](EVENTS)
+    assert len(decode(pushed)) == EVENTS
+    timed(benchmark, "push", case, contender)
 
 
 def test_to_json(benchmark: Any, case: str, contender: str) -> None:
-    to_json, value = TO_JSON[case]
-    assert json.loads(to_json(value)) == PLAIN[id(value)]
-    timed(benchmark, "to_json", case, contender, 1, GROUPS["to_json"][case][contender])
+    _, value = TO_JSON[case]
+    assert json.loads(GROUPS["to_json"][case][contender]()) == PLAIN[id(value)]
+    timed(benchmark, "to_json", case, contender)
