@@ -78,7 +78,7 @@ def measure(quick: bool) -> Tables:
     pin(client_core)
     allow_many_files()
     rounds = 3 if quick else 7
-    tables = measure_core(*((1, 0.05) if quick else (3, 0.1)))
+    tables = measure_core(*((1, 0.05) if quick else (5, 0.1)))
     tables += in_process.measure(rounds, server_core)
     tables += (streams.measure_quick if quick else streams.measure)(rounds, server_core)
     if not quick and instructions.is_available():
