@@ -21,6 +21,8 @@ mod _core_rs {
     use super::event::{ServerSentEvent, format_sse_event};
     #[pymodule_export]
     use super::json::ItemSchema;
+    #[pymodule_export]
+    use super::object::step;
 
     #[pymodule_init]
     fn init(py: pyo3::Python<'_>) {

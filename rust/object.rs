@@ -245,3 +245,25 @@ unsafe fn call_with_dict(
         Bound::from_owned_ptr_or_err(py, made).map(Bound::into_ptr)
     }
 }
+
+/// See the stub for the Python documentation. A `send` method would make an exception of the end.
+#[pyfunction]
+#[pyo3(signature = (coroutine, default, /))]
+pub fn step<'py>(
+    coroutine: &Bound<'py, PyAny>,
+    default: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = coroutine.py();
+    let mut result = std::ptr::null_mut();
+    // SAFETY: both arguments are alive for the call. PyIter_Send sets `result` to a new reference,
+    // or sets an exception and says so.
+    let (sent, result) = unsafe {
+        let sent = ffi::PyIter_Send(coroutine.as_ptr(), ffi::Py_None(), &raw mut result);
+        (sent, Bound::from_owned_ptr_or_opt(py, result))
+    };
+    match (sent, result) {
+        (ffi::PySendResult::PYGEN_NEXT, Some(awaited)) => Ok(awaited),
+        (ffi::PySendResult::PYGEN_RETURN, _) => Ok(default.clone()),
+        _ => Err(PyErr::fetch(py)),
+    }
+}

@@ -8,17 +8,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal
 
-__all__ = ["BACKEND", "Encoder", "ItemSchema", "ServerSentEvent", "format_sse_event"]
+__all__ = ["BACKEND", "Encoder", "ItemSchema", "ServerSentEvent", "format_sse_event", "step"]
 
 BACKEND: Literal["rust", "python"]
 
 if TYPE_CHECKING or os.environ.get("SSERPENT_PURE") == "1":
-    from ._core_py import Encoder, ItemSchema, ServerSentEvent, format_sse_event
+    from ._core_py import Encoder, ItemSchema, ServerSentEvent, format_sse_event, step
 
     BACKEND = "python"
 else:
     try:
-        from ._core_rs import Encoder, ItemSchema, ServerSentEvent, format_sse_event
+        from ._core_rs import Encoder, ItemSchema, ServerSentEvent, format_sse_event, step
 
         BACKEND = "rust"
     except ModuleNotFoundError as error:
@@ -26,6 +26,6 @@ else:
         # that its user has to see.
         if error.name != f"{__package__}._core_rs":
             raise
-        from ._core_py import Encoder, ItemSchema, ServerSentEvent, format_sse_event
+        from ._core_py import Encoder, ItemSchema, ServerSentEvent, format_sse_event, step
 
         BACKEND = "python"

@@ -9,7 +9,7 @@ Wire rules: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsi
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from math import isfinite
 from time import monotonic
 from typing import Any
@@ -20,7 +20,7 @@ from pydantic_core import to_json
 
 from . import _fields
 
-__all__ = ["Encoder", "ItemSchema", "ServerSentEvent", "format_sse_event"]
+__all__ = ["Encoder", "ItemSchema", "ServerSentEvent", "format_sse_event", "step"]
 
 
 class ServerSentEvent:
@@ -172,6 +172,18 @@ def format_sse_event(
         _milliseconds(retry),
         _text("comment", comment),
     )
+
+
+def step(coroutine: Coroutine[Any, None, object], default: object, /) -> Any:
+    """Runs a coroutine to its next suspension.
+
+    Returns:
+        What it waits for; `default` if it has ended, whatever it returned.
+    """
+    try:
+        return coroutine.send(None)
+    except StopIteration:
+        return default
 
 
 class ItemSchema:

@@ -1,11 +1,11 @@
 """The compiled core. Documentation and specification: `_core_py`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, final
 
 from typing_extensions import Self, disjoint_base
 
-__all__ = ["Encoder", "ItemSchema", "ServerSentEvent", "format_sse_event"]
+__all__ = ["Encoder", "ItemSchema", "ServerSentEvent", "format_sse_event", "step"]
 
 @disjoint_base
 class ServerSentEvent:
@@ -69,3 +69,4 @@ def format_sse_event(
     retry: int | None = None,
     comment: str | None = None,
 ) -> bytes: ...
+def step(coroutine: Coroutine[Any, None, object], default: object, /) -> Any: ...

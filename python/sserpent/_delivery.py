@@ -35,6 +35,7 @@ import anyio
 from starlette.types import Message, Receive, Scope, Send
 
 from . import _shutdown
+from ._core import step
 from ._options import Streamable
 from ._threads import GeneratorThread
 
@@ -70,6 +71,8 @@ _EARLY = 0.001
 
 # What the generator's side yields to `_steps`: send now.
 _HAND_OVER: Any = object()
+# What `step` answers for a `send` that has come to its end.
+_SENT: Any = object()
 
 _streaming: WeakSet[Any] = WeakSet()
 
@@ -422,12 +425,10 @@ class Delivery:
                     return cancelled
             if self.encoder.pending or self.finished:
                 sending = self._begin_sending()
-                try:
-                    blocked_on = sending.send(None)
-                except StopIteration:
-                    self.sent_at = self.loop.time()
-                else:
+                blocked_on = step(sending, _SENT)
+                if blocked_on is not _SENT:
                     return (yield from self._finish_sending(sending, blocked_on))
+                self.sent_at = self.loop.time()
         except Exception as error:
             return self._sending_failed(error)
         return None
@@ -439,13 +440,13 @@ class Delivery:
             {"type": "http.response.body", "body": self.encoder.take(), "more_body": True}
         )
         try:
-            self.blocked_on = sending.send(None)
-        except StopIteration:
-            self.sent_at = self.loop.time()
+            blocked_on = step(sending, _SENT)
         except Exception as error:
             return self._sending_failed(error)
+        if blocked_on is _SENT:
+            self.sent_at = self.loop.time()
         else:
-            self.unfinished = sending
+            self.unfinished, self.blocked_on = sending, blocked_on
         return None
 
     def _sending_failed(self, error: Exception) -> BaseException:
@@ -494,14 +495,14 @@ class Delivery:
                 else:
                     return error
             try:
-                blocked_on = sending.send(None)
-            except StopIteration:
-                break
+                blocked_on = step(sending, _SENT)
             except asyncio.CancelledError as error:
                 cancelled = cancelled or error
                 break
             finally:
                 self.unfinished = self.blocked_on = None
+            if blocked_on is _SENT:
+                break
             self.unfinished = sending
         self.sent_at = self.loop.time()
         return cancelled
