@@ -104,7 +104,11 @@ def item_schema(core: Any, item_type: Any) -> Any:
     """As the router binds it for a declared item type."""
     validator, serializer = item_type.__pydantic_validator__, item_type.__pydantic_serializer__
     return core.ItemSchema(
-        validator.validate_python, {"from_attributes": True}, serializer.to_json, {"by_alias": True}
+        validator.validate_python,
+        {"from_attributes": True},
+        serializer.to_json,
+        {"by_alias": True},
+        item_type,
     )
 
 

@@ -257,29 +257,33 @@ pub struct ItemSchema {
     validate_options: Keywords,
     to_json: Py<PyAny>,
     json_options: Keywords,
+    valid_class: Option<Py<PyType>>,
 }
 
 #[pymethods]
 impl ItemSchema {
     #[new]
-    #[pyo3(signature = (validate, validate_options, to_json, json_options))]
+    #[pyo3(signature = (validate, validate_options, to_json, json_options, valid_class=None))]
     fn new(
         validate: Bound<'_, PyAny>,
         validate_options: Bound<'_, PyDict>,
         to_json: Bound<'_, PyAny>,
         json_options: Bound<'_, PyDict>,
+        valid_class: Option<Py<PyType>>,
     ) -> PyResult<Self> {
         Ok(Self {
             validate: validate.unbind(),
             validate_options: Keywords::new(&validate_options)?,
             to_json: to_json.unbind(),
             json_options: Keywords::new(&json_options)?,
+            valid_class,
         })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.validate)?;
         visit.call(&self.to_json)?;
+        visit.call(&self.valid_class)?;
         self.validate_options.traverse(visit)?;
         self.json_options.traverse(visit)
     }
@@ -288,7 +292,16 @@ impl ItemSchema {
 impl ItemSchema {
     pub fn json_of<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
         let py = item.py();
+        let to_json = self.to_json.bind(py);
+        if self.is_valid(item) {
+            return compact(self.json_options.call(to_json, item)?);
+        }
         let value = self.validate_options.call(self.validate.bind(py), item)?;
-        compact(self.json_options.call(self.to_json.bind(py), &value)?)
+        compact(self.json_options.call(to_json, &value)?)
+    }
+
+    fn is_valid(&self, item: &Bound<'_, PyAny>) -> bool {
+        let valid_class = self.valid_class.as_ref();
+        valid_class.is_some_and(|class| item.is_exact_instance(class.bind(item.py())))
     }
 }

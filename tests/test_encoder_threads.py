@@ -333,6 +333,26 @@ def test_a_schema_passes_its_options(core: ModuleType) -> None:
     assert calls == [("item", {"a": 1}), (["item"], {"b": 2, "c": 3})]
 
 
+def test_a_schema_does_not_validate_instances_of_its_valid_class(core: ModuleType) -> None:
+    class Valid: ...
+
+    class Other(Valid): ...
+
+    validated: list[Any] = []
+
+    def validate(item: Any) -> Any:
+        validated.append(item)
+        return "validated"
+
+    schema = core.ItemSchema(validate, {}, lambda item: type(item).__name__.encode(), {}, Valid)
+    encoder = core.Encoder(schema)
+    other = Other()
+    for item in (Valid(), other, Valid, None):
+        encoder.push(item)
+    assert encoder.take() == b"data: Valid\n\n" + 3 * b"data: str\n\n"
+    assert validated == [other, Valid, None]
+
+
 # Pending bytes, and when it is time to hand them over
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import fastapi
 import fastapi.sse
@@ -15,7 +15,7 @@ from fastapi.exceptions import ResponseValidationError
 from fastapi.testclient import TestClient
 from httpx_sse import ServerSentEvent as Received
 from httpx_sse._decoders import SSEDecoder
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, model_validator
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
@@ -584,6 +584,126 @@ def test_an_item_of_the_wrong_type_is_fastapis_error(sync: bool) -> None:
     assert caught.value.body == {"price": "not a number"}
     assert "GET /" in str(caught.value)
     assert "route" in str(caught.value)
+
+
+# Validation: pydantic does not look into an instance of a model, unless it is told to
+
+
+class Subclass(Item):
+    extra: int = 0
+
+
+class Revalidated(Item):
+    model_config = ConfigDict(revalidate_instances="always")
+
+
+class SubclassesRevalidated(Item):
+    model_config = ConfigDict(revalidate_instances="subclass-instances")
+
+
+class OfSubclass(SubclassesRevalidated):
+    extra: int = 0
+
+
+class CheckedBefore(Item):
+    @model_validator(mode="before")
+    @classmethod
+    def before(cls, value: Any) -> Any:
+        validated.append("before")
+        return value
+
+
+class CheckedAfter(Item):
+    @model_validator(mode="after")
+    def after(self) -> "CheckedAfter":
+        validated.append("after")
+        return self
+
+
+class CheckedAround(Item):
+    @model_validator(mode="wrap")
+    @classmethod
+    def around(cls, value: Any, handler: Any) -> Any:
+        validated.append("around")
+        return handler(value)
+
+
+class Tree(BaseModel):
+    name: str
+    price: float = 1.0
+    branches: list["Tree"] = []
+
+
+class Names(RootModel[list[str]]):
+    pass
+
+
+T = TypeVar("T")
+
+
+class Page(BaseModel, Generic[T]):
+    name: str = ""
+    price: float = 1.0
+    content: T
+
+
+def _refused(item: Item) -> Item:
+    if item.price == "cheap":
+        raise ValueError("it has no price")
+    return item
+
+
+validated: list[str] = []
+DECLARED = {
+    "a model": (Item, lambda: Item(name="a")),
+    "a subclass": (Item, lambda: Subclass(name="a", extra=1)),
+    "always revalidated": (Revalidated, lambda: Revalidated(name="a")),
+    "revalidated if of a subclass": (SubclassesRevalidated, lambda: OfSubclass(name="a")),
+    "revalidated if it were": (SubclassesRevalidated, lambda: SubclassesRevalidated(name="a")),
+    "a validator before": (CheckedBefore, lambda: CheckedBefore(name="a")),
+    "a validator after": (CheckedAfter, lambda: CheckedAfter(name="a")),
+    "a validator around": (CheckedAround, lambda: CheckedAround(name="a")),
+    "an annotated type": (Annotated[Item, AfterValidator(_refused)], lambda: Item(name="a")),
+    "a model that holds itself": (Tree, lambda: Tree(name="a", branches=[Tree(name="b")])),
+    "a generic model": (Page[int], lambda: Page[int](content=7)),
+    "a generic model of another type": (Page[int], lambda: Page[str](content="b")),
+    "a union": (Item | Tree, lambda: Tree(name="a")),
+    "a root model": (Names, lambda: Names(["a", "b"])),
+    "made without validation": (Item, lambda: Item.model_construct(price="cheap")),
+}
+
+
+def refused_locations(error: Exception) -> Any:
+    if isinstance(error, ResponseValidationError):
+        return [each["loc"] for each in error.errors()]
+    [inner] = getattr(error, "exceptions", ())  # of a group of a single one
+    return refused_locations(inner)
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.parametrize("spoilt", [False, True])
+@pytest.mark.parametrize("case", DECLARED)
+def test_items_are_validated_as_with_fastapi(case: str, spoilt: bool) -> None:
+    declared, make = DECLARED[case]
+    outcomes = []
+    for flavour in FLAVOURS.values():
+        app = FastAPI()
+        item = make()
+        if spoilt and not isinstance(item, Names):
+            item.price = "cheap"  # type: ignore[assignment]
+
+        @app.get("/", response_class=flavour.response)
+        async def route() -> AsyncIterable[declared]:  # type: ignore[valid-type]
+            yield item  # noqa: B023
+
+        validated.clear()
+        try:
+            sent: Any = payloads(TestClient(app).get("/"))
+        except Exception as error:
+            sent = refused_locations(error)
+        outcomes.append((sent, list(validated)))
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][0]
 
 
 # HEAD, options, accelerate

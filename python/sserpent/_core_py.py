@@ -195,9 +195,11 @@ class ItemSchema:
         to_json: Called with that value and `json_options`; answers compact JSON in UTF-8, without
             raw line breaks, as pydantic-core writes it.
         json_options: Keyword arguments for `to_json`.
+        valid_class: A class whose own instances, not those of its subclasses, `validate` would
+            answer as they are; they are not validated.
     """
 
-    __slots__ = ("_json_options", "_to_json", "_validate", "_validate_options")
+    __slots__ = ("_json_options", "_to_json", "_valid_class", "_validate", "_validate_options")
 
     def __init__(
         self,
@@ -205,15 +207,18 @@ class ItemSchema:
         validate_options: dict[str, Any],
         to_json: Callable[..., bytes],
         json_options: dict[str, Any],
+        valid_class: type | None = None,
     ) -> None:
         self._validate = validate
         self._validate_options = dict(validate_options)
         self._to_json = to_json
         self._json_options = dict(json_options)
+        self._valid_class = valid_class
 
     def _json_of(self, item: object) -> bytes:
-        value = self._validate(item, **self._validate_options)
-        return _bytes(self._to_json(value, **self._json_options))
+        if type(item) is not self._valid_class:
+            item = self._validate(item, **self._validate_options)
+        return _bytes(self._to_json(item, **self._json_options))
 
 
 class Encoder:

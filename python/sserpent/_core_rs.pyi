@@ -44,6 +44,7 @@ class ItemSchema:
         validate_options: dict[str, Any],
         to_json: Callable[..., bytes],
         json_options: dict[str, Any],
+        valid_class: type | None = None,
     ) -> Self: ...
 
 @final
