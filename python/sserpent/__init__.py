@@ -8,10 +8,10 @@ from importlib.metadata import version as _version
 
 from . import _routing
 from ._core import BACKEND, ServerSentEvent, format_sse_event
-from ._delivery import KEEPALIVE_COMMENT
 from ._response import EventSourceResponse
 from ._routing import accelerate
 from ._shutdown import shutdown_event
+from ._stream import KEEPALIVE_COMMENT
 
 __version__ = _version("sserpent")
 __all__ = [

@@ -24,12 +24,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sys
 from collections.abc import Callable, Generator, Iterable
-from inspect import isawaitable, iscoroutine
+from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import anyio
 from starlette.types import Message, Receive, Scope, Send
@@ -37,6 +35,14 @@ from starlette.types import Message, Receive, Scope, Send
 from . import _shutdown
 from ._core import step
 from ._options import Streamable
+from ._stream import (
+    KEEPALIVE_COMMENT,
+    call_on_disconnect,
+    claim,
+    logger,
+    release,
+    warn_of_stall,
+)
 from ._threads import GeneratorThread
 
 if TYPE_CHECKING:
@@ -58,14 +64,6 @@ if TYPE_CHECKING:
 else:
     from types import coroutine
 
-logger = logging.getLogger("sserpent")
-
-# https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes recommends "a
-# comment line (one starting with a ':' character) every 15 seconds or so". Without a blank line:
-# some decoders (httpx-sse, the OpenAI SDK) dispatch an empty event for a blank line that follows
-# an earlier `id`, while a lone comment line is ignored by all.
-KEEPALIVE_COMMENT = b": ping\n"
-
 # Event loops call timers up to this many seconds before they are due.
 _EARLY = 0.001
 
@@ -73,28 +71,6 @@ _EARLY = 0.001
 _HAND_OVER: Any = object()
 # What `step` answers for a `send` that has come to its end.
 _SENT: Any = object()
-
-_streaming: WeakSet[Any] = WeakSet()
-
-
-def claim(content: Any) -> None:
-    """Makes sure that no other response streams `content`: two readers of one generator would
-    take events from each other."""
-    if getattr(content, "__aiter__", lambda: None)() is not content:
-        return
-    try:
-        if content in _streaming:
-            raise RuntimeError(f"{content!r} is already being streamed by another response")
-        _streaming.add(content)
-    except TypeError:
-        pass  # not hashable or not weakly referable: a class of the user's own
-
-
-def release(content: Any) -> None:
-    try:
-        _streaming.discard(content)
-    except TypeError:
-        pass
 
 
 @coroutine
@@ -194,7 +170,7 @@ class Delivery:
             if not (driver.done() or self.finished):
                 self.stop()
             if self.disconnected:
-                await self._call_on_disconnect()
+                await call_on_disconnect(self.options)
             await self._join(driver)
         except BaseException:
             self._give_up()
@@ -282,18 +258,6 @@ class Delivery:
         _abandoned.add(driver)
         driver.add_done_callback(_end_abandoned)
         driver.cancel()
-
-    async def _call_on_disconnect(self) -> None:
-        on_disconnect = self.options.on_disconnect
-        if on_disconnect is None:
-            return
-        with anyio.move_on_after(self.options.cleanup_timeout, shield=True):
-            try:
-                called = on_disconnect()
-                if isawaitable(called):
-                    await called
-            except Exception:
-                logger.exception("on_disconnect of %s failed", self.options.place)
 
     def _release(self) -> None:
         """Ends what this stream has started."""
@@ -672,11 +636,7 @@ class Delivery:
         self._arm_timer()
 
     def _drop_stalled(self) -> None:
-        logger.warning(
-            "A client of %s has not read for send_timeout (%s s) and is dropped",
-            self.options.place,
-            self.options.send_timeout,
-        )
+        warn_of_stall(self.options)
         self.disconnected = True
         self._interrupt()
 

@@ -11,7 +11,6 @@ awaits after a disconnect has to shield it, as any Trio code does. Where the gen
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from inspect import isawaitable
 from typing import Any
 
 import anyio
@@ -19,8 +18,15 @@ import trio
 from starlette.types import Receive, Scope, Send
 
 from . import _shutdown
-from ._delivery import KEEPALIVE_COMMENT, claim, logger, release
 from ._options import Streamable
+from ._stream import (
+    KEEPALIVE_COMMENT,
+    call_on_disconnect,
+    claim,
+    logger,
+    release,
+    warn_of_stall,
+)
 from ._threads import GeneratorThread
 
 
@@ -57,7 +63,7 @@ class TrioDelivery:
                 await self.ended.wait()
                 self.stop()
                 if self.disconnected:
-                    await self._call_on_disconnect()
+                    await call_on_disconnect(self.options)
                 with anyio.CancelScope(shield=True):
                     await self.driven.wait()
                 tasks.cancel_scope.cancel()
@@ -82,17 +88,6 @@ class TrioDelivery:
         if not self.stopping:
             self.stopping = True
             self.driver_scope.cancel()
-
-    async def _call_on_disconnect(self) -> None:
-        if self.options.on_disconnect is None:
-            return
-        with anyio.move_on_after(self.options.cleanup_timeout, shield=True):
-            try:
-                called = self.options.on_disconnect()
-                if isawaitable(called):
-                    await called
-            except Exception:
-                logger.exception("on_disconnect of %s failed", self.options.place)
 
     # The driver
 
@@ -185,11 +180,7 @@ class TrioDelivery:
                 elif self.encoder.pending:
                     await self._send_body()
         except TimeoutError:
-            logger.warning(
-                "A client of %s has not read for send_timeout (%s s) and is dropped",
-                self.options.place,
-                self.options.send_timeout,
-            )
+            warn_of_stall(self.options)
             self._client_has_gone()
         except OSError:
             # ASGI 2.4: "raise an OSError" if the client has gone.
