@@ -18,7 +18,7 @@ import anyio.lowlevel
 import pytest
 
 from asgi import Connection
-from sserpent import EventSourceResponse, ServerSentEvent
+from sserpent import EventSourceResponse, ServerSentEvent, _shutdown
 
 pytestmark = pytest.mark.anyio
 
@@ -961,6 +961,21 @@ def test_bad_options_are_refused_by_name() -> None:
         EventSourceResponse([], pign_interval=1)
     with pytest.raises(TypeError, match="int"):
         EventSourceResponse(7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("look_again", "looks"), [(60.0, 1), (-1.0, 5)])
+async def test_a_server_that_was_not_found_is_not_looked_for_with_every_stream(
+    monkeypatch: pytest.MonkeyPatch, look_again: float, looks: int
+) -> None:
+    """That goes through all tasks of the event loop."""
+    looked: list[Any] = []
+    monkeypatch.setattr(_shutdown, "_LOOK_AGAIN", look_again)
+    monkeypatch.setattr(_shutdown, "server_of", looked.append)
+    for _ in range(5):
+        connection = Connection(server=("an address of its own", looks))
+        await connection.run(EventSourceResponse(count(1)))
+        assert connection.complete
+    assert looked == [("an address of its own", looks)] * looks
 
 
 def test_the_log_is_the_library_logger() -> None:

@@ -22,6 +22,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
+from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary, ref
@@ -40,6 +41,9 @@ else:
 
 # uvicorn itself looks at `should_exit` ten times a second.
 _POLL_INTERVAL = 0.25
+
+# Seconds until a server that was not found is looked for again: that goes through all tasks.
+_LOOK_AGAIN = 1.0
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -80,6 +84,12 @@ class Group:
         self.streams: set[Stream] = set()
         self.ending = False
         self._event: ShutdownEvent | None = None
+        self._looked_at = monotonic()
+
+    def is_stale(self) -> bool:
+        """Whether it is worth another look for the server."""
+        used = self.server or self.streams or self._event
+        return not used and monotonic() - self._looked_at > _LOOK_AGAIN
 
     @property
     def event(self) -> ShutdownEvent:
@@ -109,7 +119,7 @@ class _Watch:
     def group_of(self, scope: Scope | None) -> Group:
         address = tuple((scope or {}).get("server") or ())
         group = self._groups.get(address)
-        if group is None:
+        if group is None or group.is_stale():
             server = server_of(address)
             group = self._groups[address] = self._known(server) or Group(server)
         return group
@@ -129,7 +139,11 @@ class _Watch:
 
     def closed(self) -> None:
         if not self.has_streams():
-            self._groups = {a: g for a, g in self._groups.items() if g.server and not g.ending}
+            self._groups = {
+                address: group
+                for address, group in self._groups.items()
+                if not (group.ending or group.is_stale())
+            }
             if self._end_polling is not None:
                 self._end_polling()
                 self._end_polling = None
