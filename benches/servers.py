@@ -22,9 +22,11 @@ ROOT = Path(__file__).parent.parent
 MARK = b"data: "  # in each event once
 END = b"0\r\n\r\n"  # of a chunked body
 
+# A connection may lie idle for longer than uvicorn's 5 seconds while other contenders stream.
 UVICORN = (
     "uvicorn benches.app:app --interface asgi3 --host 127.0.0.1 --port {port} --loop uvloop"
     " --http httptools --log-level warning --no-access-log --backlog 4096"
+    " --timeout-keep-alive 600"
 )
 GRANIAN = (
     "granian --interface asgi benches.app:app --host 127.0.0.1 --port {port} --loop uvloop"
