@@ -69,14 +69,15 @@ async def open_gate(name: str) -> None:
     gates[name].open()
 
 
-async def gated(item: Any, n: int, turn: bool) -> AsyncIterator[Any]:
-    """One event at once, `n` when the start gate opens; stays until the end gate opens."""
+async def gated(item: Any, n: int, pause: float | None) -> AsyncIterator[Any]:
+    """One event at once, `n` when the start gate opens, each after a pause if one is asked for;
+    stays until the end gate opens."""
     yield item
     await gates["start"].wait()
     for _ in range(n):
+        if pause is not None:
+            await asyncio.sleep(pause)
         yield item
-        if turn:
-            await asyncio.sleep(0)
     await gates["end"].wait()
 
 
@@ -121,8 +122,8 @@ def drop_in(prefix: str, response_class: Any, event_class: Any) -> FastAPI:
             await asyncio.sleep(0)
 
     @app.get(f"{prefix}/gated", response_class=response_class)
-    async def gated_items(n: int, turn: bool) -> AsyncIterable[Item]:
-        async for item in gated(ITEM, n, turn):
+    async def gated_items(n: int, pause: float | None = None) -> AsyncIterable[Item]:
+        async for item in gated(ITEM, n, pause):
             yield item
 
     return app
@@ -146,7 +147,7 @@ applications["sse-starlette"] = FastAPI()
 
 
 @applications["sse-starlette"].get("/sse-starlette/{kind}")
-async def with_sse_starlette(kind: str, n: int = 0, turn: bool = False):
+async def with_sse_starlette(kind: str, n: int = 0, pause: float | None = None):
     async def models() -> AsyncIterator[dict[str, str]]:
         for _ in range(n):
             yield {"data": ITEM.model_dump_json()}
@@ -173,7 +174,7 @@ async def with_sse_starlette(kind: str, n: int = 0, turn: bool = False):
             await asyncio.sleep(0)
 
     async def gated_items() -> AsyncIterator[dict[str, str]]:
-        async for item in gated(ITEM, n, turn):
+        async for item in gated(ITEM, n, pause):
             yield {"data": item.model_dump_json()}
 
     async def idle() -> AsyncIterator[dict[str, str]]:
@@ -200,7 +201,7 @@ applications["hand"] = FastAPI()
 
 
 @applications["hand"].get("/hand/{kind}")
-async def framed_by_hand(kind: str, n: int = 0, turn: bool = False) -> StreamingResponse:
+async def framed_by_hand(kind: str, n: int = 0, pause: float | None = None) -> StreamingResponse:
     async def models() -> AsyncIterator[bytes]:
         for _ in range(n):
             yield b"data: %b\n\n" % item_to_json(ITEM)
@@ -227,7 +228,7 @@ async def framed_by_hand(kind: str, n: int = 0, turn: bool = False) -> Streaming
             await asyncio.sleep(0)
 
     async def gated_items() -> AsyncIterator[bytes]:
-        async for item in gated(ITEM, n, turn):
+        async for item in gated(ITEM, n, pause):
             yield b"data: %b\n\n" % item_to_json(item)
 
     async def idle() -> AsyncIterator[bytes]:

@@ -138,22 +138,42 @@ def many_streams(running: Contenders, rounds: int, turn: bool) -> list[Table]:
         for streams in (1, 100, 1_000) if number % 2 == 0 else (1_000, 100, 1):
             for name in rounds_of(tuple(in_total), 1):
                 count = in_total[name] // streams
-                taken, used = _gated_seconds(running, name, streams, count, turn)
+                taken, used = _gated_seconds(running, name, streams, count, 0 if turn else None)
                 case = f"{streams:,} at once"
                 clock.add(case, name, taken / (streams * count) * 1e6)
                 processor.add(case, name, used / (streams * count) * 1e6)
     return [clock, processor]
 
 
+# Seconds between a stream's events, and how many: up to 5,000 events a second in all, which the
+# slowest can still send in time.
+PACES = {1: (0.001, 1_000), 100: (0.02, 75), 1_000: (0.2, 8)}
+
+
+def paced_streams(running: Contenders, rounds: int) -> Table:
+    """The server's processor time for an event of streams that wait between their events."""
+    table = Table("uvicorn, paced streams", "µs of processor time per event")
+    for number in range(rounds):
+        for streams in PACES if number % 2 == 0 else reversed(PACES):
+            pause, count = PACES[streams]
+            for name in rounds_of(("fastapi", "sserpent", "hand"), 1):
+                _, used = _gated_seconds(running, name, streams, count, pause)
+                case = f"{streams:,} at once, an event every {pause * 1000:g} ms"
+                table.add(case, name, used / (streams * count) * 1e6)
+    return table
+
+
 def _gated_seconds(
-    running: Contenders, name: str, streams: int, count: int, turn: bool
+    running: Contenders, name: str, streams: int, count: int, pause: float | None
 ) -> tuple[float, float]:
+    """By the clock, and in the server's processor time."""
     server, path = running.place(name, "gated")
+    query = f"n={count}" if pause is None else f"n={count}&pause={pause}"
     with ExitStack() as stack:
         gate_keeper = stack.enter_context(server.connect())
         socks = [stack.enter_context(server.connect()) for _ in range(streams)]
         for sock in socks:
-            sock.sendall(request(f"{path}?n={count}&turn={turn}", close=True))
+            sock.sendall(request(f"{path}?{query}", close=True))
         for sock in socks:
             first_event(sock)
         before = server.cpu_seconds()
@@ -281,6 +301,7 @@ def measure(rounds: int, core: int | None) -> list[Table]:
         tables.append(growth(running, max(5, rounds // 2)))
         tables.extend(many_streams(running, max(3, rounds // 2), turn=False))
         tables.extend(many_streams(running, max(3, rounds // 2), turn=True))
+        tables.append(paced_streams(running, max(3, rounds // 2)))
     with contenders_on(GRANIAN, core) as running:
         tables.append(bursts("granian", running, max(3, rounds // 2), BURST))
         tables.append(turns("granian", running, rounds, TURN))
