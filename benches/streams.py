@@ -298,8 +298,8 @@ def measure(rounds: int, core: int | None) -> list[Table]:
     with contenders_on(UVICORN, core) as running:
         tables.append(bursts("uvicorn", running, rounds, BURST))
         tables.append(turns("uvicorn", running, rounds * 3, TURN))
-        tables.append(growth(running, max(5, rounds // 2)))
-        tables.extend(many_streams(running, max(3, rounds // 2), turn=False))
+        tables.append(growth(running, rounds + 2))
+        tables.extend(many_streams(running, max(5, rounds // 2), turn=False))
         tables.extend(many_streams(running, max(3, rounds // 2), turn=True))
         tables.append(paced_streams(running, max(3, rounds // 2)))
     with contenders_on(GRANIAN, core) as running:
