@@ -169,8 +169,8 @@ def _floors(tables: Tables) -> str:
     model, named = "models", "model with event, id, retry"
     parts = {
         ("burst of annotated models", burst, model): (
-            f"pydantic-core's `to_json`: {middle('to_json', 'model', 'to_json')}, with validation"
-            f" and framing {middle('push', 'annotated model', 'sserpent')}; hand-joined chunks"
+            f"pydantic-core's `to_json`: {middle('to_json', 'model', 'to_json')}, with"
+            f" framing {middle('push', 'annotated model', 'sserpent')}; hand-joined chunks"
             f" through the server's `send` and the kernel: {middle(burst, model, 'joined')}"
         ),
         ("burst of tokens", burst, "tokens"): (
