@@ -16,8 +16,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
+from .contenders import Call
 from .goals import NAMES
 from .measure import Table
 
@@ -56,7 +56,7 @@ def measure() -> Table:
             capture_output=True,
             env={**os.environ, "PYTHONHASHSEED": "0"},
         )
-        counts = dict(_dump(path) for path in output.parent.glob("counts.*"))
+        counts = dict(_read_dump(path) for path in output.parent.glob("counts.*"))
     for number, (work, contender, events) in enumerate(CASES):
         few, many = counts[f"{number}-few"], counts[f"{number}-many"]
         for library in LIBRARIES:
@@ -65,7 +65,7 @@ def measure() -> Table:
     return table
 
 
-def _dump(path: Path) -> tuple[str, Counter[str]]:
+def _read_dump(path: Path) -> tuple[str, Counter[str]]:
     """A dump's name, and its instructions by library;
     https://valgrind.org/docs/manual/cl-format.html."""
     name = ""
@@ -94,17 +94,17 @@ def _library_of(file: str) -> str:
 
 
 # Work, contender, and how many events are enough for the count to settle.
-_TOKEN = "construct + encode, token with event"
-_MODEL = "construct + encode, model with event, id, retry"
-_LINES = "100 KB of text, 1,350 lines"
-_TURN = "one event per loop turn, in process"
-_FIRST = "connection to first event, in process"
+TOKEN = "construct + encode, token with event"
+MODEL = "construct + encode, model with event, id, retry"
+LINES = "100 KB of text, 1,350 lines"
+TURN = "one event per loop turn, in process"
+FIRST_EVENT = "connection to first event, in process"
 CASES = [
-    *[(_TOKEN, name, 1_000) for name in ("sserpent", "fastapi")],
-    *[(_MODEL, name, 1_000) for name in ("sserpent", "fastapi", "to_json")],
-    *[(_LINES, name, 20) for name in ("sserpent", "fastapi")],
-    *[(_TURN, name, 500) for name in ("sserpent", "hand", "asgi", "fastapi")],
-    *[(_FIRST, name, 100) for name in ("sserpent", "hand", "asgi", "fastapi")],
+    *[(TOKEN, name, 1_000) for name in ("sserpent", "fastapi")],
+    *[(MODEL, name, 1_000) for name in ("sserpent", "fastapi", "to_json")],
+    *[(LINES, name, 20) for name in ("sserpent", "fastapi")],
+    *[(TURN, name, 500) for name in ("sserpent", "hand", "asgi", "fastapi")],
+    *[(FIRST_EVENT, name, 100) for name in ("sserpent", "hand", "asgi", "fastapi")],
 ]
 
 
@@ -120,20 +120,19 @@ def _run_of(work: str, contender: str) -> Case:
         for _ in range(count):
             await in_process.first_event(app, f"/{contender}/idle")
 
-    if work == _TURN:
+    if work == TURN:
         return turns
-    if work == _FIRST:
+    if work == FIRST_EVENT:
         return first_events
-    encode = test_core.GROUPS["encode"]
     if contender == "to_json":
-        call: Callable[[], Any] = test_core.GROUPS["to_json"]["model"]["to_json"]
+        call: Call = test_core.GROUPS["to_json"]["model"]["to_json"]
     else:
         case = {
-            _TOKEN: "token with event",
-            _MODEL: "model with event, id, retry",
-            _LINES: "100 KB of log lines",
+            TOKEN: "token with event",
+            MODEL: "model with event, id, retry",
+            LINES: "100 KB of log lines",
         }[work]
-        call = encode[case][contender]
+        call = test_core.GROUPS["encode"][case][contender]
 
     async def calls(count: int) -> None:
         call(count)

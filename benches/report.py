@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from .goals import GOALS, NAMES
-from .instructions import INSTRUCTIONS, LIBRARIES
+from .instructions import FIRST_EVENT, INSTRUCTIONS, LIBRARIES, LINES, MODEL, TURN
 from .measure import Table, Tables, ratio
 
 # Beside the measurements: how many times as much each of these takes as the compiled sserpent.
@@ -99,46 +99,44 @@ def _reasons(tables: Tables) -> dict[tuple[str, str], str]:
 
     core, c_library = f"{NAMES['sserpent']}'s core", "C library"
     turn, first = "one event per loop turn", "connection to first event"
-    turn_in_process, first_in_process = f"{turn}, in process", f"{first}, in process"
-    model, lines = "construct + encode, model with event, id, retry", "100 KB of text, 1,350 lines"
     return {
         (turn, "times as fast as `fastapi.sse`"): (
             "the turn of the loop, the server's `send` and the kernel are nearly all of it; see"
             " bare ASGI below"
         ),
         (turn, "of `StreamingResponse`, hand-framed"): (
-            f"{count(turn_in_process, 'sserpent')} instructions for each event in process, against"
-            f" {count(turn_in_process, 'hand')} hand-framed and"
-            f" {count(turn_in_process, 'asgi')} in a bare loop. Our core has"
-            f" {count(turn_in_process, 'sserpent', core)} of them, pydantic-core as many as"
+            f"{count(TURN, 'sserpent')} instructions for each event in process, against"
+            f" {count(TURN, 'hand')} hand-framed and"
+            f" {count(TURN, 'asgi')} in a bare loop. Our core has"
+            f" {count(TURN, 'sserpent', core)} of them, pydantic-core as many as"
             " hand-framed. The rest is CPython's: byte codes that step the generator by hand, so"
             " that the event is sent at the very moment of its suspension, and that look whether"
-            " the client has gone, a keep-alive is on its way or an earlier `send` still waits."
-            " From run to run this row is between 1.03 and 1.08"
+            " the client has gone, a keep-alive is on its way or an earlier `send` still waits"
         ),
         (first, "of `fastapi.sse`"): (
             "in process, from request to the end of a stream of one event, it takes"
-            f" {count(first_in_process, 'sserpent')} instructions against"
-            f" {count(first_in_process, 'fastapi')} of `fastapi.sse` and"
-            f" {count(first_in_process, 'hand')} hand-framed. Connecting, accepting and parsing,"
+            f" {count(FIRST_EVENT, 'sserpent')} instructions against"
+            f" {count(FIRST_EVENT, 'fastapi')} of `fastapi.sse` and"
+            f" {count(FIRST_EVENT, 'hand')} hand-framed. Connecting, accepting and parsing,"
             " which are the same for all, come on top by the clock; what bare ASGI takes below is"
             " nothing else. In the server's processor time it is"
             f" {times(share('processor time of the server'))}, by the mean {times(share('mean'))}"
         ),
-        (model, "of `to_json` alone"): (
-            f"{count(model, 'sserpent')} instructions against {count(model, 'to_json')}, of which"
-            f" our core has {count(model, 'sserpent', core)} and CPython, which makes and frees two"
+        (MODEL, "of `to_json` alone"): (
+            f"{count(MODEL, 'sserpent')} instructions against {count(MODEL, 'to_json')}, of which"
+            f" our core has {count(MODEL, 'sserpent', core)} and CPython, which makes and frees two"
             " objects and calls two functions more, the rest. They take more time each than"
             " pydantic-core's: in perf's profile the allocations, the copies of bytes that"
             " have just been written and the calls between libraries stand out"
         ),
-        (lines, "times as fast as `fastapi.sse`"): (
-            f"{count(lines, 'sserpent', core)} instructions in our core,"
-            f" {count(lines, 'sserpent', c_library)} in the C library's `memcpy`, against"
-            f" {count(lines, 'fastapi')} in all. In perf's profile 47 % is the search for each next"
-            " line end (AVX2), 18 % counting them beforehand for the size, 16 % copying, 11 % the"
-            " loop over the lines, 6 % zeroing the new bytes. Noting the line ends instead of"
-            " searching twice took longer"
+        (LINES, "times as fast as `fastapi.sse`"): (
+            f"{count(LINES, 'sserpent', core)} instructions in our core,"
+            f" {count(LINES, 'sserpent', c_library)} in the C library's `memcpy`, against"
+            f" {count(LINES, 'fastapi')} in all. Of `perf record -e cpu-clock` over a"
+            " loop of this benchmark's call, 36 % is the search for each next line end (AVX2), 18 %"
+            " counting them beforehand for the size, 18 % copying, 11 % the loop over the lines,"
+            " 6 % zeroing the new bytes. Noting the line ends instead of searching twice took"
+            " longer"
         ),
     }
 

@@ -156,7 +156,7 @@ def paced_streams(running: Contenders, rounds: int) -> Table:
     for number in range(rounds):
         for streams in PACES if number % 2 == 0 else reversed(PACES):
             pause, count = PACES[streams]
-            for name in rounds_of(("fastapi", "sserpent", "hand"), 1):
+            for name in ("fastapi", "sserpent", "hand"):
                 _, used = _gated_seconds(running, name, streams, count, pause)
                 case = f"{streams:,} at once, an event every {pause * 1000:g} ms"
                 table.add(case, name, used / (streams * count) * 1e6)

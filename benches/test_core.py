@@ -96,7 +96,7 @@ PLAIN = {
     },
 }
 
-GROUPS: dict[str, dict[str, dict[str, Callable[[], Any]]]] = {
+GROUPS: dict[str, dict[str, dict[str, contenders.Call]]] = {
     "construct": {case: contenders.constructors(fields) for case, fields in CONSTRUCT.items()},
     "frame": {case: contenders.framers(text) for case, text in FRAME.items()},
     "encode": {case: contenders.encoders(fields) for case, fields in ENCODE.items()},

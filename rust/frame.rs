@@ -225,6 +225,7 @@ impl<'a> Lines<'a> {
 
     fn write<const LEN: usize>(&self, prefix: &[u8; LEN], sink: &mut impl Sink) {
         let mut rest = self.text;
+        // Counted, so that nothing is searched behind the last one.
         for _ in 0..self.ends {
             let Some(end) = next_end(rest) else { break };
             sink.put(prefix);

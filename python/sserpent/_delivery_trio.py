@@ -19,14 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from . import _shutdown
 from ._options import Streamable
-from ._stream import (
-    KEEPALIVE_COMMENT,
-    call_on_disconnect,
-    claim,
-    logger,
-    release,
-    warn_of_stall,
-)
+from ._stream import KEEPALIVE_COMMENT, call_on_disconnect, claim, logger, release, warn_of_stall
 from ._threads import GeneratorThread
 
 
