@@ -26,7 +26,7 @@ demo: build ## Stream the examples through a real server, and show the speed
 
 .PHONY: test
 test: build ## Run every test, over both backends
-	@if command -v cargo >/dev/null; then cargo test --quiet --locked; \
+	@if command -v cargo >/dev/null; then cargo test --quiet --locked --workspace; \
 	else echo "no cargo: the Rust tests do not run"; fi
 	$(BIN)/python -m pytest
 	SSERPENT_PURE=1 $(BIN)/python -m pytest
@@ -48,14 +48,14 @@ fuzz: build ## Look for surprises for a minute or two, in the framing and the wh
 
 .PHONY: lint
 lint: install lint-workflows ## Check format and style
-	cargo fmt --check
-	cargo clippy --all-targets --quiet -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 
 .PHONY: format
 format: install ## Format everything
-	cargo fmt
+	cargo fmt --all
 	$(BIN)/ruff check --fix --quiet
 	$(BIN)/ruff format
 
@@ -63,7 +63,7 @@ format: install ## Format everything
 typecheck: build ## Check types, and the stub against the compiled module
 	$(BIN)/mypy
 	$(BIN)/pyright
-	$(BIN)/python -m mypy.stubtest sserpent._core_rs
+	$(BIN)/python -m mypy.stubtest sserpent._core.compiled
 
 .venv/installed-bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --group bench
@@ -108,4 +108,4 @@ lint-workflows: install ## Check the GitHub workflows
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf .venv dist target fuzz/target python/sserpent/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox
+	rm -rf .venv dist target fuzz/target python/sserpent/_core/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox

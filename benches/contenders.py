@@ -11,13 +11,13 @@ import fastapi.sse
 import sse_starlette.event
 from fastapi.encoders import jsonable_encoder
 
-from sserpent import _core_py, _core_rs
+from sserpent._core import compiled, pure
 
 # Called without an argument, or with the number of times that it is to do its work; answers the
 # last result. Whoever measures asks for many times: a call alone takes as long as making an event.
 Call = Callable[..., Any]
 
-CORES: dict[str, Any] = {"sserpent": _core_rs, "sserpent-pure": _core_py}
+CORES: dict[str, Any] = {"sserpent": compiled, "sserpent-pure": pure}
 
 # FastAPI before 0.145 does not have it.
 _finite: Callable[[Any], Any] = getattr(
@@ -95,7 +95,7 @@ def pushers(make_item: Callable[[Any], Any], item_type: Any = None) -> dict[str,
     """Our two encoders, emptied once after all pushes."""
     contenders = {}
     for name, core in CORES.items():
-        encoder = core.Encoder(item_type and item_schema(core, item_type))
+        encoder = core.Buffer(item_type and item_schema(core, item_type))
         contenders[name] = _pusher(encoder, make_item(core))
     return contenders
 

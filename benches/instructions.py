@@ -23,7 +23,7 @@ from .measure import Table
 
 # By a part of the library's path; the first that fits.
 _LIBRARIES = {
-    "_core_rs": "`sserpent`'s core",
+    "compiled": "`sserpent`'s core",
     "_pydantic_core": "pydantic-core",
     "uvloop/loop": "uvloop",
     "libpython": "CPython",

@@ -61,7 +61,7 @@ def print_backend() -> None:
 def why_pure() -> str:
     if os.environ.get("SSERPENT_PURE") == "1":
         return "SSERPENT_PURE=1 is set"
-    if find_spec("sserpent._core_rs") is None:
+    if find_spec("sserpent._core.compiled") is None:
         return "the compiled core is not installed: building it takes a Rust toolchain (rustup.rs)"
     return "the compiled core was not chosen"
 

@@ -6,14 +6,13 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::frame::{self, Data, FieldError, Fields, Frame, Slot};
+use crate::cpython::KeywordClass;
 use crate::json::{self, Json};
-use crate::object::KeywordClass;
+use sserpent_wire::frame::{self, Data, FieldError, Fields, Frame, Slot};
 
-impl From<FieldError> for PyErr {
-    fn from(error: FieldError) -> Self {
-        PyValueError::new_err(error.to_string())
-    }
+/// The Python exception for a field that breaks a rule.
+pub fn refusal(error: FieldError) -> PyErr {
+    PyValueError::new_err(error.to_string())
 }
 
 /// One event; see the stub for the Python documentation.
@@ -235,7 +234,7 @@ fn with_fields<R>(
 }
 
 fn to_bytes<'py>(py: Python<'py>, fields: &Fields<'_>) -> PyResult<Bound<'py, PyBytes>> {
-    let frame = Frame::new(fields)?;
+    let frame = Frame::new(fields).map_err(refusal)?;
     PyBytes::new_with(py, frame.size(), |bytes| {
         frame.write(&mut Slot(bytes));
         Ok(())
@@ -286,7 +285,7 @@ fn checked_text<'py>(
     let value = match value.cast_into_exact::<PyString>() {
         Ok(exact) => match exact.to_str() {
             Ok(value) => {
-                check(value)?;
+                check(value).map_err(refusal)?;
                 return Ok(Some(exact));
             }
             Err(_) => exact.into_any(),
@@ -294,7 +293,7 @@ fn checked_text<'py>(
         Err(error) => error.into_inner(),
     };
     let converted = convert_text(field, &value)?;
-    check(converted.to_str()?)?;
+    check(converted.to_str()?).map_err(refusal)?;
     Ok(Some(converted))
 }
 
@@ -307,7 +306,7 @@ fn convert_text<'py>(
 ) -> PyResult<Bound<'py, PyString>> {
     static TEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let converted = TEXT
-        .import(value.py(), "sserpent._fields", "text")?
+        .import(value.py(), "sserpent._core.conversion", "text")?
         .call1((field, value))?;
     Ok(converted.cast_into::<PyString>()?)
 }
@@ -339,7 +338,7 @@ fn milliseconds(value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Milliseconds
         }
     }
     let converted = MILLISECONDS
-        .import(value.py(), "sserpent._fields", "milliseconds")?
+        .import(value.py(), "sserpent._core.conversion", "milliseconds")?
         .call1((value,))?
         .cast_into::<PyInt>()?;
     Ok(Some(match converted.extract() {

@@ -8,8 +8,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit, intern};
 
+use crate::cpython::{Keywords, all_entries, is_instance};
 use crate::model::{BaseModel, model_of};
-use crate::object::{Keywords, all_entries, is_instance};
 
 /// JSON text on its way into a `data` field.
 pub enum Json<'py> {
@@ -37,7 +37,7 @@ struct Pydantic {
 fn pydantic(py: Python<'_>) -> PyResult<&Pydantic> {
     static PYDANTIC: PyOnceLock<Pydantic> = PyOnceLock::new();
     PYDANTIC.get_or_try_init(py, || {
-        let fields = py.import("sserpent._fields")?;
+        let fields = py.import("sserpent._core.conversion")?;
         let base_model = py.import("pydantic")?.getattr("BaseModel")?;
         let by_alias = PyDict::new(py);
         by_alias.set_item("by_alias", true)?;
@@ -251,7 +251,7 @@ fn is_plain_key(key: &Bound<'_, PyAny>) -> bool {
 }
 
 /// A declared item type: how its values are validated and serialized. One for each route.
-#[pyclass(frozen, module = "sserpent._core_rs")]
+#[pyclass(frozen, module = "sserpent._core.compiled")]
 pub struct ItemSchema {
     validate: Py<PyAny>,
     validate_options: Keywords,

@@ -7,7 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
 
-use crate::object::{is_instance, version_of};
+use crate::cpython::{is_instance, version_of};
 
 /// A class of models, as it was when it was looked at.
 pub struct Model<'py> {

@@ -1,7 +1,8 @@
 """Builds the pure-Python wheel into a directory, without a Rust toolchain, and prints its path.
 
 maturin only builds wheels with a binary, so a build backend for pure Python is given the same
-sources and the same metadata. tests/test_packaging.py holds the two wheels against each other.
+sources and the same metadata. tests/project/test_packaging.py holds the two wheels against each
+other.
 """
 
 import re

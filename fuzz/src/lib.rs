@@ -1,16 +1,12 @@
 //! What fuzzing checks: fields go into the framing of sserpent, and a reader that knows only the
 //! standard gets them back, or they are refused for a true reason.
 
-// The framing by itself, without the rest of the crate, which has to link Python.
-#[path = "../../rust/frame.rs"]
-#[allow(dead_code)]
-mod frame;
 mod reader;
 
 use arbitrary::Arbitrary;
 
-use frame::{Data, FieldError, Fields, Frame, Slot};
 use reader::Line;
+use sserpent_wire::frame::{self, Data, FieldError, Fields, Frame, Slot};
 
 /// The fields of one event, as a fuzzer makes them up.
 #[derive(Arbitrary, Debug)]

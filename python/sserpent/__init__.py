@@ -6,12 +6,12 @@ that keeps its promises.
 
 from importlib.metadata import version as _version
 
-from . import _routing
 from ._core import BACKEND, ServerSentEvent, format_sse_event
-from ._response import EventSourceResponse
-from ._routing import accelerate
+from ._delivery.stream import KEEPALIVE_COMMENT
+from ._fastapi import routing as _routing
+from ._fastapi.response import EventSourceResponse
+from ._fastapi.routing import accelerate
 from ._shutdown import shutdown_event
-from ._stream import KEEPALIVE_COMMENT
 
 __version__ = _version("sserpent")
 __all__ = [
@@ -26,4 +26,4 @@ __all__ = [
 ]
 
 if not _routing.install():
-    from ._aside import ServerSentEvent  # type: ignore[assignment]
+    from ._fastapi.fallback import ServerSentEvent  # type: ignore[assignment]

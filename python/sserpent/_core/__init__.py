@@ -1,0 +1,31 @@
+"""Picks the backend, once: the compiled core where it is installed, else its pure-Python twin.
+
+Type checkers read the twin, which has the same names and signatures.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+__all__ = ["BACKEND", "Buffer", "ItemSchema", "ServerSentEvent", "format_sse_event", "step"]
+
+BACKEND: Literal["rust", "python"]
+
+if TYPE_CHECKING or os.environ.get("SSERPENT_PURE") == "1":
+    from .pure import Buffer, ItemSchema, ServerSentEvent, format_sse_event, step
+
+    BACKEND = "python"
+else:
+    try:
+        from .compiled import Buffer, ItemSchema, ServerSentEvent, format_sse_event, step
+
+        BACKEND = "rust"
+    except ModuleNotFoundError as error:
+        # Only a missing extension falls back. One that is there and does not load is an error
+        # that its user has to see.
+        if error.name != f"{__package__}.compiled":
+            raise
+        from .pure import Buffer, ItemSchema, ServerSentEvent, format_sse_event, step
+
+        BACKEND = "python"

@@ -1,0 +1,91 @@
+"""The buffer between a stream's generator and its connection."""
+
+from __future__ import annotations
+
+import threading
+from math import isfinite
+from time import monotonic
+
+from .conversion import FastAPIServerSentEvent
+from .event import ServerSentEvent, from_fastapi
+from .json import ItemSchema, item_json
+
+
+class Buffer:
+    """The buffer between a stream's generator and its connection; safe to use from any thread.
+
+    Args:
+        item_schema: The declared item type, if there is one. Events are never checked against it.
+        max_pending: How many bytes may be pending before it is time to hand them over.
+        max_age: How many seconds may pass after the oldest pending event, or after `restart_age`,
+            until it is time.
+
+    Raises:
+        ValueError: `max_age` is negative or no finite number.
+    """
+
+    __slots__ = ("_chunks", "_item_schema", "_lock", "_max_age", "_max_pending", "_since", "_size")
+
+    def __init__(
+        self,
+        item_schema: ItemSchema | None = None,
+        *,
+        max_pending: int = 65_536,
+        max_age: float = 0.002,
+    ) -> None:
+        if not (isfinite(max_age) and max_age >= 0):
+            raise ValueError("'max_age' must be a finite, non-negative number of seconds")
+        self._item_schema = item_schema
+        self._max_pending = max_pending
+        self._max_age = max_age
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._since: float | None = monotonic()
+        self._lock = threading.Lock()
+
+    def push(self, item: object) -> bool:
+        """Appends one framed event; if that fails, the pending bytes stay as they were.
+
+        Args:
+            item: An event, ours or FastAPI's, or a value for the `data` field.
+
+        Returns:
+            Whether it is time to hand the pending bytes over.
+
+        Raises:
+            ValueError: a field of an event breaks a rule.
+            Exception: whatever the item's schema or FastAPI's encoder raise.
+        """
+        if isinstance(item, ServerSentEvent):
+            framed = ServerSentEvent.encode(item)
+        elif FastAPIServerSentEvent in type(item).__mro__:
+            framed = from_fastapi(item).encode()
+        elif self._item_schema is not None:
+            framed = b"data: %b\n\n" % self._item_schema._json_of(item)
+        else:
+            framed = b"data: %b\n\n" % item_json(item)
+        with self._lock:
+            self._chunks.append(framed)
+            self._size += len(framed)
+            now = monotonic()
+            if self._since is None:
+                self._since = now
+            return self._size >= self._max_pending or now - self._since >= self._max_age
+
+    def take(self) -> bytes:
+        """The pending bytes, whole events in the order of their pushes; then none are pending."""
+        with self._lock:
+            chunks, self._chunks = self._chunks, []
+            self._size = 0
+            self._since = None
+        return b"".join(chunks)
+
+    def restart_age(self) -> None:
+        """Says that the generator goes on after a turn of the event loop: an event that it then
+        takes longer than `max_age` for is due at once."""
+        self._since = monotonic()
+
+    @property
+    def pending(self) -> int:
+        """How many bytes are pending."""
+        return self._size

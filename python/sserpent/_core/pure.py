@@ -1,0 +1,12 @@
+"""The core in pure Python, and the specification of the compiled one.
+
+`compiled` (sources in `rust/`) has the same names, signatures, bytes, errors and messages, file by
+file. A change lands in both, with one test that runs over both.
+"""
+
+from .buffer import Buffer
+from .event import ServerSentEvent, format_sse_event
+from .json import ItemSchema
+from .stepping import step
+
+__all__ = ["Buffer", "ItemSchema", "ServerSentEvent", "format_sse_event", "step"]

@@ -1,0 +1,1 @@
+"""One stream's life, from its first item to its cleanup."""

@@ -1,0 +1,62 @@
+"""What a stream does alike on asyncio and on Trio."""
+
+from __future__ import annotations
+
+from inspect import isawaitable
+from typing import Any
+from weakref import WeakSet
+
+import anyio
+
+from .options import Streamable
+from .origin import logger
+
+# https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes recommends "a
+# comment line (one starting with a ':' character) every 15 seconds or so". Without a blank line:
+# some decoders (httpx-sse, the OpenAI SDK) dispatch an empty event for a blank line that follows
+# an earlier `id`, while a lone comment line is ignored by all.
+KEEPALIVE_COMMENT = b": ping\n"
+
+_streaming: WeakSet[Any] = WeakSet()
+
+
+def claim(content: Any) -> None:
+    """Makes sure that no other response streams `content`: two readers of one generator would
+    take events from each other."""
+    if getattr(content, "__aiter__", lambda: None)() is not content:
+        return
+    try:
+        if content in _streaming:
+            raise RuntimeError(f"{content!r} is already being streamed by another response")
+        _streaming.add(content)
+    except TypeError:
+        pass  # not hashable or not weakly referable: a class of the user's own
+
+
+def release(content: Any) -> None:
+    try:
+        _streaming.discard(content)
+    except TypeError:
+        pass
+
+
+async def call_on_disconnect(options: Streamable) -> None:
+    """Tells the application that the client has left. What fails there ends nothing here."""
+    on_disconnect = options.on_disconnect
+    if on_disconnect is None:
+        return
+    with anyio.move_on_after(options.cleanup_timeout, shield=True):
+        try:
+            called = on_disconnect()
+            if isawaitable(called):
+                await called
+        except Exception:
+            logger.exception("on_disconnect of %s failed", options.origin)
+
+
+def warn_of_stall(options: Streamable) -> None:
+    logger.warning(
+        "A client of %s has not read for send_timeout (%s s) and is dropped",
+        options.origin,
+        options.send_timeout,
+    )

@@ -1,0 +1,50 @@
+"""The endpoint of a route as the origin of its streams."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import fastapi.routing
+from fastapi.exceptions import ResponseValidationError
+from pydantic import ValidationError
+from starlette.types import Scope
+
+from .._delivery.origin import Origin
+
+
+class Endpoint(Origin):
+    """An endpoint function, whatever it is wrapped in.
+
+    Args:
+        endpoint: What the route calls.
+        path: The route's path.
+        item_field: FastAPI's field for the declared item type, if there is one.
+    """
+
+    __slots__ = ("_item_field", "_path")
+
+    def __init__(self, endpoint: Any, path: str | None, item_field: Any) -> None:
+        while hasattr(endpoint, "func") and not inspect.isfunction(endpoint):
+            endpoint = endpoint.func  # functools.partial
+        super().__init__(inspect.unwrap(endpoint))
+        self._path = path
+        self._item_field = item_field
+
+    def explain(self, error: Exception, item: object, scope: Scope) -> Exception:
+        """FastAPI's exception for an item that is not of the declared type, else `error` with a
+        note."""
+        if isinstance(error, ValidationError) and self._item_field is not None:
+            _, errors = self._item_field.validate(item, {}, loc=("response",))
+            if errors:
+                context = self._context(scope)
+                return ResponseValidationError(errors, body=item, endpoint_ctx=context)
+        return super().explain(error, item, scope)
+
+    def _context(self, scope: Scope) -> Any:
+        extract = getattr(fastapi.routing, "_extract_endpoint_context", None)
+        context = dict(extract(self.source)) if extract is not None else {}
+        if self._path:
+            mount = scope.get("root_path", "").rstrip("/")
+            context["path"] = f"{scope.get('method')} {mount}{self._path}"
+        return context

@@ -1,0 +1,190 @@
+"""`EventSourceResponse`: options, headers, and the way into the delivery engine.
+
+Intended differences from `fastapi.sse`, each a promise of the README:
+
+1.  The class works: FastAPI's is a marker that FastAPI's router reads. Ours can be returned from
+    an endpoint, used in plain Starlette, and subclassed to set options.
+2.  Headers wait for the first event (`open_delay`), so an exception before it becomes a real
+    error response, and what the generator sets on an injected `Response` is sent.
+3.  Events yielded before an exception are all delivered.
+4.  The keep-alive is a bare comment line, which no client takes for an event.
+5.  CR and LF in `event` or `id`, and NUL in `id`, are refused by `format_sse_event` too.
+6.  JSON is compact UTF-8. What a client parses is the same.
+7.  A server that shuts down ends its streams.
+8.  HEAD answers the headers and does not start the generator.
+9.  A `model_dump_json()` that does not return a string is a TypeError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from typing import Any
+
+import fastapi.sse
+from starlette.background import BackgroundTask
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from .._core import Buffer, ItemSchema
+from .._delivery.on_asyncio import Delivery
+from .._delivery.options import Streamable
+from .._delivery.origin import Origin
+from .._shutdown.servers import on_asyncio
+
+
+class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
+    """Streams events to a client as `text/event-stream`.
+
+    Use it as `response_class=EventSourceResponse` on a path operation that yields, as FastAPI's
+    class of this name, or return `EventSourceResponse(content)` from any endpoint.
+
+    Options are class attributes; a subclass sets them for a route, a keyword argument for one
+    response.
+
+    Args:
+        content: What to stream: an async or sync generator, or any other async iterable or
+            iterable, of events or of values for their `data` field.
+        status_code: The status of the response, 200 unless given.
+        headers: Further headers; they win over `Cache-Control: no-cache` and
+            `X-Accel-Buffering: no`, which are sent unless given.
+        media_type: `text/event-stream` unless given.
+        background: A task to run after the stream has ended.
+        ping_interval: Seconds without traffic after which a comment line is sent; 15 unless
+            given, None or 0 turns it off.
+        open_delay: Seconds to wait for the first event before the headers are sent without one;
+            0.25 unless given, 0 sends them at once, None waits for as long as it takes.
+        send_timeout: Seconds after which a client that does not read is dropped; None, the
+            default, waits for ever.
+        cleanup_timeout: Seconds that the generator's cleanup may take after a disconnect or
+            shutdown; 30 unless given.
+        shutdown_grace: Seconds between the server's shutdown and the end of the stream; 0 unless
+            given. See `shutdown_event`.
+        max_pending: Bytes of events that may wait to be sent; 65,536 unless given.
+        on_disconnect: Called without arguments, once, if the client leaves before the end of
+            the stream. May be async.
+
+    Raises:
+        ValueError: an option has a bad value; the message names it. Class attributes are checked
+            when the class is made.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self,
+        content: AsyncIterable[Any] | Iterable[Any],
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+        background: BackgroundTask | None = None,
+        **options: Any,
+    ) -> None:
+        self.set_options(options)
+        if not (hasattr(content, "__aiter__") or hasattr(content, "__iter__")):
+            raise TypeError(
+                f"{type(self).__name__} streams an async iterable or an iterable,"
+                f" not {type(content).__name__}"
+            )
+        self.content = content
+        self.status_code = status_code
+        if media_type is not None:
+            self.media_type = media_type
+        self.background = background
+        self.origin = Origin(content)
+        self._item_schema: ItemSchema | None = None
+        self._injected: _Injected | None = None
+        self._body_iterator: Any = None
+        self.scope: Scope = {}
+        self.init_headers(headers)
+        self.headers.setdefault("Cache-Control", "no-cache")
+        # nginx and its kin hold back a response of unknown length otherwise.
+        self.headers.setdefault("X-Accel-Buffering", "no")
+
+    def bind(
+        self, origin: Origin, item_schema: ItemSchema | None, injected: Response | None
+    ) -> None:
+        """Tells the response what FastAPI knows of its route."""
+        self.origin = origin
+        self._item_schema = item_schema
+        if injected is not None:
+            self._injected = _Injected(injected)
+
+    def make_buffer(self) -> Buffer:
+        return Buffer(self._item_schema, max_pending=self.max_pending)
+
+    def start_message(self) -> Message:
+        if self._injected is not None:
+            self._injected.apply(self)
+        return {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": self.raw_headers,
+        }
+
+    # What Starlette's class has as a plain attribute, for code that reads or replaces it.
+
+    @property
+    def body_iterator(self) -> Any:
+        """The stream's bytes. Replacing it makes this a plain `StreamingResponse` of whatever it
+        is replaced with, without the delivery engine."""
+        if self._body_iterator is None:
+            self._body_iterator = self._encoded()
+        return self._body_iterator
+
+    @body_iterator.setter
+    def body_iterator(self, iterator: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._body_iterator = iterator
+
+    async def _encoded(self) -> AsyncIterator[bytes]:
+        buffer = self.make_buffer()
+        async for item in StreamingResponse(self.content).body_iterator:
+            try:
+                buffer.push(item)
+            except Exception as error:
+                raise self.origin.explain(error, item, self.scope) from None
+            yield buffer.take()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._body_iterator is not None or scope["type"] == "websocket":
+            self.scope = scope
+            await super().__call__(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":
+            await self._answer_head(send)
+        elif on_asyncio():
+            await Delivery(self, scope, send).run(receive)
+        else:
+            from .._delivery.on_trio import TrioDelivery
+
+            await TrioDelivery(self, scope, send).run(receive)
+        if self.background is not None:
+            await self.background()
+
+    async def _answer_head(self, send: Send) -> None:
+        await send(self.start_message())
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        aclose = getattr(self.content, "aclose", None)
+        if aclose is not None:
+            await aclose()
+
+
+class _Injected:
+    """The `Response` that FastAPI injects into endpoints and dependencies. FastAPI copies its
+    headers when it makes the response; what the generator sets afterwards is applied here."""
+
+    __slots__ = ("_copied", "_response")
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+        self._copied = list(response.raw_headers)
+
+    def apply(self, response: Response) -> None:
+        if self._response.status_code:
+            response.status_code = self._response.status_code
+        current = self._response.raw_headers
+        if current == self._copied:
+            return
+        for header in self._copied:
+            if header not in current and header in response.raw_headers:
+                response.raw_headers.remove(header)
+        response.raw_headers.extend(header for header in current if header not in self._copied)

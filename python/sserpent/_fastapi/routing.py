@@ -1,0 +1,295 @@
+"""The FastAPI seam: how routes with our response class come to the delivery engine.
+
+FastAPI recognises `EventSourceResponse` by class, takes the item type from the annotation, writes
+the OpenAPI document, and then streams by itself without ever calling the class. Every route gets
+its handler from `fastapi.routing.get_request_handler`; wrapped once, that function passes every
+call through untouched unless the response class is ours. For ours, FastAPI is given
+
+- a response class that is no `fastapi.sse.EventSourceResponse`, so that FastAPI takes its branch
+  for generators with any other response class, with dependencies, status code, background tasks
+  and injected headers as always;
+- a copy of the dependant whose call is a generator function of one item, the endpoint's own
+  generator, so that FastAPI hands that over as it is instead of wrapping it in a checkpoint for
+  each item.
+
+If a future FastAPI lacks what this needs, `install` says so once and steps aside: our class is
+still FastAPI's marker, so FastAPI's own pipeline serves the routes, correct if slow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import re
+import types
+import typing
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import fastapi.dependencies.models
+import fastapi.routing
+import fastapi.sse
+from fastapi.datastructures import DefaultPlaceholder
+from pydantic_core import SchemaValidator
+from starlette.responses import Response
+
+from .._core import ItemSchema, ServerSentEvent
+from .endpoint import Endpoint
+from .response import EventSourceResponse
+
+# What the wrapper reads of the arguments of `get_request_handler`.
+_NEEDED = {"dependant", "response_class", "stream_item_field"}
+_MODEL_OPTIONS = (
+    "include",
+    "exclude",
+    "by_alias",
+    "exclude_unset",
+    "exclude_defaults",
+    "exclude_none",
+)
+# Under which the copied dependant asks for the injected Response if the endpoint itself does not.
+_INJECTED = "sserpent_injected_response"
+
+_accelerated = False
+
+
+def accelerate() -> None:
+    """Puts the `fastapi.sse` routes that are declared after this call on the delivery engine,
+    without any other change to the application."""
+    global _accelerated
+    _accelerated = True
+
+
+def install() -> bool:
+    """Puts the seam in place; whether FastAPI has what it needs."""
+    missing = _missing()
+    if missing:
+        warnings.warn(
+            f"sserpent does not know this FastAPI ({fastapi.__version__}): {missing}. Streams are"
+            " served by fastapi.sse instead: correct, but slower, and without sserpent's options.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return False
+    routing: Any = fastapi.routing
+    routing.get_request_handler = _wrap_get_request_handler(routing.get_request_handler)
+    routing.get_stream_item_type = _wrap_get_stream_item_type(routing.get_stream_item_type)
+    return True
+
+
+def _missing() -> str | None:
+    get_request_handler = getattr(fastapi.routing, "get_request_handler", None)
+    if not callable(get_request_handler):
+        return "fastapi.routing has no get_request_handler"
+    needed = _NEEDED | {f"response_model_{name}" for name in _MODEL_OPTIONS}
+    lacking = sorted(needed - set(inspect.signature(get_request_handler).parameters))
+    if lacking:
+        return f"get_request_handler has no parameter {', '.join(lacking)}"
+    if not callable(getattr(fastapi.routing, "get_stream_item_type", None)):
+        return "fastapi.routing has no get_stream_item_type"
+    dependant = getattr(fastapi.dependencies.models, "Dependant", None)
+    fields = dependant and {f.name for f in dataclasses.fields(dependant)}
+    if not fields or not {"call", "response_param_name"} <= fields:
+        return "Dependant has no call or no response_param_name"
+    return None
+
+
+def _wrap_get_request_handler(original: Callable[..., Any]) -> Callable[..., Any]:
+    parameters = inspect.signature(original)
+
+    @functools.wraps(original)
+    def get_request_handler(*args: Any, **kwargs: Any) -> Any:
+        bound = parameters.bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = bound.arguments
+        response_class = _ours(arguments["response_class"])
+        if response_class is not None:
+            route = _Route(arguments["dependant"], response_class, arguments)
+            arguments["dependant"] = route.dependant
+            arguments["response_class"] = route.respond
+        return original(*bound.args, **bound.kwargs)
+
+    return get_request_handler
+
+
+def _ours(response_class: Any) -> type[EventSourceResponse] | None:
+    if isinstance(response_class, DefaultPlaceholder):
+        response_class = response_class.value
+    if not isinstance(response_class, type):
+        return None
+    if issubclass(response_class, EventSourceResponse):
+        return response_class
+    if _accelerated and issubclass(response_class, fastapi.sse.EventSourceResponse):
+        return EventSourceResponse
+    return None
+
+
+class _Route:
+    """One route with our response class: what FastAPI calls instead of endpoint and class."""
+
+    def __init__(
+        self, dependant: Any, response_class: type[EventSourceResponse], arguments: dict[str, Any]
+    ) -> None:
+        self._endpoint = dependant.call
+        self._response_class = response_class
+        self._status_code = arguments.get("status_code")
+        item_field = _item_field(self._endpoint, arguments["stream_item_field"])
+        self._origin = Endpoint(self._endpoint, dependant.path, item_field)
+        self._item_schema = _item_schema(item_field, arguments)
+        self._injected_name = dependant.response_param_name or _INJECTED
+        self._hide_injected = dependant.response_param_name is None
+        self.dependant = dataclasses.replace(
+            dependant, call=self._make_call(), response_param_name=self._injected_name
+        )
+        self._keep_endpoint_context(self.dependant.call)
+
+    def _make_call(self) -> Callable[..., Any]:
+        """What FastAPI calls in place of the endpoint: of the same kind, so that it runs where
+        the endpoint would, but with one item for a generator function."""
+        endpoint = self._endpoint
+
+        def stream(**values: Any) -> Iterator[tuple[Response, Any]]:
+            yield self._take_injected(values), endpoint(**values)
+
+        async def call_async(**values: Any) -> Response:
+            injected = self._take_injected(values)
+            return self._as_response(await endpoint(**values), injected)
+
+        def call_sync(**values: Any) -> Response:
+            injected = self._take_injected(values)
+            return self._as_response(endpoint(**values), injected)
+
+        call: Callable[..., Any] = call_sync
+        if _is(inspect.isasyncgenfunction, endpoint) or _is(inspect.isgeneratorfunction, endpoint):
+            call = stream
+        elif _is(inspect.iscoroutinefunction, endpoint):
+            call = call_async
+        functools.update_wrapper(call, endpoint)
+        # FastAPI would look through this at the endpoint's kind.
+        del call.__wrapped__  # type: ignore[attr-defined]
+        return call
+
+    def _take_injected(self, values: dict[str, Any]) -> Response:
+        injected: Response = values[self._injected_name]
+        if self._hide_injected:
+            del values[self._injected_name]
+        return injected
+
+    def _as_response(self, result: Any, injected: Response) -> Response:
+        if isinstance(result, Response):
+            return result
+        if not (hasattr(result, "__aiter__") or hasattr(result, "__next__")):
+            raise TypeError(
+                f"{self._origin} must yield, or return a response or an (async) iterator, because"
+                f" its response_class is {self._response_class.__name__};"
+                f" it returned {type(result).__name__}"
+            )
+        response = self._response_class(result, self._status_code or 200)
+        if injected.status_code:
+            response.status_code = injected.status_code
+        response.raw_headers.extend(injected.raw_headers)
+        response.bind(self._origin, self._item_schema, injected)
+        return response
+
+    def respond(self, content: Iterator[tuple[Response, Any]], **arguments: Any) -> Response:
+        """What FastAPI calls in place of the response class."""
+        injected, generator = next(content)
+        response = self._response_class(generator, **arguments)
+        response.bind(self._origin, self._item_schema, injected)
+        return response
+
+    def _keep_endpoint_context(self, call: Any) -> None:
+        """FastAPI's request errors name the endpoint's file and line: keep them the user's."""
+        cache = getattr(fastapi.routing, "_endpoint_context_cache", None)
+        extract = getattr(fastapi.routing, "_extract_endpoint_context", None)
+        if cache is not None and extract is not None:
+            cache[id(call)] = extract(self._endpoint)
+
+
+def _is(kind: Callable[[Any], bool], endpoint: Any) -> bool:
+    """Whether a callable is of a kind, as FastAPI decides it: through partials, through what
+    `functools.wraps` has wrapped, and by `__call__` of an object."""
+    while isinstance(endpoint, functools.partial):
+        endpoint = endpoint.func
+    unwrapped = inspect.unwrap(endpoint)
+    if kind(endpoint) or kind(unwrapped):
+        return True
+    if inspect.isclass(unwrapped):
+        return False
+    calls = (getattr(endpoint, "__call__", None), getattr(unwrapped, "__call__", None))  # noqa: B004
+    return any(call is not None and (kind(call) or kind(inspect.unwrap(call))) for call in calls)
+
+
+# FastAPI before 0.140.8 forgets the item type of a route that comes through `include_router`.
+_FORGETS_ITEM_TYPE = [int(part) for part in re.findall(r"\d+", fastapi.__version__)] < [0, 140, 8]
+_remembered: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+def _item_field(endpoint: Any, field: Any) -> Any:
+    if _FORGETS_ITEM_TYPE:
+        with contextlib.suppress(TypeError):  # an endpoint that cannot be referred to weakly
+            if field is None:
+                return _remembered.get(endpoint)
+            _remembered[endpoint] = field
+    return field
+
+
+def _item_schema(field: Any, arguments: dict[str, Any]) -> ItemSchema | None:
+    if field is None:
+        return None
+    options: dict[str, Any] = {}
+    for name in _MODEL_OPTIONS:
+        value = arguments.get(f"response_model_{name}", name == "by_alias")
+        # What pydantic assumes anyway is left out of the call; by_alias it does not assume.
+        if name == "by_alias" or value not in (None, False):
+            options[name] = value
+    adapter = field._type_adapter
+    return ItemSchema(
+        adapter.validator.validate_python,
+        {"from_attributes": True},
+        adapter.serializer.to_json,
+        options,
+        _valid_class(adapter),
+    )
+
+
+def _valid_class(adapter: Any) -> type | None:
+    """The model whose own instances pydantic answers as they are, without a look at their fields:
+    that is what `revalidate_instances` is about."""
+    schema = adapter.core_schema
+    if type(adapter.validator) is not SchemaValidator or schema.get("type") != "model":
+        return None  # a plugin wants to see each validation, or there is more to validate
+    config: dict[str, Any] = schema.get("config") or {}
+    revalidate = schema.get("revalidate_instances") or config.get("revalidate_instances")
+    model: type = schema["cls"]
+    return None if revalidate == "always" else model
+
+
+def _wrap_get_stream_item_type(original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(original)
+    def get_stream_item_type(annotation: Any) -> Any:
+        return _as_fastapi(original(annotation))
+
+    return get_stream_item_type
+
+
+def _is_event_class(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, ServerSentEvent)
+
+
+def _as_fastapi(annotation: object) -> Any:
+    """FastAPI's event class where an annotation names ours, or a subclass of ours: FastAPI skips
+    schema and validation for its own."""
+    if _is_event_class(annotation):
+        return fastapi.sse.ServerSentEvent
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.Union[tuple(_as_fastapi(argument) for argument in arguments)]  # noqa: UP007
+    if typing.get_origin(annotation) is typing.Annotated:
+        parts = (_as_fastapi(arguments[0]), *arguments[1:])
+        return typing.Annotated[parts]
+    return annotation

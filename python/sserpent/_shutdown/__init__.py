@@ -1,0 +1,5 @@
+"""Tells open streams that their server shuts down. `streams` has the whole story."""
+
+from .streams import ServerStreams, ShutdownEvent, closed, current, opened, shutdown_event
+
+__all__ = ["ServerStreams", "ShutdownEvent", "closed", "current", "opened", "shutdown_event"]

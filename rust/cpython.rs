@@ -1,0 +1,273 @@
+//! Things of CPython's that PyO3 has no safe and equally fast form of. All `unsafe` of the
+//! crate is here.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::sync::critical_section::with_critical_section;
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use pyo3::{PyClass, PyClassInitializer, ffi};
+
+/// Keyword arguments made ready once for many calls.
+pub struct Keywords {
+    names: Py<PyTuple>,
+    values: Vec<Py<PyAny>>,
+}
+
+/// More keyword arguments than pydantic's serializers take.
+const MAX_KEYWORDS: usize = 16;
+
+impl Keywords {
+    pub fn new(arguments: &Bound<'_, PyDict>) -> PyResult<Self> {
+        if arguments.len() > MAX_KEYWORDS {
+            return Err(PyTypeError::new_err(format!(
+                "at most {MAX_KEYWORDS} keyword arguments can be bound, not {}",
+                arguments.len()
+            )));
+        }
+        // A key that is no str would break the vectorcall protocol that `call` relies on.
+        let mut names = Vec::with_capacity(arguments.len());
+        for key in arguments.keys() {
+            names.push(key.cast_into::<PyString>()?);
+        }
+        Ok(Self {
+            names: PyTuple::new(arguments.py(), names)?.unbind(),
+            values: arguments.values().iter().map(Bound::unbind).collect(),
+        })
+    }
+
+    /// `callable(argument, **self)`, without building a dict for each call.
+    pub fn call<'py>(
+        &self,
+        callable: &Bound<'py, PyAny>,
+        argument: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let mut stack = [std::ptr::null_mut(); MAX_KEYWORDS + 2];
+        stack[1] = argument.as_ptr();
+        for (slot, value) in stack[2..].iter_mut().zip(&self.values) {
+            *slot = value.as_ptr();
+        }
+        // SAFETY: `stack[1..]` holds one positional argument and then as many values as `names`
+        // has entries (at most MAX_KEYWORDS, checked in `new`), all alive for the call because
+        // `argument` and `self` are borrowed. The entry before the first argument is ours to
+        // lend, as PY_VECTORCALL_ARGUMENTS_OFFSET says. The result is a new reference or NULL
+        // with an exception set.
+        unsafe {
+            let result = ffi::PyObject_Vectorcall(
+                callable.as_ptr(),
+                stack.as_ptr().add(1),
+                1 | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+                self.names.as_ptr(),
+            );
+            Bound::from_owned_ptr_or_err(callable.py(), result)
+        }
+    }
+
+    pub fn traverse(&self, visit: pyo3::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+        visit.call(&self.names)?;
+        self.values.iter().try_for_each(|value| visit.call(value))
+    }
+}
+
+/// Whether `class` is in the method resolution order of `object`'s type: `isinstance` without
+/// `__instancecheck__`, which pydantic's metaclass answers in Python.
+pub fn is_instance(object: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> bool {
+    // SAFETY: both are valid type objects for the whole call; PyType_IsSubtype reads their MRO
+    // and runs no Python code.
+    unsafe { ffi::PyType_IsSubtype(ffi::Py_TYPE(object.as_ptr()), class.as_type_ptr()) != 0 }
+}
+
+/// A number that changes whenever an attribute of the class, or of a base, is set; 0 where CPython
+/// keeps no number at the moment.
+pub fn version_of(class: &Bound<'_, PyType>) -> u32 {
+    // SAFETY: the type object is alive, and the field is an aligned u32 that CPython itself reads
+    // and writes while other threads run.
+    unsafe {
+        let version = &raw mut (*class.as_type_ptr()).tp_version_tag;
+        AtomicU32::from_ptr(version).load(Ordering::Relaxed)
+    }
+}
+
+/// Whether `predicate` holds for every entry. Unlike PyO3's iterator it does not panic when
+/// another thread changes the dict meanwhile.
+pub fn all_entries(
+    dict: &Bound<'_, PyDict>,
+    mut predicate: impl FnMut(&Bound<'_, PyAny>, &Bound<'_, PyAny>) -> bool,
+) -> bool {
+    let py = dict.py();
+    with_critical_section(dict, || {
+        let mut position = 0;
+        let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: `dict` is a dict, locked where there is no GIL. PyDict_Next checks `position`
+        // against the dict as it is at each call, and hands out borrowed references, which are
+        // made owned before anything else can run.
+        while unsafe {
+            ffi::PyDict_Next(
+                dict.as_ptr(),
+                &raw mut position,
+                &raw mut key,
+                &raw mut value,
+            )
+        } != 0
+        {
+            // SAFETY: PyDict_Next answered non-zero, so both point to live objects.
+            let (key, value) = unsafe {
+                (
+                    Bound::from_borrowed_ptr(py, key),
+                    Bound::from_borrowed_ptr(py, value),
+                )
+            };
+            if !predicate(&key, &value) {
+                return false;
+            }
+        }
+        true
+    })
+}
+
+/// How many keyword arguments a `KeywordClass` takes.
+const KEYWORDS: usize = 6;
+
+/// A class whose constructor takes keyword arguments only, all of them optional.
+pub trait KeywordClass: PyClass + Into<PyClassInitializer<Self>> {
+    fn names(py: Python<'_>) -> &'static [Py<PyString>; KEYWORDS];
+    /// `None` in Python is an argument left out.
+    fn construct(arguments: [Option<Bound<'_, PyAny>>; KEYWORDS]) -> PyResult<Self>;
+}
+
+/// Lets calls of the class itself go straight to `construct`, without a dict of the arguments.
+/// Subclasses keep the ordinary way: CPython does not inherit this slot.
+pub fn install_constructor<T: KeywordClass>(py: Python<'_>) {
+    let class = py.get_type::<T>();
+    // SAFETY: `class` is a heap type of this module's, which nobody else uses yet: the module is
+    // being initialised. The slot is a plain function pointer, read when the class is called.
+    unsafe { (*class.as_type_ptr()).tp_vectorcall = Some(construct::<T>) };
+}
+
+/// `tp_vectorcall`, <https://docs.python.org/3/c-api/call.html#the-vectorcall-protocol>.
+unsafe extern "C" fn construct<T: KeywordClass>(
+    class: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls a slot from an attached thread.
+    let py = unsafe { Python::assume_attached() };
+    let made = std::panic::catch_unwind(|| {
+        // SAFETY: by the protocol `arguments` holds the positional ones, as many as `count` says
+        // without its flag, then one for each entry of the tuple `names`, or none if it is NULL.
+        // All of them, and the class, are alive for the call.
+        unsafe {
+            match keyword_arguments::<T>(py, arguments, count, names) {
+                Some(values) => Ok(Py::new(py, T::construct(values)?)?.into_ptr()),
+                None => call_with_dict(py, class, arguments, count, names),
+            }
+        }
+    });
+    match made {
+        Ok(Ok(object)) => object,
+        Ok(Err(error)) => {
+            error.restore(py);
+            std::ptr::null_mut()
+        }
+        Err(_) => {
+            PyRuntimeError::new_err("the constructor panicked").restore(py);
+            std::ptr::null_mut()
+        }
+    }
+}
+
+/// The arguments in the order of the class's names, or `None` if they do not fit: the ordinary
+/// way then words the error, or accepts a name that is no interned string.
+///
+/// # Safety
+/// The arguments are those of a vectorcall.
+unsafe fn keyword_arguments<T: KeywordClass>(
+    py: Python<'_>,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> Option<[Option<Bound<'_, PyAny>>; KEYWORDS]> {
+    let mut values = [const { None }; KEYWORDS];
+    // SAFETY: as the caller promises; each index is within the tuple's length.
+    unsafe {
+        if ffi::PyVectorcall_NARGS(count) != 0 {
+            return None;
+        }
+        if names.is_null() {
+            return Some(values);
+        }
+        let expected = T::names(py);
+        for index in 0..ffi::PyTuple_GET_SIZE(names) {
+            let name = ffi::PyTuple_GET_ITEM(names, index);
+            let position = expected.iter().position(|each| each.as_ptr() == name)?;
+            let value = Bound::from_borrowed_ptr(py, *arguments.offset(index));
+            values[position] = (!value.is_none()).then_some(value);
+        }
+    }
+    Some(values)
+}
+
+/// What CPython does for a class without `tp_vectorcall`.
+///
+/// # Safety
+/// The arguments are those of a vectorcall of `class`.
+unsafe fn call_with_dict(
+    py: Python<'_>,
+    class: *mut ffi::PyObject,
+    arguments: *const *mut ffi::PyObject,
+    count: usize,
+    names: *mut ffi::PyObject,
+) -> PyResult<*mut ffi::PyObject> {
+    let keywords = PyDict::new(py);
+    let positional;
+    // SAFETY: as the caller promises; `type`'s `tp_call` answers a new reference, or NULL with an
+    // exception set.
+    unsafe {
+        let count = ffi::PyVectorcall_NARGS(count);
+        positional = PyTuple::new(
+            py,
+            (0..count).map(|index| Bound::from_borrowed_ptr(py, *arguments.offset(index))),
+        )?;
+        if !names.is_null() {
+            for index in 0..ffi::PyTuple_GET_SIZE(names) {
+                keywords.set_item(
+                    Bound::from_borrowed_ptr(py, ffi::PyTuple_GET_ITEM(names, index)),
+                    Bound::from_borrowed_ptr(py, *arguments.offset(count + index)),
+                )?;
+            }
+        }
+        let Some(call) = ffi::PyType_Type.tp_call else {
+            return Err(PyRuntimeError::new_err("type has no tp_call"));
+        };
+        let made = call(class, positional.as_ptr(), keywords.as_ptr());
+        Bound::from_owned_ptr_or_err(py, made).map(Bound::into_ptr)
+    }
+}
+
+/// What a generator or coroutine did when it was run.
+pub enum Sent<'py> {
+    /// It suspended, and waits for this.
+    Yielded(Bound<'py, PyAny>),
+    /// It has ended.
+    Returned,
+}
+
+/// Runs a generator or coroutine to its next suspension. Its end is no exception here, as it would
+/// be for a `send` method.
+pub fn send_none<'py>(coroutine: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
+    let py = coroutine.py();
+    let mut result = std::ptr::null_mut();
+    // SAFETY: `coroutine` is alive for the call. PyIter_Send sets `result` to a new reference, or
+    // sets an exception and says so.
+    let (sent, result) = unsafe {
+        let sent = ffi::PyIter_Send(coroutine.as_ptr(), ffi::Py_None(), &raw mut result);
+        (sent, Bound::from_owned_ptr_or_opt(py, result))
+    };
+    match (sent, result) {
+        (ffi::PySendResult::PYGEN_NEXT, Some(awaited)) => Ok(Sent::Yielded(awaited)),
+        (ffi::PySendResult::PYGEN_RETURN, _) => Ok(Sent::Returned),
+        _ => Err(PyErr::fetch(py)),
+    }
+}

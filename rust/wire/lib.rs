@@ -1,0 +1,4 @@
+//! The wire format of event streams. Knows nothing of Python.
+#![forbid(unsafe_code)]
+
+pub mod frame;

@@ -1,0 +1,243 @@
+"""The delivery rules on real servers, with clients that stop reading, reset, or vanish."""
+
+import random
+import re
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from test_shutdown import SERVERS, fetch, open_stream, read_to_end
+
+from servers import Server, until, uvicorn
+
+APP = "delivery_app:app"
+Serve = Callable[..., Server]
+
+
+@pytest.fixture(scope="module")
+def uvicorn_server() -> Any:
+    server = Server(uvicorn(APP, "--log-level", "warning"))
+    yield server
+    server.close()
+
+
+def resources(server: Server) -> dict[str, int]:
+    return dict(httpx.get(f"{server.url}/resources", timeout=20).json())
+
+
+def is_back(server: Server, before: dict[str, int]) -> Callable[[], bool]:
+    def check() -> bool:
+        now = resources(server)
+        return all(now[each] <= before[each] + 3 for each in ("tasks", "threads", "files"))
+
+    return check
+
+
+def reset(connection: socket.socket) -> None:
+    """Closes with RST, as a client does that has crashed."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def data_of(raw: bytes) -> list[str]:
+    return re.findall(r"^data: (.*)$", raw.decode(), re.MULTILINE)
+
+
+# D3
+
+
+def test_d3_memory_is_bounded_for_a_client_that_never_reads(uvicorn_server: Server) -> None:
+    before = resources(uvicorn_server)
+    opened = uvicorn_server.log.count("opened")
+    streams = []
+    for _ in range(20):
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", uvicorn_server.port))
+        connection.sendall(b"GET /never-read HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        streams.append(connection)
+    until(lambda: uvicorn_server.log.count("opened") == opened + 20)
+    time.sleep(0.5)  # the generators never stop: give unbounded growth a chance
+    grown = resources(uvicorn_server)["memory"] - before["memory"]
+    assert grown < 20 * 1024 * 1024
+    for connection in streams:
+        connection.close()
+    until(is_back(uvicorn_server, before))
+
+
+# D4
+
+
+def test_d4_keep_alives_are_no_events(uvicorn_server: Server) -> None:
+    connection = open_stream(uvicorn_server, "/pinged")
+    received = b""
+    while received.count(b": ping\n") < 3:
+        received += connection.recv(1000)
+    connection.close()
+    assert b"\n\n" not in re.sub(rb"[0-9a-f]+\r\n|\r\n", b"", received).partition(b": ping\n")[2]
+
+
+# D5
+
+
+def test_d5_headers_of_a_silent_stream_come_after_open_delay(uvicorn_server: Server) -> None:
+    with uvicorn_server.connect() as connection:
+        connection.sendall(b"GET /silent HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+# D6
+
+
+@pytest.mark.parametrize("path", ["/fails?n=5", "/fails-sync?n=5", "/fails?n=1"])
+@pytest.mark.parametrize("name", ["uvicorn", "uvicorn-asyncio-h11", "granian", "hypercorn"])
+def test_d6_the_connection_is_aborted_after_the_last_event(
+    serve: Serve, name: str, path: str
+) -> None:
+    server = serve(SERVERS[name])
+    response = fetch(server, path)
+    n = int(path[-1])
+    assert data_of(response.encode()) == [str(number) for number in range(n)]
+    assert not response.endswith("0\r\n\r\n"), "the response was ended as if it were whole"
+    until(lambda: "failed on purpose" in server.log)
+    assert server.log.count("LookupError: failed on purpose") == 1, server.log
+    assert "Group" not in server.log
+    with (
+        httpx.Client(base_url=server.url, timeout=20) as client,
+        client.stream("GET", path) as stream,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        stream.read()
+
+
+def test_d6_an_item_that_cannot_be_encoded_is_blamed_on_its_endpoint(serve: Serve) -> None:
+    server = serve(uvicorn(APP))
+    assert data_of(fetch(server, "/unencodable").encode()) == ['"fine"']
+    until(lambda: "Traceback" in server.log)
+    assert "_thread.lock" in server.log
+    assert "delivery_app.unencodable" in server.log
+
+
+# D7
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, reset], ids=["close", "reset"])
+@pytest.mark.parametrize("path", ["/idle", "/ticking", "/sync-ticking"])
+@pytest.mark.parametrize("name", ["uvicorn", "granian", "hypercorn", "hypercorn-trio", "daphne"])
+def test_d7_a_client_that_leaves_is_noticed(
+    serve: Serve, name: str, path: str, leave: Callable[[socket.socket], None]
+) -> None:
+    server = serve(SERVERS[name])
+    leave(open_stream(server, path))
+    until(lambda: "closed" in server.log and "told" in server.log)
+    assert server.log.count("closed") == 1
+    assert server.log.count("told") == 1
+    assert "Traceback" not in server.log, server.log
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "granian", "hypercorn", "hypercorn-trio"])
+def test_d7_a_generator_that_asks_for_the_disconnect_itself(serve: Serve, name: str) -> None:
+    server = serve(SERVERS[name])
+    stream = open_stream(server, "/asking")
+    received = b""
+    while received.count(b"data: ") < 50:
+        received += stream.recv(4096)
+    reset(stream)
+    until(lambda: "closed" in server.log)
+    assert "Traceback" not in server.log, server.log
+
+
+def test_d7_a_client_that_vanishes_before_the_first_event(uvicorn_server: Server) -> None:
+    before = resources(uvicorn_server)
+    for _ in range(20):
+        connection = uvicorn_server.connect()
+        connection.sendall(b"GET /silent HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        reset(connection)
+    until(is_back(uvicorn_server, before))
+
+
+# D9
+
+
+def test_d9_a_client_that_does_not_read_is_dropped(serve: Serve) -> None:
+    server = serve(uvicorn(APP))
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", server.port))
+    connection.sendall(b"GET /stalled HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    until(lambda: "closed" in server.log and "told" in server.log)
+    assert "send_timeout (0.2 s)" in server.log
+    connection.close()
+
+
+# D10
+
+
+def test_d10_idle_sync_streams_do_not_starve_sync_routes(uvicorn_server: Server) -> None:
+    streams = [open_stream(uvicorn_server, "/sync-idle?seconds=3600") for _ in range(60)]
+    assert "answered" in fetch(uvicorn_server, "/sync-route")
+    for stream in streams:
+        stream.close()
+
+
+# Many streams
+
+
+@pytest.mark.timeout(300)
+def test_a_thousand_streams_of_which_half_vanish(serve: Serve) -> None:
+    """The other half gets every event in order, and everything is given back."""
+    server = serve(uvicorn(APP, "--log-level", "warning"))
+    # Once through, so that what is allocated once is there.
+    assert run_streams(server, 1_000) == []
+    until(is_back(server, {"tasks": 5, "threads": 45, "files": 60, "memory": 0}))
+    before = resources(server)
+    assert run_streams(server, 1_000) == []
+    until(is_back(server, before))
+    assert resources(server)["memory"] < before["memory"] * 1.2 + 10 * 1024 * 1024
+
+
+def run_streams(server: Server, count: int) -> list[str]:
+    chance = random.Random(count)
+    lock = threading.Lock()
+    failures = []
+
+    def run(number: int) -> None:
+        vanishes = number % 2 == 0
+        connection = server.connect()
+        connection.sendall(
+            b"GET /numbers?n=300&pause=7 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        if vanishes:
+            with lock:
+                amount = chance.randrange(2_000)
+            received = b""
+            while len(received) < amount:
+                chunk = connection.recv(512)
+                if not chunk:
+                    break
+                received += chunk
+            reset(connection)
+            return
+        received = read_to_end(connection)
+        connection.close()
+        expected = [str(i) for i in range(300)]
+        if data_of(received) != expected or not received.endswith(b"0\r\n\r\n"):
+            with lock:
+                failures.append(f"{number}: {data_of(received)[-3:]}")
+
+    with ThreadPoolExecutor(100) as pool:
+        list(pool.map(run, range(count)))
+    return failures
+
+
+def test_the_engine_is_the_one_that_was_asked_for(uvicorn_server: Server) -> None:
+    # Guards the tests above: sserpent's keep-alive and its compact JSON, not FastAPI's.
+    assert "sserpent" in sys.modules
+    assert "data: 0\n\ndata: 1\n\n" in fetch(uvicorn_server, "/numbers?n=2")

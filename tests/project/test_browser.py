@@ -1,0 +1,470 @@
+"""A real browser reads the streams: Debian's Chromium, without a window.
+
+With SSERPENT_SCREENSHOTS set to a directory, the last test writes pictures of the live page
+there. Look at them before keeping them.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import pytest
+
+import servers
+from browser_setup import find, reason_to_skip
+from servers import TESTS, Server, free_port, until, uvicorn
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+
+# Installing the browser takes its time on a fresh machine.
+pytestmark = pytest.mark.timeout(600)
+
+EXAMPLES = TESTS.parent / "examples"
+SCREENSHOTS = os.environ.get("SSERPENT_SCREENSHOTS")
+
+LISTEN = """
+const [url, names] = arguments;
+const source = new EventSource(url);
+const log = [];
+for (const name of ["open", "error", "message", ...names]) {
+  source.addEventListener(name, (event) => log.push({
+    type: name, data: event.data, id: event.lastEventId, state: source.readyState,
+    at: performance.now(),
+  }));
+}
+(window.sources ??= []).push(source);
+(window.logs ??= []).push(log);
+"""
+
+
+class Browser:
+    def __init__(self, directory: str) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = find("browser")
+        options.add_argument("--headless=new")
+        options.add_argument("--no-sandbox")  # which root cannot have
+        options.add_argument("--disable-dev-shm-usage")  # small in containers
+        # A page that was left would keep its connections, of which there are six to an origin.
+        options.add_argument("--disable-features=BackForwardCache")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        service = webdriver.ChromeService(
+            executable_path=find("driver"), env={**os.environ, "TMPDIR": directory}
+        )
+        self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver.set_page_load_timeout(60)
+        self.run = self.driver.execute_script
+
+    def open(self, url: str) -> None:
+        self.driver.get(url)
+
+    def listen(self, path: str, *names: str) -> None:
+        """Opens an EventSource on the page, and logs every event of it and of these names."""
+        self.run(LISTEN, path, names)
+
+    def log(self, number: int = 0) -> list[dict[str, Any]]:
+        return self.run("return logs[arguments[0]]", number)  # type: ignore[no-any-return]
+
+    def logged(self, kind: str, number: int = 0) -> list[dict[str, Any]]:
+        return [each for each in self.log(number) if each["type"] == kind]
+
+    def data(self, number: int = 0) -> list[Any]:
+        return self.run(  # type: ignore[no-any-return]
+            "return logs[arguments[0]].filter((e) => e.type === 'message').map((e) => e.data)",
+            number,
+        )
+
+    def script_errors(self) -> list[str]:
+        entries = self.driver.get_log("browser")
+        return [entry["message"] for entry in entries if entry["source"] == "javascript"]
+
+    def device(self, width: int, height: int, scheme: str = "light", scale: float = 1) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": scale}
+        command = self.driver.execute_cdp_cmd
+        command("Emulation.setDeviceMetricsOverride", {**size, "mobile": width < 600})
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        command("Emulation.setEmulatedMedia", {"features": [feature]})
+
+    def screenshot(self, path: Path, whole: bool) -> None:
+        """The whole page, or what fits into the window."""
+        options = {"format": "png", "captureBeyondViewport": whole}
+        answer = self.driver.execute_cdp_cmd("Page.captureScreenshot", options)
+        path.write_bytes(base64.b64decode(answer["data"]))
+
+
+@pytest.fixture(scope="module")
+def started_browser() -> Iterator[Browser]:
+    reason = reason_to_skip()
+    if reason:
+        pytest.skip(reason)
+    with TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        browser = Browser(directory)
+        yield browser
+        browser.driver.quit()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server(uvicorn("browser_app:app"))
+    yield server
+    print(server.log)  # shown where a test has failed
+    server.close()
+
+
+@pytest.fixture
+def browser(started_browser: Browser, server: Server) -> Iterator[Browser]:
+    started_browser.open(server.url)
+    yield started_browser
+    started_browser.open("about:blank")
+
+
+def seen(server: Server, path: str) -> list[str | None]:
+    answer: list[str | None] = httpx.get(f"{server.url}/seen", params={"path": path}).json()
+    return answer
+
+
+def test_fields(browser: Browser) -> None:
+    awkward = "é 漢字 🐍 \u2028\u2029\x85\x0b\x0c\ufeff\0"
+    expected = [
+        ("open", None, None),
+        ("message", "plain", ""),
+        ("greeting", "named", "first"),
+        ("message", "one\ntwo\nthree\nfour\n\n  six", "first"),
+        ("message", "id only here", "zwei €"),
+        ("message", " leading and trailing ", "zwei €"),
+        ("message", ": no comment\ndata: no field", "zwei €"),
+        ("empty", "", "zwei €"),
+        ("message", "the id is gone", ""),
+    ]
+    browser.listen("fields", "greeting", "empty")
+    log = until(lambda: len(browser.log()) >= len(expected) + 2 and browser.log())
+
+    assert [(each["type"], each["data"], each["id"]) for each in log[:-2]] == expected
+    assert browser.run("return JSON.parse(arguments[0])", log[-2]["data"]) == {"unicode": awkward}
+    assert log[-1]["data"] == awkward
+
+
+def test_onopen_does_not_wait_for_an_event(browser: Browser) -> None:
+    browser.run(
+        "const source = new EventSource('silent');"
+        "source.onopen = () => { window.opened = source.readyState; };"
+    )
+
+    assert until(lambda: browser.run("return window.opened")) == 1  # OPEN
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "at_least", "less_than"),
+    # Chromium's own time is 3,000.
+    [(100, 100, 2_900), (4_000, 4_000, 60_000)],
+)
+def test_retry(browser: Browser, milliseconds: int, at_least: int, less_than: int) -> None:
+    browser.listen(f"retry?milliseconds={milliseconds}")
+    until(lambda: len(browser.logged("open")) > 1)
+
+    waited = browser.logged("open")[1]["at"] - browser.logged("error")[0]["at"]
+    assert at_least - 5 <= waited < less_than  # timers may fire a little early
+
+
+def test_reconnects_with_last_event_id_when_the_stream_is_cut(
+    browser: Browser, server: Server
+) -> None:
+    browser.listen("resume")
+    until(lambda: len(browser.data()) >= 12)
+
+    assert browser.data() == [str(number) for number in range(12)]
+    assert seen(server, "/resume") == [None, "2", "5", "8"]
+    assert {each["state"] for each in browser.logged("error")} == {0}  # CONNECTING
+
+
+def test_reconnects_with_last_event_id_when_the_server_restarts(
+    browser: Browser, server: Server, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = serve(uvicorn("browser_app:app"))
+    browser.open(first.url)
+    browser.listen("restart")
+    until(lambda: browser.data() == ["0"])
+    first.close()
+    until(lambda: browser.logged("error"))
+    monkeypatch.setattr(servers, "free_port", lambda: first.port)
+    second = serve(uvicorn("browser_app:app"))
+    until(lambda: browser.data() == ["0", "1"])
+
+    assert seen(second, "/restart") == ["0"]
+
+
+@pytest.mark.parametrize("status", [204, 403])
+def test_does_not_reconnect_when_refused(browser: Browser, server: Server, status: int) -> None:
+    before = len(seen(server, "/refused"))
+    browser.listen(f"refused?status={status}")
+    until(lambda: browser.log()[-1:] and browser.log()[-1]["state"] == 2)  # CLOSED
+
+    # Ten times as long as the stream said to wait before reconnecting.
+    browser.driver.execute_async_script("setTimeout(arguments[0], 500)")
+    assert seen(server, "/refused")[before:] == [None, str(status)]
+    assert browser.data() == ["once"]
+
+
+def test_keep_alives_are_no_events(browser: Browser, server: Server) -> None:
+    with httpx.stream("GET", f"{server.url}/pings") as response:
+        lines = []
+        for line in response.iter_lines():
+            lines.append(line)
+            if line == "data: after":
+                break
+    assert lines.count(": ping") > 2
+
+    browser.listen("pings", "ping", "")
+    until(lambda: "after" in browser.data())
+
+    log = [(each["type"], each["data"], each["id"]) for each in browser.log()]
+    assert log == [("open", None, None), ("message", "before", "7"), ("message", "after", "7")]
+
+
+def test_many_events_in_order(browser: Browser) -> None:
+    browser.listen("many")
+    until(lambda: browser.run("return logs[0].length") > 10_000, timeout=60)
+
+    assert browser.data() == [str(number) for number in range(10_000)]
+
+
+def test_six_streams_on_one_origin(browser: Browser, server: Server) -> None:
+    # As many as a browser opens to one origin over HTTP/1.1.
+    keys = [f"tab-{number}" for number in range(6)]
+    for key in keys:
+        browser.listen(f"steps?key={key}")
+    for received in range(1, 5):
+        expected = [str(number) for number in range(received)]
+        for number in range(6):
+            until(lambda n=number, e=expected: browser.data(n) == e)
+        for key in keys:
+            httpx.post(f"{server.url}/step", params={"key": key}).raise_for_status()
+
+    # With one of them closed, there is a connection for something else.
+    browser.run("sources[0].close()")
+    fetched = browser.driver.execute_async_script(
+        "const done = arguments[0]; fetch('seen?path=/').then((answer) => done(answer.status))"
+    )
+    assert fetched == 200
+
+
+NGINX = """
+daemon off;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/client;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ proxy_pass {upstream}; }}
+    }}
+}}
+"""
+
+
+@pytest.fixture
+def nginx(browser: Browser, server: Server, tmp_path: Path) -> Iterator[str]:
+    """A proxy before the server, with nginx's defaults; its URL."""
+    port = free_port()
+    configuration = tmp_path / "nginx.conf"
+    configuration.write_text(NGINX.format(directory=tmp_path, port=port, upstream=server.url))
+    command = [find("nginx"), "-p", str(tmp_path), "-c", str(configuration)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        if process.poll() is not None:
+            raise AssertionError(f"nginx did not start: {process.stderr.read()!r}")
+        try:
+            return httpx.get(url).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    try:
+        until(answers)
+        browser.open(url)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(10)
+        process.stderr.close()
+
+
+def test_through_nginx_event_by_event(browser: Browser, nginx: str) -> None:
+    browser.listen("steps?key=nginx")
+    for received in range(1, 11):
+        # The server sends no further event before the step, so a buffered one would stay away.
+        until(lambda r=received: len(browser.data()) == r)
+        httpx.post(f"{nginx}/step?key=nginx").raise_for_status()
+
+    assert browser.data()[:10] == [str(number) for number in range(10)]
+
+
+# The live page
+
+
+@pytest.fixture(scope="module")
+def examples() -> Iterator[Server]:
+    server = Server(uvicorn("app:app"), EXAMPLES)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def live_page(started_browser: Browser, examples: Server) -> Iterator[Browser]:
+    started_browser.device(1280, 900)
+    started_browser.open(examples.url)
+    started_browser.driver.get_log("browser")
+    yield started_browser
+    assert started_browser.script_errors() == []
+    started_browser.open("about:blank")
+
+
+def text(browser: Browser, identifier: str) -> str:
+    answer: str = browser.run("return document.getElementById(arguments[0]).innerText", identifier)
+    return answer
+
+
+def click(browser: Browser, identifier: str) -> None:
+    browser.driver.find_element("id", identifier).click()
+
+
+def shown_errors(browser: Browser) -> list[str]:
+    script = "return [...document.querySelectorAll('.error:not([hidden])')].map((e) => e.innerText)"
+    return browser.run(script)  # type: ignore[no-any-return]
+
+
+def ask(browser: Browser) -> None:
+    click(browser, "token-start")
+    until(lambda: text(browser, "token-start") == "Stop")
+    until(lambda: text(browser, "token-start") == "Ask")
+
+
+def test_the_page_shows_an_answer_as_it_comes(live_page: Browser) -> None:
+    ask(live_page)
+
+    assert text(live_page, "answer").startswith("You asked: “What is an event stream?”.")
+    assert "émojis 🐍 and ελληνικά" in text(live_page, "answer")
+    wire = text(live_page, "token-wire")
+    assert wire.startswith(": a pretended model answers\n\nevent: token\ndata: ")
+    assert wire.rstrip().endswith("event: done\ndata: [DONE]")
+    count = live_page.run("return document.querySelectorAll('#token-events li').length")
+    assert count == wire.count("data: ")
+    assert shown_errors(live_page) == []
+
+
+def test_the_page_reconnects_after_a_cut(live_page: Browser) -> None:
+    feed = (
+        "return [...document.querySelectorAll('#feed li:not(.note) .id')].map((e) => e.innerText)"
+    )
+    until(lambda: live_page.run(feed))
+    click(live_page, "cut")
+    until(lambda: "Connection lost" in text(live_page, "feed"))
+    until(lambda: "Last-Event-ID" in text(live_page, "feed"))
+    before = len(live_page.run(feed))
+    until(lambda: len(live_page.run(feed)) > before + 1)
+
+    numbers = [int(each.removeprefix("id ")) for each in live_page.run(feed)]
+    assert numbers == list(range(numbers[0], numbers[0] - len(numbers), -1))
+    assert text(live_page, "feed-state") == "Connected"
+    assert shown_errors(live_page) == []
+
+
+def stream_example(browser: Browser, number: int) -> None:
+    browser.run(
+        "const select = document.getElementById('example');"
+        "select.selectedIndex = arguments[0];"
+        "select.dispatchEvent(new Event('change'));",
+        number,
+    )
+    click(browser, "example-start")
+
+
+def test_the_page_streams_every_example(live_page: Browser) -> None:
+    count = until(lambda: live_page.run("return document.getElementById('example').length"))
+    for number in range(count):
+        stream_example(live_page, number)
+        until(lambda: text(live_page, "example-start") == "Stream")
+        until(lambda: text(live_page, "example-events"))
+        assert "data: " in text(live_page, "example-wire")
+    assert "[DONE]" in text(live_page, "example-events")
+    assert shown_errors(live_page) == []
+
+
+def test_the_page_says_what_went_wrong(live_page: Browser) -> None:
+    live_page.run("document.getElementById('prompt').value = 'x'.repeat(501)")
+    click(live_page, "token-start")
+
+    until(lambda: shown_errors(live_page))
+    assert "at most 500 characters" in shown_errors(live_page)[0]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_the_parser_of_the_page(live_page: Browser, number: int) -> None:
+    stream = [
+        "\ufeffdata: a\r\rdata: b\r\n\r\ndata: c\n\n: no\ndata\ndata\nid: 1\n\n",
+        "id: x\0y\nid: 2\ndata:  two\nevent: e\n\nevent: lost\n\nid\ndata:z\n\ndata: unfinished\n",
+        "data: \u2028\x85\n\nretry: 5\nother: field\n\nevent: e\ndata: 1\r\ndata: 2\r\n\r\n",
+    ][number]
+    expected = [
+        [["message", "a", ""], ["message", "b", ""], ["message", "c", ""], ["message", "\n", "1"]],
+        [["e", " two", "2"], ["message", "z", ""]],
+        [["message", "\u2028\x85", ""], ["e", "1\n2", ""]],
+    ][number]
+    script = """
+        const [stream, done] = arguments;
+        import("/sse.js").then(({ EventStreamParser }) => {
+          const results = [];
+          for (let cut = 0; cut <= stream.length; cut++) {
+            const parser = new EventStreamParser();
+            const pieces = [stream.slice(0, cut), "", stream.slice(cut)];
+            const events = pieces.flatMap((piece) => parser.push(piece));
+            results.push(events.map((e) => [e.type, e.data, e.lastEventId]));
+          }
+          done(results);
+        }, (error) => done(String(error)));
+    """
+    results = live_page.driver.execute_async_script(script, stream)
+
+    assert results == [expected] * (len(stream) + 1)
+
+
+def test_the_page_runs_the_race_and_looks_good(live_page: Browser, examples: Server) -> None:
+    rust = httpx.get(f"{examples.url}/live/backend").json() == "rust"
+    ask(live_page)
+    click(live_page, "cut")
+    stream_example(live_page, 4)
+    click(live_page, "race-start")
+    until(lambda: text(live_page, "race-start") == "Run the race", timeout=60)
+
+    assert shown_errors(live_page) == []
+    assert "Medians" in text(live_page, "race-state")
+    rows = live_page.run("return document.querySelectorAll('#results tr').length")
+    lines = live_page.run("return document.querySelectorAll('#chart polyline').length")
+    assert rows == lines == (3 if rust else 2)
+    assert text(live_page, "results").splitlines()[0].endswith("1.0\N{MULTIPLICATION SIGN}")
+    for name, width, height, scheme in (
+        ("page-light", 1280, 720, "light"),
+        ("page-dark", 1280, 720, "dark"),
+        ("page-phone", 390, 844, "light"),
+        ("page-phone-dark", 390, 844, "dark"),
+    ):
+        live_page.device(width, height, scheme)
+        overflow = live_page.run("return document.documentElement.scrollWidth - innerWidth")
+        assert overflow <= 0
+        if SCREENSHOTS:
+            live_page.run("scrollTo(0, 0); document.activeElement.blur()")
+            live_page.screenshot(Path(SCREENSHOTS) / f"{name}.png", whole=width > 600)

@@ -1,0 +1,287 @@
+"""Each example on a real uvicorn, read back by httpx-sse."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+from httpx_sse import EventSource, connect_sse
+
+import sserpent
+from servers import Server, uvicorn
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+class Event(NamedTuple):
+    """One event as the client has it; httpx-sse's own class has no equality."""
+
+    event: str = "message"
+    data: str = ""
+    id: str = ""
+    retry: int | None = None
+
+    def json(self) -> Any:
+        return json.loads(self.data)
+
+
+def events_of(source: EventSource) -> Iterator[Event]:
+    for event in source.iter_sse():
+        yield Event(event.event, event.data, event.id, event.retry)
+
+
+def read(url: str, method: str = "GET", **request: Any) -> list[Event]:
+    with httpx.Client() as client, connect_sse(client, method, url, **request) as source:
+        assert source.response.status_code == 200
+        assert source.response.headers["content-type"].startswith("text/event-stream")
+        return list(events_of(source))
+
+
+def message(data: Any, id: str = "") -> Event:
+    """An unnamed event whose data is JSON."""
+    return Event(data=compact(data), id=id)
+
+
+def compact(data: Any) -> str:
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+
+
+PLANETS = [
+    message({"name": "Earth", "moons": 1}),
+    message({"name": "Mars", "moons": 2}),
+    message({"name": "Neptune", "moons": 16}),
+]
+READINGS = [
+    message({"sensor": "cellar", "celsius": 11.5}),
+    message({"sensor": "kitchen", "celsius": 21.0}),
+    message({"sensor": "attic", "celsius": 27.25}),
+]
+ORDERS = [
+    message({"order": 1, "placed": "2025-03-01"}),
+    message(["order", 2]),
+    message("no more orders"),
+]
+COUNTDOWN = [
+    message({"seconds": 3}),
+    message({"seconds": 2}),
+    message({"seconds": 1}),
+    message("lift-off"),
+]
+PRICES = [
+    Event("price", compact({"symbol": "SNEK", "price": price}), number, 5000)
+    for number, price in [("1", 101.5), ("2", 99.25), ("3", 103.0)]
+]
+LOG = [
+    Event("message", "12:00:01 INFO  listening on port 8000"),
+    Event("message", "12:00:07 WARN  slow query: 1.9 s"),
+    Event("message", "12:00:09 ERROR upstream closed the connection\n  while reading the answer"),
+    Event("message", "[DONE]"),
+]
+CHAPTERS = [
+    message({"title": "The egg"}, id="0"),
+    message({"title": "The nest"}, id="1"),
+    message({"title": "The long winter"}, id="2"),
+    message({"title": "The first skin"}, id="3"),
+]
+ANSWER = [
+    Event("token", '"Hello"'),
+    Event("token", '"wörld"'),
+    Event("done", "[DONE]"),
+]
+CHAT = {"method": "POST", "json": {"text": "Hello wörld"}}
+
+CASES: list[tuple[str, str, dict[str, Any], list[Event]]] = [
+    ("async_generator", "/planets", {}, PLANETS),
+    ("sync_generator", "/readings", {}, READINGS),
+    ("no_annotation", "/orders", {}, ORDERS),
+    ("no_annotation_sync", "/countdown", {}, COUNTDOWN),
+    ("event_fields", "/prices", {}, PRICES),
+    ("raw_data", "/log", {}, LOG),
+    ("resume", "/chapters", {}, CHAPTERS),
+    ("post_chat", "/chat", CHAT, ANSWER),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "request_", "events"), CASES, ids=[case[0] for case in CASES]
+)
+def test_example(
+    serve: Any, name: str, path: str, request_: dict[str, Any], events: list[Event]
+) -> None:
+    server = serve(uvicorn(f"{name}:app"), EXAMPLES)
+
+    assert read(server.url + path, **request_) == events
+    assert read(server.url + path, **request_) == events
+
+
+def test_resume(serve: Any) -> None:
+    server = serve(uvicorn("resume:app"), EXAMPLES)
+
+    for last in range(len(CHAPTERS)):
+        headers = {"Last-Event-ID": str(last)}
+        assert read(server.url + "/chapters", headers=headers) == CHAPTERS[last + 1 :]
+
+
+def test_the_comment_is_on_the_wire(serve: Any) -> None:
+    server = serve(uvicorn("event_fields:app"), EXAMPLES)
+
+    assert httpx.get(server.url + "/prices").text.startswith(": prices of today\n\n")
+
+
+@pytest.fixture
+def all_examples(serve: Any) -> Server:
+    server: Server = serve(uvicorn("app:app"), EXAMPLES)
+    return server
+
+
+def test_the_app_has_every_example(all_examples: Server) -> None:
+    url = all_examples.url
+    for name, path, request, events in CASES:
+        assert read(f"{url}/examples/{name}{path}", **request) == events
+
+    listed = httpx.get(f"{url}/examples").json()
+
+    assert {example["name"] for example in listed} == {case[0] for case in CASES}
+    for example in listed:
+        request = {"headers": example["headers"]}
+        if example["body"] is not None:
+            request["json"] = example["body"]
+        assert read(url + example["url"], example["method"], **request)
+
+
+def test_notifications_resume_after_a_cut(all_examples: Server) -> None:
+    url = all_examples.url
+    stream = f"{url}/live/notifications?visitor=ada"
+    received = []
+    with httpx.Client() as client:
+        with connect_sse(client, "GET", stream, timeout=20) as source:
+            events = events_of(source)
+            assert next(events).json() == {"resumed_after": None}
+            received.append(next(events))
+            assert httpx.post(f"{url}/live/cut?visitor=nobody").json() == 0
+            assert httpx.post(f"{url}/live/cut?visitor=ada").json() == 1
+            with pytest.raises(httpx.RemoteProtocolError):
+                received.extend(events)
+
+        last = int(received[-1].id)
+        headers = {"Last-Event-ID": str(last)}
+        with connect_sse(client, "GET", stream, timeout=20, headers=headers) as source:
+            events = events_of(source)
+            assert next(events).json() == {"resumed_after": last}
+            assert next(events).id == str(last + 1)
+    assert "Traceback" not in all_examples.log
+
+
+def test_tokens(all_examples: Server) -> None:
+    events = read(all_examples.url + "/live/tokens", "POST", json={"text": "what is a stream?"})
+
+    answer = "".join(event.json() for event in events if event.event == "token")
+    assert answer.startswith("You asked: “what is a stream?”.\n\n")
+    assert "🐍" in answer
+    assert events[-1] == Event("done", "[DONE]")
+
+
+def test_a_prompt_that_is_too_long_is_refused(all_examples: Server) -> None:
+    answer = httpx.post(all_examples.url + "/live/tokens", json={"text": "x" * 501})
+
+    assert answer.status_code == 422
+
+
+def test_the_race_runs_every_contender_and_only_once_at_a_time(all_examples: Server) -> None:
+    url = all_examples.url + "/live/race"
+    rust = httpx.get(all_examples.url + "/live/backend").json() == "rust"
+    names = ["fastapi.sse", "sserpent, pure Python", *(["sserpent, Rust"] if rust else [])]
+    with httpx.Client(timeout=60) as client, connect_sse(client, "GET", url) as source:
+        events = events_of(source)
+        assert next(events).json()["contenders"] == names
+        assert client.get(url).status_code == 409
+        *samples, done = events
+
+    assert done.event == "done"
+    assert {event.event for event in samples} == {"sample"}
+    assert list(dict.fromkeys(event.json()["contender"] for event in samples)) == names
+    assert all(event.json()["events_per_second"] > 0 for event in samples)
+
+
+# The demo
+
+
+def run_demo(directory: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs it without a terminal; whatever it starts has to end with it."""
+    mark = uuid4().hex
+    done = subprocess.run(
+        [sys.executable, "demo.py"],
+        cwd=directory,
+        env={**os.environ, **environment, "DEMO_MARK": mark},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert processes_with("DEMO_MARK", mark) == []
+    return done
+
+
+def processes_with(variable: str, content: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(variable) == content:
+                found.append(process)
+        except psutil.Error:  # noqa: PERF203
+            pass  # it has ended, or is none of ours
+    return found
+
+
+def rate_of(contender: str, output: str) -> int:
+    line = next(line for line in output.splitlines() if line.strip().startswith(contender))
+    return int(line.removeprefix(f"  {contender}").split()[0].replace(",", ""))
+
+
+def test_the_demo_streams_every_example_and_measures(all_examples: Server) -> None:
+    done = run_demo(EXAMPLES)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"backend: {sserpent.BACKEND}" in done.stdout
+    for example in httpx.get(f"{all_examples.url}/examples").json():
+        assert f"{example['method']} {example['url']}" in done.stdout
+    assert ': prices of today\n   event: price\n   data: {"symbol":"SNEK"' in done.stdout
+    # The engine is what makes the difference, so the pure core has to be faster too.
+    assert rate_of("sserpent, pure Python", done.stdout) > 2 * rate_of("fastapi.sse", done.stdout)
+    if sserpent.BACKEND == "rust":
+        assert rate_of("sserpent, Rust", done.stdout) > 4 * rate_of("fastapi.sse", done.stdout)
+
+
+def test_the_demo_fails_when_a_stream_breaks(tmp_path: Path) -> None:
+    examples = shutil.copytree(EXAMPLES, tmp_path / "examples")
+    file = examples / "raw_data.py"
+    file.write_text(file.read_text().replace("[DONE]", "\\ud800"))
+
+    done = run_demo(examples, SSERPENT_PURE="1")
+
+    assert done.returncode == 1
+    assert "pure Python, because SSERPENT_PURE=1 is set" in done.stdout
+    assert "The demo failed: " in done.stderr.splitlines()[-1]
+
+
+def test_the_demo_fails_when_the_server_does_not_start(tmp_path: Path) -> None:
+    examples = shutil.copytree(EXAMPLES, tmp_path / "examples")
+    with (examples / "app.py").open("a") as file:
+        # Only the server imports uvicorn.
+        file.write("import sys\nif 'uvicorn' in sys.modules: raise RuntimeError('broken')\n")
+
+    done = run_demo(examples)
+
+    assert done.returncode == 1
+    assert "RuntimeError: broken" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("The demo failed: the server of app:app")

@@ -1,0 +1,285 @@
+"""What is published, built and installed as users get it: sdist, native wheel, pure wheel."""
+
+from __future__ import annotations
+
+import email
+import http.client
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from collections.abc import Callable
+from email.message import Message
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import sserpent
+from servers import Server
+
+ROOT = Path(__file__).parents[2]
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+SCRIPTS = "Scripts" if os.name == "nt" else "bin"
+WITHOUT_CARGO = os.pathsep.join(
+    folder for folder in os.get_exec_path() if not shutil.which("cargo", path=folder)
+)
+
+# One run of these covers both wheels; a second one under SSERPENT_PURE=1 would see nothing new.
+needs_cargo = pytest.mark.skipif(
+    sserpent.BACKEND != "rust", reason="builds wheels: runs once, with the compiled core"
+)
+
+APP = """
+from collections.abc import AsyncIterable, Iterable
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+import sserpent
+from sserpent import EventSourceResponse, ServerSentEvent
+
+app = FastAPI()
+
+
+class Item(BaseModel):
+    name: str
+
+
+@app.get("/items", response_class=EventSourceResponse)
+async def items() -> AsyncIterable[Item]:
+    for name in "abc":
+        yield Item(name=name)
+
+
+@app.get("/backend", response_class=EventSourceResponse)
+def backend() -> Iterable[ServerSentEvent]:
+    yield ServerSentEvent(raw_data=f"{sserpent.BACKEND} {sserpent.__version__}", id="1")
+"""
+
+
+def run(*command: str | Path, **options: object) -> str:
+    """The output of a command that has to succeed."""
+    done = subprocess.run(command, capture_output=True, text=True, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
+    return str(done.stdout)
+
+
+class Dist(NamedTuple):
+    directory: Path
+    sdist: Path
+    native: Path
+    pure: Path
+
+
+@pytest.fixture(scope="session")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Dist:
+    """What `make dist` makes."""
+    directory = tmp_path_factory.mktemp("dist")
+    run(sys.executable, ROOT / "tools" / "dist.py", directory, cwd=directory)
+    (pure,) = directory.glob("*-none-any.whl")
+    (native,) = set(directory.glob("*.whl")) - {pure}
+    (sdist,) = directory.glob("*.tar.gz")
+    assert len(list(directory.iterdir())) == 3
+    return Dist(directory, sdist, native, pure)
+
+
+def contents(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return email.message_from_bytes(archive.read(name))
+
+
+def fields(wheel: Path) -> list[tuple[str, str]]:
+    found = metadata(wheel)
+    return [*sorted(found.items()), ("description", str(found.get_payload()).strip())]
+
+
+def is_binary(name: str) -> bool:
+    return name.endswith((".so", ".pyd", ".dylib", ".dll"))
+
+
+@needs_cargo
+def test_native_wheel_holds_one_binary_and_a_tag_that_pypi_takes(dist: Dist) -> None:
+    assert len([name for name in contents(dist.native) if is_binary(name)]) == 1
+    if sys.platform == "linux":
+        assert re.search(r"-(many|musl)linux_\d+_\d+_\w+\.whl$", dist.native.name)
+
+
+@needs_cargo
+def test_pure_wheel_is_the_native_one_without_its_binary(dist: Dist) -> None:
+    assert dist.pure.name.endswith("-py3-none-any.whl")
+    assert not any(is_binary(name) or "__pycache__" in name for name in contents(dist.pure))
+    pure = {name for name in contents(dist.pure) if not is_binary(name)}
+    # The SBOM lists the crates in the binary.
+    native = {
+        name for name in contents(dist.native) if not is_binary(name) and "/sboms/" not in name
+    }
+    assert pure == native
+    assert "sserpent/py.typed" in pure
+    assert any(name.endswith("/licenses/LICENSE") for name in pure)
+
+
+@needs_cargo
+def test_both_wheels_have_the_same_metadata(dist: Dist) -> None:
+    assert metadata(dist.pure)["Name"] == "sserpent"
+    assert fields(dist.pure) == fields(dist.native)
+
+
+@needs_cargo
+def test_sdist_holds_the_sources_and_the_lock_file_and_nothing_built(dist: Dist) -> None:
+    with tarfile.open(dist.sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    expected = {"Cargo.toml", "Cargo.lock", "pyproject.toml", "LICENSE", "README.md", "PKG-INFO"}
+    for folder in ("rust", "python/sserpent"):
+        expected |= {
+            path.relative_to(ROOT).as_posix()
+            for path in (ROOT / folder).rglob("*")
+            if path.is_file() and not is_binary(path.name) and "__pycache__" not in path.parts
+        }
+    assert names == expected
+
+
+@needs_cargo
+def test_sdist_builds_from_its_lock_file(dist: Dist, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "MATURIN_PEP517_ARGS": "--locked",
+        # The crates that the lock file names are there since `dist` was built.
+        "CARGO_NET_OFFLINE": "true",
+        "CARGO_TARGET_DIR": str(ROOT / "target"),
+    }
+    run(*PIP, "wheel", "--no-deps", "--wheel-dir", tmp_path, dist.sdist, env=environment)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert any(is_binary(name) for name in contents(wheel))
+    assert fields(wheel) == fields(dist.native)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Path:
+    """The folder of a new virtual environment."""
+    path = tmp_path / "environment"
+    run(sys.executable, "-m", "venv", path)
+    return path
+
+
+def python_of(environment: Path) -> Path:
+    return environment / SCRIPTS / ("python.exe" if os.name == "nt" else "python")
+
+
+def assert_streams(
+    environment: Path, serve: Callable[..., Server], backend: str, **variables: str
+) -> None:
+    """Serves an application from an environment and reads its streams."""
+    python = python_of(environment)
+    # From outside the environment, where the checkout's sources cannot be imported by accident.
+    folder = environment.parent
+    (folder / "installed.py").write_text(APP)
+    command = [str(python), "-m", "uvicorn", "installed:app", "--port", "{port}"]
+    server = serve(command, cwd=folder, PYTHONPATH="", **variables)
+    assert get(server, "/items") == b"".join(b'data: {"name":"%c"}\n\n' % c for c in b"abc")
+    version = sserpent.__version__
+    assert get(server, "/backend") == f"data: {backend} {version}\nid: 1\n\n".encode()
+
+
+def get(server: Server, path: str) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        assert response.status == 200
+        return response.read()
+    finally:
+        connection.close()
+
+
+@needs_cargo
+def test_native_wheel_streams(dist: Dist, environment: Path, serve: Callable[..., Server]) -> None:
+    run(*PIP, "--python", python_of(environment), "install", dist.native, "uvicorn")
+    assert_streams(environment, serve, "rust")
+
+
+@needs_cargo
+def test_pure_wheel_streams_where_there_is_no_compiler(
+    dist: Dist, environment: Path, serve: Callable[..., Server]
+) -> None:
+    path = str(environment / SCRIPTS)
+    variables = {**os.environ, "PATH": path}
+    python = python_of(environment)
+    run(python, "-m", "pip", "--quiet", "install", dist.pure, "uvicorn", env=variables)
+    assert_streams(environment, serve, "python", PATH=path)
+
+
+def test_build_without_cargo_installs_the_pure_wheel(environment: Path) -> None:
+    python = python_of(environment)
+    variables = {**os.environ, "PATH": WITHOUT_CARGO, "PIP_NO_DEPENDENCIES": "1"}
+    run(python, ROOT / "tools" / "build.py", env=variables, cwd=ROOT)
+    shown = run(python, "-m", "pip", "show", "--files", "sserpent")
+    assert f"Version: {sserpent.__version__}" in shown
+    assert "pure.py" in shown
+    assert not any(is_binary(line) for line in shown.split())
+
+
+def offered(dist: Dist, destination: Path, *options: str) -> str:
+    """The name of the file that pip takes out of `dist`."""
+    offer = ["download", "--no-index", "--no-deps", "--find-links", dist.directory]
+    run(*PIP, *offer, "--dest", destination, *options, "sserpent")
+    (taken,) = destination.iterdir()
+    return taken.name
+
+
+@needs_cargo
+def test_pip_prefers_the_native_wheel(dist: Dist, tmp_path: Path) -> None:
+    assert offered(dist, tmp_path) == dist.native.name
+
+
+@needs_cargo
+@pytest.mark.parametrize(
+    "platform",
+    [
+        ["--platform", "win_arm64", "--python-version", "3.13"],
+        ["--platform", "musllinux_1_2_riscv64", "--python-version", "3.10"],
+        ["--platform", "macosx_11_0_arm64", "--implementation", "pp", "--python-version", "3.11"],
+    ],
+    ids=lambda platform: platform[1],
+)
+def test_pip_takes_the_pure_wheel_where_no_binary_fits(
+    dist: Dist, tmp_path: Path, platform: list[str]
+) -> None:
+    taken = offered(dist, tmp_path, "--only-binary", ":all:", *platform)
+    assert taken == dist.pure.name
+
+
+def cargo_version() -> str:
+    match = re.search(r'^version = "(.+)"$', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
+    assert match is not None
+    return match[1]
+
+
+def test_newest_changelog_entry_is_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^## \[(\d[^\]]*)\] - \d{4}-\d{2}-\d{2}$", changelog, re.MULTILINE)
+    assert entries[0] == cargo_version()
+
+
+def test_importing_sserpent_loads_nothing_that_fastapi_has_not() -> None:
+    code = "import sys, fastapi; before = set(sys.modules); import sserpent; "
+    loaded = run(sys.executable, "-c", code + "print(*set(sys.modules) - before)").split()
+    assert "sserpent._delivery" in loaded
+    assert [name for name in loaded if name.partition(".")[0] != "sserpent"] == []
+
+
+def test_importing_sserpent_leaves_the_gil_off() -> None:
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        pytest.skip("needs a free-threaded Python")
+    code = "import sys, sserpent; print(sserpent.BACKEND, sys._is_gil_enabled())"
+    assert run(sys.executable, "-c", code).split() == [sserpent.BACKEND, "False"]

@@ -1,0 +1,262 @@
+"""D8: open streams do not keep a server from ending, whichever server and however it is told."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from servers import SUPPORT, Server, free_port, until, uvicorn
+
+APP = "delivery_app:app"
+
+SERVERS = {
+    "uvicorn": uvicorn(APP),
+    "uvicorn-asyncio-h11": uvicorn(APP, "--loop", "asyncio", "--http", "h11"),
+    "uvicorn-workers": uvicorn(APP, "--workers", "2"),
+    "uvicorn-reload": uvicorn(APP, "--reload", "--reload-include", "no-such-file"),
+    "granian": [sys.executable, "-m", "granian", "--interface", "asgi", "--port", "{port}", APP],
+    "granian-uvloop": [
+        *(sys.executable, "-m", "granian", "--interface", "asgi", "--port", "{port}", APP),
+        *("--loop", "uvloop"),
+    ],
+    "hypercorn": [sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}", APP],
+    "hypercorn-uvloop": [
+        *(sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}", "-k", "uvloop", APP),
+    ],
+    "hypercorn-trio": [
+        *(sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}", "-k", "trio", APP),
+    ],
+    "daphne": [sys.executable, "-m", "daphne", "-p", "{port}", "-b", "127.0.0.1", APP],
+}
+
+
+def open_stream(server: Server, path: str) -> socket.socket:
+    """Opens a stream and reads its first event."""
+    connection = server.connect()
+    # Without "close" hypercorn would wait for a next request on the connection.
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    connection.sendall(request.encode())
+    received = b""
+    while b"data: " not in received:
+        chunk = connection.recv(65536)
+        assert chunk, f"the stream ended early: {received!r}\n{server.log}"
+        received += chunk
+    return connection
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    received = b""
+    while True:
+        try:
+            chunk = connection.recv(65536)
+        except ConnectionResetError:
+            return received
+        if not chunk:
+            return received
+        received += chunk
+
+
+def ends(server: Server, within: float) -> float:
+    """Waits for the server's process to end and answers how long it took."""
+    begin = time.monotonic()
+    try:
+        server.process.wait(within)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"the server still runs after {within} s\n{server.log}")
+    return time.monotonic() - begin
+
+
+Serve = Callable[..., Server]
+
+
+@pytest.mark.parametrize(
+    ("number", "path"),
+    [(signal.SIGTERM, "/idle"), (signal.SIGTERM, "/ticking"), (signal.SIGINT, "/idle")],
+    ids=["TERM-idle", "TERM-busy", "INT-idle"],
+)
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_server_with_open_streams_ends(
+    serve: Serve, name: str, number: signal.Signals, path: str
+) -> None:
+    server = serve(SERVERS[name])
+    streams = [open_stream(server, path) for _ in range(3)]
+    server.process.send_signal(number)
+    ends(server, within=10)
+    for stream in streams:
+        read_to_end(stream)
+        stream.close()
+    # Daphne ends its process without waiting for its applications.
+    if name != "daphne":
+        assert server.log.count("closed") == 3, server.log
+        # Nor does any traceback go through this package (hypercorn logs some of its own).
+        assert "/sserpent/" not in server.log, server.log
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "granian", "hypercorn", "hypercorn-trio"])
+def test_a_sync_generator_does_not_hold_the_server(serve: Serve, name: str) -> None:
+    server = serve(SERVERS[name])
+    stream = open_stream(server, "/sync-ticking")
+    server.process.send_signal(signal.SIGTERM)
+    ends(server, within=10)
+    assert server.log.count("closed") == 1, server.log
+    stream.close()
+
+
+@pytest.mark.parametrize("path", ["/goodbye", "/sync-goodbye"])
+@pytest.mark.parametrize("name", ["uvicorn", "granian", "hypercorn", "hypercorn-trio"])
+def test_a_generator_says_goodbye_within_the_grace(serve: Serve, name: str, path: str) -> None:
+    server = serve(SERVERS[name])
+    stream = open_stream(server, path)
+    server.process.send_signal(signal.SIGTERM)
+    farewell = read_to_end(stream)
+    assert b"event: goodbye\ndata: true\n\n" in farewell
+    assert farewell.endswith(b"0\r\n\r\n"), "the end of the body is missing"
+    ends(server, within=10)
+    stream.close()
+
+
+def test_an_application_with_signal_handlers_of_its_own_stays_in_charge(serve: Serve) -> None:
+    server = serve(uvicorn(APP), OWN_SIGNALS="1")
+    stream = open_stream(server, "/ticking")
+    taken = fetch(server, "/take-signals")
+    # Its own handlers were put on top while the stream was open.
+    server.process.send_signal(signal.SIGINT)
+    until(lambda: "own handler 2" in server.log)
+    # It does not let SIGINT through, so the stream goes on.
+    assert stream.recv(100)
+    assert "closed" not in server.log
+    server.process.send_signal(signal.SIGTERM)
+    ends(server, within=10)
+    assert server.log.count("own handler 15") == 1
+    assert server.log.count("closed") == 1
+    assert taken
+    stream.close()
+
+
+def test_handlers_set_before_the_first_stream_are_left_in_place(serve: Serve) -> None:
+    server = serve(uvicorn(APP), OWN_SIGNALS="1")
+    assert "handle_exit" in fetch(server, "/take-signals")
+    stream = open_stream(server, "/ticking")
+    server.process.send_signal(signal.SIGTERM)
+    ends(server, within=10)
+    assert server.log.count("own handler 15") == 1
+    assert server.log.count("closed") == 1
+    stream.close()
+
+
+def test_the_servers_handlers_are_back_after_the_last_stream(serve: Serve) -> None:
+    server = serve(uvicorn(APP), OWN_SIGNALS="1")
+    stream = open_stream(server, "/idle")
+    stream.close()
+    until(lambda: "closed" in server.log)
+    assert "Server.handle_exit" in fetch(server, "/take-signals")
+
+
+def fetch(server: Server, path: str) -> str:
+    with server.connect() as connection:
+        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        connection.sendall(request.encode())
+        return read_to_end(connection).decode()
+
+
+class Embedded:
+    """Two uvicorn servers in one process, stopped by their `should_exit`."""
+
+    def __init__(self, how: str) -> None:
+        self.ports = [free_port(), free_port()]
+        command = [sys.executable, "delivery_app.py", how, *map(str, self.ports)]
+        self.process = subprocess.Popen(
+            command,
+            cwd=SUPPORT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for port in self.ports:
+            until(lambda port=port: self._listens(port))
+
+    @staticmethod
+    def _listens(port: int) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+    def open_stream(self, which: int, path: str) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.ports[which]), timeout=20)
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        received = b""
+        while b"data: " not in received:
+            received += connection.recv(65536)
+        return connection
+
+    def stop(self, which: int) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{which}\n")
+        self.process.stdin.flush()
+
+    def wait_for(self, text: str) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if text in line:
+                return
+        pytest.fail(f"the process ended without {text!r}")
+
+
+@pytest.mark.parametrize("how", ["threads", "loop"])
+def test_one_of_two_servers_in_a_process_ends_alone(how: str) -> None:
+    servers = Embedded(how)
+    try:
+        first = servers.open_stream(0, "/idle")
+        second = servers.open_stream(1, "/ticking")
+        servers.stop(0)
+        servers.wait_for("server 0 ended")
+        read_to_end(first)
+        # The other's stream goes on.
+        for _ in range(5):
+            assert b"data: " in second.recv(4096)
+        servers.stop(1)
+        servers.wait_for("server 1 ended")
+        first.close()
+        second.close()
+    finally:
+        servers.process.kill()
+        servers.process.communicate()
+
+
+def test_the_event_exists_wherever_there_is_an_event_loop() -> None:
+    import asyncio
+
+    import sserpent
+
+    async def look() -> bool:
+        return sserpent.shutdown_event().is_set()
+
+    assert asyncio.run(look()) is False
+
+
+def test_a_handler_that_nobody_set_is_left_alone() -> None:
+    """In a process without a server a signal still does what it did."""
+    program = """
+import asyncio, os, signal, sys
+sys.path.insert(0, {tests!r})
+from asgi import Connection
+from sserpent import EventSourceResponse
+async def content():
+    yield 1
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.sleep(10)
+asyncio.run(Connection().run(EventSourceResponse(content())))
+"""
+    ended: Any = subprocess.run(
+        [sys.executable, "-c", program.format(tests=str(SUPPORT))], timeout=30, check=False
+    )
+    assert ended.returncode == -signal.SIGTERM

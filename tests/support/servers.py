@@ -1,0 +1,92 @@
+"""Real servers as subprocesses, and how tests wait."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SUPPORT = Path(__file__).parent
+TESTS = SUPPORT.parent
+
+
+def until(condition: Callable[[], Any], timeout: float = 20.0) -> Any:
+    """Waits for a condition to hold and answers its value."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{condition} did not hold within {timeout} s")
+        time.sleep(0.01)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Server:
+    """A real server in a process of its own.
+
+    `command` is the program with its arguments; "{port}" in them is replaced.
+    """
+
+    def __init__(self, command: list[str], cwd: Path = SUPPORT, **environment: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_path = Path(tempfile.gettempdir()) / f"sserpent-test-{self.port}.log"
+        self._log = self.log_path.open("w+b")
+        self.process = subprocess.Popen(
+            [part.replace("{port}", str(self.port)) for part in command],
+            cwd=cwd,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._wait_until_it_listens()
+
+    def _wait_until_it_listens(self) -> None:
+        def listens() -> bool:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server did not start:\n{self.log}")
+            try:
+                self.connect().close()
+            except OSError:
+                return False
+            return True
+
+        until(listens, timeout=60)
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._log.close()
+        self.log_path.unlink(missing_ok=True)
+
+
+def uvicorn(app: str, *options: str) -> list[str]:
+    """The command that serves `app` ("module:name") on uvicorn."""
+    command = [sys.executable, "-m", "uvicorn", app, "--port", "{port}", "--log-level", "info"]
+    return [*command, *options]
