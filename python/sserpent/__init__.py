@@ -7,7 +7,7 @@ that keeps its promises.
 from importlib.metadata import version as _version
 
 from ._core import BACKEND, ServerSentEvent, format_sse_event
-from ._delivery.stream import KEEPALIVE_COMMENT
+from ._delivery.sender import KEEPALIVE_COMMENT
 from ._fastapi import routing as _routing
 from ._fastapi.response import EventSourceResponse
 from ._fastapi.routing import accelerate

@@ -20,7 +20,8 @@ from starlette.types import Receive, Scope, Send
 from .. import _shutdown
 from .options import Streamable
 from .origin import logger
-from .stream import KEEPALIVE_COMMENT, call_on_disconnect, claim, release, warn_of_stall
+from .sender import KEEPALIVE_COMMENT
+from .stream import call_on_disconnect, claim, release, warn_of_stall
 from .thread import GeneratorThread
 
 

@@ -11,12 +11,6 @@ import anyio
 from .options import Streamable
 from .origin import logger
 
-# https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes recommends "a
-# comment line (one starting with a ':' character) every 15 seconds or so". Without a blank line:
-# some decoders (httpx-sse, the OpenAI SDK) dispatch an empty event for a blank line that follows
-# an earlier `id`, while a lone comment line is ignored by all.
-KEEPALIVE_COMMENT = b": ping\n"
-
 _streaming: WeakSet[Any] = WeakSet()
 
 

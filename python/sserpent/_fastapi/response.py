@@ -152,7 +152,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         if scope["method"] == "HEAD":
             await self._answer_head(send)
         elif on_asyncio():
-            await Delivery(self, scope, send).run(receive)
+            await Delivery(self, scope, receive, send).run()
         else:
             from .._delivery.on_trio import TrioDelivery
 

@@ -1,0 +1,67 @@
+"""When something is due in a stream's life: pure functions of its state and of the time.
+
+Both engines ask them, so that a stream keeps the same times on asyncio and on Trio.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import NamedTuple, Protocol
+
+
+class Due(Enum):
+    """What is to be done at a time."""
+
+    OPEN = auto()  # the headers wait no longer for a first event: `open_delay`
+    PING = auto()  # a keep-alive: `ping_interval`
+    STALLED = auto()  # a send has waited for too long: `send_timeout`
+    GRACE_OVER = auto()  # the server shuts down, and the generator has had `shutdown_grace`
+    CLEANUP_OVER = auto()  # what was told to end has had `cleanup_timeout`
+
+
+class Times(Protocol):
+    """The options that are times, in seconds; `EventSourceResponse` documents them."""
+
+    ping_interval: float | None
+    open_delay: float | None
+    send_timeout: float | None
+
+
+class Moment(NamedTuple):
+    """What a stream is doing, as far as time matters. Times are the event loop's."""
+
+    can_open: bool  # the headers are held
+    can_ping: bool  # the headers are out, the end is not
+    sending_since: float | None  # when the `send` in progress began
+    sent_at: float  # when the last `send` ended, or when the stream began
+    grace_until: float | None  # set when the server shuts down
+    cleanup_until: float | None  # set when the generator is told to end
+
+
+def next_due(times: Times, moment: Moment) -> tuple[float, Due] | None:
+    """Returns the first thing that will be due if nothing changes, and when."""
+    dues: list[tuple[float, Due]] = []
+    if moment.sending_since is not None:
+        if times.send_timeout is not None:
+            dues.append((moment.sending_since + times.send_timeout, Due.STALLED))
+    elif moment.can_open and times.open_delay is not None:
+        dues.append((moment.sent_at + times.open_delay, Due.OPEN))
+    elif moment.can_ping and times.ping_interval:
+        dues.append((moment.sent_at + times.ping_interval, Due.PING))
+    if moment.grace_until is not None:
+        dues.append((moment.grace_until, Due.GRACE_OVER))
+    if moment.cleanup_until is not None:
+        dues.append((moment.cleanup_until, Due.CLEANUP_OVER))
+    return min(dues, key=lambda due: due[0], default=None)
+
+
+def look_again_at(times: Times, moment: Moment, now: float) -> float | None:
+    """Returns a time by which nothing can be due, whatever is sent meanwhile: a timer that is
+    armed for it need not be touched when something is sent."""
+    due = next_due(times, moment)
+    candidates = [due[0]] if due else []
+    if moment.sending_since is None and times.send_timeout is not None:
+        candidates.append(now + times.send_timeout)
+    if times.ping_interval:
+        candidates.append(now + times.ping_interval)
+    return min(candidates, default=None)

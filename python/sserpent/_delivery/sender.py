@@ -1,0 +1,305 @@
+"""The one place from which asyncio's engine calls `send`: headers, events, keep-alives, the end.
+
+A `send` is stepped by hand, so that it happens at the very moment it is asked for, in the turn of
+whoever asks, and costs no task of its own. While it is stepped, the sender is asyncio's current
+task, as https://docs.python.org/3/library/asyncio-extending.html provides for: a timeout or cancel
+scope that a middleware puts around `send` then cancels this `send`, and neither the generator nor
+the server's `receive()`, which have tasks of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from asyncio.tasks import (
+    _enter_task,  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+    _leave_task,  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+)
+from collections.abc import Callable
+from enum import Enum, auto
+from inspect import iscoroutine
+from typing import Any
+
+from starlette.types import Message, Send
+
+from .._core import Buffer, step
+from .origin import logger
+
+# https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes recommends "a
+# comment line (one starting with a ':' character) every 15 seconds or so". Without a blank line:
+# some decoders (httpx-sse, the OpenAI SDK) dispatch an empty event for a blank line that follows
+# an earlier `id`, while a lone comment line is ignored by all.
+KEEPALIVE_COMMENT = b": ping\n"
+
+# What `step` returns for a `send` that has come to its end.
+_SENT: Any = object()
+
+
+class Phase(Enum):
+    """How far the response has come. It only ever goes on."""
+
+    HELD = auto()  # the headers wait for a first event
+    OPEN = auto()  # the headers are out, or on their way
+    ENDED = auto()  # the end of the body is out, or on its way, or nothing can be sent any more
+
+
+def body(content: bytes, more_body: bool = True) -> Message:
+    """Returns the ASGI message for a part of the body."""
+    return {"type": "http.response.body", "body": content, "more_body": more_body}
+
+
+class Sender:
+    """Sends for one stream, one message at a time.
+
+    `open`, `ping` and `end` are to be called only while no `send` is in progress.
+
+    Args:
+        send: The ASGI callable.
+        start_message: Makes the message with the headers, when they are to be sent.
+        buffer: Where the events wait.
+        on_idle: Called when a `send` that had to wait has ended.
+        on_error: Called when a `send` raises, in the turn in which it does.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_buffer",
+        "_cancel_message",
+        "_cancelling",
+        "_context",
+        "_fut_waiter",
+        "_loop",
+        "_must_cancel",
+        "_on_error",
+        "_on_idle",
+        "_send",
+        "_start_message",
+        "complete",
+        "in_progress",
+        "phase",
+        "sending_since",
+        "sent_at",
+    )
+
+    def __init__(
+        self,
+        send: Send,
+        start_message: Callable[[], Message],
+        buffer: Buffer,
+        on_idle: Callable[[], None],
+        on_error: Callable[[BaseException], None],
+    ) -> None:
+        self._send = send
+        self._start_message = start_message
+        self._buffer = buffer
+        self._on_idle = on_idle
+        self._on_error = on_error
+        self._loop = asyncio.get_running_loop()
+        # Each step of a `send` runs in this one context: a middleware may set a variable before
+        # its `await send(...)` and reset it afterwards.
+        self._context = contextvars.copy_context()
+        #: The `send` in progress, which waits for the server, or None.
+        self.in_progress: Any = None
+        self.phase = Phase.HELD
+        #: Whether the whole body is out, its end included.
+        self.complete = False
+        #: When the last `send` ended, or the stream began, in the event loop's time.
+        self.sent_at = self._loop.time()
+        #: Since when the `send` in progress waits.
+        self.sending_since: float | None = None
+        # As in asyncio.Task, whose users look at these.
+        self._fut_waiter: Any = None
+        self._must_cancel = False
+        self._cancel_message: Any = None
+        self._cancelling = 0
+
+    # What is sent
+
+    def open(self) -> None:
+        """Sends the headers."""
+        self._begin(self._open())
+
+    def flush(self) -> None:
+        """Sends the pending events, and the headers before them if they are still held, unless a
+        `send` is in progress or nothing more can be sent."""
+        if self.in_progress is not None or not self._buffer.pending:
+            return
+        if self.phase is Phase.OPEN:
+            self._begin(self._send(body(self._buffer.take())))
+        elif self.phase is Phase.HELD:
+            self._begin(self._open_and_flush())
+
+    def ping(self) -> None:
+        """Sends a keep-alive."""
+        self._begin(self._send(body(KEEPALIVE_COMMENT)))
+
+    def end(self) -> None:
+        """Sends the pending events and the end of the body."""
+        self._begin(self._end())
+
+    async def _open(self) -> None:
+        self.phase = Phase.OPEN
+        sending = self._send(self._start_message())
+        if not iscoroutine(sending):
+            # ASGI asks for an awaitable; what is to be stepped by hand is a coroutine.
+            self._send = _as_coroutine_function(self._send)
+        await sending
+
+    async def _open_and_flush(self) -> None:
+        await self._open()
+        await self._send(body(self._buffer.take()))
+
+    async def _end(self) -> None:
+        if self.phase is Phase.HELD:
+            await self._open()
+        self.phase = Phase.ENDED
+        await self._send(body(self._buffer.take(), more_body=False))
+        self.complete = True
+
+    # How it is sent
+
+    def _begin(self, coroutine: Any) -> None:
+        self.in_progress = coroutine
+        self._step()
+
+    def _step(self, error: BaseException | None = None) -> None:
+        loop = self._loop
+        task: Any = asyncio.current_task(loop)
+        if task is not None:
+            _leave_task(loop, task)
+        _enter_task(loop, self)
+        try:
+            if error is None:
+                waiting_for = self._context.run(step, self.in_progress, _SENT)
+            else:
+                waiting_for = self._context.run(self.in_progress.throw, error)
+        except StopIteration:
+            waiting_for = _SENT
+        except BaseException as failure:
+            self._finish()
+            self._on_error(failure)
+            return
+        finally:
+            _leave_task(loop, self)
+            if task is not None:
+                _enter_task(loop, task)
+            error = None  # its traceback refers to this frame
+        if waiting_for is _SENT:
+            self._finish()
+        else:
+            self._wait_for(waiting_for)
+
+    def _finish(self) -> None:
+        self.in_progress = None
+        self._must_cancel = False
+        self._cancelling = 0
+        self.sending_since = None
+        self.sent_at = self._loop.time()
+
+    def _wait_for(self, future: Any) -> None:
+        if self.sending_since is None:
+            self.sending_since = self._loop.time()
+        if getattr(future, "_asyncio_future_blocking", None):
+            future._asyncio_future_blocking = False
+            self._fut_waiter = future
+            future.add_done_callback(self._wake)
+            if self._must_cancel and future.cancel():
+                self._must_cancel = False
+        elif future is None:
+            self._loop.call_soon(self._resume)
+        else:
+            error = RuntimeError(f"'send' waits for {type(future).__name__}, which is no future")
+            self._loop.call_soon(self._resume, error)
+
+    def _wake(self, future: Any) -> None:
+        self._fut_waiter = None
+        try:
+            # A future that has failed fails the `send`, as it does in asyncio.Task: one that is
+            # merely asked again (granian's, when cancelled) may wait for itself for ever.
+            future.result()
+        except BaseException as error:
+            self._resume(error)
+        else:
+            self._resume()
+
+    def _resume(self, error: BaseException | None = None) -> None:
+        if self.in_progress is None:
+            return  # given up meanwhile
+        if self._must_cancel:
+            self._must_cancel = False
+            error = asyncio.CancelledError(
+                *([self._cancel_message] if self._cancel_message else [])
+            )
+        self._step(error)
+        del error
+        if self.in_progress is None:
+            self._on_idle()
+
+    # The end of sending
+
+    def give_up(self) -> None:
+        """Sends nothing more, and cancels the `send` in progress: the client has gone, or nobody
+        wants what is still to be sent."""
+        self.phase = Phase.ENDED
+        self.cancel()
+
+    def close(self) -> None:
+        """Ends a `send` in progress that did not heed its cancellation, and reports no more."""
+        self.phase = Phase.ENDED
+        self._on_idle = self._on_error = _report_to_nobody
+        coroutine, self.in_progress = self.in_progress, None
+        if coroutine is not None:
+            try:
+                coroutine.close()
+            except Exception:
+                logger.exception("A send that was given up failed")
+
+    # As in asyncio.Task, for asyncio.timeout, anyio's scopes and whoever else asks for the
+    # current task inside a `send`.
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Cancels the `send` in progress."""
+        if self.in_progress is None:
+            return False
+        self._cancelling += 1
+        self._cancel_message = msg
+        if self._fut_waiter is None or not self._fut_waiter.cancel(msg=msg):
+            self._must_cancel = True
+        return True
+
+    def cancelling(self) -> int:
+        return self._cancelling
+
+    def uncancel(self) -> int:
+        if self._cancelling > 0:
+            self._cancelling -= 1
+        return self._cancelling
+
+    def done(self) -> bool:
+        return self.in_progress is None
+
+    def cancelled(self) -> bool:
+        return False
+
+    def get_coro(self) -> Any:
+        return self.in_progress
+
+    def get_context(self) -> contextvars.Context:
+        return self._context
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def get_name(self) -> str:
+        return "sserpent send"
+
+
+def _report_to_nobody(_: BaseException | None = None) -> None:
+    pass
+
+
+def _as_coroutine_function(send: Send) -> Send:
+    async def sent(message: Message) -> None:
+        await send(message)
+
+    return sent
