@@ -160,6 +160,8 @@ class Delivery:
         driver.add_done_callback(self._interrupt)
         try:
             self.group = _shutdown.opened(self, self.scope)
+            if self.group.ending:
+                self.shut_down()
             await self._watch(driver, receive)
             if not (driver.done() or self.finished):
                 self.stop()
