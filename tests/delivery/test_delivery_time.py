@@ -148,8 +148,7 @@ def test_d8_the_grace_runs_from_the_shutdown(run: Callable[..., None]) -> None:
 
     async def shut_down(connection: Connection, _: Any) -> None:
         await anyio.sleep(3)
-        (group,) = [g for w in _shutdown._watches.values() for g in w._groups.values() if g.streams]
-        group.end_if_told(signalled=True)
+        _shutdown._of_this_loop()._look(signalled=True)
 
     sent = timeline(run, content, until=50, act=shut_down, shutdown_grace=2, ping_interval=None)
     assert sent == [

@@ -55,6 +55,8 @@ class TrioDelivery:
                 tasks.start_soon(self._drive, group)
                 tasks.start_soon(self._send_all)
                 tasks.start_soon(self._watch, receive)
+                if group.ending:
+                    self.shut_down()
                 await self.ended.wait()
                 self.stop()
                 if self.disconnected:

@@ -29,7 +29,7 @@ from .._core import Buffer, ItemSchema
 from .._delivery.on_asyncio import Delivery
 from .._delivery.options import Streamable
 from .._delivery.origin import Origin
-from .._shutdown.servers import on_asyncio
+from .._shutdown.event_loop import on_asyncio
 
 
 class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):

@@ -1,38 +1,56 @@
-"""Finds the server behind a stream, to ask it whether it is about to exit.
+"""Finds the server behind a stream: is it about to exit, and where is a request's connection?
 
-uvicorn and hypercorn know it some time before they tell the application, and uvicorn tells it only
-after all responses have ended. Nothing is patched: their objects are found where they are, in the
-local variables of the coroutines that run on the event loop. What is not found is not asked.
+uvicorn and hypercorn know of their exit some time before they tell the application, and uvicorn
+tells it only after all responses have ended. Nothing is patched: their objects are found where
+they are, in the local variables of the coroutines that run on the event loop. What is not found
+is not asked.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
+from weakref import ref
+
+from .connections import AsyncioConnection, Candidate, TrioConnection, UvicornHttp2Stream
+from .event_loop import running_frames
 
 logger = logging.getLogger("sserpent")
 
+Address = tuple[Any, ...]
 
-class Server(Protocol):
+
+class Server(ABC):
+    """A running server. It is referred to weakly: a server that has ended is freed."""
+
+    def __init__(self, owner: object) -> None:
+        self._owner = ref(owner)
+
     @property
-    def key(self) -> Any: ...  # what makes two finds the same server
+    def owner(self) -> Any:
+        """The server's own object, None once it is freed."""
+        return self._owner()
 
     @property
-    def addresses(self) -> set[tuple[Any, ...]]: ...  # where it listens, as far as is known
+    def addresses(self) -> set[Address]:
+        """Where it listens, as far as is known."""
+        return set()
 
+    @abstractmethod
     def is_exiting(self) -> bool: ...
 
+    @abstractmethod
+    def requests(self) -> Iterator[Candidate]:
+        """The requests that are being answered, each with its connection."""
 
-class Uvicorn:
-    def __init__(self, server: Any) -> None:
-        self.key = server
 
+class Uvicorn(Server):
     @property
-    def addresses(self) -> set[tuple[Any, ...]]:
+    def addresses(self) -> set[Address]:
         names = [
             sock.getsockname() for each in self._listening() or () for sock in each.sockets or ()
         ]
@@ -40,36 +58,53 @@ class Uvicorn:
         return {tuple(name[:2]) for name in names if not isinstance(name, (str, bytes))}
 
     def is_exiting(self) -> bool:
-        if self.key.should_exit:
+        if self.owner is None or self.owner.should_exit:
             return True
         listening = self._listening()
         # `limit_max_requests` ends a server without `should_exit`.
         return listening is not None and not any(each.is_serving() for each in listening)
 
     def _listening(self) -> Any:
-        return getattr(self.key, "servers", None)
+        return getattr(self.owner, "servers", None)
+
+    def requests(self) -> Iterator[Candidate]:
+        for protocol in list(self.owner.server_state.connections):
+            cycle = getattr(protocol, "cycle", None)
+            if cycle is not None:
+                yield Candidate(cycle.scope, AsyncioConnection(protocol.transport))
+            for stream in list(getattr(protocol, "cycles", {}).values()):
+                yield Candidate(stream.scope, UvicornHttp2Stream(stream))
 
 
-class Hypercorn:
+class Hypercorn(Server):
     """A worker of hypercorn's. Its process is told by its parent, without a signal."""
 
-    def __init__(self, context: Any) -> None:
-        self.key = context
-        self.addresses: set[tuple[Any, ...]] = set()
-
     def is_exiting(self) -> bool:
-        return bool(self.key.terminated.is_set())
+        return self.owner is None or bool(self.owner.terminated.is_set())
+
+    def requests(self) -> Iterator[Candidate]:
+        for frame in running_frames():
+            module = frame.f_globals.get("__name__")
+            if module not in ("hypercorn.asyncio.tcp_server", "hypercorn.trio.tcp_server"):
+                continue
+            connection = frame.f_locals.get("self")
+            if getattr(connection, "context", None) is self.owner:
+                yield from self._requests_on(connection)
+
+    @staticmethod
+    def _requests_on(connection: Any) -> Iterator[Candidate]:
+        protocol = connection.protocol.protocol
+        # HTTP/2 has streams, HTTP/1 one at a time, or None. An HTTP/2 connection that others
+        # share stays: to reset one stream of it hypercorn has no function that does not wait.
+        streams = list(getattr(protocol, "streams", {0: protocol.stream}).values())
+        if len(streams) == 1 and hasattr(streams[0], "scope"):
+            if hasattr(connection, "writer"):
+                yield Candidate(streams[0].scope, AsyncioConnection(connection.writer.transport))
+            else:
+                yield Candidate(streams[0].scope, TrioConnection(connection.stream))
 
 
-def on_asyncio() -> bool:
-    """Whether the caller runs in an asyncio task, not in Trio."""
-    try:
-        return asyncio.current_task() is not None
-    except RuntimeError:
-        return False
-
-
-def server_of(address: tuple[Any, ...]) -> Server | None:
+def server_of(address: Address) -> Server | None:
     """The server on this event loop that listens at `address`, or the only one there is."""
     try:
         found = _servers()
@@ -82,7 +117,7 @@ def server_of(address: tuple[Any, ...]) -> Server | None:
         return None
 
 
-def _listening_at(address: tuple[Any, ...], servers: list[Server]) -> Server | None:
+def _listening_at(address: Address, servers: list[Server]) -> Server | None:
     for server in servers:
         if address in server.addresses:
             return server
@@ -97,11 +132,10 @@ def _servers() -> list[Server]:
     if not {"uvicorn.server", "hypercorn.config"} & sys.modules.keys():
         return []
     found: dict[int, Server] = {}
-    for coroutine in _coroutines():
-        for frame in _frames(coroutine):
-            server = _server_in(frame)
-            if server is not None:
-                found[id(server.key)] = server
+    for frame in running_frames():
+        server = _server_in(frame)
+        if server is not None:
+            found[id(server.owner)] = server
     return list(found.values())
 
 
@@ -116,26 +150,3 @@ def _server_in(frame: FrameType) -> Server | None:
         if hasattr(getattr(context, "terminated", None), "is_set"):
             return Hypercorn(context)
     return None
-
-
-def _frames(coroutine: Any) -> Iterator[FrameType]:
-    while coroutine is not None:
-        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-        if frame is not None:
-            yield frame
-        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
-
-
-def _coroutines() -> Iterable[Any]:
-    if on_asyncio():
-        return [task.get_coro() for task in asyncio.all_tasks()]
-    import trio
-
-    coroutines: list[Any] = []
-    tasks = [trio.lowlevel.current_root_task()]
-    while tasks:
-        task = tasks.pop()
-        if task is not None:
-            coroutines.append(task.coro)
-            tasks.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
-    return coroutines

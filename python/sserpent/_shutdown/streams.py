@@ -1,43 +1,38 @@
-"""Tells open streams that their server shuts down.
+"""Tells open streams that their server shuts down, and reaches a stream's connection.
 
 No server tells its applications in time: uvicorn, granian and hypercorn wait for open responses
-first, and send `lifespan.shutdown` after that. So this module looks for itself, without patching
+first, and send `lifespan.shutdown` after that. So this package looks for itself, without patching
 anything, in two ways:
 
-- Signals. While streams are open, SIGINT and SIGTERM go through a handler that wakes them and
-  then calls the handler that was there. It is put in place only on top of a handler that an event
-  loop or a server has set, and taken away with the last stream. An application with a handler of
-  its own stays in charge: nothing is put on top of that.
+- `signals`: while streams are open, SIGINT and SIGTERM wake them on their way to the server.
 - The server itself, where `servers` finds it. What it says goes before what a signal seems to
   mean. It is asked after each signal, and by one timer for each event loop with open streams,
   because some servers are stopped without a signal.
 
-Streams are grouped by server, so that one server's shutdown does not end another's streams.
+Streams are kept by server, so that one server's shutdown does not end another's streams. Nothing
+here holds an event loop or a server that has ended: both are referred to weakly, and so is the
+event that a generator waits for, because it is bound to its event loop.
 """
 
 from __future__ import annotations
 
-import asyncio
-import signal
+import logging
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from time import monotonic
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary, ref
 
 import anyio
 from starlette.types import Scope
 
-from .servers import Server, on_asyncio, server_of
+from . import signals
+from .connections import Connection, abort_socket, connection_of
+from .event_loop import call_every, call_soon, current_token
+from .servers import Address, Server, server_of
 
-if TYPE_CHECKING:
-    import signal as _signal
-else:
-    # `signal` looks each handler up in an enum, which fails with a message that holds the whole
-    # handler's repr: that alone took a sixth of the time to a stream's first event.
-    import _signal
+logger = logging.getLogger("sserpent")
 
 # uvicorn itself looks at `should_exit` ten times a second.
 _POLL_INTERVAL = 0.25
@@ -45,24 +40,16 @@ _POLL_INTERVAL = 0.25
 # Seconds until a server that was not found is looked for again: that goes through all tasks.
 _LOOK_AGAIN = 1.0
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-# Whose signal handlers mean "the server ends when this signal comes".
-_SERVERS = frozenset(
-    {"asyncio", "uvloop", "winloop", "trio", "twisted"}
-    | {"uvicorn", "gunicorn", "hypercorn", "granian", "daphne"}
-    | {"signal", "_signal", "sserpent"}
-)
-
 
 class Stream(Protocol):
-    def shut_down(self) -> None: ...
+    def shut_down(self) -> None:
+        """Called once, in the event loop, when the server begins to shut down. Must not raise."""
 
 
 class ShutdownEvent:
     """Set when the server begins to shut down; see `shutdown_event`."""
 
-    __slots__ = ("_event",)
+    __slots__ = ("__weakref__", "_event")
 
     def __init__(self) -> None:
         self._event = anyio.Event()
@@ -77,122 +64,178 @@ class ShutdownEvent:
 
 
 class ServerStreams:
-    """The open streams of one server on one event loop."""
+    """The open streams of one server on one event loop.
+
+    Attributes:
+        server: The server, None if it is not known.
+        open: The streams.
+        ending: Whether the server has begun to shut down.
+    """
 
     def __init__(self, server: Server | None) -> None:
         self.server = server
-        self.streams: set[Stream] = set()
+        self.open: set[Stream] = set()
         self.ending = False
-        self._event: ShutdownEvent | None = None
+        self._event: ref[ShutdownEvent] | None = None
         self._looked_at = monotonic()
-
-    def is_stale(self) -> bool:
-        """Whether it is worth another look for the server."""
-        used = self.server or self.streams or self._event
-        return not used and monotonic() - self._looked_at > _LOOK_AGAIN
 
     @property
     def event(self) -> ShutdownEvent:
-        if self._event is None:
-            self._event = ShutdownEvent()
-            if self.ending:
-                self._event._event.set()
-        return self._event
+        """The event that is set when `ending` becomes true."""
+        with _lock:  # a generator's thread may ask too
+            event = self._awaited()
+            if event is None:
+                event = ShutdownEvent()
+                self._event = ref(event)
+                if self.ending:
+                    event._event.set()
+            return event
 
-    def end_if_told(self, signalled: bool) -> None:
+    def _awaited(self) -> ShutdownEvent | None:
+        return None if self._event is None else self._event()
+
+    def close_connection(self, scope: Scope) -> bool:
+        """Closes the connection of a request as soon as what is written has gone out, so that its
+        response is cut off, not ended. Never raises.
+
+        Args:
+            scope: The request's ASGI scope, or a copy of it.
+
+        Returns:
+            Whether the connection was found. uvicorn's is, also an HTTP/2 stream of its own.
+            hypercorn's is, but not an HTTP/2 connection that has other streams, nor one over QUIC;
+            on Trio a `send` that still waits is cut off. granian's is not: there, and on
+            hypercorn, an application that returns without the end of the body has the same
+            effect.
+        """
+        try:
+            connection = self._connection_of(scope)
+            if connection is not None:
+                connection.close()
+        except Exception:
+            logger.debug("The connection of a stream could not be closed", exc_info=True)
+            return False
+        return connection is not None
+
+    def abort_connection(self, scope: Scope) -> bool:
+        """Drops the connection of a request at once, with the bytes that have not gone out: its
+        client gets a reset. Never raises.
+
+        Args:
+            scope: The request's ASGI scope, or a copy of it.
+
+        Returns:
+            Whether the connection was found: as in `close_connection`, and elsewhere (granian)
+            by the client's address among the sockets of this process, where the system lists
+            them (not on Windows) and the scope has the client's true address and port.
+        """
+        try:
+            connection = self._connection_of(scope)
+            if connection is None:
+                return abort_socket(scope)
+            connection.abort()
+        except Exception:
+            logger.debug("The connection of a stream could not be aborted", exc_info=True)
+            return False
+        return True
+
+    def _connection_of(self, scope: Scope) -> Connection | None:
+        if self.server is None or self.server.owner is None:
+            return None
+        return connection_of(scope, self.server.requests())
+
+    def is_stale(self) -> bool:
+        """Whether it is worth another look for the server."""
+        if self.open:
+            return False
+        if self.server is not None:
+            # Another server may listen at the same address by now.
+            return self.ending or self.server.is_exiting()
+        used = self.ending or self._awaited() is not None
+        return not used and monotonic() - self._looked_at > _LOOK_AGAIN
+
+    def look(self, signalled: bool) -> None:
+        """Looks whether the shutdown has begun, and tells the streams.
+
+        Args:
+            signalled: Whether a signal has come that ends servers.
+        """
         if not self.ending and (self.server.is_exiting() if self.server else signalled):
+            self._begin_to_end()
+
+    def _begin_to_end(self) -> None:
+        with _lock:
             self.ending = True
-            if self._event is not None:
-                self._event._event.set()
-            for stream in list(self.streams):
-                stream.shut_down()
+            event = self._awaited()
+        if event is not None:
+            event._event.set()
+        for stream in list(self.open):
+            stream.shut_down()
 
 
-class _Watch:
-    """What is watched on one event loop while streams are open on it."""
+class _LoopStreams:
+    """The open streams of one event loop, by server."""
 
     def __init__(self, token: Any) -> None:
         self._token = ref(token)
-        self._groups: dict[Any, ServerStreams] = {}
+        self._by_address: dict[Address, ServerStreams] = {}
         self._end_polling: Callable[[], object] | None = None
 
-    def group_of(self, scope: Scope | None) -> ServerStreams:
+    def of_server(self, scope: Scope | None) -> ServerStreams:
         address = tuple((scope or {}).get("server") or ())
-        group = self._groups.get(address)
-        if group is None or group.is_stale():
+        streams = self._by_address.get(address)
+        if streams is None or streams.is_stale():
             server = server_of(address)
-            group = self._groups[address] = self._known(server) or ServerStreams(server)
-        return group
+            streams = self._known(server) or ServerStreams(server)
+            self._by_address[address] = streams
+        return streams
 
     def _known(self, server: Server | None) -> ServerStreams | None:
-        for group in self._groups.values():
-            if server and group.server and group.server.key is server.key:
-                return group
+        for streams in self._by_address.values():
+            if server and streams.server and streams.server.owner is server.owner:
+                return streams
         return None
 
-    def has_streams(self) -> bool:
-        return any(group.streams for group in self._groups.values())
+    def are_open(self) -> bool:
+        return any(streams.open for streams in self._by_address.values())
 
-    def opened(self) -> None:
-        if self._end_polling is None and any(group.server for group in self._groups.values()):
-            self._poll_later() if on_asyncio() else self._poll_on_trio()
+    def begin_to_look(self) -> None:
+        if self._end_polling is None and any(s.server for s in self._by_address.values()):
+            self._end_polling = call_every(_POLL_INTERVAL, self._look)
 
-    def closed(self) -> None:
-        if not self.has_streams():
-            self._groups = {
-                address: group
-                for address, group in self._groups.items()
-                if not (group.ending or group.is_stale())
-            }
-            if self._end_polling is not None:
-                self._end_polling()
-                self._end_polling = None
+    def stop_looking(self) -> None:
+        self._by_address = {
+            address: streams
+            for address, streams in self._by_address.items()
+            if not streams.is_stale()
+        }
+        if self._end_polling is not None:
+            self._end_polling()
+            self._end_polling = None
 
-    def signalled(self) -> None:
+    def notice_signal(self) -> None:
         """Called from a signal handler: only the loop's own thread may touch its streams."""
         token = self._token()
-        if token is None:
-            return
-        call_soon = getattr(token, "call_soon_threadsafe", None) or token.run_sync_soon
-        try:
-            call_soon(self._look_after_signal)
-        except RuntimeError:
-            pass  # the loop is closed
+        if token is not None:
+            call_soon(token, self._look_after_signal)
 
     def _look_after_signal(self) -> None:
         self._look(signalled=True)
 
-    def _look(self, signalled: bool) -> None:
-        for group in list(self._groups.values()):
-            group.end_if_told(signalled)
-
-    def _poll(self) -> None:
-        self._look(signalled=False)
-        self._poll_later()
-
-    def _poll_later(self) -> None:
-        timer = asyncio.get_running_loop().call_later(_POLL_INTERVAL, self._poll)
-        self._end_polling = timer.cancel
-
-    def _poll_on_trio(self) -> None:
-        import trio
-
-        scope = trio.CancelScope()
-        self._end_polling = scope.cancel
-
-        async def poll() -> None:
-            with scope:
-                while True:
-                    await trio.sleep(_POLL_INTERVAL)
-                    self._look(signalled=False)
-
-        trio.lowlevel.spawn_system_task(poll)
+    def _look(self, signalled: bool = False) -> None:
+        for streams in list(self._by_address.values()):
+            streams.look(signalled)
 
 
-_watches: WeakKeyDictionary[Any, _Watch] = WeakKeyDictionary()
-_lock = threading.Lock()
+# Reentrant: a finalizer that runs while it is held may come back.
+_lock = threading.RLock()
+_by_loop: WeakKeyDictionary[Any, _LoopStreams] = WeakKeyDictionary()
 
-# The group of the stream whose generator runs.
+# The event loops with open streams. Replaced, never changed: a signal handler reads it, which may
+# have interrupted the holder of the lock.
+_busy: tuple[_LoopStreams, ...] = ()
+
+# The streams of the server whose stream the running code belongs to.
 current: ContextVar[ServerStreams] = ContextVar("sserpent.shutdown.current")
 
 
@@ -211,87 +254,56 @@ def shutdown_event() -> ShutdownEvent:
     Raises:
         RuntimeError: there is no event loop in which to wait.
     """
-    group = current.get(None)
-    if group is None:
-        group = _watch().group_of(None)
-    return group.event
+    streams = current.get(None)
+    if streams is None:
+        streams = _of_this_loop().of_server(None)
+    return streams.event
 
 
 def opened(stream: Stream, scope: Scope) -> ServerStreams:
-    """Registers a stream that has opened; to be called in its event loop."""
-    watch = _watch()
-    group = watch.group_of(scope)
-    group.streams.add(stream)
-    watch.opened()
-    _signals.install()
-    group.end_if_told(signalled=False)
-    if group.ending:
-        stream.shut_down()
-    return group
+    """Registers a stream that opens; to be called in its event loop, and followed by `closed`.
 
-
-def closed(stream: Stream, group: ServerStreams) -> None:
-    """Registers that it has closed."""
-    group.streams.discard(stream)
-    if not group.streams:
-        _watch().closed()
-        _signals.uninstall()
-
-
-def _watch() -> _Watch:
-    if on_asyncio():
-        token: Any = asyncio.get_running_loop()
-    else:
-        import trio
-
-        token = trio.lowlevel.current_trio_token()
-    with _lock:
-        watch = _watches.get(token)
-        if watch is None:
-            watch = _watches[token] = _Watch(token)
-    return watch
-
-
-class _Signals:
-    """The handler on top of the server's."""
-
-    def __init__(self) -> None:
-        self._previous: dict[int, Callable[[int, FrameType | None], Any]] = {}
-
-    def install(self) -> None:
-        if self._previous or threading.current_thread() is not threading.main_thread():
-            return
-        for number in _SIGNALS:
-            handler = _signal.getsignal(number)
-            if callable(handler) and _module_of(handler).partition(".")[0] in _SERVERS:
-                self._previous[number] = handler
-                _signal.signal(number, self._handle)
-
-    def uninstall(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
+    If the server is shutting down already, `ending` is true in what is returned, and the stream
+    is not told by `shut_down`.
+    """
+    global _busy
+    loop_streams = _of_this_loop()
+    streams = loop_streams.of_server(scope)
+    streams.look(signalled=False)
+    streams.open.add(stream)
+    loop_streams.begin_to_look()
+    if loop_streams not in _busy:
         with _lock:
-            if any(watch.has_streams() for watch in _watches.values()):
-                return
-        for number, handler in self._previous.items():
-            if _signal.getsignal(number) == self._handle:
-                _signal.signal(number, handler)
-        self._previous = {}
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        # No lock here: the signal may have interrupted its holder.
-        for watch in list(_watches.values()):
-            watch.signalled()
-        previous = self._previous.get(number)
-        if previous is not None:
-            previous(number, frame)
+            _busy = (*_busy, loop_streams)
+    signals.listen(_notice_signal)
+    return streams
 
 
-_signals = _Signals()
+def closed(stream: Stream, streams: ServerStreams) -> None:
+    """Registers that a stream has closed; to be called in its event loop."""
+    global _busy
+    streams.open.discard(stream)
+    if streams.open:
+        return
+    loop_streams = _of_this_loop()
+    if loop_streams.are_open():
+        return
+    loop_streams.stop_looking()
+    with _lock:
+        _busy = tuple(each for each in _busy if each is not loop_streams)
+    if not _busy:
+        signals.stop_listening()
 
 
-def _module_of(handler: Callable[..., Any]) -> str:
-    owner = getattr(handler, "__self__", None)
-    if owner is not None and not hasattr(handler, "__wrapped__"):
-        return str(type(owner).__module__)
-    return str(getattr(handler, "__module__", ""))
+def _notice_signal() -> None:
+    for loop_streams in _busy:
+        loop_streams.notice_signal()
+
+
+def _of_this_loop() -> _LoopStreams:
+    token = current_token()
+    with _lock:
+        loop_streams = _by_loop.get(token)
+        if loop_streams is None:
+            loop_streams = _by_loop[token] = _LoopStreams(token)
+    return loop_streams

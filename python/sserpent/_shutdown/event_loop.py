@@ -1,0 +1,106 @@
+"""The caller's event loop, asyncio's or Trio's, as far as this package needs it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from types import CoroutineType, FrameType
+from typing import Any
+
+
+def on_asyncio() -> bool:
+    """Whether the caller runs in an asyncio task, not in Trio."""
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False
+
+
+def current_token() -> Any:
+    """Returns what stands for the running event loop: hashable, and weakly referable.
+
+    Raises:
+        RuntimeError: there is no event loop.
+    """
+    if on_asyncio():
+        return asyncio.get_running_loop()
+    import trio
+
+    return trio.lowlevel.current_trio_token()
+
+
+def call_soon(token: Any, function: Callable[[], object]) -> None:
+    """Calls a function in the event loop of `token`, unless that has ended. May be called from
+    any thread, and from a signal handler."""
+    schedule = getattr(token, "call_soon_threadsafe", None) or token.run_sync_soon
+    try:
+        schedule(function)
+    except RuntimeError:
+        pass  # the event loop has ended
+
+
+def call_every(seconds: float, function: Callable[[], object]) -> Callable[[], object]:
+    """Calls a function again and again in the running event loop, and returns what ends that."""
+    return _Repeated(seconds, function).end if on_asyncio() else _repeat_on_trio(seconds, function)
+
+
+class _Repeated:
+    def __init__(self, seconds: float, function: Callable[[], object]) -> None:
+        self._seconds = seconds
+        self._function = function
+        self._schedule()
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _schedule(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._call)
+
+    def _call(self) -> None:
+        # Before the call, which may end the repetition.
+        self._schedule()
+        self._function()
+
+
+def _repeat_on_trio(seconds: float, function: Callable[[], object]) -> Callable[[], object]:
+    import trio
+
+    scope = trio.CancelScope()
+
+    async def repeat() -> None:
+        with scope:
+            while True:
+                await trio.sleep(seconds)
+                function()
+
+    trio.lowlevel.spawn_system_task(repeat)
+    return scope.cancel
+
+
+def running_frames() -> Iterator[FrameType]:
+    """Returns the frames of all coroutines that the tasks of the running event loop are in."""
+    for coroutine in _coroutines_on_asyncio() if on_asyncio() else _coroutines_on_trio():
+        yield from _frames(coroutine)
+
+
+def _frames(coroutine: Any) -> Iterator[FrameType]:
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is not None:
+            yield frame
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+
+
+def _coroutines_on_asyncio() -> Iterator[Any]:
+    return (task.get_coro() for task in asyncio.all_tasks())
+
+
+def _coroutines_on_trio() -> Iterator[CoroutineType[Any, Any, Any]]:
+    import trio
+
+    tasks = [trio.lowlevel.current_root_task()]
+    while tasks:
+        task = tasks.pop()
+        if task is not None:
+            yield task.coro
+            tasks.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
