@@ -13,11 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
-from test_shutdown import SERVERS, fetch, open_stream, read_to_end
 
-from servers import Server, until, uvicorn
+from servers import APP, SERVERS, Server, fetch, open_stream, read_to_end, until, uvicorn
 
-APP = "delivery_app:app"
 Serve = Callable[..., Server]
 
 

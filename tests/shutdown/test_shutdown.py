@@ -10,55 +10,18 @@ from typing import Any
 
 import pytest
 
-from servers import SUPPORT, Server, free_port, until, uvicorn
-
-APP = "delivery_app:app"
-
-SERVERS = {
-    "uvicorn": uvicorn(APP),
-    "uvicorn-asyncio-h11": uvicorn(APP, "--loop", "asyncio", "--http", "h11"),
-    "uvicorn-workers": uvicorn(APP, "--workers", "2"),
-    "uvicorn-reload": uvicorn(APP, "--reload", "--reload-include", "no-such-file"),
-    "granian": [sys.executable, "-m", "granian", "--interface", "asgi", "--port", "{port}", APP],
-    "granian-uvloop": [
-        *(sys.executable, "-m", "granian", "--interface", "asgi", "--port", "{port}", APP),
-        *("--loop", "uvloop"),
-    ],
-    "hypercorn": [sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}", APP],
-    "hypercorn-uvloop": [
-        *(sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}", "-k", "uvloop", APP),
-    ],
-    "hypercorn-trio": [
-        *(sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}", "-k", "trio", APP),
-    ],
-    "daphne": [sys.executable, "-m", "daphne", "-p", "{port}", "-b", "127.0.0.1", APP],
-}
-
-
-def open_stream(server: Server, path: str) -> socket.socket:
-    """Opens a stream and reads its first event."""
-    connection = server.connect()
-    # Without "close" hypercorn would wait for a next request on the connection.
-    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    connection.sendall(request.encode())
-    received = b""
-    while b"data: " not in received:
-        chunk = connection.recv(65536)
-        assert chunk, f"the stream ended early: {received!r}\n{server.log}"
-        received += chunk
-    return connection
-
-
-def read_to_end(connection: socket.socket) -> bytes:
-    received = b""
-    while True:
-        try:
-            chunk = connection.recv(65536)
-        except ConnectionResetError:
-            return received
-        if not chunk:
-            return received
-        received += chunk
+from servers import (
+    APP,
+    SERVERS,
+    SUPPORT,
+    Server,
+    fetch,
+    free_port,
+    open_stream,
+    read_to_end,
+    until,
+    uvicorn,
+)
 
 
 def ends(server: Server, within: float) -> float:
@@ -155,13 +118,6 @@ def test_the_servers_handlers_are_back_after_the_last_stream(serve: Serve) -> No
     stream.close()
     until(lambda: "closed" in server.log)
     assert "Server.handle_exit" in fetch(server, "/take-signals")
-
-
-def fetch(server: Server, path: str) -> str:
-    with server.connect() as connection:
-        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        connection.sendall(request.encode())
-        return read_to_end(connection).decode()
 
 
 class Embedded:

@@ -90,3 +90,60 @@ def uvicorn(app: str, *options: str) -> list[str]:
     """The command that serves `app` ("module:name") on uvicorn."""
     command = [sys.executable, "-m", "uvicorn", app, "--port", "{port}", "--log-level", "info"]
     return [*command, *options]
+
+
+#: The application that the tests of the delivery share.
+APP = "delivery_app:app"
+
+SERVERS = {
+    "uvicorn": uvicorn(APP),
+    "uvicorn-asyncio-h11": uvicorn(APP, "--loop", "asyncio", "--http", "h11"),
+    "uvicorn-workers": uvicorn(APP, "--workers", "2"),
+    "uvicorn-reload": uvicorn(APP, "--reload", "--reload-include", "no-such-file"),
+    "granian": [sys.executable, "-m", "granian", "--interface", "asgi", "--port", "{port}", APP],
+    "granian-uvloop": [
+        *(sys.executable, "-m", "granian", "--interface", "asgi", "--port", "{port}", APP),
+        *("--loop", "uvloop"),
+    ],
+    "hypercorn": [sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}", APP],
+    "hypercorn-uvloop": [
+        *(sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}", "-k", "uvloop", APP),
+    ],
+    "hypercorn-trio": [
+        *(sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}", "-k", "trio", APP),
+    ],
+    "daphne": [sys.executable, "-m", "daphne", "-p", "{port}", "-b", "127.0.0.1", APP],
+}
+
+
+def open_stream(server: Server, path: str) -> socket.socket:
+    """Opens a stream and reads its first event."""
+    connection = server.connect()
+    # Without "close" hypercorn would wait for a next request on the connection.
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    connection.sendall(request.encode())
+    received = b""
+    while b"data: " not in received:
+        chunk = connection.recv(65536)
+        assert chunk, f"the stream ended early: {received!r}\n{server.log}"
+        received += chunk
+    return connection
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    received = b""
+    while True:
+        try:
+            chunk = connection.recv(65536)
+        except ConnectionResetError:
+            return received
+        if not chunk:
+            return received
+        received += chunk
+
+
+def fetch(server: Server, path: str) -> str:
+    with server.connect() as connection:
+        request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        connection.sendall(request.encode())
+        return read_to_end(connection).decode()

@@ -80,7 +80,7 @@ class Delivery:
         self._streams: _shutdown.ServerStreams | None = None
         # The reason of the end, as soon as there is one.
         self._ending: Ending | None = None
-        # What FAILED raises in the end.
+        # What is raised in the end: why it FAILED, or what failed in a cleanup.
         self._error: BaseException | None = None
         # A cancellation of the ASGI task by somebody else, which is raised in the end too.
         self._cancelled: asyncio.CancelledError | None = None
@@ -158,26 +158,28 @@ class Delivery:
         task = self._asgi_task
         assert task is not None
         before = _cancelling(task)
-        self._receiving, self._interrupted = True, False
         try:
             if self._gone:
                 await self._wait_for_news()
-                return
-            message = await self._receive()
-            self._receiving = False
-            if message["type"] == "http.disconnect":
+            elif await self._receive_disconnect():
                 self._gone = True
                 self._client_left()
         except asyncio.CancelledError as error:
             if not self._interrupted or _uncancel(task) > before:
                 self._on_cancellation(error)
+
+    async def _receive_disconnect(self) -> bool:
+        """Reads one message from the client, and returns whether that was its last."""
+        self._receiving, self._interrupted = True, False
+        try:
+            return (await self._receive())["type"] == "http.disconnect"
         finally:
             self._receiving = False
 
     async def _wait_for_news(self) -> None:
+        self._news, self._interrupted = self._loop.create_future(), False
         # anyio's scopes cancel again and again what they do not see shielded.
         with anyio.CancelScope(shield=True):
-            self._news = self._loop.create_future()
             try:
                 await self._news
             finally:
@@ -217,7 +219,10 @@ class Delivery:
         self._asgi_task = self._timer = self._streams = None
 
     def _raise_error(self) -> None:
-        error = self._cancelled or self._error
+        error = self._error
+        if self._cancelled is not None:
+            _log_cleanup(error)
+            error = self._cancelled
         self._cancelled = self._error = None
         if error is not None:
             try:
@@ -279,7 +284,7 @@ class Delivery:
         cancelled = isinstance(error, asyncio.CancelledError)
         if self._ending is not None:
             if error is not None and not cancelled:
-                _log_cleanup(error)
+                self._cleanup_failed(error)
             if self._ending is Ending.SHUTDOWN:
                 self._finish_for_shutdown()
         elif error is None:
@@ -293,6 +298,12 @@ class Delivery:
             self.end(Ending.FAILED, error)
         self._go_on()
         self._interrupt()
+
+    def _cleanup_failed(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+        else:
+            _log_cleanup(error)
 
     def _finish_for_shutdown(self) -> None:
         if not self._driver.cut:
