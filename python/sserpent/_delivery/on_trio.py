@@ -1,152 +1,235 @@
-"""One stream's life on Trio, by the same rules as `on_asyncio`, in anyio's terms.
+"""One stream's life on Trio, by the same rules as `on_asyncio`, in Trio's terms.
 
-Simpler and slower: one task drives the generator, one sends whatever has gathered since its last
-turn, keeps alive and ends the response, and the ASGI task watches the client.
+Simpler and slower. The task that the server gave us sends: whatever has gathered since its last
+turn, keep-alives, the end. One task drives the generator, one reads from the client, and one keeps
+the times of a stream that ends.
 
 One difference is Trio's own: a cancelled scope stays cancelled, so a generator whose cleanup
-awaits after a disconnect has to shield it, as any Trio code does. Where the generator waits at a
-`yield`, its cleanup is shielded here.
+awaits after a disconnect has to shield it, as any Trio code does, and one that shields it for ever
+is waited for. Where the generator waits at a `yield`, its cleanup is shielded here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anyio
 import trio
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .. import _shutdown
-from .options import Streamable
+from .deadlines import Due, Moment, next_due
+from .ending import CONSEQUENCES, Ending
 from .origin import logger
-from .sender import KEEPALIVE_COMMENT
+from .sender import KEEPALIVE_COMMENT, Phase, body
 from .stream import call_on_disconnect, claim, release, warn_of_stall
 from .thread import GeneratorThread
+from .tidying import is_tidying_up
+
+if TYPE_CHECKING:
+    from .options import Streamable
 
 
 class TrioDelivery:
-    def __init__(self, response: Streamable, scope: Scope, send: Send) -> None:
-        self.options = response
-        self.scope = scope
-        self.send = send
-        self.content: Any = response.content
-        self.buffer = response.make_buffer()
-        self.tasks = anyio.create_task_group()
-        self.driver_scope = anyio.CancelScope()
-        self.sender_scope = anyio.CancelScope()
-        self.news = anyio.Event()  # there is something to send, or the generator has ended
-        self.room = anyio.Event()  # what was pending has been sent
-        self.driven = anyio.Event()  # the generator has ended, cleanup included
-        self.ended = anyio.Event()  # everything is sent, or nothing can be any more
-        self.started = False
-        self.stopping = False
-        self.disconnected = False
-        self.failure: BaseException | None = None
-        self.thread: GeneratorThread | None = None
+    """Streams one response to one client; the arguments are those of asyncio's `Delivery`."""
+
+    def __init__(self, response: Streamable, scope: Scope, receive: Receive, send: Send) -> None:
+        self._response = response
+        self._content: Any = response.content
+        self._scope = scope
+        self._receive = receive
+        self._asgi_send = send
+        self._buffer = response.make_buffer()
+        self._streams: _shutdown.ServerStreams | None = None
+        self._nursery: trio.Nursery | None = None
+        self._driver_scope = trio.CancelScope()
+        # The scope of the `send` in progress.
+        self._sending: trio.CancelScope | None = None
+        self._phase = Phase.HELD
+        self._complete = False  # the end of the body is out
+        self._sent_at = trio.current_time()
+        # There is something to send, or the stream ends, or the generator has.
+        self._news = trio.Event()
+        self._room = trio.Event()  # what was pending has been sent
+        self._driven = trio.Event()  # the generator has ended, cleanup included
+        self._finishing = False  # it came to its end: the end of the body follows the last event
+        self._stopping = False  # it is to end: it gets no further than its next yield
+        self._cut = False  # it was not let come to its end
+        self._ending: Ending | None = None
+        self._error: BaseException | None = None
+        self._thread: GeneratorThread | None = None
 
     # The ASGI task
 
-    async def run(self, receive: Receive) -> None:
-        claim(self.content)
-        group = _shutdown.opened(self, self.scope)
+    async def run(self) -> None:
+        """Streams, and returns when nothing of the stream is left.
+
+        Raises:
+            BaseException: what the generator raised, or a `send`.
+        """
+        claim(self._content)
+        self._streams = streams = _shutdown.opened(self, self._scope)
         try:
-            async with self.tasks as tasks:
-                tasks.start_soon(self._drive, group)
-                tasks.start_soon(self._send_all)
-                tasks.start_soon(self._watch, receive)
-                if group.ending:
-                    self.shut_down()
-                await self.ended.wait()
-                self.stop()
-                if self.disconnected:
-                    await call_on_disconnect(self.options)
-                with anyio.CancelScope(shield=True):
-                    await self.driven.wait()
-                tasks.cancel_scope.cancel()
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await self._start(streams)
+                nursery.start_soon(self._watch)
+                await self._send_all()
+                nursery.cancel_scope.cancel()
         finally:
-            _shutdown.closed(self, group)
-            release(self.content)
-        if self.failure is not None:
-            raise self.failure
+            _shutdown.closed(self, streams)
+            release(self._content)
+        if self._error is not None:
+            raise self._error
 
-    async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
+    async def _start(self, streams: _shutdown.ServerStreams) -> None:
+        assert self._nursery is not None
+        if streams.ending:
+            # It opens when its server shuts down already: nothing of it is cut off yet, so it
+            # ends as a whole.
+            self._finishing = True
+            self._nursery.start_soon(self._keep_cleanup_timeout)
+        elif self._response.open_delay == 0:
+            await self._open()
+        if self._ending or self._finishing:
+            aclose = getattr(self._content, "aclose", None)
+            if aclose is not None:
+                await aclose()
+            self._driven.set()
+        else:
+            self._nursery.start_soon(self._drive, streams)
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        if not self.ended.is_set():
-            self._client_has_gone()
+        self._client_left()
 
-    def _client_has_gone(self) -> None:
-        self.disconnected = True
-        self.sender_scope.cancel()
-        self.ended.set()
+    # The end
 
-    def stop(self) -> None:
-        if not self.stopping:
-            self.stopping = True
-            self.driver_scope.cancel()
+    def end(self, reason: Ending, error: BaseException | None = None) -> None:
+        """Ends the stream for a reason, unless it has one already."""
+        if self._ending is not None:
+            return
+        self._ending = reason
+        self._error = error
+        if not CONSEQUENCES[reason].delivers:
+            self._give_up()
+        if CONSEQUENCES[reason].connection == "abort" and self._streams is not None:
+            self._streams.abort_connection(self._scope)
+        if not self._driven.is_set():
+            self._stop_generator()
+        self._news.set()
+
+    def _client_left(self) -> None:
+        self.end(Ending.CLIENT_LEFT)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Sends nothing more."""
+        self._phase = Phase.ENDED
+        if self._sending is not None:
+            self._sending.cancel()
+
+    def _stop_generator(self) -> None:
+        self._stopping = True
+        self._room.set()
+        if is_tidying_up(self._content):
+            self._driver_scope.deadline = trio.current_time() + self._response.cleanup_timeout
+        else:
+            self._cut = True
+            self._driver_scope.cancel()
 
     # The driver
 
-    async def _drive(self, group: _shutdown.ServerStreams) -> None:
-        _shutdown.current.set(group)
+    async def _drive(self, streams: _shutdown.ServerStreams) -> None:
+        _shutdown.current.set(streams)
+        error: BaseException | None = None
         try:
-            if hasattr(self.content, "__aiter__"):
-                await self._pump(self.content.__aiter__())
+            if hasattr(self._content, "__aiter__"):
+                await self._pump(self._content.__aiter__())
             else:
-                await self._pump_thread(self.content)
-        except Exception as error:
-            self.failure = error
+                await self._pump_thread(self._content)
+        except trio.Cancelled:
+            raise
+        except BaseException as failure:
+            error = failure
         finally:
-            self.driven.set()
-            self.news.set()
+            self._driven.set()
+            self._news.set()
+        self._on_generator_end(error)
+
+    def _on_generator_end(self, error: BaseException | None) -> None:
+        if self._ending is None:
+            if error is None:
+                self._finishing = True
+            else:
+                self.end(Ending.FAILED, error)
+        elif error is not None:
+            if self._error is None:
+                self._error = error
+            else:
+                logger.error("The cleanup of a stream failed", exc_info=error)
+        elif self._ending is Ending.SHUTDOWN and not self._cut:
+            self._finishing = True
 
     async def _pump(self, content: AsyncIterator[Any]) -> None:
         try:
-            with self.driver_scope:
+            with self._driver_scope:
                 async for item in content:
-                    try:
-                        due = self.buffer.push(item)
-                    except Exception as error:
-                        raise self.explain(error, item) from error.__cause__
-                    self.news.set()
-                    if due:
+                    if self._push(item):
                         await self._wait_for_room(content)
+                    if self._stopping:
+                        self._cut = True
+                        break
         finally:
             aclose = getattr(content, "aclose", None)
             if aclose is not None:
                 await self._clean_up(aclose)
 
-    async def _wait_for_room(self, content: Any) -> None:
-        self.room = anyio.Event()
+    def _push(self, item: Any) -> bool:
         try:
-            await self.room.wait()
-            self.buffer.restart_age()
+            due = self._buffer.push(item)
+        except Exception as error:
+            raise self._explained(error, item) from error.__cause__
+        self._news.set()
+        return due
+
+    async def _wait_for_room(self, content: Any) -> None:
+        if self._stopping:
+            return
+        self._room = trio.Event()
+        try:
+            await self._room.wait()
+            self._buffer.restart_age()
         except trio.Cancelled as cancelled:
             # A scope that the generator has opened gets it where the generator is: at its `yield`.
             athrow = getattr(content, "athrow", None)
-            if self.stopping or athrow is None:
+            if self._stopping or athrow is None:
                 raise
             try:
-                self.buffer.push(await athrow(cancelled))
+                self._push(await athrow(cancelled))
             except StopAsyncIteration:
                 pass
 
     async def _clean_up(self, cleanup: Callable[[], Awaitable[object]]) -> None:
-        with anyio.move_on_after(self.options.cleanup_timeout, shield=True) as timeout:
+        with trio.move_on_after(self._response.cleanup_timeout) as timeout:
+            timeout.shield = True
             await cleanup()
         if timeout.cancelled_caught:
             logger.error(
                 "The cleanup of %s did not end within cleanup_timeout (%s s)",
-                self.options.origin,
-                self.options.cleanup_timeout,
+                self._response.origin,
+                self._response.cleanup_timeout,
             )
 
     async def _pump_thread(self, content: Iterable[Any]) -> None:
-        thread = self.thread = GeneratorThread(content, self.buffer, self.options, self.explain)
+        thread = self._thread = GeneratorThread(
+            content, self._buffer, self._response, self._explained
+        )
         token = trio.lowlevel.current_trio_token()
         try:
-            with self.driver_scope:
+            with self._driver_scope:
                 thread.start(token.run_sync_soon, self._notice)
                 await self._thread_end(thread)
         finally:
@@ -156,84 +239,139 @@ class TrioDelivery:
 
     async def _thread_end(self, thread: GeneratorThread) -> None:
         while not thread.finished:
-            self.room = anyio.Event()
-            await self.room.wait()
+            self._room = trio.Event()
+            await self._room.wait()
 
     def _notice(self) -> None:
-        self.news.set()
-        self.room.set()
+        self._news.set()
+        self._room.set()
 
-    def explain(self, error: Exception, item: object) -> Exception:
-        return self.options.origin.explain(error, item, self.scope)
+    def _explained(self, error: Exception, item: object) -> Exception:
+        return self._response.origin.explain(error, item, self._scope)
 
     # The sender
 
     async def _send_all(self) -> None:
+        """Sends what there is to send until nothing is left of the stream."""
+        told = False
+        while True:
+            if self._ending and CONSEQUENCES[self._ending].tells and not told:
+                told = True
+                await call_on_disconnect(self._response)
+            self._news = trio.Event()
+            await self._send_pending()
+            if self._ending and self._driven.is_set():
+                break
+            await self._wait_for_news()
+
+    async def _send_pending(self) -> None:
+        if self._phase is Phase.ENDED:
+            return
+        if self._finishing:
+            await self._open()
+            if self._take_phase(Phase.ENDED):
+                self._complete = await self._send(body(self._take(), more_body=False))
+                self.end(Ending.COMPLETE)
+        elif self._buffer.pending:
+            await self._open()
+            if self._phase is Phase.OPEN:
+                await self._send(body(self._take()))
+                if self._thread is not None:
+                    self._thread.resume()
+                self._room.set()
+                self._news.set()  # there may be more by now
+        elif self._ending is Ending.SHUTDOWN and self._driven.is_set():
+            # An EventSource reconnects after a 200 that breaks off, and gives up on anything else.
+            await self._open()
+
+    def _take_phase(self, phase: Phase) -> bool:
+        open_ = self._phase is Phase.OPEN
+        if open_:
+            self._phase = phase
+        return open_
+
+    def _take(self) -> bytes:
+        if self._thread is not None:
+            self._thread.take_notice()
+        return self._buffer.take()
+
+    async def _wait_for_news(self) -> None:
+        due = next_due(self._response, self._moment())
+        with trio.move_on_at(math.inf if due is None else due[0]) as timeout:
+            await self._news.wait()
+        if timeout.cancelled_caught and due is not None and not self._news.is_set():
+            if due[1] is Due.OPEN:
+                await self._open()
+            else:
+                await self._send(body(KEEPALIVE_COMMENT))
+
+    def _moment(self) -> Moment:
+        return Moment(
+            can_open=self._phase is Phase.HELD,
+            can_ping=self._phase is Phase.OPEN,
+            sending_since=None,
+            sent_at=self._sent_at,
+            grace_until=None,
+            cleanup_until=None,
+        )
+
+    async def _open(self) -> None:
+        if self._phase is Phase.HELD:
+            self._phase = Phase.OPEN
+            await self._send(self._response.start_message())
+
+    async def _send(self, message: Message) -> bool:
+        """Sends one message, and returns whether it went out."""
+        times = self._response
+        moment = self._moment()._replace(sending_since=trio.current_time())
+        due = next_due(times, moment)
         try:
-            with self.sender_scope:
-                await self._send_until_driven()
-                if self.failure is None:
-                    await self._send_body(more_body=False)
-                elif self.buffer.pending:
-                    await self._send_body()
-        except TimeoutError:
-            warn_of_stall(self.options)
-            self._client_has_gone()
-        except OSError:
-            # ASGI 2.4: "raise an OSError" if the client has gone.
-            self._client_has_gone()
-        except Exception as error:
-            self.failure = error
+            with trio.CancelScope(deadline=math.inf if due is None else due[0]) as self._sending:
+                await self._asgi_send(message)
+                return True
+        except BaseException as error:
+            if isinstance(error, trio.Cancelled):
+                raise
+            self._on_send_error(error)
+            return False
         finally:
-            self.ended.set()
+            self._sending = None
+            self._sent_at = trio.current_time()
+        if self._phase is not Phase.ENDED or message.get("more_body") is False:
+            self._stalled()
+        return False
 
-    async def _send_until_driven(self) -> None:
-        if self.options.open_delay == 0:
-            await self._start()
-        while not self.driven.is_set():
-            with anyio.move_on_after(self._patience()) as timeout:
-                await self.news.wait()
-            self.news = anyio.Event()
-            if self.buffer.pending:
-                await self._send_body()
-            elif timeout.cancelled_caught:
-                await self._send_without_news()
+    def _stalled(self) -> None:
+        if self._ending is None:
+            warn_of_stall(self._response)
+        self.end(Ending.STALLED)
+        self._give_up()
 
-    def _patience(self) -> float | None:
-        if not self.started and self.options.open_delay is not None:
-            return self.options.open_delay
-        return self.options.ping_interval or None
-
-    async def _send_without_news(self) -> None:
-        if self.started:
-            await self._send_in_time(KEEPALIVE_COMMENT)
-        elif self.options.open_delay is not None:
-            await self._start()
-
-    async def _send_body(self, more_body: bool = True) -> None:
-        await self._start()
-        if self.thread is not None:
-            self.thread.take_notice()
-        await self._send_in_time(self.buffer.take(), more_body)
-        if self.thread is not None:
-            self.thread.resume()
-        self.room.set()
-
-    async def _start(self) -> None:
-        if not self.started:
-            self.started = True
-            await self.send(self.options.start_message())
-
-    async def _send_in_time(self, body: bytes, more_body: bool = True) -> None:
-        with anyio.fail_after(self.options.send_timeout):
-            await self.send({"type": "http.response.body", "body": body, "more_body": more_body})
+    def _on_send_error(self, error: BaseException) -> None:
+        if isinstance(error, OSError):
+            # ASGI 2.4: "raise an OSError" if the client has gone.
+            self._client_left()
+        elif self._ending is None:
+            self.end(Ending.FAILED, error)
+        else:
+            logger.error("A send failed after its stream had ended", exc_info=error)
+        self._give_up()
 
     # Shutdown
 
     def shut_down(self) -> None:
         """Ends the stream within `shutdown_grace`."""
-        self.tasks.start_soon(self._end_for_shutdown)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._end_for_shutdown)
 
     async def _end_for_shutdown(self) -> None:
-        await anyio.sleep(self.options.shutdown_grace)
-        self.stop()
+        await trio.sleep(self._response.shutdown_grace)
+        self.end(Ending.SHUTDOWN)
+        await self._keep_cleanup_timeout()
+
+    async def _keep_cleanup_timeout(self) -> None:
+        await trio.sleep(self._response.cleanup_timeout)
+        self.end(Ending.SHUTDOWN)
+        if not self._complete and self._streams is not None:
+            self._streams.abort_connection(self._scope)
+        self._give_up()

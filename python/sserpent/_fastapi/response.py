@@ -156,7 +156,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         else:
             from .._delivery.on_trio import TrioDelivery
 
-            await TrioDelivery(self, scope, send).run(receive)
+            await TrioDelivery(self, scope, receive, send).run()
         if self.background is not None:
             await self.background()
 
