@@ -64,6 +64,15 @@ async def idle() -> AsyncIterator[str]:
         await closing()
 
 
+@app.post("/echo", response_class=Counted)
+async def echo(request: Request) -> AsyncIterator[Any]:
+    try:
+        yield "before"
+        yield await request.json()
+    finally:
+        note("echo closed")
+
+
 async def closing() -> None:
     with anyio.CancelScope(shield=True):
         await anyio.sleep(0.01)

@@ -43,3 +43,11 @@ CONSEQUENCES = {
     Ending.FAILED: Consequences(delivers=True, connection="raise", tells=False),
     Ending.CANCELLED: Consequences(delivers=False, connection="leave", tells=False),
 }
+
+
+def is_disconnect(error: BaseException) -> bool:
+    """Returns whether a `send` that raises this says that the client has gone: ASGI 2.4 has it
+    "raise an OSError"."""
+    if isinstance(error, TimeoutError):
+        return error.errno is not None  # without a number it is a timeout of a middleware's
+    return isinstance(error, OSError)

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from .. import _shutdown
 from .deadlines import Due, Moment, look_again_at, next_due
 from .driver import Driver
-from .ending import CONSEQUENCES, Ending
+from .ending import CONSEQUENCES, Ending, is_disconnect
 from .origin import logger
 from .sender import Phase, Sender
 from .stream import call_on_disconnect, claim, release, warn_of_stall
@@ -331,7 +331,8 @@ class Delivery:
 
     def _on_send_error(self, error: BaseException) -> None:
         self._sender.give_up()
-        if _is_disconnect(error):
+        # A server that cancels what a `send` waits for says that the client has gone, too.
+        if is_disconnect(error) or isinstance(error, asyncio.CancelledError):
             self._client_left()
         elif self._ending is None:
             self.end(Ending.FAILED, error)
@@ -413,15 +414,6 @@ _ON_DUE = {
     Due.GRACE_OVER: Delivery._grace_over,
     Due.CLEANUP_OVER: Delivery._cleanup_over,
 }
-
-
-def _is_disconnect(error: BaseException) -> bool:
-    """Returns whether a `send` that raised this says that the client has gone."""
-    if isinstance(error, TimeoutError):
-        return error.errno is not None  # without a number it is a middleware's own
-    # ASGI 2.4: "raise an OSError" if the client has gone. A server that cancels what a `send`
-    # waits for says the same.
-    return isinstance(error, (OSError, asyncio.CancelledError))
 
 
 # Drivers whose cleanup outlived `cleanup_timeout`: the reference keeps them from being collected.

@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from .. import _shutdown
 from .deadlines import Due, Moment, next_due
-from .ending import CONSEQUENCES, Ending
+from .ending import CONSEQUENCES, Ending, is_disconnect
 from .origin import logger
 from .sender import KEEPALIVE_COMMENT, Phase, body
 from .stream import call_on_disconnect, claim, release, warn_of_stall
@@ -258,11 +258,18 @@ class TrioDelivery:
             if self._ending and CONSEQUENCES[self._ending].tells and not told:
                 told = True
                 await call_on_disconnect(self._response)
+            if self._ending and self._driven.is_set() and not self._can_deliver():
+                break
             self._news = trio.Event()
             await self._send_pending()
-            if self._ending and self._driven.is_set():
-                break
-            await self._wait_for_news()
+            if not self._ending or not self._driven.is_set():
+                await self._wait_for_news()
+
+    def _can_deliver(self) -> bool:
+        if self._phase is Phase.ENDED:
+            return False
+        cut_unopened = self._ending is Ending.SHUTDOWN and self._phase is Phase.HELD
+        return bool(self._finishing or self._buffer.pending or cut_unopened)
 
     async def _send_pending(self) -> None:
         if self._phase is Phase.ENDED:
@@ -348,8 +355,7 @@ class TrioDelivery:
         self._give_up()
 
     def _on_send_error(self, error: BaseException) -> None:
-        if isinstance(error, OSError):
-            # ASGI 2.4: "raise an OSError" if the client has gone.
+        if is_disconnect(error):
             self._client_left()
         elif self._ending is None:
             self.end(Ending.FAILED, error)

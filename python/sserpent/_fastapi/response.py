@@ -30,6 +30,7 @@ from .._delivery.on_asyncio import Delivery
 from .._delivery.options import Streamable
 from .._delivery.origin import Origin
 from .._shutdown.event_loop import on_asyncio
+from .requests import shared_receive
 
 
 class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
@@ -151,14 +152,18 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             return
         if scope["method"] == "HEAD":
             await self._answer_head(send)
-        elif on_asyncio():
+        else:
+            await self._deliver(scope, shared_receive(scope, receive, self.content), send)
+        if self.background is not None:
+            await self.background()
+
+    async def _deliver(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if on_asyncio():
             await Delivery(self, scope, receive, send).run()
         else:
             from .._delivery.on_trio import TrioDelivery
 
             await TrioDelivery(self, scope, receive, send).run()
-        if self.background is not None:
-            await self.background()
 
     async def _answer_head(self, send: Send) -> None:
         await send(self.start_message())

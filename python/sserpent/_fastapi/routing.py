@@ -35,10 +35,12 @@ import fastapi.routing
 import fastapi.sse
 from fastapi.datastructures import DefaultPlaceholder
 from pydantic_core import SchemaValidator
+from starlette.requests import Request
 from starlette.responses import Response
 
 from .._core import ItemSchema, ServerSentEvent
 from .endpoint import Endpoint
+from .requests import share
 from .response import EventSourceResponse
 
 # What the wrapper reads of the arguments of `get_request_handler`.
@@ -107,11 +109,19 @@ def _wrap_get_request_handler(original: Callable[..., Any]) -> Callable[..., Any
         bound.apply_defaults()
         arguments = bound.arguments
         response_class = _ours(arguments["response_class"])
-        if response_class is not None:
-            route = _Route(arguments["dependant"], response_class, arguments)
-            arguments["dependant"] = route.dependant
-            arguments["response_class"] = route.respond
-        return original(*bound.args, **bound.kwargs)
+        if response_class is None:
+            return original(*bound.args, **bound.kwargs)
+        route = _Route(arguments["dependant"], response_class, arguments)
+        arguments["dependant"] = route.dependant
+        arguments["response_class"] = route.respond
+        handle = original(*bound.args, **bound.kwargs)
+
+        async def app(request: Request) -> Response:
+            share(request)
+            response: Response = await handle(request)
+            return response
+
+        return app
 
     return get_request_handler
 

@@ -1,0 +1,80 @@
+"""What the client sends, for the two that read it: the delivery, which waits for the client to
+leave, and the request, whose body a generator may read.
+
+ASGI gives both the same `receive`, and each message to one of them. So one reads at a time, for
+both: a part of the body is kept for the request, and the disconnect is told to everyone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import anyio
+from starlette.types import Message, Receive
+
+#: How many bytes of the body are kept for a request that does not read them. Beyond that the
+#: delivery stops reading, so that the server holds the client back; a client that leaves then is
+#: noticed by the next `send`.
+MAX_KEPT = 65_536
+
+_DISCONNECT: Message = {"type": "http.disconnect"}
+
+
+class Inbox:
+    """Shares one ASGI `receive`."""
+
+    __slots__ = ("_gone", "_kept", "_kept_size", "_news", "_reading", "_receive")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._kept: deque[Message] = deque()
+        self._kept_size = 0
+        self._gone = False
+        self._reading = False  # somebody is in `receive()`
+        self._news: anyio.Event | None = None
+
+    async def receive(self) -> Message:
+        """The next message for the request: what its own `receive` would return."""
+        while not self._kept:
+            if self._gone:
+                return _DISCONNECT
+            if self._reading:
+                await self._wait()
+            else:
+                await self._read()
+        message = self._kept.popleft()
+        self._kept_size -= len(message.get("body", b""))
+        self._tell()
+        return message
+
+    async def receive_disconnect(self) -> Message:
+        """The last message there is, for the delivery."""
+        while not self._gone:
+            if self._reading or self._kept_size > MAX_KEPT:
+                await self._wait()
+            else:
+                await self._read()
+        return _DISCONNECT
+
+    async def _read(self) -> None:
+        self._reading = True
+        try:
+            message = await self._receive()
+        finally:
+            self._reading = False
+            self._tell()
+        if message["type"] == "http.disconnect":
+            self._gone = True
+        else:
+            self._kept.append(message)
+            self._kept_size += len(message.get("body", b""))
+
+    async def _wait(self) -> None:
+        if self._news is None:
+            self._news = anyio.Event()
+        await self._news.wait()
+
+    def _tell(self) -> None:
+        if self._news is not None:
+            self._news.set()
+            self._news = None

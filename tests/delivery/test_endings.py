@@ -1,0 +1,421 @@
+"""How a stream ends, and by when: each reason of `ending.CONSEQUENCES`, with clients that stall at
+the worst moment. By a clock that jumps, on asyncio and Trio."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from asgi import Connection
+from sserpent import EventSourceResponse
+from sserpent._shutdown import streams as shutdown
+from timelines import PING, runners, timeline
+
+Run = Callable[..., None]
+
+
+class Stream:
+    """One response, run in the background of a test, and when it ended."""
+
+    def __init__(self, content: Any, **options: Any) -> None:
+        self.connection = Connection()
+        self.log: list[str] = []
+        self.error: BaseException | None = None
+        self.ended_at: float | None = None
+        options.setdefault("on_disconnect", lambda: self.log.append("told"))
+        self.response = EventSourceResponse(content, **options)
+
+    async def run(self) -> None:
+        try:
+            await self.connection.run(self.response)
+        except Exception as error:
+            self.error = error
+        except BaseException as error:
+            self.error = error
+            raise
+        finally:
+            self.ended_at = round(anyio.current_time(), 3)
+
+
+def play(run: Run, stream: Callable[[], Stream], act: Callable[[Stream], Awaitable[Any]]) -> Stream:
+    """Runs a stream while `act` is done to it, until it has ended; at most 1,000 s."""
+    streams: list[Stream] = []
+
+    async def main() -> None:
+        one = stream()
+        streams.append(one)
+        begin = anyio.current_time()
+        with anyio.fail_after(1_000):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(one.run)
+                await act(one)
+        assert one.ended_at is not None
+        one.ended_at = round(one.ended_at - begin, 3)
+
+    run(main)
+    return streams[0]
+
+
+def begin_shutdown() -> None:
+    shutdown._of_this_loop()._look(signalled=True)
+
+
+async def finite() -> AsyncIterator[str]:
+    yield "a"
+
+
+def finite_sync() -> Iterator[str]:
+    yield "a"
+
+
+async def endless() -> AsyncIterator[str]:
+    yield "a"
+    await anyio.sleep(10_000)
+
+
+# The last send
+
+
+@runners
+def test_d9_the_last_send_is_bounded_by_send_timeout(run: Run) -> None:
+    async def act(stream: Stream) -> None:
+        stream.connection.stall()
+
+    stream = play(run, lambda: Stream(finite(), send_timeout=5, ping_interval=None), act)
+    assert stream.ended_at == 5
+    assert stream.log == ["told"]
+    assert not stream.connection.complete
+
+
+@runners
+def test_d9_the_last_send_alone_is_bounded_by_send_timeout(run: Run) -> None:
+    """The generator has ended while the client read; only the end of the body stalls."""
+
+    async def content() -> AsyncIterator[str]:
+        yield "a"
+        await anyio.sleep(1)
+        stream.connection.stall()
+
+    def make() -> Stream:
+        nonlocal stream
+        stream = Stream(content(), send_timeout=5, ping_interval=None)
+        return stream
+
+    async def act(_: Stream) -> None:
+        pass
+
+    stream: Stream = None  # type: ignore[assignment]
+    stream = play(run, make, act)
+    assert stream.ended_at == 6
+    assert stream.connection.data == ['"a"']
+    assert not stream.connection.complete
+
+
+@runners
+@pytest.mark.parametrize("open_delay", [0, 0.25, None])
+def test_d9_headers_are_bounded_by_send_timeout(run: Run, open_delay: float | None) -> None:
+    async def act(stream: Stream) -> None:
+        stream.connection.stall()
+
+    options = {"open_delay": open_delay, "send_timeout": 5, "ping_interval": None}
+    stream = play(run, lambda: Stream(endless(), **options), act)
+    assert stream.ended_at == 5
+    assert stream.log == ["told"]
+
+
+@runners
+def test_d9_a_generator_is_not_started_before_headers_that_are_sent_at_once(run: Run) -> None:
+    log: list[str] = []
+
+    async def content() -> AsyncIterator[str]:
+        log.append("started")
+        yield "a"
+
+    async def act(stream: Stream) -> None:
+        stream.connection.stall()
+        await anyio.sleep(3)
+        assert log == []
+        stream.connection.unstall()
+
+    stream = play(run, lambda: Stream(content(), open_delay=0), act)
+    assert log == ["started"]
+    assert stream.connection.complete
+
+
+@runners
+@pytest.mark.parametrize("grace", [0, 2])
+def test_d8_a_client_that_does_not_read_cannot_hold_the_exit(run: Run, grace: float) -> None:
+    """Not even with the last send, of a generator that has ended."""
+
+    async def act(stream: Stream) -> None:
+        stream.connection.stall()
+        await anyio.sleep(10)
+        begin_shutdown()
+
+    options = {"shutdown_grace": grace, "cleanup_timeout": 3, "ping_interval": None}
+    for content in (finite, endless):
+        stream = play(run, lambda content=content: Stream(content(), **options), act)
+        assert stream.ended_at == 10 + grace + 3
+        assert not stream.connection.complete
+
+
+# Keep-alives
+
+
+@runners
+def test_d4_no_keep_alive_follows_the_end(run: Run) -> None:
+    """Nor is there one while the end waits to be sent."""
+
+    async def stall(connection: Connection, _: Any) -> None:
+        connection.stall()
+        await anyio.sleep(40)
+        connection.unstall()
+
+    sent = timeline(run, finite, until=100, act=stall, ping_interval=15)
+    assert sent == [(40, "headers"), (40, 'data: "a"\n\n'), (40, "END")]
+
+
+@runners
+def test_d4_the_end_follows_a_keep_alive_that_stalled(run: Run) -> None:
+    async def content() -> AsyncIterator[str]:
+        yield "a"
+        await anyio.sleep(20)
+
+    async def stall(connection: Connection, _: Any) -> None:
+        await anyio.sleep(14)
+        connection.stall()
+        await anyio.sleep(30)
+        connection.unstall()
+
+    sent = timeline(run, content, until=100, act=stall, ping_interval=15)
+    assert sent == [(0, "headers"), (0, 'data: "a"\n\n'), (44, PING), (44, "END")]
+
+
+@runners
+def test_d3_the_generator_waits_for_a_keep_alive_that_stalls(run: Run) -> None:
+    yielded: list[float] = []
+
+    async def content() -> AsyncIterator[str]:
+        begin = anyio.current_time()
+        for _ in range(20):
+            yielded.append(round(anyio.current_time() - begin, 3))
+            yield "x" * 70_000
+            await anyio.sleep(10)
+
+    async def stall(connection: Connection, _: Any) -> None:
+        await anyio.sleep(19)
+        connection.stall()
+        await anyio.sleep(500)
+        assert len(yielded) <= 4, "the generator went on while nothing was sent"
+        connection.unstall()
+
+    timeline(run, content, until=530, act=stall, ping_interval=4)
+
+
+# Shutdown
+
+
+@runners
+def test_d8_a_stream_that_is_cut_does_not_look_complete(run: Run) -> None:
+    async def act(stream: Stream) -> None:
+        await anyio.sleep(1)
+        begin_shutdown()
+
+    stream = play(run, lambda: Stream(endless()), act)
+    assert stream.ended_at == 1
+    assert stream.connection.data == ['"a"']
+    assert not stream.connection.complete
+    assert (stream.error, stream.log) == (None, [])
+
+
+@runners
+def test_d8_a_cut_stream_with_held_headers_is_a_200(run: Run) -> None:
+    async def silent() -> AsyncIterator[str]:
+        await anyio.sleep(10_000)
+        yield "never"
+
+    async def act(stream: Stream) -> None:
+        await anyio.sleep(0.1)
+        begin_shutdown()
+
+    stream = play(run, lambda: Stream(silent()), act)
+    assert stream.connection.status == 200
+    assert not stream.connection.complete
+    assert stream.error is None
+
+
+@runners
+def test_d8_one_that_ends_by_itself_in_the_grace_ends_cleanly(run: Run) -> None:
+    async def content() -> AsyncIterator[str]:
+        yield "a"
+        await shutdown.shutdown_event().wait()
+        yield "goodbye"
+
+    async def act(stream: Stream) -> None:
+        await anyio.sleep(1)
+        begin_shutdown()
+
+    stream = play(run, lambda: Stream(content(), shutdown_grace=5), act)
+    assert stream.ended_at == 1
+    assert stream.connection.data == ['"a"', '"goodbye"']
+    assert stream.connection.complete
+
+
+@runners
+@pytest.mark.parametrize("make", [endless, finite, finite_sync])
+def test_d8_a_stream_that_opens_after_the_shutdown_began_is_a_whole_200(
+    run: Run, make: Callable[[], Any]
+) -> None:
+    started: list[str] = []
+
+    async def noting() -> AsyncIterator[str]:
+        started.append("started")
+        yield "a"
+
+    async def act(first: Stream) -> None:
+        await anyio.sleep(1)
+        begin_shutdown()
+        for content in (make(), noting()):
+            second = Stream(content, shutdown_grace=5)
+            await second.run()
+            assert second.connection.status == 200
+            assert second.connection.complete
+            assert second.connection.body == b""
+            assert (second.error, second.log) == (None, [])
+        assert len(shutdown._of_this_loop()._by_address["testserver", 80].open) == 1
+
+    # The first keeps the server's streams known while the second comes.
+    play(run, lambda: Stream(endless(), shutdown_grace=2), act)
+    assert started == []
+
+
+# Failures
+
+
+class Odd(BaseException):
+    """No Exception."""
+
+
+@runners
+@pytest.mark.parametrize("error", [Odd, GeneratorExit, LookupError])
+def test_d6_nothing_yielded_before_any_kind_of_exception_is_lost(
+    run: Run, error: type[BaseException]
+) -> None:
+    async def content() -> AsyncIterator[str]:
+        yield "a"
+        await anyio.sleep(1)
+        yield "b"
+        raise error
+
+    sent: list[list[str]] = []
+
+    async def main() -> None:
+        connection = Connection()
+        with pytest.raises(error):
+            await connection.run(EventSourceResponse(content()))
+        sent.append(connection.data)
+        assert not connection.complete
+
+    run(main)
+    assert sent == [['"a"', '"b"']]
+
+
+@runners
+def test_d6_a_client_that_stalls_does_not_hide_the_exception(run: Run) -> None:
+    async def content() -> AsyncIterator[str]:
+        yield "a"
+        raise LookupError("on purpose")
+
+    async def act(stream: Stream) -> None:
+        stream.connection.stall()
+
+    stream = play(run, lambda: Stream(content(), send_timeout=5), act)
+    assert stream.ended_at == 5
+    assert isinstance(stream.error, LookupError)
+
+
+@runners
+def test_d7_what_fails_in_a_cleanup_after_a_disconnect_is_raised(run: Run) -> None:
+    """So that the server logs it."""
+
+    async def content() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            await anyio.sleep(10_000)
+        finally:
+            raise LookupError("in the cleanup")
+
+    async def act(stream: Stream) -> None:
+        await stream.connection.until(lambda: stream.connection.bodies)
+        stream.connection.disconnect()
+
+    stream = play(run, lambda: Stream(content()), act)
+    assert isinstance(stream.error, LookupError)
+    assert stream.log == ["told"]
+
+
+# A generator that tidies up
+
+
+@runners
+@pytest.mark.parametrize("leave", ["disconnect", "shutdown"])
+def test_d7_a_generator_that_tidies_up_by_itself_is_not_cut_off(run: Run, leave: str) -> None:
+    log: list[str] = []
+
+    async def content() -> AsyncIterator[str]:
+        try:
+            yield "a"
+        finally:
+            await anyio.sleep(5)
+            log.append("tidied up")
+
+    async def act(stream: Stream) -> None:
+        await anyio.sleep(1)
+        stream.connection.disconnect() if leave == "disconnect" else begin_shutdown()
+
+    stream = play(run, lambda: Stream(content(), cleanup_timeout=30), act)
+    assert log == ["tidied up"]
+    assert stream.ended_at == 5
+    # It has come to its end by itself.
+    assert stream.connection.complete == (leave == "shutdown")
+
+
+@runners
+def test_d7_one_that_tidies_up_for_too_long_is_cancelled(run: Run) -> None:
+    async def content() -> AsyncIterator[str]:
+        try:
+            yield "a"
+        finally:
+            await anyio.sleep(5_000)
+
+    async def act(stream: Stream) -> None:
+        await anyio.sleep(1)
+        stream.connection.disconnect()
+
+    stream = play(run, lambda: Stream(content(), cleanup_timeout=30), act)
+    assert stream.ended_at == 31
+
+
+@runners
+def test_d7_one_that_tidies_up_between_its_events_goes_no_further(run: Run) -> None:
+    log: list[str] = []
+
+    async def content() -> AsyncIterator[str]:
+        while True:
+            try:
+                yield "a"
+            finally:
+                await anyio.sleep(2)
+                log.append("tidied up")
+
+    async def act(stream: Stream) -> None:
+        await anyio.sleep(1)
+        stream.connection.disconnect()
+
+    stream = play(run, lambda: Stream(content(), cleanup_timeout=30), act)
+    assert stream.ended_at is not None
+    assert stream.ended_at <= 4
+    assert 1 <= len(log) <= 2

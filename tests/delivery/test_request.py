@@ -1,0 +1,249 @@
+"""D15: a generator may read its request while it streams, and a client that leaves is noticed
+meanwhile."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+
+from asgi import Connection
+from servers import APP, SERVERS, Server, read_to_end, until
+from sserpent import EventSourceResponse
+
+pytestmark = pytest.mark.anyio
+
+Reader = Callable[[Request], AsyncIterator[Any]]
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def read_json(request: Request) -> AsyncIterator[Any]:
+    yield "before"
+    yield await request.json()
+
+
+async def read_body(request: Request) -> AsyncIterator[Any]:
+    yield "before"
+    yield (await request.body()).decode()
+
+
+async def read_stream(request: Request) -> AsyncIterator[Any]:
+    yield "before"
+    async for part in request.stream():
+        yield part.decode()
+
+
+async def read_form(request: Request) -> AsyncIterator[Any]:
+    yield "before"
+    async with request.form() as form:
+        yield dict(form)
+
+
+def fastapi_app(read: Reader) -> Any:
+    app = FastAPI()
+
+    @app.post("/", response_class=EventSourceResponse)
+    async def endpoint(request: Request) -> AsyncIterator[Any]:
+        async for item in read(request):
+            yield item
+
+    return app
+
+
+def returning_app(read: Reader) -> Any:
+    app = FastAPI()
+
+    @app.post("/", response_class=EventSourceResponse)
+    async def endpoint(request: Request) -> Any:
+        return EventSourceResponse(read(request))
+
+    return app
+
+
+def starlette_app(read: Reader) -> Any:
+    async def endpoint(request: Request) -> Any:
+        return EventSourceResponse(read(request))
+
+    return Starlette(routes=[Route("/", endpoint, methods=["POST"])])
+
+
+apps = pytest.mark.parametrize("make", [fastapi_app, returning_app, starlette_app])
+
+
+@apps
+@pytest.mark.parametrize(
+    ("read", "data", "expected"),
+    [
+        (read_json, {"content": b'{"a":1}'}, '{"a":1}'),
+        (read_body, {"content": b"text"}, '"text"'),
+        (read_stream, {"content": b"text"}, '"text"'),
+        (read_form, {"data": {"a": "1"}}, '{"a":"1"}'),
+    ],
+)
+def test_d15_the_body_can_be_read(
+    make: Callable[[Reader], Any],
+    read: Reader,
+    data: Any,
+    expected: str,
+    anyio_backend: str,
+) -> None:
+    client = TestClient(make(read), backend=anyio_backend)  # type: ignore[arg-type]
+    text = client.post("/", **data).text
+    assert text.startswith(f'data: "before"\n\ndata: {expected}\n\n')
+
+
+class Uploading(Connection):
+    """A client that sends its body in parts, when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(method="POST")
+        self.unread: deque[Any] = deque()
+        self._arrived = anyio.Event()
+
+    async def receive(self) -> Any:
+        while not self.unread:
+            self._arrived = anyio.Event()
+            await self._arrived.wait()
+        message = self.unread.popleft()
+        if message["type"] == "http.disconnect":
+            self.unread.append(message)
+        return message
+
+    def _arrive(self, message: Any) -> None:
+        self.unread.append(message)
+        self._arrived.set()
+
+    def part(self, body: bytes, more_body: bool = True) -> None:
+        self._arrive({"type": "http.request", "body": body, "more_body": more_body})
+
+    def disconnect(self) -> None:
+        self._arrive({"type": "http.disconnect"})
+
+
+@apps
+async def test_d15_a_body_that_still_arrives(make: Callable[[Reader], Any]) -> None:
+    connection = Uploading()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, make(read_stream))
+        await connection.until(lambda: connection.data == ['"before"'])
+        connection.part(b"a")
+        await connection.until(lambda: '"a"' in connection.data)
+        connection.part(b"b", more_body=False)
+        await connection.until(lambda: connection.complete)
+    assert connection.data[:3] == ['"before"', '"a"', '"b"']
+
+
+@apps
+async def test_d15_a_client_that_leaves_in_the_middle_of_its_body(
+    make: Callable[[Reader], Any],
+) -> None:
+    raised: list[BaseException] = []
+
+    async def read(request: Request) -> AsyncIterator[Any]:
+        yield "before"
+        try:
+            yield await request.json()
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    connection = Uploading()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run_through, connection, make(read))
+            connection.part(b'{"a":')
+            await connection.until(lambda: connection.data == ['"before"'])
+            connection.disconnect()
+    assert len(raised) == 1
+
+
+async def run_through(connection: Connection, app: Any) -> None:
+    try:
+        await connection.run(app)
+    except ClientDisconnect:
+        pass  # Starlette's word for it, where the generator read first
+
+
+@apps
+async def test_d15_is_disconnected_says_so(make: Callable[[Reader], Any]) -> None:
+    asked: list[bool] = []
+
+    async def read(request: Request) -> AsyncIterator[Any]:
+        try:
+            while True:
+                asked.append(await request.is_disconnected())
+                yield len(asked)
+                await anyio.sleep(0.001)
+        finally:
+            with anyio.CancelScope(shield=True):
+                asked.append(await request.is_disconnected())
+
+    connection = Uploading()
+    connection.part(b"", more_body=False)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, make(read))
+            await connection.until(lambda: len(asked) > 10)
+            connection.disconnect()
+    assert not any(asked[:-1])
+    assert asked[-1]
+
+
+@apps
+async def test_d15_a_body_that_nobody_reads_is_not_kept_whole(
+    make: Callable[[Reader], Any],
+) -> None:
+    async def read(request: Request) -> AsyncIterator[Any]:
+        yield "before"
+        await go.wait()
+        yield len(await request.body())
+
+    go = anyio.Event()
+    connection = Uploading()
+    for _ in range(100):
+        connection.part(b"x" * 10_000)
+    connection.part(b"", more_body=False)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, make(read))
+        await connection.until(lambda: connection.data == ['"before"'])
+        await anyio.wait_all_tasks_blocked()
+        assert len(connection.unread) > 90, "the server could not hold the client back"
+        go.set()
+        await connection.until(lambda: connection.complete)
+    assert connection.data == ['"before"', "1000000"]
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "granian", "hypercorn", "hypercorn-trio"])
+def test_d15_on_real_servers(serve: Callable[..., Server], name: str) -> None:
+    server = serve(SERVERS[name])
+    with server.connect() as connection:
+        connection.sendall(
+            b"POST /echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 7\r\n\r\n"
+        )
+        received = b""
+        while b"before" not in received:
+            received += connection.recv(4096)
+        connection.sendall(b'{"a":1}')
+        received += read_to_end(connection)
+    assert b'data: {"a":1}\n\n' in received
+    assert APP
+    leaving = server.connect()
+    leaving.sendall(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7\r\n\r\n")
+    received = b""
+    while b"before" not in received:
+        received += leaving.recv(4096)
+    leaving.close()
+    until(lambda: "echo closed" in server.log and server.log.count("echo closed") == 2)
