@@ -9,13 +9,10 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from asgi import Connection
-from sserpent import EventSourceResponse
 from timelines import PING, runners, timeline
-from virtual_time import run_on_asyncio, run_on_trio
+from virtual_time import run_on_asyncio
 
 
 @runners
@@ -117,118 +114,6 @@ def test_d8_the_grace_runs_from_the_shutdown(run: Callable[..., None]) -> None:
         (0, "data: false\n\n"),
         (3, "data: true\n\n"),
     ], "a stream that was cut off must not look complete"
-
-
-# Any schedule
-
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("yield"), st.integers(1, 30)),
-        st.tuples(st.just("large"), st.integers(1, 3)),
-        st.tuples(st.just("sleep"), st.sampled_from([0, 0, 0.001, 0.3, 20])),
-        st.tuples(st.just("timeout"), st.sampled_from([0.001, 0.2])),
-        st.tuples(st.just("block"), st.just(0.0021)),
-    ),
-    max_size=12,
-)
-endings = st.sampled_from(["return", "raise", "wait"])
-clients = st.lists(
-    st.tuples(
-        st.sampled_from(["stall", "unstall", "disconnect", "cancel"]),
-        st.sampled_from([0, 0.0005, 0.01, 0.3, 30]),
-    ),
-    max_size=5,
-)
-
-
-@pytest.mark.parametrize("run", [run_on_asyncio, run_on_trio], ids=["asyncio", "trio"])
-@settings(max_examples=250, deadline=None)
-@given(steps=steps, ending=endings, client=clients)
-def test_whole_events_in_order_under_any_schedule(
-    run: Callable[..., None], steps: list[Any], ending: str, client: list[Any]
-) -> None:
-    yielded: list[str] = []
-    log: list[str] = []
-
-    async def content() -> AsyncIterator[str]:
-        import time
-
-        def item(size: int = 1) -> str:
-            yielded.append(f"{len(yielded)}" + "x" * size)
-            return yielded[-1]
-
-        try:
-            for kind, amount in steps:
-                if kind == "yield":
-                    for _ in range(amount):
-                        yield item()
-                elif kind == "large":
-                    for _ in range(amount):
-                        yield item(70_000)
-                elif kind == "sleep":
-                    await anyio.sleep(amount)
-                elif kind == "timeout":
-                    with anyio.move_on_after(amount):
-                        await anyio.sleep(3600)
-                else:
-                    time.sleep(amount)  # noqa: ASYNC251 - what users' code does
-                    yield item()
-            if ending == "raise":
-                raise LookupError("on purpose")
-            if ending == "wait":
-                await anyio.sleep(10_000)
-        finally:
-            log.append("closed")
-
-    async def main() -> None:
-        connection = Connection()
-        response = EventSourceResponse(content(), on_disconnect=lambda: log.append("told"))
-        errors: list[BaseException] = []
-        done = anyio.Event()
-
-        async def stream() -> None:
-            try:
-                await connection.run(response)
-            except LookupError as error:
-                errors.append(error)
-            finally:
-                done.set()
-
-        left = False
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(stream)
-            for act, pause in client:
-                await anyio.sleep(pause)
-                if act == "cancel":
-                    left = True
-                    tasks.cancel_scope.cancel()
-                    break
-                left = left or act == "disconnect"
-                getattr(connection, act)()
-            connection.unstall()
-            if ending == "wait" and not left:
-                with anyio.move_on_after(5_000):
-                    await done.wait()
-                left = True
-                connection.disconnect()
-            with anyio.fail_after(100_000):
-                await done.wait()
-
-        received = [line.strip('"') for line in connection.data]
-        assert received == yielded[: len(received)], "not a prefix of what was yielded"
-        if errors:
-            assert not connection.complete
-            assert left or received == yielded, "events before the exception were lost"
-        if connection.complete:
-            assert received == yielded
-        if not left:
-            assert connection.complete or errors
-        assert log.count("told") <= 1
-        assert log.count("closed") <= 1
-        if yielded:
-            assert "closed" in log
-
-    run(main)
 
 
 def test_the_clock_of_these_tests_jumps() -> None:

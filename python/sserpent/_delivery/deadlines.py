@@ -8,6 +8,10 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
+#: Seconds that the last `send` may take once `receive` has said that the client is gone. Some
+#: servers say so as soon as they have the end of the body, before that `send` returns.
+LAST_SEND = 1.0
+
 
 class Due(Enum):
     """What is to be done at a time."""

@@ -64,14 +64,11 @@ class Driver:
         scope: The ASGI scope, for errors that name the route.
         buffer: Where the events go.
         sender: Who sends them.
-        on_end: Called once, when the generator has ended and its cleanup has too, with what it
-            raised.
     """
 
     __slots__ = (
         "_buffer",
         "_content",
-        "_on_end",
         "_origin",
         "_response",
         "_room",
@@ -83,21 +80,13 @@ class Driver:
         "task",
     )
 
-    def __init__(
-        self,
-        response: Streamable,
-        scope: Scope,
-        buffer: Buffer,
-        sender: Sender,
-        on_end: Callable[[BaseException | None], None],
-    ) -> None:
+    def __init__(self, response: Streamable, scope: Scope, buffer: Buffer, sender: Sender) -> None:
         self._response = response
         self._content: Any = response.content
         self._origin: Origin = response.origin
         self._scope = scope
         self._buffer = buffer
         self._sender = sender
-        self._on_end = on_end
         self._suspended = False  # the generator has suspended since the last hand-over
         self._room: asyncio.Future[None] | None = None  # the driver waits here for a `send`
         self.task: asyncio.Task[None] | None = None
@@ -129,8 +118,12 @@ class Driver:
 
     # The task
 
-    async def run(self) -> None:
-        """Runs the generator from its first item to the end of its cleanup."""
+    async def run(self, on_end: Callable[[BaseException | None], None]) -> None:
+        """Runs the generator from its first item to the end of its cleanup.
+
+        Args:
+            on_end: Called then, with what the generator raised.
+        """
         self.task = asyncio.current_task()
         content = self._content
         error: BaseException | None = None
@@ -140,7 +133,7 @@ class Driver:
         except BaseException as failure:
             error = failure
         try:
-            self._on_end(error)
+            on_end(error)
         finally:
             error = None  # its traceback refers to this frame
 

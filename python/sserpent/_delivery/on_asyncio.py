@@ -18,7 +18,7 @@ import anyio
 from starlette.types import Receive, Scope, Send
 
 from .. import _shutdown
-from .deadlines import Due, Moment, look_again_at, next_due
+from .deadlines import LAST_SEND, Due, Moment, look_again_at, next_due
 from .driver import Driver
 from .ending import CONSEQUENCES, Ending, is_disconnect
 from .origin import logger
@@ -76,7 +76,7 @@ class Delivery:
         self._sender = Sender(
             send, response.start_message, buffer, self._on_sent, self._on_send_error
         )
-        self._driver = Driver(response, scope, buffer, self._sender, self._on_generator_end)
+        self._driver = Driver(response, scope, buffer, self._sender)
         self._streams: _shutdown.ServerStreams | None = None
         # The reason of the end, as soon as there is one.
         self._ending: Ending | None = None
@@ -136,7 +136,7 @@ class Delivery:
     def _start(self, streams: _shutdown.ServerStreams) -> None:
         async def drive() -> None:
             _shutdown.current.set(streams)
-            await self._driver.run()
+            await self._driver.run(self._on_generator_end)
 
         self._driver.task = self._loop.create_task(drive())
         self._arm_timer()
@@ -163,7 +163,7 @@ class Delivery:
                 await self._wait_for_news()
             elif await self._receive_disconnect():
                 self._gone = True
-                self._client_left()
+                self._on_disconnect()
         except asyncio.CancelledError as error:
             if not self._interrupted or _uncancel(task) > before:
                 self._on_cancellation(error)
@@ -247,6 +247,15 @@ class Delivery:
             self._allow_cleanup()
         self._driver.stop()
         self._interrupt()
+
+    def _on_disconnect(self) -> None:
+        """`receive` has said that the client is gone."""
+        if self._ending is None and self._sender.phase is Phase.ENDED:
+            # The end of the body is on its way: whether it arrives, its `send` says.
+            self._cleanup_until = self._loop.time() + LAST_SEND
+            self._arm_timer()
+        else:
+            self._client_left()
 
     def _client_left(self) -> None:
         self.end(Ending.CLIENT_LEFT)
@@ -387,7 +396,7 @@ class Delivery:
 
     def _cleanup_over(self) -> None:
         self._cleanup_until = None
-        self.end(Ending.SHUTDOWN)
+        self.end(Ending.CLIENT_LEFT if self._gone else Ending.SHUTDOWN)
         if not self._driven:
             self._driven = True
             _leave_alone(self._driver, self._response)

@@ -19,7 +19,7 @@ import trio
 from starlette.types import Message, Receive, Scope, Send
 
 from .. import _shutdown
-from .deadlines import Due, Moment, next_due
+from .deadlines import LAST_SEND, Due, Moment, next_due
 from .ending import CONSEQUENCES, Ending, is_disconnect
 from .origin import logger
 from .sender import KEEPALIVE_COMMENT, Phase, body
@@ -54,6 +54,7 @@ class TrioDelivery:
         self._room = trio.Event()  # what was pending has been sent
         self._driven = trio.Event()  # the generator has ended, cleanup included
         self._finishing = False  # it came to its end: the end of the body follows the last event
+        self._at_yield = False  # it waits there for what is pending to be sent
         self._stopping = False  # it is to end: it gets no further than its next yield
         self._cut = False  # it was not let come to its end
         self._ending: Ending | None = None
@@ -103,6 +104,9 @@ class TrioDelivery:
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        if self._ending is None and self._phase is Phase.ENDED:
+            # The end of the body is on its way: whether it arrives, its `send` says.
+            await trio.sleep(LAST_SEND)
         self._client_left()
 
     # The end
@@ -134,11 +138,18 @@ class TrioDelivery:
     def _stop_generator(self) -> None:
         self._stopping = True
         self._room.set()
-        if is_tidying_up(self._content):
-            self._driver_scope.deadline = trio.current_time() + self._response.cleanup_timeout
+        if self._at_yield or is_tidying_up(self._content):
+            self._allow_cleanup()
         else:
             self._cut = True
             self._driver_scope.cancel()
+
+    def _allow_cleanup(self) -> None:
+        """Gives the generator `cleanup_timeout` from now, whatever is cancelled around it. No scope
+        is opened for that: one of the generator's own may be open, and scopes must nest."""
+        self._driver_scope.shield = True
+        until = trio.current_time() + self._response.cleanup_timeout
+        self._driver_scope.deadline = min(self._driver_scope.deadline, until)
 
     # The driver
 
@@ -174,18 +185,21 @@ class TrioDelivery:
             self._finishing = True
 
     async def _pump(self, content: AsyncIterator[Any]) -> None:
-        try:
-            with self._driver_scope:
+        with self._driver_scope:
+            try:
                 async for item in content:
                     if self._push(item):
                         await self._wait_for_room(content)
                     if self._stopping:
                         self._cut = True
                         break
-        finally:
-            aclose = getattr(content, "aclose", None)
-            if aclose is not None:
-                await self._clean_up(aclose)
+            finally:
+                aclose = getattr(content, "aclose", None)
+                if aclose is not None:
+                    self._allow_cleanup()
+                    await aclose()
+        if trio.current_time() >= self._driver_scope.deadline:
+            self._log_overrun()
 
     def _push(self, item: Any) -> bool:
         try:
@@ -199,6 +213,7 @@ class TrioDelivery:
         if self._stopping:
             return
         self._room = trio.Event()
+        self._at_yield = True
         try:
             await self._room.wait()
             self._buffer.restart_age()
@@ -207,21 +222,27 @@ class TrioDelivery:
             athrow = getattr(content, "athrow", None)
             if self._stopping or athrow is None:
                 raise
+            self._at_yield = False
             try:
                 self._push(await athrow(cancelled))
             except StopAsyncIteration:
                 pass
+        finally:
+            self._at_yield = False
 
     async def _clean_up(self, cleanup: Callable[[], Awaitable[object]]) -> None:
         with trio.move_on_after(self._response.cleanup_timeout) as timeout:
             timeout.shield = True
             await cleanup()
         if timeout.cancelled_caught:
-            logger.error(
-                "The cleanup of %s did not end within cleanup_timeout (%s s)",
-                self._response.origin,
-                self._response.cleanup_timeout,
-            )
+            self._log_overrun()
+
+    def _log_overrun(self) -> None:
+        logger.error(
+            "The cleanup of %s did not end within cleanup_timeout (%s s)",
+            self._response.origin,
+            self._response.cleanup_timeout,
+        )
 
     async def _pump_thread(self, content: Iterable[Any]) -> None:
         thread = self._thread = GeneratorThread(
