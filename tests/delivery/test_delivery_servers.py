@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from servers import APP, SERVERS, Server, fetch, open_stream, read_to_end, until, uvicorn
@@ -164,15 +165,102 @@ def test_d7_a_client_that_vanishes_before_the_first_event(uvicorn_server: Server
 # D9
 
 
-def test_d9_a_client_that_does_not_read_is_dropped(serve: Serve) -> None:
-    server = serve(uvicorn(APP))
+def unreading(server: Server, path: str) -> socket.socket:
+    """A client that asks, and reads nothing."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect(("127.0.0.1", server.port))
-    connection.sendall(b"GET /stalled HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    until(lambda: "closed" in server.log and "told" in server.log)
-    assert "send_timeout (0.2 s)" in server.log
-    connection.close()
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    return connection
+
+
+def is_established(server: Server, client: socket.socket) -> bool:
+    """Whether the server's end of a connection is still open."""
+    port = client.getsockname()[1]
+    return any(
+        each.raddr and each.raddr.port == port and each.status == psutil.CONN_ESTABLISHED
+        for each in psutil.net_connections("tcp")
+        if each.laddr and each.laddr.port == server.port
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["uvicorn", "uvicorn-asyncio-h11", "granian", "granian-uvloop", "hypercorn", "hypercorn-trio"],
+)
+def test_d9_a_client_that_does_not_read_is_dropped(serve: Serve, name: str) -> None:
+    server = serve(SERVERS[name])
+    clients = [unreading(server, "/stalled") for _ in range(5)]
+    until(lambda: server.log.count("closed") == server.log.count("told") == 5)
+    assert server.log.count("send_timeout (0.2 s)") == 5
+    # The worker goes on, and their connections are really gone.
+    assert data_of(fetch(server, "/numbers?n=3").encode()) == ["0", "1", "2"]
+    until(lambda: not any(is_established(server, client) for client in clients))
+    assert "Traceback" not in server.log, server.log
+    server.process.terminate()
+    assert server.process.wait(10) is not None
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("path", ["/unread", "/unread-end"])
+@pytest.mark.parametrize(
+    "name", ["uvicorn", "uvicorn-asyncio-h11", "uvicorn-workers", "granian", "hypercorn"]
+)
+def test_d8_a_client_that_does_not_read_cannot_hold_the_exit(
+    serve: Serve, name: str, path: str
+) -> None:
+    server = serve(SERVERS[name])
+    clients = [unreading(server, path) for _ in range(3)]
+    until(lambda: server.log.count("sent") >= 3 or server.log.count("closed") == 3)
+    server.process.terminate()
+    server.process.wait(10)  # cleanup_timeout is 1 s
+    assert server.log.count("closed") == 3, server.log
+    assert "/sserpent/" not in server.log, server.log
+    for client in clients:
+        client.close()
+
+
+def test_d9_the_memory_of_clients_that_do_not_read_goes_back(serve: Serve) -> None:
+    server = serve(uvicorn(APP))
+    fetch(server, "/numbers?n=3")
+    before = resources(server)
+    clients = [unreading(server, "/stalled") for _ in range(20)]
+    until(lambda: server.log.count("told") == 20)
+    until(is_back(server, before))
+    assert resources(server)["memory"] < before["memory"] + 10 * 1024 * 1024
+    for client in clients:
+        client.close()
+
+
+# D6, D8: a stream that is cut must not look complete
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "uvicorn-asyncio-h11", "granian", "hypercorn"])
+def test_d8_a_stream_that_is_cut_by_a_shutdown_does_not_look_complete(
+    serve: Serve, name: str
+) -> None:
+    server = serve(SERVERS[name])
+    streams = [open_stream(server, path) for path in ("/idle", "/ticking", "/idle")]
+    server.process.terminate()
+    for stream in streams:
+        assert not read_to_end(stream).endswith(b"0\r\n\r\n")
+        stream.close()
+    server.process.wait(10)
+    # Not a line for each stream.
+    assert "without completing" not in server.log, server.log
+    assert "Traceback" not in server.log or name == "hypercorn", server.log
+    assert "/sserpent/" not in server.log, server.log
+
+
+def test_d8_a_client_notices_the_cut(serve: Serve) -> None:
+    server = serve(uvicorn(APP))
+    with httpx.Client(timeout=20) as client, client.stream("GET", f"{server.url}/idle") as response:
+        parts = response.iter_raw()
+        assert b"first" in next(parts)
+        server.process.terminate()
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(parts)
 
 
 # D10

@@ -163,6 +163,28 @@ async def stalled() -> AsyncIterator[str]:
         note("closed")
 
 
+class Patient(Counted):
+    cleanup_timeout = 1.0
+
+
+@app.get("/unread", response_class=Patient)
+async def unread() -> AsyncIterator[str]:
+    """For a client that does not read; without a send_timeout."""
+    try:
+        while True:
+            yield "x" * 1_000_000
+            note("sent")
+    finally:
+        note("closed")
+
+
+@app.get("/unread-end", response_class=Patient)
+async def unread_end() -> AsyncIterator[str]:
+    """The generator ends, and the last send of many bytes stalls."""
+    yield "x" * 20_000_000
+    note("closed")
+
+
 @app.get("/numbers", response_class=EventSourceResponse)
 async def numbers(n: int, pause: int = 0) -> AsyncIterator[int]:
     for number in range(n):
