@@ -12,8 +12,8 @@ import hypercorn.trio
 import pytest
 import trio
 import uvicorn
-from hypercorn.config import Config
 from fastapi import FastAPI
+from hypercorn.config import Config
 
 import sserpent
 from servers import free_port, until

@@ -6,8 +6,8 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
-from delivery_app import note
 
+from delivery_app import note
 from sserpent import _shutdown
 
 LARGE = b"x" * 20_000_000
