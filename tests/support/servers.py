@@ -95,25 +95,26 @@ def uvicorn(app: str, *options: str) -> list[str]:
 #: The application that the tests of the delivery share.
 APP = "delivery_app:app"
 
-SERVERS = {
-    "uvicorn": uvicorn(APP),
-    "uvicorn-asyncio-h11": uvicorn(APP, "--loop", "asyncio", "--http", "h11"),
-    "uvicorn-workers": uvicorn(APP, "--workers", "2"),
-    "uvicorn-reload": uvicorn(APP, "--reload", "--reload-include", "no-such-file"),
-    "granian": [sys.executable, "-m", "granian", "--interface", "asgi", "--port", "{port}", APP],
-    "granian-uvloop": [
-        *(sys.executable, "-m", "granian", "--interface", "asgi", "--port", "{port}", APP),
-        *("--loop", "uvloop"),
-    ],
-    "hypercorn": [sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}", APP],
-    "hypercorn-uvloop": [
-        *(sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}", "-k", "uvloop", APP),
-    ],
-    "hypercorn-trio": [
-        *(sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}", "-k", "trio", APP),
-    ],
-    "daphne": [sys.executable, "-m", "daphne", "-p", "{port}", "-b", "127.0.0.1", APP],
-}
+
+def commands(app: str) -> dict[str, list[str]]:
+    """The commands that serve `app` ("module:name") on every server, by name."""
+    granian = [sys.executable, "-m", "granian", "--interface", "asgi", "--port", "{port}", app]
+    hypercorn = [sys.executable, "-m", "hypercorn", "--bind", "127.0.0.1:{port}", app]
+    return {
+        "uvicorn": uvicorn(app),
+        "uvicorn-asyncio-h11": uvicorn(app, "--loop", "asyncio", "--http", "h11"),
+        "uvicorn-workers": uvicorn(app, "--workers", "2"),
+        "uvicorn-reload": uvicorn(app, "--reload", "--reload-include", "no-such-file"),
+        "granian": granian,
+        "granian-uvloop": [*granian, "--loop", "uvloop"],
+        "hypercorn": hypercorn,
+        "hypercorn-uvloop": [*hypercorn, "-k", "uvloop"],
+        "hypercorn-trio": [*hypercorn, "-k", "trio"],
+        "daphne": [sys.executable, "-m", "daphne", "-p", "{port}", "-b", "127.0.0.1", app],
+    }
+
+
+SERVERS = commands(APP)
 
 
 def open_stream(server: Server, path: str) -> socket.socket:

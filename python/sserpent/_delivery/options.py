@@ -30,7 +30,8 @@ class Streamable:
     on_disconnect: Any = None
 
     #: How many sync generators may stream at the same time in this process, each in a thread of
-    #: its own; further ones wait for their turn.
+    #: its own; further ones wait for their turn. Not an option of one stream: the streams of the
+    #: class that sets it are counted, with those of its subclasses that do not set their own.
     max_threads: ClassVar[int] = 1_000
 
     def make_buffer(self) -> Buffer:
@@ -42,7 +43,7 @@ class Streamable:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name, check in _CHECKS.items():
+        for name, check in {**_CHECKS, "max_threads": _check_count}.items():
             if name in cls.__dict__ and not isinstance(cls.__dict__[name], property):
                 check(name, cls.__dict__[name])
         on_disconnect = cls.__dict__.get("on_disconnect")
@@ -59,7 +60,7 @@ class Streamable:
         """
         for name, value in options.items():
             check = _CHECKS.get(name)
-            if check is None or name == "max_threads":
+            if check is None:
                 raise TypeError(f"{type(self).__name__} has no option '{name}'")
             check(name, value)
             setattr(self, name, value)
@@ -114,7 +115,6 @@ _CHECKS: dict[str, Callable[[str, object], None]] = {
     "cleanup_timeout": _check_seconds,
     "shutdown_grace": _check_seconds,
     "max_pending": _check_count,
-    "max_threads": _check_count,
     "on_disconnect": _check_callable_or_none,
 }
 

@@ -3,6 +3,8 @@
 The thread pushes into the stream's buffer and notifies the event loop once for whatever has
 gathered, so that a fast generator costs a hop for each batch, not for each item, and an event is
 on its way as soon as it is yielded, even if the next `next()` blocks.
+
+`from_thread` has how the thread is started, and how it calls back into the event loop.
 """
 
 from __future__ import annotations
@@ -11,50 +13,71 @@ import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from .._core import Buffer
+from .from_thread import Worker
 from .options import Streamable
+from .origin import logger
 
 CallSoon = Callable[[Callable[[], object]], object]
 
 
 class _Slots:
-    """How many generator threads may run in this process; further streams wait in line."""
+    """How many generator threads a class of responses has; further streams wait in line."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running = 0
-        self._waiting: deque[Callable[[], object]] = deque()
+        self._waiting: deque[GeneratorThread] = deque()
+        self._told = False
 
-    def acquire(self, limit: int, begin: Callable[[], object]) -> None:
-        """Calls `begin` as soon as there is a slot, now or from the thread that frees one."""
+    def acquire(self, thread: GeneratorThread, limit: int) -> None:
+        """Begins a thread as soon as there is a slot, now or from the thread that frees one."""
         with self._lock:
-            if self._running >= limit:
-                self._waiting.append(begin)
-                return
-            self._running += 1
-        begin()
+            if waits := self._running >= limit:
+                self._waiting.append(thread)
+            else:
+                self._running += 1
+            tell = waits and not self._told
+            self._told = self._told or waits
+        if tell:
+            logger.warning("All of max_threads (%d) sync generators stream: others wait", limit)
+        if not waits and not thread.begin():
+            self.release()
 
-    def forget(self, begin: Callable[[], object]) -> bool:
-        """Leaves the line; False if `begin` was called already."""
+    def forget(self, thread: GeneratorThread) -> bool:
+        """Leaves the line; False if the thread has begun already."""
         with self._lock:
             try:
-                self._waiting.remove(begin)
+                self._waiting.remove(thread)
             except ValueError:
                 return False
             return True
 
     def release(self) -> None:
-        with self._lock:
-            if not self._waiting:
-                self._running -= 1
+        """Passes the slot on to the first in line that can begin."""
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._running -= 1
+                    return
+                thread = self._waiting.popleft()
+            if thread.begin():
                 return
-            begin = self._waiting.popleft()
-        begin()
 
 
-_slots = _Slots()
+_slots: WeakKeyDictionary[type[Streamable], _Slots] = WeakKeyDictionary()
+_slots_lock = threading.Lock()
+
+
+def _slots_of(response: Streamable) -> _Slots:
+    """Returns those of the class that sets `max_threads`; subclasses that do not share them."""
+    owner = next(each for each in type(response).__mro__ if "max_threads" in vars(each))
+    with _slots_lock:
+        return _slots.setdefault(owner, _Slots())
 
 
 class GeneratorThread:
@@ -64,13 +87,14 @@ class GeneratorThread:
         self,
         content: Iterable[Any],
         buffer: Buffer,
-        options: Streamable,
+        response: Streamable,
         explain: Callable[[Exception, object], Exception],
     ) -> None:
         self._content = content
         self._buffer = buffer
-        self._options = options
+        self._response = response
         self._explain = explain
+        self._slots = _slots_of(response)
         self._stopped = False
         self._error: BaseException | None = None
         self._notified = False
@@ -89,7 +113,8 @@ class GeneratorThread:
         self._call_soon = call_soon
         self._wake = wake
         self._context = contextvars.copy_context()
-        _slots.acquire(self._options.max_threads, self._begin)
+        self._worker = Worker(f"sserpent {self._response.origin}", self._main, self._end)
+        self._slots.acquire(self, self._response.max_threads)
 
     def take_notice(self) -> bool:
         """To be called before the pending events are taken: whether these are the last."""
@@ -102,12 +127,17 @@ class GeneratorThread:
         self._room.set()
 
     def stop(self) -> None:
-        """Asks the thread to end after the `next()` it is in, and to close the generator."""
+        """Asks the thread to end after the `next()` it is in, and to close the generator. What
+        that `next()` awaits through `anyio.from_thread` is cancelled."""
+        if self._stopped or self.finished:
+            return
         self._stopped = True
         self._room.set()
-        if _slots.forget(self._begin):
+        if self._slots.forget(self):
             # It never ran, so there is nothing to clean up but the generator object itself.
             self.finished = True
+        else:
+            self._worker.cancel()
 
     def raise_error(self) -> None:
         if self._error is not None:
@@ -115,21 +145,36 @@ class GeneratorThread:
 
     # Called in any thread
 
-    def _begin(self) -> None:
-        name = f"sserpent {self._options.origin}"
-        threading.Thread(target=self._main, name=name, daemon=True).start()
+    def begin(self) -> bool:
+        """Starts the thread; False if there cannot be another, which ends this stream alone."""
+        try:
+            self._worker.start()
+        except RuntimeError as error:
+            self._error = error
+            self.finished = True
+            self._notify()
+            return False
+        return True
 
     # Called in the thread
 
     def _main(self) -> None:
+        error: BaseException | None = None
         try:
             self._context.run(self._drive)
-        except BaseException as error:
+        except BaseException as raised:
+            error = raised
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        if not self._stopped:
             self._error = error
-        finally:
-            _slots.release()
-            self.finished = True
-            self._notify()
+        elif isinstance(error, Exception) and not isinstance(error, CancelledError):
+            # The stream is over, and nobody asks for its error. Cancellations were our own.
+            logger.error("The cleanup of %s failed", self._response.origin, exc_info=error)
+        self._slots.release()
+        self.finished = True
+        self._notify()
 
     def _drive(self) -> None:
         iterator = iter(self._content)
@@ -157,7 +202,7 @@ class GeneratorThread:
 
     def _wait_for_room(self) -> None:
         self._room.clear()
-        if self._buffer.pending >= self._options.max_pending and not self._stopped:
+        if self._buffer.pending >= self._response.max_pending and not self._stopped:
             self._room.wait()
 
     def _notify(self) -> None:

@@ -88,7 +88,8 @@ def _missing() -> str | None:
     if not callable(get_request_handler):
         return "fastapi.routing has no get_request_handler"
     needed = _NEEDED | {f"response_model_{name}" for name in _MODEL_OPTIONS}
-    lacking = sorted(needed - set(inspect.signature(get_request_handler).parameters))
+    parameters = _parameters(get_request_handler)
+    lacking = sorted(needed - set(parameters.parameters)) if parameters else []
     if lacking:
         return f"get_request_handler has no parameter {', '.join(lacking)}"
     if not callable(getattr(fastapi.routing, "get_stream_item_type", None)):
@@ -100,21 +101,41 @@ def _missing() -> str | None:
     return None
 
 
+def _parameters(function: Any, depth: int = 0) -> inspect.Signature | None:
+    """Returns the parameters of FastAPI's function, seen through what has wrapped it: tracers do,
+    with `(*args, **kwargs)` (sentry_sdk, if it is initialized before sserpent is imported). None
+    if a wrapper hides it."""
+    parameters = inspect.signature(function)  # this looks through `functools.wraps`
+    if not any(each.kind is each.VAR_KEYWORD for each in parameters.parameters.values()):
+        return parameters
+    unwrapped = inspect.unwrap(function)
+    closed_over = inspect.getclosurevars(unwrapped) if inspect.isfunction(unwrapped) else None
+    for wrapped in closed_over.nonlocals.values() if closed_over else ():
+        if inspect.isfunction(wrapped) and depth < 10:
+            found = _parameters(wrapped, depth + 1)
+            if found is not None and "dependant" in found.parameters:
+                return found
+    return None
+
+
 def _wrap_get_request_handler(original: Callable[..., Any]) -> Callable[..., Any]:
-    parameters = inspect.signature(original)
+    parameters = _parameters(original)
 
     @functools.wraps(original)
     def get_request_handler(*args: Any, **kwargs: Any) -> Any:
-        bound = parameters.bind(*args, **kwargs)
-        bound.apply_defaults()
-        arguments = bound.arguments
-        response_class = _ours(arguments["response_class"])
+        arguments = kwargs
+        if parameters is not None:
+            bound = parameters.bind(*args, **kwargs)
+            bound.apply_defaults()
+            args, arguments = (), bound.arguments
+        response_class = _ours(arguments.get("response_class"))
         if response_class is None:
-            return original(*bound.args, **bound.kwargs)
+            return original(*args, **arguments)
         route = _Route(arguments["dependant"], response_class, arguments)
         arguments["dependant"] = route.dependant
         arguments["response_class"] = route.respond
-        handle = original(*bound.args, **bound.kwargs)
+        # By keyword, as FastAPI calls it: what has wrapped it may look for the names.
+        handle = original(*args, **arguments)
 
         async def app(request: Request) -> Response:
             share(request)
@@ -147,7 +168,7 @@ class _Route:
         self._endpoint = dependant.call
         self._response_class = response_class
         self._status_code = arguments.get("status_code")
-        item_field = _item_field(self._endpoint, arguments["stream_item_field"])
+        item_field = _item_field(self._endpoint, arguments.get("stream_item_field"))
         self._origin = Endpoint(self._endpoint, dependant.path, item_field)
         self._item_schema = _item_schema(item_field, arguments)
         self._injected_name = dependant.response_param_name or _INJECTED

@@ -16,6 +16,8 @@ from types import FrameType
 from typing import Any
 from weakref import ref
 
+from starlette.types import Scope
+
 from .connections import AsyncioConnection, Candidate, TrioConnection, UvicornHttp2Stream
 from .event_loop import running_frames
 
@@ -84,24 +86,25 @@ class Hypercorn(Server):
 
     def requests(self) -> Iterator[Candidate]:
         for frame in running_frames():
-            module = frame.f_globals.get("__name__")
-            if module not in ("hypercorn.asyncio.tcp_server", "hypercorn.trio.tcp_server"):
-                continue
-            connection = frame.f_locals.get("self")
-            if getattr(connection, "context", None) is self.owner:
-                yield from self._requests_on(connection)
+            # The coroutine that calls the application, one for each request.
+            if str(frame.f_globals.get("__name__")).endswith(".task_group"):
+                values = frame.f_locals
+                stream = getattr(values.get("send"), "__self__", None)
+                if getattr(stream, "context", None) is self.owner:
+                    yield from self._candidates(values["scope"], stream)
 
     @staticmethod
-    def _requests_on(connection: Any) -> Iterator[Candidate]:
-        protocol = connection.protocol.protocol
-        # HTTP/2 has streams, HTTP/1 one at a time, or None. An HTTP/2 connection that others
-        # share stays: to reset one stream of it hypercorn has no function that does not wait.
-        streams = list(getattr(protocol, "streams", {0: protocol.stream}).values())
-        if len(streams) == 1 and hasattr(streams[0], "scope"):
-            if hasattr(connection, "writer"):
-                yield Candidate(streams[0].scope, AsyncioConnection(connection.writer.transport))
-            else:
-                yield Candidate(streams[0].scope, TrioConnection(connection.stream))
+    def _candidates(scope: Scope, stream: Any) -> Iterator[Candidate]:
+        protocol = stream.send.__self__
+        if len(getattr(protocol, "streams", (stream,))) > 1:
+            # Others share the HTTP/2 connection, and hypercorn has no function that resets one
+            # stream without waiting.
+            return
+        connection = protocol.send.__self__
+        if hasattr(connection, "writer"):
+            yield Candidate(scope, AsyncioConnection(connection.writer.transport))
+        elif hasattr(connection, "stream"):
+            yield Candidate(scope, TrioConnection(connection.stream))
 
 
 def server_of(address: Address) -> Server | None:

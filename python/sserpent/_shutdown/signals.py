@@ -1,7 +1,8 @@
 """Hears of SIGINT and SIGTERM while streams are open, and passes them on.
 
 A handler of ours goes on top only of a handler that an event loop or a server has set. An
-application with a handler of its own stays in charge: nothing is put on top of that.
+application with a handler of its own stays in charge: nothing is put on top of that. (Where the
+server cannot be asked, on granian, such an application has to end its streams itself.)
 
 `signal.signal` gives our handler to whoever puts another one on top, an application for example,
 who may keep it, call it, and put it back at any time. So each of ours is bound for life to the

@@ -1,0 +1,121 @@
+"""A stream's connection, closed and aborted where the server keeps it."""
+
+import re
+import socket
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from asgi import Connection
+from servers import Server, commands, open_stream, until
+from sserpent import _shutdown
+
+SERVERS = commands("connection_app:app")
+LARGE = 20_000_000
+
+Serve = Callable[..., Server]
+
+
+def read_until_it_is_closed(connection: socket.socket) -> tuple[int, bytes, str]:
+    """Returns how many bytes came, the last of them, and how the connection was closed."""
+    length, last = 0, b""
+    while True:
+        try:
+            chunk = connection.recv(1 << 20)
+        except ConnectionResetError:
+            return length, last, "reset"
+        if not chunk:
+            return length, last, "closed"
+        length += len(chunk)
+        last = (last + chunk)[-20:]
+
+
+@pytest.mark.parametrize("copy", ["same", "copied", "headers-copied"])
+@pytest.mark.parametrize(
+    "name", ["uvicorn", "uvicorn-asyncio-h11", "hypercorn", "hypercorn-uvloop", "hypercorn-trio"]
+)
+def test_a_closed_connection_delivers_what_was_written_and_not_the_end(
+    serve: Serve, name: str, copy: str
+) -> None:
+    server = serve(SERVERS[name])
+    with open_stream(server, f"/close/{copy}") as stream:
+        length, last, how = read_until_it_is_closed(stream)
+    assert length > LARGE
+    assert last.endswith(b"xxx\r\n"), "the last chunk would be a 0"
+    assert how == "closed"
+    until(lambda: "close True" in server.log)
+    until(lambda: "ended" in server.log)
+    assert "Traceback" not in server.log, server.log
+
+
+ABORTING = [
+    *("uvicorn", "uvicorn-asyncio-h11"),
+    *("hypercorn", "hypercorn-uvloop", "hypercorn-trio"),
+    *("granian", "granian-uvloop"),
+]
+
+
+@pytest.mark.parametrize("copy", ["same", "copied", "headers-copied"])
+@pytest.mark.parametrize("name", ABORTING)
+def test_an_aborted_connection_is_gone_with_all_that_was_not_read(
+    serve: Serve, name: str, copy: str
+) -> None:
+    server = serve(SERVERS[name])
+    with open_stream(server, f"/abort/{copy}") as stream:
+        until(lambda: "abort True" in server.log)
+        until(lambda: "left" in server.log)
+        process = process_of(server)
+        until(lambda: not connections(process, server.port))
+        _, last, how = read_until_it_is_closed(stream)
+    assert how == "reset"
+    assert not last.endswith(b"0\r\n\r\n")
+    assert "Traceback" not in server.log, server.log
+
+
+@pytest.mark.parametrize("name", ABORTING)
+def test_an_aborted_connection_gives_its_memory_back(serve: Serve, name: str) -> None:
+    server = serve(SERVERS[name])
+    clients: list[socket.socket] = []
+    held: list[int] = []
+    for count in range(1, 9):
+        clients.append(open_stream(server, "/abort/same"))
+        until(lambda count=count: server.log.count("left") == count)
+        held.append(process_of(server).memory_info().rss)
+    assert held[-1] - held[0] < 3 * LARGE, "seven clients' bytes are still held"
+    for client in clients:
+        client.close()
+
+
+def process_of(server: Server) -> psutil.Process:
+    """The worker's."""
+    return psutil.Process(int(re.findall(r"pid (\d+)", server.log)[0]))
+
+
+def connections(process: psutil.Process, port: int) -> list[object]:
+    """Those of the server that it has not closed, whatever the system still keeps."""
+    list_them = getattr(process, "net_connections", None) or process.connections
+    return [each for each in list_them("tcp") if each.laddr.port == port and each.raddr]
+
+
+def test_granian_has_no_connection_to_close(serve: Serve) -> None:
+    """There an application that returns without the end of the body has the same effect."""
+    server = serve(SERVERS["granian"])
+    with open_stream(server, "/close/same"):
+        until(lambda: "close False" in server.log)
+
+
+class Stream:
+    def shut_down(self) -> None:
+        pass
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_a_connection_that_nobody_knows_of_is_not_found() -> None:
+    stream, scope = Stream(), Connection().scope
+    streams = _shutdown.opened(stream, scope)
+    for each in (scope, {}, {"client": None}, {"client": ("h", "x"), "server": ("h", 1)}):
+        assert streams.close_connection(each) is False
+        assert streams.abort_connection(each) is False
+    _shutdown.closed(stream, streams)
