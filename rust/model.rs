@@ -1,5 +1,5 @@
-//! What is known of the classes of pydantic models, looked up once for each class: four attribute
-//! look-ups for each event would take as long as the rest of the framing.
+//! The classes of pydantic models, each looked at once: four attribute look-ups for each event would
+//! take as long as the rest of the framing.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,15 +7,15 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
 
-use crate::cpython::{is_instance, version_of};
+use crate::cpython::{dict_of, is_instance, version_of};
 
-/// A class of models, as it was when it was looked at.
+/// How a model is dumped.
 pub struct Model<'py> {
-    /// `to_json` of the class's serializer.
+    /// `to_json` of its class's serializer.
     pub to_json: Bound<'py, PyAny>,
-    /// Whether the class has pydantic's own `model_dump`.
+    /// Whether `model_dump` is pydantic's.
     pub has_own_dump: bool,
-    /// Whether the class has pydantic's own `model_dump_json`.
+    /// Whether `model_dump_json` is pydantic's.
     pub has_own_dump_json: bool,
 }
 
@@ -26,6 +26,7 @@ pub struct BaseModel {
     pub model_dump_json: Py<PyAny>,
 }
 
+/// A class of models, as it was when it was looked at.
 struct Known {
     class: Py<PyType>,
     /// CPython gives a class another version when any attribute of it or of a base is set.
@@ -40,19 +41,29 @@ const MAX_KNOWN: usize = 16;
 
 static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
-/// What is known of the class of `value`, or `None` if it is no model, or one that has no
-/// serializer yet.
+/// How `value` is dumped, or `None` if it is no model, or one whose class has no serializer yet.
 pub fn model_of<'py>(value: &Bound<'py, PyAny>, base: &BaseModel) -> Option<Model<'py>> {
+    let mut model = class_of(value, base)?;
+    // An attribute of the instance's own comes before the class's method.
     let py = value.py();
+    let attributes = dict_of(value).ok()?;
+    let is_hidden = |name| attributes.contains(name).unwrap_or(true);
+    model.has_own_dump &= !is_hidden(intern!(py, "model_dump"));
+    model.has_own_dump_json &= !is_hidden(intern!(py, "model_dump_json"));
+    Some(model)
+}
+
+/// How instances of the class of `value` are dumped.
+fn class_of<'py>(value: &Bound<'py, PyAny>, base: &BaseModel) -> Option<Model<'py>> {
     let class = value.get_type();
     let version = version_of(&class);
     if let Some(model) = find(&class, version) {
         return Some(model);
     }
-    if !is_instance(value, base.class.bind(py)) {
+    if !is_instance(value, base.class.bind(value.py())) {
         return None;
     }
-    let model = look_at(value, base).ok()?;
+    let model = look_at(&class, base).ok()?;
     if version != 0 {
         let known = Known {
             class: class.unbind(),
@@ -67,18 +78,15 @@ pub fn model_of<'py>(value: &Bound<'py, PyAny>, base: &BaseModel) -> Option<Mode
     Some(model)
 }
 
-fn look_at<'py>(value: &Bound<'py, PyAny>, base: &BaseModel) -> PyResult<Model<'py>> {
-    let py = value.py();
-    // Asked of the instance: asking the class of a model goes through its metaclass's
-    // `__getattr__`, which takes several times as long.
+fn look_at<'py>(class: &Bound<'py, PyType>, base: &BaseModel) -> PyResult<Model<'py>> {
+    let py = class.py();
     let is_own = |name: &Bound<'_, PyString>, original: &Py<PyAny>| {
-        value
+        class
             .getattr(name)
-            .and_then(|bound| bound.getattr(intern!(py, "__func__")))
             .is_ok_and(|function| function.is(original))
     };
     Ok(Model {
-        to_json: value
+        to_json: class
             .getattr(intern!(py, "__pydantic_serializer__"))?
             .getattr(intern!(py, "to_json"))?,
         has_own_dump: is_own(intern!(py, "model_dump"), &base.model_dump),
