@@ -79,7 +79,7 @@ pub fn event_data_json<'py>(value: &Bound<'py, PyAny>) -> PyResult<Json<'py>> {
         return item_json(value).map(Json::Compact);
     }
     let known = pydantic(py)?;
-    if let Some(model) = model_of(value, &known.base_model).filter(|m| m.has_own_dump_json) {
+    if let Some(model) = model_of(value, &known.base_model).filter(|m| m.has_own_dump_json(value)) {
         let json = known
             .model_dump_json_options
             .call(&model.to_json, value)
@@ -242,7 +242,7 @@ fn walk(value: &Bound<'_, PyAny>, known: &Pydantic, depth: usize) -> Walk {
         if !tuple.iter().all(|part| add(&part)) {
             return Walk::Other;
         }
-    } else if model_of(value, &known.base_model).is_some_and(|model| model.has_own_dump) {
+    } else if model_of(value, &known.base_model).is_some_and(|model| model.has_own_dump(value)) {
         return Walk::HasModels;
     } else {
         return Walk::Other;

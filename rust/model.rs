@@ -9,14 +9,12 @@ use pyo3::types::{PyString, PyType};
 
 use crate::cpython::{dict_of, is_instance, version_of};
 
-/// How a model is dumped.
+/// A class of models, as it was when it was looked at.
 pub struct Model<'py> {
-    /// `to_json` of its class's serializer.
+    /// `to_json` of the class's serializer.
     pub to_json: Bound<'py, PyAny>,
-    /// Whether `model_dump` is pydantic's.
-    pub has_own_dump: bool,
-    /// Whether `model_dump_json` is pydantic's.
-    pub has_own_dump_json: bool,
+    has_own_dump: bool,
+    has_own_dump_json: bool,
 }
 
 /// pydantic's base class, and the methods that a class may have overridden.
@@ -26,7 +24,6 @@ pub struct BaseModel {
     pub model_dump_json: Py<PyAny>,
 }
 
-/// A class of models, as it was when it was looked at.
 struct Known {
     class: Py<PyType>,
     /// CPython gives a class another version when any attribute of it or of a base is set.
@@ -41,20 +38,27 @@ const MAX_KNOWN: usize = 16;
 
 static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
-/// How `value` is dumped, or `None` if it is no model, or one whose class has no serializer yet.
-pub fn model_of<'py>(value: &Bound<'py, PyAny>, base: &BaseModel) -> Option<Model<'py>> {
-    let mut model = class_of(value, base)?;
-    // An attribute of the instance's own comes before the class's method.
-    let py = value.py();
-    let attributes = dict_of(value).ok()?;
-    let is_hidden = |name| attributes.contains(name).unwrap_or(true);
-    model.has_own_dump &= !is_hidden(intern!(py, "model_dump"));
-    model.has_own_dump_json &= !is_hidden(intern!(py, "model_dump_json"));
-    Some(model)
+impl Model<'_> {
+    /// Whether `value.model_dump`, of an instance of the class, is pydantic's.
+    pub fn has_own_dump(&self, value: &Bound<'_, PyAny>) -> bool {
+        self.has_own_dump && !is_attribute(value, intern!(value.py(), "model_dump"))
+    }
+
+    /// Whether `value.model_dump_json`, of an instance of the class, is pydantic's.
+    pub fn has_own_dump_json(&self, value: &Bound<'_, PyAny>) -> bool {
+        self.has_own_dump_json && !is_attribute(value, intern!(value.py(), "model_dump_json"))
+    }
 }
 
-/// How instances of the class of `value` are dumped.
-fn class_of<'py>(value: &Bound<'py, PyAny>, base: &BaseModel) -> Option<Model<'py>> {
+/// Whether the instance itself has an attribute of the name, which comes before its class's method.
+fn is_attribute(value: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> bool {
+    dict_of(value)
+        .and_then(|attributes| attributes.contains(name))
+        .unwrap_or(true)
+}
+
+/// The class of `value`, or `None` if it is no model, or one whose class has no serializer yet.
+pub fn model_of<'py>(value: &Bound<'py, PyAny>, base: &BaseModel) -> Option<Model<'py>> {
     let class = value.get_type();
     let version = version_of(&class);
     if let Some(model) = find(&class, version) {

@@ -1,4 +1,4 @@
-"""The compiled core shows what its twin shows: documentation, modules, and refusals of arguments."""
+"""The compiled core shows what its twin shows: documentation, modules, refusals of arguments."""
 
 from __future__ import annotations
 

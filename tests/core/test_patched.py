@@ -57,7 +57,9 @@ def test_a_dump_of_the_instance(core: ModuleType, first: str) -> None:
     assert jsonable_encoder(patched) == {"of": "the instance"}
     models = [plain, patched] if first == "the plain one" else [patched, plain]
     for model in models * 2:
-        expected = b'data: {"value":1}\n\n' if model is plain else b'data: {"of":"the instance"}\n\n'
+        expected = (
+            b'data: {"value":1}\n\n' if model is plain else b'data: {"of":"the instance"}\n\n'
+        )
         assert pushed(core, model) == expected
         assert pushed(core, [model]) == expected.replace(b"{", b"[{").replace(b"}", b"}]")
         check_event(core, model)
@@ -86,9 +88,7 @@ def test_a_dump_json_of_pydantics_base_class(
     core: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = BaseModel.model_dump_json
-    monkeypatch.setattr(
-        BaseModel, "model_dump_json", lambda self: original(self).replace("1", "2")
-    )
+    monkeypatch.setattr(BaseModel, "model_dump_json", lambda self: original(self).replace("1", "2"))
     assert core.ServerSentEvent(data=Item()).encode() == b'data: {"value":2}\n\n'
     check_event(core, Item())
 
@@ -113,15 +113,3 @@ def test_an_init_of_the_event_class(
         assert pushed(core, event) == b"data: a\n\n"
     event_class(event="c")
     assert len(seen) == 2
-
-
-def test_a_new_of_the_event_class(core: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = core.ServerSentEvent.__new__
-
-    def patched(cls: Any, **fields: Any) -> Any:
-        return original(cls, **{**fields, "event": "patched"})
-
-    with monkeypatch.context() as patch:
-        patch.setattr(core.ServerSentEvent, "__new__", staticmethod(patched))
-        assert core.ServerSentEvent(event="a").event == "patched"
-    assert core.ServerSentEvent(event="a").event == "a"
