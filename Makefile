@@ -38,7 +38,7 @@ FUZZ_SECONDS ?= 30
 fuzz: build ## Look for surprises for a minute or two, in the framing and the whole way
 	SSERPENT_EXAMPLES=$${SSERPENT_EXAMPLES:-300} $(BIN)/python -m pytest -q -m hypothesis
 	@command -v cargo >/dev/null || { echo "no cargo: the framing in Rust is not fuzzed"; exit 0; }; \
-	set -e; cargo test --quiet --manifest-path fuzz/Cargo.toml; \
+	set -e; cargo test --quiet --locked --manifest-path fuzz/Cargo.toml; \
 	cargo +nightly --version >/dev/null 2>&1 || { echo "no nightly: no libFuzzer"; exit 0; }; \
 	export PATH="$$PWD/fuzz/target/bin:$$PATH"; \
 	command -v cargo-fuzz >/dev/null || cargo install --quiet --root fuzz/target cargo-fuzz; \
@@ -99,7 +99,7 @@ RUST_VERSION = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 .PHONY: check-oldest-rust
 check-oldest-rust: ## Compile with the oldest Rust that Cargo.toml promises
 	rustup toolchain install --profile minimal $(RUST_VERSION)
-	cargo +$(RUST_VERSION) check --locked
+	cargo +$(RUST_VERSION) check --locked --workspace
 
 .PHONY: lint-workflows
 lint-workflows: install ## Check the GitHub workflows

@@ -1,21 +1,32 @@
 //! The buffer between a stream's generator and its connection.
 
+use std::convert::Infallible;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyFloat, PyInt};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::event::{self, ServerSentEvent};
-use crate::json::{self, ItemSchema};
+use crate::json::{self, ItemSchema, wrong_type};
 use sserpent_wire::frame::{self, Data, FieldError, Fields};
 
 /// An idle stream keeps no more than this of a buffer that a burst made large.
 const MAX_IDLE_CAPACITY: usize = 1024;
 
-/// See the stub for the Python documentation.
+/// The buffer between a stream's generator and its connection; safe to use from any thread.
+///
+/// Args:
+///     item_schema: The declared item type, if there is one. Events are never checked against it.
+///     max_pending: How many bytes may be pending before it is time to hand them over.
+///     max_age: How many seconds may pass after the oldest pending event, or after `restart_age`,
+///         until it is time.
+///
+/// Raises:
+///     TypeError: an argument has the wrong type; the message names it.
+///     ValueError: `max_pending` is negative, or `max_age` is negative or not finite.
 #[pyclass(frozen, module = "sserpent._core.compiled")]
 pub struct Buffer {
     item_schema: Option<Py<ItemSchema>>,
@@ -34,19 +45,27 @@ struct Pending {
 #[pymethods]
 impl Buffer {
     #[new]
-    #[pyo3(signature = (item_schema=None, *, max_pending=65_536, max_age=0.002))]
+    #[pyo3(
+        signature = (
+            item_schema = None,
+            *,
+            max_pending = Argument::Default(65_536),
+            max_age = Argument::Default(0.002),
+        ),
+        text_signature = "(item_schema=None, *, max_pending=65_536, max_age=0.002)"
+    )]
     fn new(
-        item_schema: Option<Py<ItemSchema>>,
-        max_pending: usize,
-        max_age: f64,
+        item_schema: Option<Bound<'_, PyAny>>,
+        max_pending: Argument<'_, usize>,
+        max_age: Argument<'_, f64>,
     ) -> PyResult<Self> {
-        let max_age = Duration::try_from_secs_f64(max_age).map_err(|_| {
-            PyValueError::new_err("'max_age' must be a finite, non-negative number of seconds")
-        })?;
         Ok(Self {
-            item_schema,
-            max_pending,
-            max_age,
+            item_schema: item_schema.map(checked_item_schema).transpose()?,
+            max_pending: max_pending.checked(checked_max_pending)?,
+            max_age: max_age.checked(checked_max_age).map(|seconds| {
+                // Longer than any stream, where a `Duration` cannot hold it.
+                Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+            })?,
             pending: Mutex::new(Pending {
                 stream: Vec::new(),
                 since: Some(Instant::now()),
@@ -54,6 +73,17 @@ impl Buffer {
         })
     }
 
+    /// Appends one framed event; if that fails, the pending bytes stay as they were.
+    ///
+    /// Args:
+    ///     item: An event, ours or FastAPI's, or a value for the `data` field.
+    ///
+    /// Returns:
+    ///     Whether it is time to hand the pending bytes over.
+    ///
+    /// Raises:
+    ///     ValueError: a field of an event breaks a rule.
+    ///     Exception: whatever the item's schema or FastAPI's encoder raise.
     fn push(&self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = item.py();
         let mut due = false;
@@ -64,11 +94,11 @@ impl Buffer {
         if let Ok(event) = item.cast::<ServerSentEvent>() {
             event.get().with_fields(py, append)?;
         } else if json::is_fastapi_event(item)? {
-            event::with_foreign_fields(item, append)?;
+            event::from_fastapi(item)?.with_fields(py, append)?;
         } else {
             let json = match &self.item_schema {
                 Some(schema) => schema.get().json_of(item)?,
-                None => json::of_item(item)?,
+                None => json::item_json(item)?,
             };
             append(&Fields {
                 data: Some(Data::Json(json.as_bytes())),
@@ -78,6 +108,7 @@ impl Buffer {
         Ok(due)
     }
 
+    /// Returns the pending bytes, whole events in the order of their pushes, and keeps none.
     fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         let stream = {
             let mut pending = self.lock();
@@ -91,10 +122,13 @@ impl Buffer {
         bytes
     }
 
+    /// Says that the generator goes on after a turn of the event loop: if it takes longer than
+    /// `max_age` to its next event, that event is due at once.
     fn restart_age(&self) {
         self.lock().since = Some(Instant::now());
     }
 
+    /// How many bytes are pending.
     #[getter]
     fn pending(&self) -> usize {
         self.lock().stream.len()
@@ -102,6 +136,63 @@ impl Buffer {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.item_schema)
+    }
+}
+
+/// An argument with a default. Checked in the function: PyO3 adds a note to the errors of arguments
+/// that it converts, and the twin's errors have none.
+enum Argument<'py, T> {
+    Default(T),
+    Given(Bound<'py, PyAny>),
+}
+
+impl<'a, 'py, T> FromPyObject<'a, 'py> for Argument<'py, T> {
+    type Error = Infallible;
+
+    fn extract(value: Borrowed<'a, 'py, PyAny>) -> Result<Self, Infallible> {
+        Ok(Self::Given(value.to_owned()))
+    }
+}
+
+impl<T> Argument<'_, T> {
+    fn checked(self, check: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T>) -> PyResult<T> {
+        match self {
+            Self::Default(value) => Ok(value),
+            Self::Given(value) => check(&value),
+        }
+    }
+}
+
+fn checked_item_schema(value: Bound<'_, PyAny>) -> PyResult<Py<ItemSchema>> {
+    match value.cast_into::<ItemSchema>() {
+        Ok(item_schema) => Ok(item_schema.unbind()),
+        Err(error) => Err(wrong_type(
+            "'item_schema' must be an ItemSchema or None",
+            &error.into_inner(),
+        )),
+    }
+}
+
+fn checked_max_pending(value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let rule = "'max_pending' must be a non-negative integer of bytes";
+    if !value.is_instance_of::<PyInt>() {
+        return Err(wrong_type(rule, value));
+    }
+    if value.lt(0)? {
+        return Err(PyValueError::new_err(rule));
+    }
+    // More than any buffer holds, where a `usize` cannot hold it.
+    Ok(value.extract().unwrap_or(usize::MAX))
+}
+
+fn checked_max_age(value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    let rule = "'max_age' must be a finite, non-negative number of seconds";
+    if !value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyFloat>() {
+        return Err(wrong_type(rule, value));
+    }
+    match value.extract::<f64>() {
+        Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => Ok(seconds),
+        _ => Err(PyValueError::new_err(rule)),
     }
 }
 

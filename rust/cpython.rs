@@ -1,10 +1,12 @@
-//! Things of CPython's that PyO3 has no safe and equally fast form of. All `unsafe` of the
-//! crate is here.
+//! The parts of CPython that PyO3 has no safe and equally fast form of. All `unsafe` of the crate is
+//! here.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 use pyo3::{PyClass, PyClassInitializer, ffi};
@@ -15,8 +17,8 @@ pub struct Keywords {
     values: Vec<Py<PyAny>>,
 }
 
-/// More keyword arguments than pydantic's serializers take.
-const MAX_KEYWORDS: usize = 16;
+/// More keyword arguments than pydantic's validators and serializers take.
+pub const MAX_KEYWORDS: usize = 16;
 
 impl Keywords {
     pub fn new(arguments: &Bound<'_, PyDict>) -> PyResult<Self> {
@@ -71,7 +73,7 @@ impl Keywords {
 }
 
 /// Whether `class` is in the method resolution order of `object`'s type: `isinstance` without
-/// `__instancecheck__`, which pydantic's metaclass answers in Python.
+/// `__instancecheck__`, which pydantic's metaclass has in Python.
 pub fn is_instance(object: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> bool {
     // SAFETY: both are valid type objects for the whole call; PyType_IsSubtype reads their MRO
     // and runs no Python code.
@@ -111,7 +113,7 @@ pub fn all_entries(
             )
         } != 0
         {
-            // SAFETY: PyDict_Next answered non-zero, so both point to live objects.
+            // SAFETY: PyDict_Next returned non-zero, so both point to live objects.
             let (key, value) = unsafe {
                 (
                     Bound::from_borrowed_ptr(py, key),
@@ -126,6 +128,39 @@ pub fn all_entries(
     })
 }
 
+/// A call that counts towards CPython's limit of nested calls, until it is dropped. For code of ours
+/// that may come back to itself without a call of Python code in between.
+pub struct RecursiveCall<'py>(PhantomData<Python<'py>>);
+
+impl Drop for RecursiveCall<'_> {
+    fn drop(&mut self) {
+        // SAFETY: `enter` made the one call that this one undoes, on this thread: `Python` cannot
+        // be sent to another.
+        unsafe { ffi::Py_LeaveRecursiveCall() }
+    }
+}
+
+impl<'py> RecursiveCall<'py> {
+    /// Raises `RecursionError` where the limit is reached.
+    pub fn enter(py: Python<'py>) -> PyResult<Self> {
+        // SAFETY: the thread is attached, and the text ends with NUL.
+        match unsafe { ffi::Py_EnterRecursiveCall(c" while calling a Python object".as_ptr()) } {
+            0 => Ok(Self(PhantomData)),
+            _ => Err(PyErr::fetch(py)),
+        }
+    }
+}
+
+/// The `__dict__` of an object, without asking its class for an attribute of that name.
+pub fn dict_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+    // SAFETY: the object is alive; the result is a new reference or NULL with an exception set.
+    let dict = unsafe {
+        let dict = ffi::PyObject_GenericGetDict(object.as_ptr(), std::ptr::null_mut());
+        Bound::from_owned_ptr_or_err(object.py(), dict)?
+    };
+    Ok(dict.cast_into()?)
+}
+
 /// How many keyword arguments a `KeywordClass` takes.
 const KEYWORDS: usize = 6;
 
@@ -134,15 +169,45 @@ pub trait KeywordClass: PyClass + Into<PyClassInitializer<Self>> {
     fn names(py: Python<'_>) -> &'static [Py<PyString>; KEYWORDS];
     /// `None` in Python is an argument left out.
     fn construct(arguments: [Option<Bound<'_, PyAny>>; KEYWORDS]) -> PyResult<Self>;
+    /// Where `install_constructor` keeps the class's slots.
+    fn slots() -> &'static PyOnceLock<ConstructorSlots>;
 }
 
-/// Lets calls of the class itself go straight to `construct`, without a dict of the arguments.
-/// Subclasses keep the ordinary way: CPython does not inherit this slot.
+/// The addresses of the functions that `type` calls for a new object.
+#[derive(PartialEq, Eq)]
+pub struct ConstructorSlots {
+    new: usize,
+    init: usize,
+}
+
+impl ConstructorSlots {
+    /// # Safety
+    /// `class` is a class that is alive.
+    unsafe fn of(class: *mut ffi::PyTypeObject) -> Self {
+        // SAFETY: the fields are aligned pointers, or NULL, that CPython itself reads and writes
+        // while other threads run.
+        unsafe {
+            let new = AtomicUsize::from_ptr((&raw mut (*class).tp_new).cast());
+            let init = AtomicUsize::from_ptr((&raw mut (*class).tp_init).cast());
+            Self {
+                new: new.load(Ordering::Relaxed),
+                init: init.load(Ordering::Relaxed),
+            }
+        }
+    }
+}
+
+/// Lets calls of the class itself go straight to `construct`, without a dict of the arguments,
+/// unless someone sets another `__new__` or `__init__` on it. Subclasses keep the ordinary way:
+/// CPython does not inherit this slot.
 pub fn install_constructor<T: KeywordClass>(py: Python<'_>) {
-    let class = py.get_type::<T>();
+    let class = py.get_type::<T>().as_type_ptr();
     // SAFETY: `class` is a heap type of this module's, which nobody else uses yet: the module is
     // being initialised. The slot is a plain function pointer, read when the class is called.
-    unsafe { (*class.as_type_ptr()).tp_vectorcall = Some(construct::<T>) };
+    unsafe {
+        T::slots().get_or_init(py, || ConstructorSlots::of(class));
+        (*class).tp_vectorcall = Some(construct::<T>);
+    }
 }
 
 /// `tp_vectorcall`, <https://docs.python.org/3/c-api/call.html#the-vectorcall-protocol>.
@@ -159,10 +224,12 @@ unsafe extern "C" fn construct<T: KeywordClass>(
         // without its flag, then one for each entry of the tuple `names`, or none if it is NULL.
         // All of them, and the class, are alive for the call.
         unsafe {
-            match keyword_arguments::<T>(py, arguments, count, names) {
-                Some(values) => Ok(Py::new(py, T::construct(values)?)?.into_ptr()),
-                None => call_with_dict(py, class, arguments, count, names),
+            if T::slots().get(py) == Some(&ConstructorSlots::of(class.cast())) {
+                if let Some(values) = keyword_arguments::<T>(py, arguments, count, names) {
+                    return Ok(Py::new(py, T::construct(values)?)?.into_ptr());
+                }
             }
+            call_with_dict(py, class, arguments, count, names)
         }
     });
     match made {
@@ -209,7 +276,7 @@ unsafe fn keyword_arguments<T: KeywordClass>(
     Some(values)
 }
 
-/// What CPython does for a class without `tp_vectorcall`.
+/// The ordinary way, as CPython calls a class without `tp_vectorcall`.
 ///
 /// # Safety
 /// The arguments are those of a vectorcall of `class`.
@@ -222,7 +289,7 @@ unsafe fn call_with_dict(
 ) -> PyResult<*mut ffi::PyObject> {
     let keywords = PyDict::new(py);
     let positional;
-    // SAFETY: as the caller promises; `type`'s `tp_call` answers a new reference, or NULL with an
+    // SAFETY: as the caller promises; `type`'s `tp_call` returns a new reference, or NULL with an
     // exception set.
     unsafe {
         let count = ffi::PyVectorcall_NARGS(count);
@@ -246,7 +313,7 @@ unsafe fn call_with_dict(
     }
 }
 
-/// What a generator or coroutine did when it was run.
+/// The outcome of running a generator or coroutine to its next suspension.
 pub enum Sent<'py> {
     /// It suspended, and waits for this.
     Yielded(Bound<'py, PyAny>),

@@ -1,12 +1,14 @@
 //! `ServerSentEvent` and `format_sse_event`: Python arguments in, checked fields out.
 
+use std::cell::{Cell, RefCell};
+
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::cpython::KeywordClass;
+use crate::cpython::{ConstructorSlots, KeywordClass, RecursiveCall};
 use crate::json::{self, Json};
 use sserpent_wire::frame::{self, Data, FieldError, Fields, Frame, Slot};
 
@@ -15,18 +17,40 @@ pub fn refusal(error: FieldError) -> PyErr {
     PyValueError::new_err(error.to_string())
 }
 
-/// One event; see the stub for the Python documentation.
+/// One event, to be yielded by a path operation or turned into bytes with `encode()`.
+///
+/// Immutable, comparable, hashable where its data is, picklable.
+///
+/// Args:
+///     data: Any value that FastAPI can encode as JSON. Strings too are sent as JSON, in quotes.
+///         None leaves the field out. Not together with `raw_data`.
+///     raw_data: Text that is sent as it is, one `data:` line for each of its lines.
+///     event: The event type, a single line; browsers dispatch `message` when it is left out.
+///     id: The event's ID, a single line without NUL; browsers send the last one back in the
+///         `Last-Event-ID` header when they reconnect.
+///     retry: The time to wait before reconnecting; a non-negative integer of milliseconds.
+///     comment: Text that clients ignore, one `:` line for each of its lines.
+///
+/// Raises:
+///     ValueError: a field breaks one of these rules; the message names it.
+///
+/// Fields as in https://html.spec.whatwg.org/multipage/server-sent-events.html
 #[pyclass(frozen, subclass, module = "sserpent", weakref)]
 pub struct ServerSentEvent {
+    /// The value that is sent as JSON, or None.
     #[pyo3(get)]
     data: Option<Py<PyAny>>,
+    /// The text that is sent as it is, or None.
     #[pyo3(get)]
     raw_data: Option<Py<PyString>>,
+    /// The event type, or None.
     #[pyo3(get)]
     event: Option<Py<PyString>>,
+    /// The event's ID, or None.
     #[pyo3(get)]
     id: Option<Py<PyString>>,
     retry: Option<Milliseconds>,
+    /// The text that clients ignore, or None.
     #[pyo3(get)]
     comment: Option<Py<PyString>>,
 }
@@ -64,10 +88,15 @@ impl ServerSentEvent {
         })
     }
 
+    /// Returns the event in wire format, with the blank line that ends it.
+    ///
+    /// Raises:
+    ///     Exception: whatever FastAPI's `jsonable_encoder` or `json.dumps` raise for `data`.
     fn encode<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         self.with_fields(py, |fields| to_bytes(py, fields))
     }
 
+    /// The time to wait before reconnecting in milliseconds, or None.
     #[getter]
     fn retry<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyInt>> {
         self.retry.as_ref().map(|retry| retry.to_python(py))
@@ -99,6 +128,8 @@ impl ServerSentEvent {
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        // Nothing on the way from an event to one in its data counts calls: tuples do not.
+        let _nested = RecursiveCall::enter(py)?;
         self.key(py)?.hash()
     }
 
@@ -135,6 +166,11 @@ impl KeywordClass for ServerSentEvent {
     ) -> PyResult<Self> {
         Self::new(data, raw_data, event, id, retry, comment)
     }
+
+    fn slots() -> &'static PyOnceLock<ConstructorSlots> {
+        static SLOTS: PyOnceLock<ConstructorSlots> = PyOnceLock::new();
+        &SLOTS
+    }
 }
 
 impl ServerSentEvent {
@@ -164,7 +200,7 @@ impl ServerSentEvent {
         use_fields: impl FnOnce(&Fields<'_>) -> PyResult<R>,
     ) -> PyResult<R> {
         let json = match (&self.raw_data, &self.data) {
-            (None, Some(data)) => Some(json::of_event_data(data.bind(py))?),
+            (None, Some(data)) => Some(json::event_data_json(data.bind(py))?),
             _ => None,
         };
         let data = match (&self.raw_data, &json) {
@@ -182,11 +218,8 @@ impl ServerSentEvent {
     }
 }
 
-/// An event of another class, read once and checked like our own.
-pub fn with_foreign_fields<'py, R>(
-    event: &Bound<'py, PyAny>,
-    use_fields: impl FnOnce(&Fields<'_>) -> PyResult<R>,
-) -> PyResult<R> {
+/// An event of FastAPI's class, checked: FastAPI before 0.136.2 does not check its fields.
+pub fn from_fastapi<'py>(event: &Bound<'py, PyAny>) -> PyResult<ServerSentEvent> {
     let py = event.py();
     let field = |name: &Bound<'py, PyString>| -> PyResult<Option<Bound<'py, PyAny>>> {
         let value = event.getattr(name)?;
@@ -199,8 +232,44 @@ pub fn with_foreign_fields<'py, R>(
         field(pyo3::intern!(py, "id"))?,
         field(pyo3::intern!(py, "retry"))?,
         field(pyo3::intern!(py, "comment"))?,
-    )?
-    .with_fields(py, use_fields)
+    )
+}
+
+impl Drop for ServerSentEvent {
+    fn drop(&mut self) {
+        if let Some(data) = self.data.take() {
+            let_go(data);
+        }
+    }
+}
+
+/// How many events may be dropped within each other: as many as CPython's containers are.
+const MAX_NESTED_DROPS: u32 = 50;
+
+thread_local! {
+    static NESTED_DROPS: Cell<u32> = const { Cell::new(0) };
+    /// The data of the events at the limit. Empty unless a drop is under way.
+    static LEFT: RefCell<Vec<Py<PyAny>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Drops the data of an event that is dropped. Events nested in each other's data would take a
+/// stretch of the stack for each, so a long chain is dropped piece by piece. CPython does that for
+/// its containers, <https://docs.python.org/3/c-api/gcsupport.html>, but not for PyO3's classes.
+fn let_go(data: Py<PyAny>) {
+    let nested = NESTED_DROPS.get();
+    if nested == MAX_NESTED_DROPS {
+        // Where a thread that ends has no list any more, the data is dropped here and now.
+        let _ = LEFT.try_with(|left| left.borrow_mut().push(data));
+        return;
+    }
+    NESTED_DROPS.set(nested + 1);
+    drop(data);
+    if nested == 0 {
+        while let Ok(Some(data)) = LEFT.try_with(|left| left.borrow_mut().pop()) {
+            drop(data);
+        }
+    }
+    NESTED_DROPS.set(nested);
 }
 
 fn with_fields<R>(
@@ -241,6 +310,22 @@ fn to_bytes<'py>(py: Python<'py>, fields: &Fields<'_>) -> PyResult<Bound<'py, Py
     })
 }
 
+/// Returns one event in wire format, from data that is already text: the bytes that the
+/// function of this name in `fastapi.sse` returns.
+///
+/// Args:
+///     data_str: The `data` field, one `data:` line for each of its lines.
+///     event: The event type, a single line.
+///     id: The event's ID, a single line without NUL.
+///     retry: The time to wait before reconnecting; a non-negative integer of milliseconds.
+///     comment: Text that clients ignore, one `:` line for each of its lines.
+///
+/// Returns:
+///     The bytes of the event, with the blank line that ends it.
+///
+/// Raises:
+///     ValueError: a field breaks one of these rules; the message names it. FastAPI's function
+///         lets a line break in `event` or `id` start a field of its own.
 #[pyfunction]
 #[pyo3(signature = (*, data_str=None, event=None, id=None, retry=None, comment=None))]
 pub fn format_sse_event<'py>(
@@ -297,8 +382,8 @@ fn checked_text<'py>(
     Ok(Some(converted))
 }
 
-/// What is no exact str that UTF-8 can encode goes the slow way, which both backends share: it
-/// converts what pydantic converts and words the refusal.
+/// The slow way, which both backends share, of a value that is no exact str or that UTF-8 cannot
+/// encode: it converts what pydantic converts and words the refusal.
 #[cold]
 fn convert_text<'py>(
     field: &'static str,
@@ -328,7 +413,7 @@ impl Milliseconds {
     }
 }
 
-/// The `retry` argument as a non-negative int, likewise.
+/// The `retry` argument as a non-negative int. The slow way is shared, as for text.
 fn milliseconds(value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Milliseconds>> {
     static MILLISECONDS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let Some(value) = value else { return Ok(None) };

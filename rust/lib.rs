@@ -15,8 +15,11 @@ mod stepping;
 
 #[pyo3::pymodule(gil_used = false)]
 mod compiled {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use super::buffer::Buffer;
+    use super::cpython::install_constructor;
     #[pymodule_export]
     use super::event::{ServerSentEvent, format_sse_event};
     #[pymodule_export]
@@ -25,7 +28,14 @@ mod compiled {
     use super::stepping::step;
 
     #[pymodule_init]
-    fn init(py: pyo3::Python<'_>) {
-        super::cpython::install_constructor::<ServerSentEvent>(py);
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        install_constructor::<ServerSentEvent>(module.py());
+        // As in the twin: imported where the core is, not where it is first used, by when someone
+        // may have patched what it looks up.
+        module.py().import("sserpent._core.conversion")?;
+        // Users import it from there.
+        module
+            .getattr("format_sse_event")?
+            .setattr("__module__", "sserpent")
     }
 }

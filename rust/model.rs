@@ -1,5 +1,5 @@
-//! What is known of the classes of pydantic models, looked up once for each class: four attribute
-//! look-ups for each event would take as long as the rest of the framing.
+//! The classes of pydantic models, each looked at once: four attribute look-ups for each event would
+//! take as long as the rest of the framing.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,16 +7,14 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyType};
 
-use crate::cpython::{is_instance, version_of};
+use crate::cpython::{dict_of, is_instance, version_of};
 
 /// A class of models, as it was when it was looked at.
 pub struct Model<'py> {
     /// `to_json` of the class's serializer.
     pub to_json: Bound<'py, PyAny>,
-    /// Whether the class has pydantic's own `model_dump`.
-    pub has_own_dump: bool,
-    /// Whether the class has pydantic's own `model_dump_json`.
-    pub has_own_dump_json: bool,
+    has_own_dump: bool,
+    has_own_dump_json: bool,
 }
 
 /// pydantic's base class, and the methods that a class may have overridden.
@@ -40,19 +38,36 @@ const MAX_KNOWN: usize = 16;
 
 static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
-/// What is known of the class of `value`, or `None` if it is no model, or one that has no
-/// serializer yet.
+impl Model<'_> {
+    /// Whether `value.model_dump`, of an instance of the class, is pydantic's.
+    pub fn has_own_dump(&self, value: &Bound<'_, PyAny>) -> bool {
+        self.has_own_dump && !is_attribute(value, intern!(value.py(), "model_dump"))
+    }
+
+    /// Whether `value.model_dump_json`, of an instance of the class, is pydantic's.
+    pub fn has_own_dump_json(&self, value: &Bound<'_, PyAny>) -> bool {
+        self.has_own_dump_json && !is_attribute(value, intern!(value.py(), "model_dump_json"))
+    }
+}
+
+/// Whether the instance itself has an attribute of the name, which comes before its class's method.
+fn is_attribute(value: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> bool {
+    dict_of(value)
+        .and_then(|attributes| attributes.contains(name))
+        .unwrap_or(true)
+}
+
+/// The class of `value`, or `None` if it is no model, or one whose class has no serializer yet.
 pub fn model_of<'py>(value: &Bound<'py, PyAny>, base: &BaseModel) -> Option<Model<'py>> {
-    let py = value.py();
     let class = value.get_type();
     let version = version_of(&class);
     if let Some(model) = find(&class, version) {
         return Some(model);
     }
-    if !is_instance(value, base.class.bind(py)) {
+    if !is_instance(value, base.class.bind(value.py())) {
         return None;
     }
-    let model = look_at(value, base).ok()?;
+    let model = look_at(&class, base).ok()?;
     if version != 0 {
         let known = Known {
             class: class.unbind(),
@@ -67,18 +82,15 @@ pub fn model_of<'py>(value: &Bound<'py, PyAny>, base: &BaseModel) -> Option<Mode
     Some(model)
 }
 
-fn look_at<'py>(value: &Bound<'py, PyAny>, base: &BaseModel) -> PyResult<Model<'py>> {
-    let py = value.py();
-    // Asked of the instance: asking the class of a model goes through its metaclass's
-    // `__getattr__`, which takes several times as long.
+fn look_at<'py>(class: &Bound<'py, PyType>, base: &BaseModel) -> PyResult<Model<'py>> {
+    let py = class.py();
     let is_own = |name: &Bound<'_, PyString>, original: &Py<PyAny>| {
-        value
+        class
             .getattr(name)
-            .and_then(|bound| bound.getattr(intern!(py, "__func__")))
             .is_ok_and(|function| function.is(original))
     };
     Ok(Model {
-        to_json: value
+        to_json: class
             .getattr(intern!(py, "__pydantic_serializer__"))?
             .getattr(intern!(py, "to_json"))?,
         has_own_dump: is_own(intern!(py, "model_dump"), &base.model_dump),

@@ -4,7 +4,10 @@ use pyo3::prelude::*;
 
 use crate::cpython::{Sent, send_none};
 
-/// See the stub for the Python documentation.
+/// Runs a coroutine to its next suspension.
+///
+/// Returns:
+///     What it waits for; `default` if it has ended, whatever it returned.
 #[pyfunction]
 #[pyo3(signature = (coroutine, default, /))]
 pub fn step<'py>(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from math import isfinite
 from time import monotonic
+from typing import Any
 
 from .conversion import FastAPIServerSentEvent
 from .event import ServerSentEvent, from_fastapi
-from .json import ItemSchema, item_json
+from .json import ItemSchema, item_json, wrong_type
 
 
 class Buffer:
@@ -21,7 +22,8 @@ class Buffer:
             until it is time.
 
     Raises:
-        ValueError: `max_age` is negative or no finite number.
+        TypeError: an argument has the wrong type; the message names it.
+        ValueError: `max_pending` is negative, or `max_age` is negative or not finite.
     """
 
     __slots__ = ("_chunks", "_item_schema", "_lock", "_max_age", "_max_pending", "_since", "_size")
@@ -33,11 +35,9 @@ class Buffer:
         max_pending: int = 65_536,
         max_age: float = 0.002,
     ) -> None:
-        if not (isfinite(max_age) and max_age >= 0):
-            raise ValueError("'max_age' must be a finite, non-negative number of seconds")
-        self._item_schema = item_schema
-        self._max_pending = max_pending
-        self._max_age = max_age
+        self._item_schema = _checked_item_schema(item_schema)
+        self._max_pending = _checked_max_pending(max_pending)
+        self._max_age = _checked_max_age(max_age)
         self._chunks: list[bytes] = []
         self._size = 0
         self._since: float | None = monotonic()
@@ -73,7 +73,7 @@ class Buffer:
             return self._size >= self._max_pending or now - self._since >= self._max_age
 
     def take(self) -> bytes:
-        """The pending bytes, whole events in the order of their pushes; then none are pending."""
+        """Returns the pending bytes, whole events in the order of their pushes, and keeps none."""
         with self._lock:
             chunks, self._chunks = self._chunks, []
             self._size = 0
@@ -81,11 +81,39 @@ class Buffer:
         return b"".join(chunks)
 
     def restart_age(self) -> None:
-        """Says that the generator goes on after a turn of the event loop: an event that it then
-        takes longer than `max_age` for is due at once."""
+        """Says that the generator goes on after a turn of the event loop: if it takes longer than
+        `max_age` to its next event, that event is due at once."""
         self._since = monotonic()
 
     @property
     def pending(self) -> int:
         """How many bytes are pending."""
         return self._size
+
+
+def _checked_item_schema(value: Any) -> ItemSchema | None:
+    if value is None or isinstance(value, ItemSchema):
+        return value
+    raise wrong_type("'item_schema' must be an ItemSchema or None", value)
+
+
+def _checked_max_pending(value: Any) -> int:
+    rule = "'max_pending' must be a non-negative integer of bytes"
+    if not isinstance(value, int):
+        raise wrong_type(rule, value)
+    if value < 0:
+        raise ValueError(rule)
+    return value
+
+
+def _checked_max_age(value: Any) -> float:
+    rule = "'max_age' must be a finite, non-negative number of seconds"
+    if not isinstance(value, (int, float)):
+        raise wrong_type(rule, value)
+    try:
+        seconds = float(value)
+    except OverflowError:
+        raise ValueError(rule) from None
+    if not (isfinite(seconds) and seconds >= 0):
+        raise ValueError(rule)
+    return seconds

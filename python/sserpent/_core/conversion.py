@@ -17,6 +17,8 @@ from pydantic import BaseModel
 from pydantic_core import SchemaValidator, ValidationError, core_schema, to_json
 
 __all__ = [
+    "MODEL_DUMP",
+    "MODEL_DUMP_JSON",
     "MODEL_DUMP_JSON_OPTIONS",
     "BaseModel",
     "FastAPIServerSentEvent",
@@ -26,8 +28,12 @@ __all__ = [
     "to_json",
 ]
 
-# What `model_dump_json()` passes to the model's serializer: whether it goes by aliases unless the
-# model's configuration says otherwise, which pydantic 2.11 changed.
+# pydantic's own methods. A model that has others in their place is called, not serialized.
+MODEL_DUMP = BaseModel.model_dump
+MODEL_DUMP_JSON = BaseModel.model_dump_json
+
+# The options that `model_dump_json()` passes to the model's serializer: whether it goes by aliases
+# unless the model's configuration says otherwise, which pydantic 2.11 changed.
 _by_alias = inspect.signature(BaseModel.model_dump_json).parameters["by_alias"].default
 MODEL_DUMP_JSON_OPTIONS: dict[str, Any] = {} if _by_alias is None else {"by_alias": _by_alias}
 

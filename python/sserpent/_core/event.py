@@ -21,7 +21,7 @@ class ServerSentEvent:
         event: The event type, a single line; browsers dispatch `message` when it is left out.
         id: The event's ID, a single line without NUL; browsers send the last one back in the
             `Last-Event-ID` header when they reconnect.
-        retry: The time in milliseconds to wait before reconnecting; a non-negative integer.
+        retry: The time to wait before reconnecting; a non-negative integer of milliseconds.
         comment: Text that clients ignore, one `:` line for each of its lines.
 
     Raises:
@@ -66,30 +66,36 @@ class ServerSentEvent:
 
     @property
     def data(self) -> Any:
+        """The value that is sent as JSON, or None."""
         return self._data
 
     @property
     def raw_data(self) -> str | None:
+        """The text that is sent as it is, or None."""
         return self._raw_data
 
     @property
     def event(self) -> str | None:
+        """The event type, or None."""
         return self._event
 
     @property
     def id(self) -> str | None:
+        """The event's ID, or None."""
         return self._id
 
     @property
     def retry(self) -> int | None:
+        """The time to wait before reconnecting in milliseconds, or None."""
         return self._retry
 
     @property
     def comment(self) -> str | None:
+        """The text that clients ignore, or None."""
         return self._comment
 
     def encode(self) -> bytes:
-        """The event in wire format, with the blank line that ends it.
+        """Returns the event in wire format, with the blank line that ends it.
 
         Raises:
             Exception: whatever FastAPI's `jsonable_encoder` or `json.dumps` raise for `data`.
@@ -137,19 +143,22 @@ def format_sse_event(
     retry: int | None = None,
     comment: str | None = None,
 ) -> bytes:
-    """One event in wire format from data that is already text: what `fastapi.sse` has by this
-    name, and the same bytes.
+    """Returns one event in wire format, from data that is already text: the bytes that the
+    function of this name in `fastapi.sse` returns.
 
     Args:
-        data_str: The `data` field, one line for each of its lines.
+        data_str: The `data` field, one `data:` line for each of its lines.
         event: The event type, a single line.
         id: The event's ID, a single line without NUL.
-        retry: The reconnection time in milliseconds, a non-negative integer.
-        comment: One `:` line for each of its lines.
+        retry: The time to wait before reconnecting; a non-negative integer of milliseconds.
+        comment: Text that clients ignore, one `:` line for each of its lines.
+
+    Returns:
+        The bytes of the event, with the blank line that ends it.
 
     Raises:
-        ValueError: a field breaks one of these rules; unlike FastAPI's function, which would let
-            a line break in `event` or `id` start a field of its own.
+        ValueError: a field breaks one of these rules; the message names it. FastAPI's function
+            lets a line break in `event` or `id` start a field of its own.
     """
     return frame(
         _text("data_str", data_str),
@@ -160,8 +169,11 @@ def format_sse_event(
     )
 
 
+format_sse_event.__module__ = "sserpent"
+
+
 def from_fastapi(event: Any) -> ServerSentEvent:
-    # FastAPI before 0.136.2 does not check its own fields.
+    """An event of FastAPI's class, checked: FastAPI before 0.136.2 does not check its fields."""
     return ServerSentEvent(
         data=event.data,
         raw_data=event.raw_data,

@@ -6,20 +6,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .conversion import MODEL_DUMP_JSON_OPTIONS, BaseModel, json_as_fastapi, to_json
+from .conversion import (
+    MODEL_DUMP,
+    MODEL_DUMP_JSON,
+    MODEL_DUMP_JSON_OPTIONS,
+    BaseModel,
+    json_as_fastapi,
+    to_json,
+)
 
 
 class ItemSchema:
     """A declared item type: how its values are validated and serialized.
 
     Args:
-        validate: Called with the item and `validate_options`; answers the value to serialize.
-        validate_options: Keyword arguments for `validate`.
-        to_json: Called with that value and `json_options`; answers compact JSON in UTF-8, without
+        validate: Called with the item and `validate_options`; returns the value to serialize.
+        validate_options: Keyword arguments for `validate`, 16 at most.
+        to_json: Called with that value and `json_options`; returns compact JSON in UTF-8, without
             raw line breaks, as pydantic-core writes it.
-        json_options: Keyword arguments for `to_json`.
+        json_options: Keyword arguments for `to_json`, 16 at most.
         valid_class: A class whose own instances, not those of its subclasses, `validate` would
-            answer as they are; they are not validated.
+            return as they are; they are not validated.
+
+    Raises:
+        TypeError: an argument has the wrong type; the message names it.
+        ValueError: there are more than 16 options.
     """
 
     __slots__ = ("_json_options", "_to_json", "_valid_class", "_validate", "_validate_options")
@@ -33,15 +44,37 @@ class ItemSchema:
         valid_class: type | None = None,
     ) -> None:
         self._validate = validate
-        self._validate_options = dict(validate_options)
+        self._validate_options = _keywords("validate_options", validate_options)
         self._to_json = to_json
-        self._json_options = dict(json_options)
-        self._valid_class = valid_class
+        self._json_options = _keywords("json_options", json_options)
+        self._valid_class = _checked_valid_class(valid_class)
 
     def _json_of(self, item: object) -> bytes:
         if type(item) is not self._valid_class:
             item = self._validate(item, **self._validate_options)
-        return _bytes(self._to_json(item, **self._json_options))
+        return _json_bytes(self._to_json(item, **self._json_options))
+
+
+# More keyword arguments than pydantic's validators and serializers take.
+_MAX_KEYWORDS = 16
+
+
+def _keywords(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise wrong_type(f"'{name}' must be a dict", value)
+    options: dict[Any, Any] = dict(value)  # pyright: ignore[reportUnknownArgumentType]
+    if len(options) > _MAX_KEYWORDS:
+        raise ValueError(f"'{name}' must have at most {_MAX_KEYWORDS} entries, not {len(options)}")
+    for key in options:
+        if not isinstance(key, str):
+            raise wrong_type(f"'{name}' must have str keys", key)
+    return options
+
+
+def _checked_valid_class(value: Any) -> type | None:
+    if value is None or isinstance(value, type):
+        return value
+    raise wrong_type("'valid_class' must be a class or None", value)
 
 
 _SCALARS = frozenset({str, int, float, bool, type(None)})
@@ -49,11 +82,9 @@ _BUILTINS = _SCALARS | {dict, list, tuple}
 # How deep the walk goes before it leaves a value to FastAPI's encoder, which knows how to fail on
 # values that contain themselves.
 _MAX_DEPTH = 64
-# What a value is made of, in the order of what the parts make of the whole: JSON's own types;
-# also pydantic models; anything else.
+# The kinds of values, in the order in which the kind of a part makes that of the whole: JSON's own
+# types; also pydantic models; anything else.
 _PLAIN, _HAS_MODELS, _OTHER = range(3)
-_model_dump = BaseModel.model_dump
-_model_dump_json = BaseModel.model_dump_json
 
 
 def event_data_json(value: Any) -> str | bytes:
@@ -62,17 +93,17 @@ def event_data_json(value: Any) -> str | bytes:
     kind = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind in _BUILTINS:
         return item_json(value)
-    if BaseModel in kind.__mro__ and _has_method(value.model_dump_json, _model_dump_json):
+    if BaseModel in kind.__mro__ and _has_method(value.model_dump_json, MODEL_DUMP_JSON):
         try:
             serializer = value.__pydantic_serializer__
-            return _bytes(serializer.to_json(value, **MODEL_DUMP_JSON_OPTIONS))
+            return _json_bytes(serializer.to_json(value, **MODEL_DUMP_JSON_OPTIONS))
         except BaseException as error:
             # Raised again, with FastAPI's own words, by the call below.
             if not _is_failure(error):
                 raise
     if not hasattr(value, "model_dump_json"):
         return item_json(value)
-    return _str(value.model_dump_json())
+    return _json_text(value.model_dump_json())
 
 
 def item_json(value: Any) -> bytes:
@@ -86,9 +117,9 @@ def item_json(value: Any) -> bytes:
     if found != _OTHER:
         try:
             if type(value) in _BUILTINS:
-                json = _bytes(to_json(value, by_alias=True, inf_nan_mode="null"))
+                json = _json_bytes(to_json(value, by_alias=True, inf_nan_mode="null"))
             else:
-                json = _bytes(value.__pydantic_serializer__.to_json(value, by_alias=True))
+                json = _json_bytes(value.__pydantic_serializer__.to_json(value, by_alias=True))
         except BaseException as error:
             if not _is_failure(error):
                 raise
@@ -135,7 +166,7 @@ def _walk(value: Any, depth: int) -> int:
         parts = value.values()
     elif kind is list or kind is tuple:
         parts = value
-    elif BaseModel in kind.__mro__ and _has_method(value.model_dump, _model_dump):
+    elif BaseModel in kind.__mro__ and _has_method(value.model_dump, MODEL_DUMP):
         return _HAS_MODELS
     else:
         return _OTHER
@@ -154,13 +185,17 @@ def _has_method(method: Any, function: Any) -> bool:
     return getattr(method, "__func__", None) is function
 
 
-def _bytes(json: Any) -> bytes:
+def _json_bytes(json: Any) -> bytes:
     if type(json) is not bytes:
-        raise TypeError(f"JSON must be bytes, not {type(json).__name__}")
+        raise wrong_type("JSON must be bytes", json)
     return json
 
 
-def _str(json: Any) -> str:
+def _json_text(json: Any) -> str:
     if not isinstance(json, str):
-        raise TypeError(f"model_dump_json() must return a string, not {type(json).__name__}")
+        raise wrong_type("model_dump_json() must return a string", json)
     return str.__str__(json)
+
+
+def wrong_type(rule: str, value: object) -> TypeError:
+    return TypeError(f"{rule}, not {type(value).__name__}")

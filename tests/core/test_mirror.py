@@ -1,0 +1,144 @@
+"""The compiled core shows what its twin shows: documentation, modules, refusals of arguments."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pydoc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sserpent._core import pure
+
+
+@pytest.fixture(scope="module")
+def compiled(request: pytest.FixtureRequest) -> Any:
+    if request.config.getoption("--no-native"):
+        pytest.skip("--no-native")
+    return importlib.import_module("sserpent._core.compiled")
+
+
+def documented() -> Iterator[str]:
+    """Every public class, method, property and function, by its path."""
+    for name in pure.__all__:
+        yield name
+        value = getattr(pure, name)
+        if isinstance(value, type):
+            yield from (f"{name}.{each}" for each in vars(value) if not each.startswith("_"))
+
+
+def at(core: Any, path: str) -> Any:
+    for name in path.split("."):
+        core = getattr(core, name)
+    return core
+
+
+@pytest.mark.parametrize("path", list(documented()))
+def test_the_documentation_is_equal(compiled: Any, path: str) -> None:
+    of_twin = inspect.getdoc(at(pure, path))
+    assert of_twin, "the twin has no documentation"
+    assert inspect.getdoc(at(compiled, path)) == of_twin
+
+
+def test_help_reads_well(core: Any) -> None:
+    shown = pydoc.plain(pydoc.render_doc(core.ServerSentEvent))
+    assert "class ServerSentEvent in module sserpent\n" in shown
+    assert "ServerSentEvent(*, data" in shown
+    for words in ("One event, to be yielded", "The event type, or None.", "Returns the event in"):
+        assert words in shown
+    assert "stub" not in shown
+    shown = pydoc.plain(pydoc.render_doc(core.format_sse_event))
+    assert "function format_sse_event in module sserpent\n" in shown
+    assert core.format_sse_event.__module__ == "sserpent"
+
+
+def to_json(value: object) -> bytes:
+    return b"1"
+
+
+def schema(core: Any, **changed: Any) -> Any:
+    arguments = {"validate": id, "validate_options": {}, "to_json": to_json, "json_options": {}}
+    return core.ItemSchema(**{**arguments, **changed})
+
+
+MANY = {f"option_{number}": number for number in range(20)}
+PENDING = "'max_pending' must be a non-negative integer of bytes"
+AGE = "'max_age' must be a finite, non-negative number of seconds"
+BAD_ARGUMENTS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
+    (lambda core: core.Buffer(max_pending=-1), ValueError, PENDING),
+    (lambda core: core.Buffer(max_pending=-(10**30)), ValueError, PENDING),
+    (lambda core: core.Buffer(max_pending=1.5), TypeError, f"{PENDING}, not float"),
+    (lambda core: core.Buffer(max_pending="1"), TypeError, f"{PENDING}, not str"),
+    (lambda core: core.Buffer(max_pending=None), TypeError, f"{PENDING}, not NoneType"),
+    (lambda core: core.Buffer(max_age=-1), ValueError, AGE),
+    (lambda core: core.Buffer(max_age=float("nan")), ValueError, AGE),
+    (lambda core: core.Buffer(max_age=10**400), ValueError, AGE),
+    (lambda core: core.Buffer(max_age="1"), TypeError, f"{AGE}, not str"),
+    (lambda core: core.Buffer(max_age=None), TypeError, f"{AGE}, not NoneType"),
+    (
+        lambda core: core.Buffer({}, max_pending=-1),
+        TypeError,
+        "'item_schema' must be an ItemSchema or None, not dict",
+    ),
+    (
+        lambda core: schema(core, validate_options=[]),
+        TypeError,
+        "'validate_options' must be a dict, not list",
+    ),
+    (
+        lambda core: schema(core, json_options=None),
+        TypeError,
+        "'json_options' must be a dict, not NoneType",
+    ),
+    (
+        lambda core: schema(core, json_options={1: 2}),
+        TypeError,
+        "'json_options' must have str keys, not int",
+    ),
+    (
+        lambda core: schema(core, validate_options=MANY),
+        ValueError,
+        "'validate_options' must have at most 16 entries, not 20",
+    ),
+    (
+        lambda core: schema(core, json_options=MANY),
+        ValueError,
+        "'json_options' must have at most 16 entries, not 20",
+    ),
+    (
+        lambda core: schema(core, valid_class=1),
+        TypeError,
+        "'valid_class' must be a class or None, not int",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD_ARGUMENTS)
+def test_a_bad_argument_is_refused_in_the_same_words(
+    core: Any, call: Callable[[Any], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        call(core)
+    assert type(caught.value) is error
+    assert str(caught.value) == message
+    assert not getattr(caught.value, "__notes__", [])
+
+
+def test_unusual_arguments_are_taken(core: Any) -> None:
+    for arguments in (
+        {"max_pending": 10**30},
+        {"max_pending": 10**30, "max_age": 1e300},
+        {"max_pending": 10**30, "max_age": 10**30},
+    ):
+        buffer = core.Buffer(**{"max_age": 1_000, **arguments})
+        assert buffer.push(1) is False
+    assert core.Buffer(max_pending=0).push(1) is True
+    assert core.Buffer(max_pending=True).push(1) is True
+    few = dict(list(MANY.items())[:16])
+    buffer = core.Buffer(
+        core.ItemSchema(lambda item, **_: item, few, lambda item, **given: b"%d" % len(given), few)
+    )
+    buffer.push(1)
+    assert buffer.take() == b"data: 16\n\n"

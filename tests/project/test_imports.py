@@ -1,0 +1,188 @@
+"""Who may import whom: each package of ours keeps to the ones below it, so that each can be read,
+and changed, without the rest."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import sserpent
+
+PACKAGE = Path(sserpent.__file__).parent
+
+# What a package may import of ours besides itself: packages or modules, with all that is in them.
+# A package may be one module: `testing` is.
+OURS: dict[str, set[str]] = {
+    "_core": set(),
+    "_shutdown": set(),
+    "_delivery": {"_core", "_shutdown"},
+    "_fastapi": {"_core", "_delivery", "_shutdown"},
+    "channels": {
+        "_core",
+        "_delivery.observer",
+        "_delivery.stream",
+        "_fastapi.response",
+        "_shutdown",
+    },
+    "client": {"_core"},
+    "metrics": {"_delivery.observer", "channels.observer"},
+    "testing": {"_core.parse", "_shutdown", "(public names)"},
+    # `sserpent/__init__.py` has the public names, and loads what they need.
+    "": {"_core", "_delivery", "_fastapi", "_shutdown"},
+}
+# What a package may not import of others, and what is excepted.
+FOREIGN: dict[str, tuple[set[str], set[str]]] = {
+    "_core": (
+        {"fastapi", "pydantic", "pydantic_core", "starlette", "anyio", "trio", "asyncio"},
+        set(),
+    ),
+    "_core.conversion": ({"starlette", "anyio", "trio", "asyncio"}, set()),
+    "_delivery": ({"fastapi", "starlette"}, {"starlette.types"}),
+}
+# Each only in the module that is an optional extra.
+EXTRAS = {"redis": "channels.redis"}
+# Loaded on first use.
+OPTIONAL = ["channels", "client", "metrics", "testing"]
+
+
+@dataclass
+class Import:
+    line: int
+    target: str  # the dotted name of a module, absolute
+
+
+def imports(module: str, is_package: bool, source: str) -> Iterator[Import]:
+    """Every import of a module, those in functions and those for type checkers included.
+
+    Args:
+        module: The dotted name of the module, without `sserpent`.
+        is_package: Whether it is the `__init__` of a package.
+        source: Its code.
+    """
+    path = ["sserpent", *filter(None, module.split("."))]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(node.lineno, alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            parent = path[: len(path) - node.level + is_package] if node.level else []
+            base = ".".join([*parent, *filter(None, [node.module])])
+            for alias in node.names:
+                name = f"{base}.{alias.name}"
+                yield Import(node.lineno, name if is_module(name) else base)
+
+
+def is_module(name: str) -> bool:
+    first, *rest = name.split(".")
+    path = PACKAGE.joinpath(*rest)
+    if first != "sserpent":
+        return name == "starlette.types"
+    return path.is_dir() or path.with_suffix(".py").exists() or rest[0] in OURS
+
+
+def within(name: str, places: set[str]) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in places)
+
+
+def broken_rule(module: str, target: str) -> str | None:
+    """The rule that an import breaks, in words; none if it breaks none."""
+    package = module.split(".")[0]
+    if target == "sserpent" or target.startswith("sserpent."):
+        name = target.removeprefix("sserpent").removeprefix(".") or "(public names)"
+        allowed = OURS[package]
+        if within(name, allowed | ({package} if package else set())):
+            return None
+        of_ours = ", ".join(sorted(allowed)) or "nothing"
+        return f"'{package or 'sserpent'}' may import of ours: {of_ours}"
+    root = target.split(".")[0]
+    if root in EXTRAS and module != EXTRAS[root]:
+        return f"'{root}' is imported by '{EXTRAS[root]}' alone"
+    forbidden, excepted = FOREIGN.get(module) or FOREIGN.get(package) or (set(), set())
+    if root in forbidden and not within(target, excepted):
+        return f"'{package}' may not import {root}" + "".join(f", but {each}" for each in excepted)
+    return None
+
+
+def check(module: str, is_package: bool, source: str) -> list[str]:
+    found = []
+    for each in imports(module, is_package, source):
+        rule = broken_rule(module, each.target)
+        if rule is not None:
+            name = f"sserpent.{module}".rstrip(".")
+            found.append(f"{name}, line {each.line}, imports {each.target}: {rule}")
+    return found
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyi")]):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts).removesuffix("__init__").rstrip(".")] = path
+    return found
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_module_imports_what_its_package_may(module: str) -> None:
+    path = modules()[module]
+    broken = check(module, path.stem == "__init__", path.read_text(encoding="utf-8"))
+    assert not broken, "\n".join(broken)
+
+
+def test_every_package_is_in_the_table() -> None:
+    assert {module.split(".")[0] for module in modules()} <= set(OURS)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "broken"),
+    [
+        ("_core.json", "import fastapi.sse", "'_core' may not import fastapi"),
+        ("_core.json", "from pydantic import BaseModel", "'_core' may not import pydantic"),
+        ("_core.conversion", "from pydantic import BaseModel", None),
+        ("_core.json", "from .conversion import to_json", None),
+        ("_core.json", "from .. import _shutdown", "'_core' may import of ours: nothing"),
+        ("_shutdown.servers", "def f():\n from .._core import step", "ours: nothing"),
+        ("_delivery.stream", "from .._core import Buffer\nfrom .. import _shutdown", None),
+        ("_delivery.stream", "from starlette.types import Send", None),
+        ("_delivery.stream", "from starlette import types", None),
+        ("_delivery.stream", "from starlette.responses import Response", "but starlette.types"),
+        ("_delivery.stream", "if TYPE_CHECKING:\n from fastapi import FastAPI", "import fastapi"),
+        ("_delivery.stream", "from .._fastapi.response import A", "ours: _core, _shutdown"),
+        ("_delivery.stream", "from .. import ServerSentEvent", "ours: _core, _shutdown"),
+        ("channels.memory", "from .._delivery.stream import KEEPALIVE_COMMENT", None),
+        ("channels.memory", "from .._delivery import thread", "_delivery.observer"),
+        ("channels.memory", "import redis.asyncio", "'channels.redis' alone"),
+        ("channels.redis", "import redis.asyncio", None),
+        ("client.parser", "from .._core import BACKEND", None),
+        ("client.parser", "from ..channels import Channels", "ours: _core"),
+        ("metrics", "from .channels.observer import Observer", None),
+        ("metrics", "from .channels import log", "_delivery.observer, channels.observer"),
+        ("testing", "from . import ServerSentEvent", None),
+        ("testing", "from sserpent import ServerSentEvent", None),
+        ("testing", "from sserpent._core.parse import Parser", None),
+        ("testing", "from .metrics import Metrics", "(public names), _core.parse, _shutdown"),
+        ("", "from . import testing", "'sserpent' may import of ours"),
+    ],
+)
+def test_the_check_finds_what_is_broken(module: str, source: str, broken: str | None) -> None:
+    found = check(module, module == "", source)
+    if broken is None:
+        assert found == []
+    else:
+        (message,) = found
+        assert broken in message
+        assert f"line {source.count(chr(10)) + 1}," in message
+
+
+def test_the_package_loads_no_part_that_it_may_not_need() -> None:
+    code = f"""
+import sserpent, sys
+print([name for name in {OPTIONAL} if f"sserpent.{{name}}" in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
