@@ -23,8 +23,8 @@ create_exception!(
 ///
 /// Args:
 ///     data: The data; bytes stand for their text in UTF-8.
-///     type: The event type.
-///     last_event_id: The ID to go on after; empty if the stream has none.
+///     type: The event type; `message` if left out.
+///     last_event_id: The ID to go on after; empty if left out.
 ///
 /// Raises:
 ///     ValueError: a value is no text; the message names it.
@@ -80,7 +80,7 @@ impl Data {
 impl MessageEvent {
     #[new]
     #[pyo3(signature = (data=None, *, r#type=None, last_event_id=None),
-           text_signature = "(data='', *, type='message', last_event_id='')")]
+           text_signature = "(data='', *, type=None, last_event_id=None)")]
     fn new(
         py: Python<'_>,
         data: Option<Bound<'_, PyAny>>,
@@ -233,16 +233,15 @@ struct Stream {
 #[pymethods]
 impl EventStreamParser {
     #[new]
-    #[pyo3(signature = (max_event_size=None, last_event_id=None),
-           text_signature = "(max_event_size=16777216, last_event_id='')")]
+    #[pyo3(signature = (max_event_size=Size(16_777_216), last_event_id=None),
+           text_signature = "(max_event_size=16777216, last_event_id=None)")]
     fn new(
         py: Python<'_>,
-        max_event_size: Option<&Bound<'_, PyAny>>,
+        max_event_size: Size,
         last_event_id: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let max_event_size = max_event_size.map_or(Ok(16_777_216), size)?;
         let last_event_id = id(py, last_event_id)?.unbind();
-        let parser = Parser::new(max_event_size, last_event_id.to_str(py)?.as_bytes());
+        let parser = Parser::new(max_event_size.0, last_event_id.to_str(py)?.as_bytes());
         Ok(Self {
             stream: Mutex::new(Stream {
                 parser,
@@ -360,20 +359,26 @@ fn copy<'py>(chunk: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     )))
 }
 
-/// A size as the parser counts it; one that no memory has is as good as any other.
-fn size(value: &Bound<'_, PyAny>) -> PyResult<usize> {
-    let shown = if let Ok(number) = value.cast_exact::<PyInt>() {
-        if number.gt(0)? {
-            return Ok(number.extract().unwrap_or(usize::MAX));
-        }
-        number.repr()?
-    } else {
-        value.get_type().name()?
-    };
-    Err(PyValueError::new_err(format!(
-        "'max_event_size' must be a positive integer of bytes, not {}",
-        shown.to_str()?
-    )))
+/// A number of bytes, at least one; more than any memory has is as good as all of it.
+struct Size(usize);
+
+impl<'py> FromPyObject<'_, 'py> for Size {
+    type Error = PyErr;
+
+    fn extract(value: pyo3::Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let shown = if let Ok(number) = value.cast_exact::<PyInt>() {
+            if number.gt(0)? {
+                return Ok(Self(number.extract().unwrap_or(usize::MAX)));
+            }
+            number.repr()?
+        } else {
+            value.get_type().name()?
+        };
+        Err(PyValueError::new_err(format!(
+            "'max_event_size' must be a positive integer of bytes, not {}",
+            shown.to_str()?
+        )))
+    }
 }
 
 fn id<'py>(py: Python<'py>, value: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyString>> {

@@ -33,8 +33,8 @@ class MessageEvent:
 
     Args:
         data: The data; bytes stand for their text in UTF-8.
-        type: The event type.
-        last_event_id: The ID to go on after; empty if the stream has none.
+        type: The event type; `message` if left out.
+        last_event_id: The ID to go on after; empty if left out.
 
     Raises:
         ValueError: a value is no text; the message names it.
@@ -49,10 +49,20 @@ class MessageEvent:
     _data: str
 
     def __new__(
-        cls, data: str | bytes = "", *, type: str = "message", last_event_id: str = ""
+        cls,
+        data: str | bytes = "",
+        *,
+        type: str | None = None,
+        last_event_id: str | None = None,
     ) -> MessageEvent:
-        data_bytes = data if isinstance(data, bytes) else _text("data", data).encode()
-        return _event(bytes(data_bytes), _text("type", type), _text("last_event_id", last_event_id))
+        if not isinstance(data, bytes):
+            data = (checked_text("data", data) or "").encode()
+        event_type = checked_text("type", type)
+        return _event(
+            bytes(data),
+            "message" if event_type is None else event_type,
+            checked_text("last_event_id", last_event_id) or "",
+        )
 
     @property
     def type(self) -> str:
@@ -166,7 +176,7 @@ class EventStreamParser:
     )
     __module__ = "sserpent.client"
 
-    def __init__(self, max_event_size: int = 16_777_216, last_event_id: str = "") -> None:
+    def __init__(self, max_event_size: int = 16_777_216, last_event_id: str | None = None) -> None:
         self._max_event_size = _size(max_event_size)
         self._last_event_id = _id(last_event_id)
         self._reconnection_time: int | None = None
@@ -334,11 +344,6 @@ def _milliseconds(digits: bytes) -> int:
     return MAX_RECONNECTION_TIME if len(digits) > 10 else min(int(digits), MAX_RECONNECTION_TIME)
 
 
-def _text(field: str, value: str) -> str:
-    text = checked_text(field, value)
-    return conversion.text(field, value) if text is None else text
-
-
 def _size(value: int) -> int:
     if type(value) is not int or value < 1:
         shown = repr(value) if type(value) is int else type(value).__name__
@@ -346,8 +351,8 @@ def _size(value: int) -> int:
     return value
 
 
-def _id(value: str) -> str:
-    value = _text("last_event_id", value)
+def _id(value: str | None) -> str:
+    value = checked_text("last_event_id", value) or ""
     if "\0" in value or "\n" in value or "\r" in value:
         raise ValueError("SSE 'last_event_id' must be a single line without null characters")
     return value
