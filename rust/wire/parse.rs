@@ -314,3 +314,118 @@ fn give_back(buffer: &mut Vec<u8>) {
         *buffer = Vec::new();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Seen = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
+
+    fn read(parser: &mut Parser, chunk: &[u8]) -> (Vec<Seen>, Result<(), TooLarge>) {
+        let mut events = Vec::new();
+        let fed = parser.feed(chunk, |event| {
+            events.push((
+                event.event_type.to_vec(),
+                event.data.to_vec(),
+                event.last_event_id.map(<[u8]>::to_vec),
+            ));
+        });
+        (events, fed)
+    }
+
+    impl Parser {
+        fn memory(&self) -> usize {
+            let buffers = [
+                &self.line,
+                &self.data,
+                &self.event_type,
+                &self.id,
+                &self.last_event_id,
+            ];
+            buffers.iter().map(|buffer| buffer.capacity()).sum()
+        }
+    }
+
+    #[test]
+    fn an_id_is_told_once() {
+        let mut parser = Parser::new(100, b"0");
+        let (events, _) = read(
+            &mut parser,
+            b"data: a\n\ndata: b\n\nid: 1\n\ndata: c\n\ndata: d\n\n",
+        );
+        let ids: Vec<_> = events.into_iter().map(|(_, _, id)| id).collect();
+        assert_eq!(ids, [Some(b"0".to_vec()), None, Some(b"1".to_vec()), None]);
+        assert_eq!(parser.last_event_id(), b"1");
+    }
+
+    #[test]
+    fn the_buffers_are_bounded() {
+        const LIMIT: usize = 100_000;
+        for hostile in ["data: xxx\n", "x", "data:a\n", "data\n", "event", "id: "] {
+            let mut parser = Parser::new(LIMIT, b"");
+            let mut peak = 0;
+            while parser.feed(hostile.as_bytes(), |_| {}).is_ok() {
+                peak = peak.max(parser.memory());
+            }
+            // A buffer that grows doubles.
+            assert!(peak <= 2 * LIMIT + 64, "{peak} for {hostile}");
+            assert!(parser.memory() < 64, "a failed parser keeps its buffers");
+        }
+    }
+
+    #[test]
+    fn a_large_chunk_is_refused_before_it_is_copied() {
+        let mut parser = Parser::new(100, b"");
+        assert!(parser.feed(&vec![b'x'; 1_000_000], |_| {}).is_err());
+        assert!(parser.memory() < 64);
+    }
+
+    #[test]
+    fn a_large_event_leaves_no_large_buffer() {
+        let mut parser = Parser::new(1_000_000, b"");
+        for chunk in [
+            &[b"event: ", &[b'x'; 200_000][..]].concat(),
+            &b"\ndata: ".to_vec(),
+        ] {
+            assert_eq!(read(&mut parser, chunk).1, Ok(()));
+        }
+        assert_eq!(read(&mut parser, &[b'x'; 500_000]).1, Ok(()));
+        assert_eq!(read(&mut parser, b"\n\n").0.len(), 1);
+        assert!(parser.memory() <= 2 * MAX_IDLE_CAPACITY);
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_reads_the_same(
+            parts in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "\n", "\r", "\r\n", "\n\n", "data: ", "data", "event: e", "id: ", "1", "\0",
+                    "\u{feff}", ": ", "abc",
+                ]),
+                0..30,
+            ),
+            places in proptest::collection::vec(0_usize..200, 0..6),
+            limit in 1_usize..40,
+        ) {
+            let stream = parts.concat().into_bytes();
+            let mut whole = Parser::new(limit, b"");
+            let (expected, fed) = read(&mut whole, &stream);
+            let mut edges: Vec<_> = places.iter().map(|place| place % (stream.len() + 1)).collect();
+            edges.extend([0, stream.len()]);
+            edges.sort_unstable();
+            let mut parser = Parser::new(limit, b"");
+            let (mut found, mut last) = (Vec::new(), Ok(()));
+            for edge in edges.windows(2) {
+                let (events, fed) = read(&mut parser, &stream[edge[0]..edge[1]]);
+                found.extend(events);
+                last = last.and(fed);
+            }
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(last, fed);
+            prop_assert_eq!(parser.last_event_id(), whole.last_event_id());
+            prop_assert_eq!(parser.reconnection_time(), whole.reconnection_time());
+        }
+    }
+}

@@ -9,7 +9,8 @@ import pickle
 import random
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from types import ModuleType
 from typing import Any
 
@@ -29,7 +30,7 @@ def seen(event: Any) -> Seen:
     return Seen(event.data, event.type, event.last_event_id)
 
 
-def read(parser: Any, chunks: list[bytes]) -> list[Seen]:
+def read(parser: Any, chunks: Iterable[bytes]) -> list[Seen]:
     return [seen(event) for chunk in chunks for event in parser.feed(chunk)]
 
 
@@ -300,17 +301,17 @@ def test_r10_complete_events_come_first_and_then_the_error_for_ever(core: Module
 
 @pytest.mark.parametrize("hostile", [b"data: xxxxxxxx\n", b"x", b"xy", b"data:a\n", b"data\n"])
 def test_r10_a_hostile_stream_is_bounded(core: ModuleType, hostile: bytes) -> None:
-    limit = 200_000
+    limit = 30_000
     parser = core.EventStreamParser(max_event_size=limit)
     gc.collect()
     tracemalloc.start()
     try:
         with pytest.raises(core.EventTooLarge):
-            read(parser, [hostile] * (limit + 1))
+            read(parser, repeat(hostile, limit + 1))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # Rust's own buffers are not traced; `the_buffers_are_bounded` counts those.
+    # Rust's own buffers are not traced; its tests count those.
     assert peak < 4 * limit
 
 
@@ -401,7 +402,7 @@ def test_an_event_is_pickled() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "field"),
-    [({"data": 5}, "data"), ({"type": b"x"}, "type"), ({"last_event_id": 1}, "last_event_id")],
+    [({"data": 5}, "data"), ({"type": 5}, "type"), ({"last_event_id": 1}, "last_event_id")],
 )
 def test_an_event_refuses_what_is_no_text(core: ModuleType, arguments: Any, field: str) -> None:
     with pytest.raises(ValueError, match=f"SSE '{field}' must be a string, not"):
