@@ -42,9 +42,11 @@ fuzz: build ## Look for surprises for a minute or two, in the framing and the wh
 	cargo +nightly --version >/dev/null 2>&1 || { echo "no nightly: no libFuzzer"; exit 0; }; \
 	export PATH="$$PWD/fuzz/target/bin:$$PATH"; \
 	command -v cargo-fuzz >/dev/null || cargo install --quiet --root fuzz/target cargo-fuzz; \
-	mkdir -p fuzz/target/found; \
-	cargo +nightly fuzz run frame fuzz/target/found fuzz/corpus/frame -- \
-		-max_total_time=$(FUZZ_SECONDS) -max_len=400 -dict=fuzz/sse.dict -verbosity=0 -print_final_stats=1
+	for target in frame parse; do \
+		mkdir -p fuzz/target/found/$$target; \
+		cargo +nightly fuzz run $$target fuzz/target/found/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=400 -dict=fuzz/sse.dict -verbosity=0 -print_final_stats=1; \
+	done
 
 .PHONY: lint
 lint: install lint-workflows ## Check format and style

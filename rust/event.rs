@@ -352,7 +352,7 @@ pub fn format_sse_event<'py>(
 }
 
 /// A text argument as an exact str that UTF-8 can encode.
-fn text<'py>(
+pub fn text<'py>(
     field: &'static str,
     value: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Option<Bound<'py, PyString>>> {

@@ -11,6 +11,7 @@ mod cpython;
 mod event;
 mod json;
 mod model;
+mod parse;
 mod stepping;
 
 #[pyo3::pymodule(gil_used = false)]
@@ -24,6 +25,8 @@ mod compiled {
     use super::event::{ServerSentEvent, format_sse_event};
     #[pymodule_export]
     use super::json::ItemSchema;
+    #[pymodule_export]
+    use super::parse::{EventStreamParser, EventTooLarge, MessageEvent};
     #[pymodule_export]
     use super::stepping::step;
 

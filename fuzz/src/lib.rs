@@ -1,6 +1,7 @@
 //! What fuzzing checks: fields go into the framing of sserpent, and a reader that knows only the
 //! standard gets them back, or they are refused for a true reason.
 
+pub mod parse;
 mod reader;
 
 use arbitrary::Arbitrary;

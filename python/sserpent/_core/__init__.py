@@ -8,17 +8,45 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Literal
 
-__all__ = ["BACKEND", "Buffer", "ItemSchema", "ServerSentEvent", "format_sse_event", "step"]
+__all__ = [
+    "BACKEND",
+    "Buffer",
+    "EventStreamParser",
+    "EventTooLarge",
+    "ItemSchema",
+    "MessageEvent",
+    "ServerSentEvent",
+    "format_sse_event",
+    "step",
+]
 
 BACKEND: Literal["rust", "python"]
 
 if TYPE_CHECKING or os.environ.get("SSERPENT_PURE") == "1":
-    from .pure import Buffer, ItemSchema, ServerSentEvent, format_sse_event, step
+    from .pure import (
+        Buffer,
+        EventStreamParser,
+        EventTooLarge,
+        ItemSchema,
+        MessageEvent,
+        ServerSentEvent,
+        format_sse_event,
+        step,
+    )
 
     BACKEND = "python"
 else:
     try:
-        from .compiled import Buffer, ItemSchema, ServerSentEvent, format_sse_event, step
+        from .compiled import (
+            Buffer,
+            EventStreamParser,
+            EventTooLarge,
+            ItemSchema,
+            MessageEvent,
+            ServerSentEvent,
+            format_sse_event,
+            step,
+        )
 
         BACKEND = "rust"
     except ModuleNotFoundError as error:
@@ -26,6 +54,15 @@ else:
         # that its user has to see.
         if error.name != f"{__package__}.compiled":
             raise
-        from .pure import Buffer, ItemSchema, ServerSentEvent, format_sse_event, step
+        from .pure import (
+            Buffer,
+            EventStreamParser,
+            EventTooLarge,
+            ItemSchema,
+            MessageEvent,
+            ServerSentEvent,
+            format_sse_event,
+            step,
+        )
 
         BACKEND = "python"

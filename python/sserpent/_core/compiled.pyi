@@ -1,11 +1,22 @@
 """The compiled core. Documentation and specification: `pure`."""
 
+import builtins
 from collections.abc import Callable, Coroutine
-from typing import Any, final
+from typing import Any, TypeVar, final, overload
 
 from typing_extensions import Self, disjoint_base
 
-__all__ = ["Buffer", "ItemSchema", "ServerSentEvent", "format_sse_event", "step"]
+_T = TypeVar("_T")
+__all__ = [
+    "Buffer",
+    "EventStreamParser",
+    "EventTooLarge",
+    "ItemSchema",
+    "MessageEvent",
+    "ServerSentEvent",
+    "format_sse_event",
+    "step",
+]
 
 @disjoint_base
 class ServerSentEvent:
@@ -61,6 +72,41 @@ class Buffer:
     def restart_age(self) -> None: ...
     @property
     def pending(self) -> int: ...
+
+class EventTooLarge(ValueError): ...
+
+@final
+class MessageEvent:
+    def __new__(
+        cls, data: str | bytes = "", *, type: str | None = None, last_event_id: str | None = None
+    ) -> Self: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def data(self) -> str: ...
+    @property
+    def data_bytes(self) -> bytes: ...
+    @property
+    def last_event_id(self) -> str: ...
+    def json(self) -> Any: ...
+    @overload
+    def decode(self, item: builtins.type[_T], /) -> _T: ...
+    @overload
+    def decode(self, item: Any, /) -> Any: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __getnewargs_ex__(self) -> tuple[tuple[bytes], dict[str, str]]: ...
+
+@final
+class EventStreamParser:
+    def __new__(
+        cls, max_event_size: int = 16_777_216, last_event_id: str | None = None
+    ) -> Self: ...
+    def feed(self, chunk: bytes | bytearray | memoryview, /) -> list[MessageEvent]: ...
+    @property
+    def last_event_id(self) -> str: ...
+    @property
+    def reconnection_time(self) -> int | None: ...
 
 def format_sse_event(
     *,

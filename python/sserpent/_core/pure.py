@@ -7,6 +7,16 @@ file. A change lands in both, with one test that runs over both.
 from .buffer import Buffer
 from .event import ServerSentEvent, format_sse_event
 from .json import ItemSchema
+from .parse import EventStreamParser, EventTooLarge, MessageEvent
 from .stepping import step
 
-__all__ = ["Buffer", "ItemSchema", "ServerSentEvent", "format_sse_event", "step"]
+__all__ = [
+    "Buffer",
+    "EventStreamParser",
+    "EventTooLarge",
+    "ItemSchema",
+    "MessageEvent",
+    "ServerSentEvent",
+    "format_sse_event",
+    "step",
+]

@@ -1,0 +1,193 @@
+"""Reading a stream on an event loop: asyncio's or Trio's."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from math import inf
+from types import TracebackType
+from typing import Any, Generic, TypeVar, overload
+
+from anyio import CancelScope, current_time, move_on_after
+
+from .._core import MessageEvent
+from .on_sync import Chunk
+from .reading import Reading
+
+T = TypeVar("T")
+_NONE: Any = object()
+
+# A source is closed also if the reader was cancelled, but cannot hold it up for longer.
+CLOSE_TIMEOUT = 5.0
+
+
+class AsyncEventIterator(Generic[T]):
+    """Iterates over a stream; made by `aiter_events`. For one task at a time."""
+
+    __slots__ = ("_chunks", "_idle_timeout", "_iterator", "_reading", "_source", "_started")
+    __module__ = "sserpent.client"
+
+    def __init__(
+        self, source: AsyncIterable[Chunk], reading: Reading, idle_timeout: float | None
+    ) -> None:
+        self._reading = reading
+        self._idle_timeout = idle_timeout
+        self._source = source
+        self._iterator = aiter(source)
+        # A generator, so that the event loop closes the source of an iterator that is dropped.
+        self._chunks = _chunks_of(source, self._iterator)
+        self._started = False
+
+    def __aiter__(self) -> AsyncEventIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        item: T = self._reading.next(_NONE)
+        if item is not _NONE:
+            return item
+        if self._idle_timeout is None:
+            return await self._wait(None)
+        with move_on_after(self._idle_timeout) as scope:
+            return await self._wait(scope)
+        raise TimeoutError(f"no event came within {self._idle_timeout} s")
+
+    async def _wait(self, scope: CancelScope | None) -> T:
+        reading = self._reading
+        item: T
+        while (item := reading.next(_NONE)) is _NONE:
+            if reading.ended:
+                await self.aclose()
+                raise StopAsyncIteration
+            try:
+                self._started = True
+                chunk = await anext(self._chunks, None)
+                if chunk is None:
+                    reading.end()
+                else:
+                    reading.feed(chunk)
+            except BaseException:
+                await self.aclose()
+                raise
+            if scope is not None and reading.has_events:  # which may all be passed over
+                assert self._idle_timeout is not None
+                scope.deadline = current_time() + self._idle_timeout
+        return item
+
+    async def aclose(self) -> None:
+        """Ends the iteration, and closes the source if it has `aclose`."""
+        self._reading.stop()
+        if self._started:
+            await self._chunks.aclose()
+        else:
+            self._started = True
+            await self._chunks.aclose()
+            await _close(self._source, self._iterator)
+
+    @property
+    def last_event_id(self) -> str:
+        """The ID to go on after."""
+        return self._reading.last_event_id
+
+    @property
+    def reconnection_time(self) -> int | None:
+        """The time to wait before reconnecting, in milliseconds, if the stream has said so."""
+        return self._reading.reconnection_time
+
+    async def __aenter__(self) -> AsyncEventIterator[T]:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+async def _chunks_of(
+    source: AsyncIterable[Chunk], iterator: AsyncIterator[Chunk]
+) -> AsyncGenerator[Chunk, None]:
+    try:
+        async for chunk in iterator:
+            yield chunk
+    finally:
+        await _close(source, iterator)
+
+
+async def _close(source: AsyncIterable[Chunk], iterator: AsyncIterator[Chunk]) -> None:
+    with move_on_after(CLOSE_TIMEOUT, shield=True):
+        for each in (iterator, source) if iterator is not source else (source,):
+            aclose = getattr(each, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+
+@overload
+def aiter_events(
+    source: AsyncIterable[Chunk],
+    *,
+    type: None = None,
+    until: str | None = None,
+    idle_timeout: float | None = None,
+    max_event_size: int = ...,
+    last_event_id: str | None = None,
+) -> AsyncEventIterator[MessageEvent]: ...
+@overload
+def aiter_events(
+    source: AsyncIterable[Chunk],
+    *,
+    type: builtins.type[T] | Mapping[str, builtins.type[T]],
+    until: str | None = None,
+    idle_timeout: float | None = None,
+    max_event_size: int = ...,
+    last_event_id: str | None = None,
+) -> AsyncEventIterator[T]: ...
+@overload
+def aiter_events(
+    source: AsyncIterable[Chunk],
+    *,
+    type: Any,
+    until: str | None = None,
+    idle_timeout: float | None = None,
+    max_event_size: int = ...,
+    last_event_id: str | None = None,
+) -> AsyncEventIterator[Any]: ...
+def aiter_events(
+    source: AsyncIterable[Chunk],
+    *,
+    type: Any = None,
+    until: str | None = None,
+    idle_timeout: float | None = None,
+    max_event_size: int = 16 * 2**20,
+    last_event_id: str | None = None,
+) -> AsyncEventIterator[Any]:
+    """Iterates over the events of a stream, or over what is in them.
+
+    Leaving the iteration closes the source, if it has `aclose`: at once with `aclose()` or as
+    an asynchronous context manager, else soon after the iterator is freed. Works on asyncio and
+    Trio.
+
+    Args:
+        source: The bytes of the stream, in any chunks.
+        type: What pydantic makes of the data, which then comes instead of the event: one type for
+            all events, or one for each event type; events of other types are passed over.
+        until: The data of the event that ends the stream, and is not returned. A stream that ends
+            without it was cut.
+        idle_timeout: How many seconds to wait for the next event, while comments may come; None
+            waits for ever.
+        max_event_size: How many bytes an event may take.
+        last_event_id: The ID that the stream goes on after, if it is resumed.
+
+    Raises:
+        EventTooLarge: an event is larger than `max_event_size`.
+        IncompleteStream: the stream ended without the event that `until` names.
+        TimeoutError: no event came within `idle_timeout`.
+        pydantic.ValidationError: the data does not fit its type. The event is the attribute
+            `event` of the error, and the iteration can go on. The other errors end it.
+        ValueError: an argument breaks one of these rules; the message names it.
+    """
+    if idle_timeout is not None and not 0 < idle_timeout < inf:
+        raise ValueError(f"'idle_timeout' must be a positive number of seconds, not {idle_timeout}")
+    reading = Reading(until, type, max_event_size, last_event_id)
+    return AsyncEventIterator(source, reading, idle_timeout)

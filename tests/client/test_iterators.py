@@ -1,0 +1,368 @@
+"""`aiter_events` and `iter_events`: rules R12 to R15, on asyncio and Trio, with the backend of the
+run."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from sserpent.client import (
+    EventTooLarge,
+    IncompleteStream,
+    MessageEvent,
+    aiter_events,
+    iter_events,
+)
+
+
+class Token(BaseModel):
+    text: str
+
+
+class Done(BaseModel):
+    count: int
+
+
+class Source:
+    """Yields bytes, waits, and says whether it is closed; for both kinds of iteration."""
+
+    def __init__(self, *parts: Any) -> None:
+        self.parts = list(parts)
+        self.closed = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if not self.parts:
+            raise StopIteration
+        part = self.parts.pop(0)
+        if isinstance(part, BaseException):
+            raise part
+        return part
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await anyio.lowlevel.checkpoint()
+        if not self.parts:
+            raise StopAsyncIteration
+        part = self.parts.pop(0)
+        if isinstance(part, BaseException):
+            raise part
+        if part is ...:
+            await anyio.sleep_forever()
+        return part
+
+    async def aclose(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.closed += 1
+
+
+class Reader:
+    """Either kind of iteration, read in the same way."""
+
+    def __init__(self, source: Source, **options: Any) -> None:
+        self.events: Any = self.make(source, **options)
+
+    make: Callable[..., Any]
+    next: Callable[[], Any]
+    close: Callable[[], Any]
+
+    def rest(self) -> list[Any]:
+        found = []
+        while (item := self.next()) is not None:
+            found.append(item)
+        return found
+
+
+class SyncReader(Reader):
+    make = staticmethod(iter_events)
+
+    def next(self) -> Any:
+        return next(self.events, None)
+
+    def close(self) -> None:
+        self.events.close()
+
+
+class AsyncReader(Reader):
+    make = staticmethod(aiter_events)
+
+    def __init__(self, source: Source, **options: Any) -> None:
+        super().__init__(source, **options)
+        self.loop = asyncio.new_event_loop()
+
+    def next(self) -> Any:
+        async def step() -> Any:
+            return await anext(self.events, None)
+
+        return self.loop.run_until_complete(step())
+
+    def close(self) -> None:
+        self.loop.run_until_complete(self.events.aclose())
+
+    def __del__(self) -> None:
+        if hasattr(self, "loop"):
+            self.loop.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def reader(request: pytest.FixtureRequest) -> type[Reader]:
+    return {"sync": SyncReader, "async": AsyncReader}[request.param]
+
+
+backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+def test_events_come_in_order_and_the_source_is_closed_at_the_end(reader: type[Reader]) -> None:
+    source = Source(
+        b"\xef\xbb", b"\xbfid: 1\nevent: e\ndata: a\n\nda", b"ta: b\n\nretry: 7\n", b"data: c"
+    )
+    read = reader(source)
+    assert read.rest() == [
+        MessageEvent("a", type="e", last_event_id="1"),
+        MessageEvent("b", last_event_id="1"),
+    ]
+    assert (read.events.last_event_id, read.events.reconnection_time) == ("1", 7)
+    assert source.closed == 1
+    assert read.next() is None
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_r11_chunks_are_bytes_of_any_kind(reader: type[Reader], kind: Any) -> None:
+    assert [e.data for e in reader(Source(kind(b"data: a\n\n"))).rest()] == ["a"]
+
+
+def test_r10_an_event_too_large_ends_the_iteration_after_those_before_it(
+    reader: type[Reader],
+) -> None:
+    source = Source(b"data: a\n\n" + b"x" * 30)
+    read = reader(source, max_event_size=20)
+    assert read.next().data == "a"
+    # The source has ended, and still the stream has not ended well.
+    with pytest.raises(EventTooLarge):
+        read.next()
+    assert source.closed == 1
+    assert read.next() is None
+
+
+def test_r12_items_of_one_type(reader: type[Reader]) -> None:
+    source = Source(b'data: {"text": "a"}\n\nevent: other\ndata: {"text": "b"}\n\n')
+    assert reader(source, type=Token).rest() == [Token(text="a"), Token(text="b")]
+    assert reader(Source(b"data: [1]\n\n"), type=list[int]).rest() == [[1]]
+
+
+def test_r12_items_by_event_type_pass_over_the_others(reader: type[Reader]) -> None:
+    source = Source(
+        b'event: token\ndata: {"text": "a"}\n\nevent: ping\ndata: {}\n\n',
+        b'data: {}\n\nevent: done\ndata: {"count": 1}\n\n',
+    )
+    read = reader(source, type={"token": Token, "done": Done})
+    assert read.rest() == [Token(text="a"), Done(count=1)]
+
+
+def test_r12_an_error_carries_the_event_and_the_next_event_still_comes(
+    reader: type[Reader],
+) -> None:
+    source = Source(b'data: {"text": "a"}\n\nid: 5\ndata: {}\n\ndata: {"text": "b"}\n\n')
+    read = reader(source, type=Token)
+    assert read.next() == Token(text="a")
+    with pytest.raises(ValidationError) as caught:
+        read.next()
+    assert caught.value.event == MessageEvent("{}", last_event_id="5")  # type: ignore[attr-defined]
+    assert source.closed == 0
+    assert read.rest() == [Token(text="b")]
+
+
+def test_r13_until_matches_the_whole_data_and_is_not_returned(reader: type[Reader]) -> None:
+    source = Source(b"data: [DONE] not\n\ndata: [DONE]\n\ndata: after\n\n", b"data: later\n\n")
+    read = reader(source, until="[DONE]")
+    assert [event.data for event in read.rest()] == ["[DONE] not"]
+    assert source.closed == 1
+    assert source.parts == [b"data: later\n\n"]
+
+
+def test_r13_until_is_never_validated(reader: type[Reader]) -> None:
+    source = Source(b'data: {"text": "a"}\n\ndata: [DONE]\n\n')
+    assert reader(source, until="[DONE]", type=Token).rest() == [Token(text="a")]
+
+
+@pytest.mark.parametrize("tail", [b"", b"data: [DONE]", b"data: [DONE]\n", b"data: [DONE]x\n\n"])
+def test_r13_an_end_without_until_is_incomplete(reader: type[Reader], tail: bytes) -> None:
+    source = Source(b"data: a\n\n" + tail)
+    read = reader(source, until="[DONE]")
+    assert read.next().data == "a"
+    with pytest.raises(IncompleteStream, match=r"ended without the event '\[DONE\]'"):
+        read.rest()
+    assert source.closed == 1
+    assert read.next() is None
+    assert issubclass(IncompleteStream, ValueError)
+
+
+def test_r15_closing_closes_the_source_once_also_before_the_first_event(
+    reader: type[Reader],
+) -> None:
+    for taken in (0, 1):
+        source = Source(b"data: a\n\ndata: b\n\n")
+        read = reader(source)
+        for _ in range(taken):
+            assert read.next() is not None
+        read.close()
+        read.close()
+        assert source.closed == 1
+        assert read.next() is None
+
+
+def test_r15_an_error_of_the_source_closes_it(reader: type[Reader]) -> None:
+    source = Source(b"data: a\n\n", OSError("reset"))
+    read = reader(source)
+    assert read.next().data == "a"
+    with pytest.raises(OSError, match="reset"):
+        read.next()
+    assert source.closed == 1
+    assert read.next() is None
+
+
+def test_r15_leaving_a_loop_closes_the_source() -> None:
+    source = Source(b"data: a\n\ndata: b\n\n")
+    for _ in iter_events(source):
+        break
+    assert source.closed == 1
+    source = Source(b"data: a\n\ndata: b\n\n")
+    with iter_events(source) as events:
+        assert next(events).data == "a"
+    assert source.closed == 1
+
+
+def test_r15_leaving_a_loop_on_asyncio_closes_the_source() -> None:
+    async def leave() -> None:
+        source = Source(b"data: a\n\ndata: b\n\n")
+        async for _ in aiter_events(source):
+            break
+        with anyio.fail_after(5):
+            while not source.closed:
+                await anyio.lowlevel.checkpoint()
+        assert source.closed == 1
+
+    anyio.run(leave)
+
+
+@backends
+def test_r15_leaving_the_context_closes_the_source(backend: str) -> None:
+    async def leave() -> None:
+        source = Source(b"data: a\n\ndata: b\n\n")
+        async with aiter_events(source) as events:
+            async for _ in events:
+                break
+        assert source.closed == 1
+
+    anyio.run(leave, backend=backend)
+
+
+@backends
+def test_r15_a_cancelled_reader_closes_the_source(backend: str) -> None:
+    async def cancel() -> None:
+        source = Source(b"data: a\n\n", ...)
+        with anyio.move_on_after(0.01):
+            async for _ in aiter_events(source):
+                pass
+        assert source.closed == 1
+
+    anyio.run(cancel, backend=backend)
+
+
+@backends
+def test_r14_the_idle_timeout_counts_events_and_not_comments(backend: str) -> None:
+    async def ticks() -> AsyncIterator[bytes]:
+        yield b"data: a\n\n"
+        while True:
+            await anyio.sleep(0.001)
+            yield b": ping\n\n"
+
+    async def read() -> list[str]:
+        events = aiter_events(ticks(), idle_timeout=0.05)
+        first = await anext(events)
+        with pytest.raises(TimeoutError, match=r"no event came within 0\.05 s"):
+            await anext(events)
+        return [first.data]
+
+    assert anyio.run(read, backend=backend) == ["a"]
+
+
+@backends
+def test_r14_events_that_are_passed_over_count(backend: str) -> None:
+    class Slow(Source):
+        async def __anext__(self) -> bytes:
+            await anyio.sleep(0.1)
+            return await super().__anext__()
+
+    async def read() -> list[Any]:
+        # Together they take longer than the timeout.
+        source = Slow(*[b"event: other\ndata: x\n\n"] * 12, b"event: done\ndata: 1\n\n")
+        return [item async for item in aiter_events(source, type={"done": int}, idle_timeout=1)]
+
+    assert anyio.run(read, backend=backend) == [1]
+
+
+@backends
+def test_r14_a_timeout_closes_the_source(backend: str) -> None:
+    async def read() -> None:
+        source = Source(...)
+        events = aiter_events(source, idle_timeout=0.01)
+        with pytest.raises(TimeoutError):
+            await anext(events)
+        assert source.closed == 1
+        assert await anext(events, None) is None
+
+    anyio.run(read, backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"until": b"x"}, "'until' must be a string or None, not bytes"),
+        ({"max_event_size": 0}, "'max_event_size' must be a positive integer of bytes, not 0"),
+        ({"last_event_id": "\n"}, "SSE 'last_event_id' must be a single line"),
+    ],
+)
+def test_bad_options_are_refused_before_the_source_is_read(
+    reader: type[Reader], options: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        reader(Source(), **options)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_bad_idle_timeout_is_refused(timeout: float) -> None:
+    with pytest.raises(ValueError, match="'idle_timeout' must be a positive number of seconds"):
+        aiter_events(Source(), idle_timeout=timeout)
+
+
+def test_it_reads_a_response_of_httpx_and_a_file(tmp_path: Any) -> None:
+    stream = "data: é\n\ndata: b\n\n".encode()
+    response = httpx.Response(200, content=iter([stream[:7], stream[7:]]))
+    assert [event.data for event in iter_events(response.iter_bytes())] == ["é", "b"]
+    path = tmp_path / "stream"
+    path.write_bytes(stream)
+    with path.open("rb") as file:
+        assert [event.data for event in iter_events(file)] == ["é", "b"]
+        assert file.closed
+
+
+def test_the_package_does_not_load_the_client() -> None:
+    loaded = "[name for name in sys.modules if name.startswith('sserpent.client')]"
+    code = f"import sserpent, sys; assert {loaded} == []"
+    subprocess.run([sys.executable, "-c", code], check=True)
