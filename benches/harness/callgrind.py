@@ -2,8 +2,8 @@
 what else the machine does.
 
 A worker (`python -m benches.harness.callgrind`) runs under valgrind what the stages want counted,
-and has the counts dumped after each,
-https://valgrind.org/docs/manual/cl-manual.html#cl-manual.callgrind_control-options.
+and calls a function of the C library after each, at which callgrind dumps its counts,
+https://valgrind.org/docs/manual/cl-manual.html#opt.dump-before.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from .timing import Table
 
 INSTRUCTIONS = "instructions"
 BY_LIBRARY = "instructions by library"
+# Callgrind dumps at a call of the C function of this name; nobody else calls it.
+dump = os.getsid
 # By a part of the library's path; the first that fits.
 LIBRARIES = {
     "compiled": "`sserpent`'s core",
@@ -53,7 +55,7 @@ class Counted:
 
 
 def is_available() -> bool:
-    return bool(shutil.which("valgrind") and shutil.which("callgrind_control"))
+    return shutil.which("valgrind") is not None
 
 
 def measure(stages: Iterable[Any]) -> list[Table]:
@@ -61,21 +63,21 @@ def measure(stages: Iterable[Any]) -> list[Table]:
     total = Table(INSTRUCTIONS, "instructions per event")
     libraries = Table(BY_LIBRARY, "instructions per event")
     with tempfile.TemporaryDirectory() as folder:
-        valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/counts"]
+        options = ["--tool=callgrind", f"--callgrind-out-file={folder}/counts"]
+        options.append(f"--dump-before={dump.__name__}")
         subprocess.run(
-            [*valgrind, sys.executable, "-m", __name__],
+            ["valgrind", *options, sys.executable, "-m", __name__],
             check=True,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONHASHSEED": "0"},
         )
-        counts = dict(_read_dump(path) for path in Path(folder).glob("counts.*"))
-    for number, counted in enumerate(_all_counted(stages)):
-        few, many = counts[f"{number}-few"], counts[f"{number}-many"]
-        spent = {name: (many[name] - few[name]) / (2 * counted.events) for name in few | many}
-        total.add(counted.case, counted.contender, sum(spent.values()))
-        for library in dict.fromkeys(LIBRARIES.values()):
+        for number, counted in enumerate(_all_counted(stages)):
+            few, many = (_read_dump(Path(folder, f"counts.{3 * number + n}")) for n in (2, 3))
+            spent = {name: (many[name] - few[name]) / (2 * counted.events) for name in few | many}
+            total.add(counted.case, counted.contender, sum(spent.values()))
             case = f"{counted.case}: {counted.contender}"
-            libraries.add(case, library, spent.get(library, 0.0))
+            for library in dict.fromkeys(LIBRARIES.values()):
+                libraries.add(case, library, spent.get(library, 0.0))
     return [total, libraries]
 
 
@@ -83,18 +85,14 @@ def _all_counted(stages: Iterable[Any]) -> Iterable[Counted]:
     return (counted for stage in stages if hasattr(stage, "counted") for counted in stage.counted())
 
 
-def _read_dump(path: Path) -> tuple[str, Counter[str]]:
-    """A dump's name, and its instructions by library;
-    https://valgrind.org/docs/manual/cl-format.html."""
-    name = ""
+def _read_dump(path: Path) -> Counter[str]:
+    """Instructions by library; https://valgrind.org/docs/manual/cl-format.html."""
     libraries: dict[str, str] = {}
     library = LIBRARIES[""]
     counted: Counter[str] = Counter()
     lines = iter(path.read_text().splitlines())
     for line in lines:
-        if line.startswith("desc: Trigger: dump "):
-            name = line.removeprefix("desc: Trigger: dump ")
-        elif found := re.match(r"(c?)ob=(\(\d+\))(?: (.*))?", line):
+        if found := re.match(r"(c?)ob=(\(\d+\))(?: (.*))?", line):
             callee, number, file = found.groups()
             if file is not None:
                 libraries[number] = next(LIBRARIES[part] for part in LIBRARIES if part in file)
@@ -104,23 +102,18 @@ def _read_dump(path: Path) -> tuple[str, Counter[str]]:
             next(lines)  # what the callee has spent is listed with the callee
         elif found := re.fullmatch(r"[-+*\d]\d* (\d+)", line):
             counted[library] += int(found[1])
-    return name, counted
+    return counted
 
 
 async def run_all(stages: Iterable[Any]) -> None:
     """The worker: each case with few and with many events; the difference is theirs alone."""
 
-    async def run(counted: Counted, events: int, dump: str) -> None:
-        done = counted.run(events)
-        if isawaitable(done):
-            await done
-        command = ["callgrind_control", f"--dump={dump}", str(os.getpid())]
-        subprocess.run(command, check=True, capture_output=True)
-
-    for number, counted in enumerate(_all_counted(stages)):
-        await run(counted, max(1, counted.events // 10), "between")
-        await run(counted, counted.events, f"{number}-few")
-        await run(counted, 3 * counted.events, f"{number}-many")
+    for counted in _all_counted(stages):
+        for events in (max(1, counted.events // 10), counted.events, 3 * counted.events):
+            done = counted.run(events)
+            if isawaitable(done):
+                await done
+            dump(0)
 
 
 if __name__ == "__main__":
