@@ -10,13 +10,14 @@ from typing import Any
 import fastapi.routing
 import fastapi.sse
 import orjson
-import pydantic_core
-import sse_parser
 import sse_starlette.event
-from asgi import Connection
 from fastapi import FastAPI
 from fastapi.encoders import jsonable_encoder
+from fastapi.sse import ServerSentEvent as FastAPIEvent
+from pydantic_core import to_json
 
+import sse_parser
+from asgi import Connection
 from benches.harness.callgrind import Counted
 from benches.harness.timing import Call, Table, time_calls
 from sserpent._core import compiled, pure
@@ -26,34 +27,36 @@ from .payloads import ITEM, ITEM_DICT, ORDER, PRICED, TOKEN, Item, Order, plain
 
 TOKEN_EVENT = {"raw_data": TOKEN, "event": "token"}
 MODEL_EVENT = {"data": ITEM, "event": "item", "id": "7", "retry": 3000}
-EVENTS: dict[str, dict[str, Any]] = {
-    "token with event": TOKEN_EVENT,
-    "model with event, id, retry": MODEL_EVENT,
-    "model": {"data": ITEM},
-    "dict": {"data": ITEM_DICT},
-    "nested model, 10 KB": {"data": ORDER},
-    "dict with Decimals, datetime, timedelta": {"data": PRICED},
+LONG = {
     "100 KB in one line": {"raw_data": payloads.LINE_100_KB},
     "100 KB, 1,350 lines": {"raw_data": payloads.LOG_100_KB},
 }
-TEXTS = {
-    "token": TOKEN,
-    "log of 10 lines": payloads.LOG,
-    "unicode": payloads.UNICODE,
-    "100 KB in one line": payloads.LINE_100_KB,
-    "100 KB, 1,350 lines": payloads.LOG_100_KB,
+# The fields of events, by what is timed.
+EVENTS: dict[str, dict[str, dict[str, Any]]] = {
+    "construct": {"token with event": TOKEN_EVENT, "model with event, id, retry": MODEL_EVENT},
+    "frame": {
+        "token": {"raw_data": TOKEN},
+        "log of 10 lines": {"raw_data": payloads.LOG},
+        "unicode": {"raw_data": payloads.UNICODE},
+        **LONG,
+    },
+    "encode": {
+        "token with event": TOKEN_EVENT,
+        "model with event, id, retry": MODEL_EVENT,
+        "model": {"data": ITEM},
+        "dict": {"data": ITEM_DICT},
+        "nested model, 10 KB": {"data": ORDER},
+        "dict with Decimals, datetime, timedelta": {"data": PRICED},
+        **LONG,
+    },
 }
-ITEMS = {
+# Values without a declared type.
+VALUES = {
     "dict": ITEM_DICT,
     "dict with UUID and datetime": payloads.RECORD,
     "dict with Decimals, datetime, timedelta": PRICED,
     "dataclass with UUID and datetime": payloads.DATACLASS,
     "list of 100 dicts with UUID and datetime": payloads.RECORDS,
-}
-TO_JSON = {
-    "model": (Item.__pydantic_serializer__.to_json, ITEM),
-    "nested model, 10 KB": (Order.__pydantic_serializer__.to_json, ORDER),
-    "dict": (pydantic_core.to_json, ITEM_DICT),
 }
 
 # FastAPI before 0.145 does not have it.
@@ -66,7 +69,7 @@ def fastapi_json(value: object) -> str:
     return json.dumps(_finite(jsonable_encoder(value)))
 
 
-def fastapi_encode(event: fastapi.sse.ServerSentEvent) -> bytes:
+def fastapi_encode(event: FastAPIEvent) -> bytes:
     """What FastAPI's router does with an event, in a function that cannot be imported;
     `check_fastapi_encode` holds it against the router."""
     text = event.raw_data
@@ -81,16 +84,56 @@ def fastapi_encode(event: fastapi.sse.ServerSentEvent) -> bytes:
 NAMES: dict[str, Any] = {
     "Event": compiled.ServerSentEvent,
     "PureEvent": pure.ServerSentEvent,
-    "FastAPIEvent": fastapi.sse.ServerSentEvent,
+    "FastAPIEvent": FastAPIEvent,
     "StarletteEvent": sse_starlette.event.ServerSentEvent,
     "StarletteJSONEvent": sse_starlette.event.JSONServerSentEvent,
-    "format": compiled.format_sse_event,
+    "ours_format": compiled.format_sse_event,
     "pure_format": pure.format_sse_event,
     "fastapi_format": fastapi.sse.format_sse_event,
     "fastapi_encode": fastapi_encode,
     "fastapi_json": fastapi_json,
     "dumps": orjson.dumps,
 }
+EXPRESSIONS = {
+    "construct": {
+        "fastapi": "FastAPIEvent({fields})",
+        "sserpent": "Event({fields})",
+        "sserpent-pure": "PureEvent({fields})",
+        "sse-starlette": "StarletteEvent({theirs})",
+    },
+    "frame": {
+        "fastapi": "fastapi_format(data_str=raw_data)",
+        "sserpent": "ours_format(data_str=raw_data)",
+        "sserpent-pure": "pure_format(data_str=raw_data)",
+        "sse-starlette": "StarletteEvent(raw_data).encode()",
+    },
+    "encode": {
+        "fastapi": "fastapi_encode(FastAPIEvent({fields}))",
+        "sserpent": "Event({fields}).encode()",
+        "sserpent-pure": "PureEvent({fields}).encode()",
+        "sse-starlette": "{starlette_event}({theirs}).encode()",
+    },
+}
+
+
+def calls_of(group: str, fields: dict[str, Any]) -> dict[str, Call]:
+    """Each contender's call for an event."""
+    data, arguments = fields.get("data"), ", ".join(f"{name}={name}" for name in fields)
+    is_model = hasattr(data, "model_dump_json")
+    theirs = arguments.replace("raw_data=", "data=")
+    if group == "encode" and is_model:
+        theirs = arguments.replace("data=data", "data=data.model_dump_json()")
+    names = {
+        "fields": arguments,
+        "theirs": theirs,
+        "starlette_event": "StarletteEvent" if data is None or is_model else "StarletteJSONEvent",
+    }
+    return {
+        name: looped(expression.format(**names), **fields)
+        for name, expression in EXPRESSIONS[group].items()
+        # Its `json.dumps` refuses a Decimal.
+        if (name, data) != ("sse-starlette", PRICED)
+    }
 
 
 def looped(expression: str, **values: Any) -> Call:
@@ -103,74 +146,23 @@ def looped(expression: str, **values: Any) -> Call:
     return call
 
 
-def constructing(fields: dict[str, Any]) -> dict[str, Call]:
-    ours = ", ".join(f"{name}={name}" for name in fields)
-    theirs = ours.replace("raw_data=", "data=")
-    return {
-        "fastapi": looped(f"FastAPIEvent({ours})", **fields),
-        "sserpent": looped(f"Event({ours})", **fields),
-        "sserpent-pure": looped(f"PureEvent({ours})", **fields),
-        "sse-starlette": looped(f"StarletteEvent({theirs})", **fields),
-    }
-
-
-def encoding(fields: dict[str, Any]) -> dict[str, Call]:
-    """Each contender's way to make an event and get its bytes."""
-    ours = ", ".join(f"{name}={name}" for name in fields)
-    data = fields.get("data")
-    event, theirs = "StarletteEvent", ours.replace("raw_data=", "data=")
-    if hasattr(data, "model_dump_json"):
-        theirs = ours.replace("data=data", "data=data.model_dump_json()")
-    elif data is not None:
-        event = "StarletteJSONEvent"
-    calls = {
-        "fastapi": looped(f"fastapi_encode(FastAPIEvent({ours}))", **fields),
-        "sserpent": looped(f"Event({ours}).encode()", **fields),
-        "sserpent-pure": looped(f"PureEvent({ours}).encode()", **fields),
-        "sse-starlette": looped(f"{event}({theirs}).encode()", **fields),
-    }
-    if data is PRICED:  # sse-starlette's `json.dumps` refuses a Decimal
-        del calls["sse-starlette"]
-    return calls
-
-
-def framing(text: str) -> dict[str, Call]:
-    return {
-        "fastapi": looped("fastapi_format(data_str=text)", text=text),
-        "sserpent": looped("format(data_str=text)", text=text),
-        "sserpent-pure": looped("pure_format(data_str=text)", text=text),
-        "sse-starlette": looped("StarletteEvent(text).encode()", text=text),
-    }
-
-
-def pushing(items: tuple[Any, Any], item_type: Any = None) -> dict[str, Call]:
+def pushing(native: Any, twin: Any, item_type: Any = None) -> dict[str, Call]:
     """Our two buffers, emptied once after all pushes; an item for each."""
-    cores = {"sserpent": compiled, "sserpent-pure": pure}
-    return {
-        name: _pusher(core.Buffer(item_type and item_schema(core, item_type)), item)
-        for (name, core), item in zip(cores.items(), items, strict=True)
-    }
-
-
-def pushing_plain(value: Any) -> dict[str, Call]:
-    """Values without a declared type, also by what FastAPI's router does with each, and by orjson
-    framed by hand where it takes them."""
-    calls = {
-        "fastapi": looped("fastapi_format(data_str=fastapi_json(value))", value=value),
-        **pushing((value, value)),
-    }
-    if value is not PRICED:  # orjson refuses a Decimal
-        calls["orjson"] = looped('b"data: %b\\n\\n" % dumps(value)', value=value)
+    calls = {}
+    for name, core, item in (("sserpent", compiled, native), ("sserpent-pure", pure, twin)):
+        schema = item_type and core.ItemSchema(
+            item_type.__pydantic_validator__.validate_python,
+            {"from_attributes": True},
+            item_type.__pydantic_serializer__.to_json,
+            {"by_alias": True},
+            item_type,
+        )
+        calls[name] = _pusher(core.Buffer(schema), item)
     return calls
 
 
-def item_schema(core: Any, item_type: Any) -> Any:
-    """As the router binds it for a declared item type."""
-    validator, serializer = item_type.__pydantic_validator__, item_type.__pydantic_serializer__
-    options = {"from_attributes": True}, {"by_alias": True}
-    return core.ItemSchema(
-        validator.validate_python, options[0], serializer.to_json, options[1], item_type
-    )
+def both_events(fields: dict[str, Any]) -> tuple[Any, Any]:
+    return compiled.ServerSentEvent(**fields), pure.ServerSentEvent(**fields)
 
 
 def _pusher(buffer: Any, item: Any) -> Call:
@@ -184,66 +176,80 @@ def _pusher(buffer: Any, item: Any) -> Call:
     return call
 
 
-def both_cores(fields: dict[str, Any]) -> tuple[Any, Any]:
-    return compiled.ServerSentEvent(**fields), pure.ServerSentEvent(**fields)
+def pushing_value(value: Any) -> dict[str, Call]:
+    """Also what FastAPI's router does with the value, and orjson where it takes it."""
+    calls = {
+        "fastapi": looped("fastapi_format(data_str=fastapi_json(value))", value=value),
+        **pushing(value, value),
+    }
+    if value is not PRICED:  # orjson refuses a Decimal
+        calls["orjson"] = looped('b"data: %b\\n\\n" % dumps(value)', value=value)
+    return calls
 
 
+TO_JSON = {
+    "model": (ITEM, Item.__pydantic_serializer__.to_json),
+    "nested model, 10 KB": (ORDER, Order.__pydantic_serializer__.to_json),
+    "dict": (ITEM_DICT, to_json),
+}
 CALLS: dict[str, dict[str, dict[str, Call]]] = {
-    "construct": {case: constructing(EVENTS[case]) for case in list(EVENTS)[:2]},
-    "frame": {case: framing(text) for case, text in TEXTS.items()},
-    "encode": {case: encoding(fields) for case, fields in EVENTS.items()},
+    **{
+        group: {case: calls_of(group, fields) for case, fields in cases.items()}
+        for group, cases in EVENTS.items()
+    },
     "push": {
-        "annotated model": pushing((ITEM, ITEM), Item),
-        "event with token": pushing(both_cores(TOKEN_EVENT)),
-        "event with model": pushing(both_cores(MODEL_EVENT)),
-        **{case: pushing_plain(value) for case, value in ITEMS.items()},
+        "annotated model": pushing(ITEM, ITEM, Item),
+        "event with token": pushing(*both_events(TOKEN_EVENT)),
+        "event with model": pushing(*both_events(MODEL_EVENT)),
+        **{case: pushing_value(value) for case, value in VALUES.items()},
     },
     "to_json": {
-        case: {"to_json": looped("to_json(value)", to_json=to_json, value=value)}
-        for case, (to_json, value) in TO_JSON.items()
+        case: {"to_json": looped("serialize(value)", value=value, serialize=serialize)}
+        for case, (value, serialize) in TO_JSON.items()
     },
 }
 
 
 def run(quick: bool) -> Iterable[Table]:
-    check()
+    check_fastapi_encode()
+    check_events()
+    check_pushes()
     return time_calls(CALLS, quick)
 
 
 def counted() -> Iterator[Counted]:
     """What valgrind counts."""
-    model = {"to_json": CALLS["to_json"]["model"]["to_json"]}
     for group in ("encode", "push"):
         for case, calls in CALLS[group].items():
-            extra = model if case == "model with event, id, retry" else {}
-            for name, call in {**calls, **extra}.items():
+            if case == "model with event, id, retry":
+                calls = {**calls, **CALLS["to_json"]["model"]}
+            for name in calls:
+                events = 2 if "100" in case else 50
                 if name != "sse-starlette":
-                    yield Counted(f"{group}: {case}", name, 2 if "100" in case else 50, call)
+                    yield Counted(f"{group}: {case}", name, events, calls[name])
 
 
-def check() -> None:
-    """Raises if what a client makes of any contender's bytes is not right."""
-    check_fastapi_encode()
-    for case, fields in EVENTS.items():
-        wanted = fields["raw_data"] if "raw_data" in fields else plain(fields["data"])
-        for name, call in CALLS["encode"][case].items():
-            parsed = sse_parser.parse(call(1))
-            assert not parsed.is_cut
-            (event,) = parsed.events
-            data = event.data if "raw_data" in fields else json.loads(event.data)
+def check_events() -> None:
+    """What a client makes of any contender's bytes must be right."""
+    for group in ("frame", "encode"):
+        for case, fields in EVENTS[group].items():
+            is_text = "raw_data" in fields
+            wanted = fields["raw_data"] if is_text else plain(fields["data"])
             named = fields.get("event", "message"), fields.get("id", ""), fields.get("retry")
-            assert (event.type, event.last_event_id, parsed.retry) == named, (case, name)
-            assert data == wanted, (case, name)
-    for case, text in TEXTS.items():
-        for name, call in CALLS["frame"][case].items():
-            assert [each.data for each in sse_parser.parse(call(1)).events] == [text], (case, name)
+            for name, call in CALLS[group][case].items():
+                parsed = sse_parser.parse(call(1))
+                (event,) = parsed.events
+                assert (event.type, event.last_event_id, parsed.retry) == named, (case, name)
+                assert (event.data if is_text else json.loads(event.data)) == wanted, (case, name)
+
+
+def check_pushes() -> None:
     for case, calls in CALLS["push"].items():
         assert calls["sserpent"](100) == calls["sserpent-pure"](100), case
         for name, call in calls.items():
-            events = sse_parser.parse(call(1)).events
-            if case in ITEMS:
-                assert [json.loads(each.data) for each in events] == [plain(ITEMS[case])], name
-            assert len(events) == 1, (case, name)
+            (event,) = sse_parser.parse(call(1)).events
+            if case in VALUES:
+                assert json.loads(event.data) == plain(VALUES[case]), (case, name)
 
 
 def check_fastapi_encode() -> None:
@@ -251,8 +257,8 @@ def check_fastapi_encode() -> None:
 
     @app.get("/", response_class=fastapi.sse.EventSourceResponse)
     async def events():
-        for fields in EVENTS.values():
-            yield fastapi.sse.ServerSentEvent(**fields)
+        for fields in EVENTS["encode"].values():
+            yield FastAPIEvent(**fields)
 
     connection = Connection()
     asyncio.run(connection.run(app))

@@ -29,7 +29,7 @@ from fastapi.responses import StreamingResponse
 from starlette.routing import Route, Router
 
 import sserpent
-from benches.core.payloads import ITEM, ITEM_DICT, RECORD, TOKEN, Item
+from benches.core import payloads
 
 # Seconds between keep-alives, where a benchmark wants many of them in a short time.
 PING_INTERVAL = float(os.environ.get("BENCH_PING_INTERVAL", "15"))
@@ -39,7 +39,7 @@ fastapi.routing._PING_INTERVAL = PING_INTERVAL
 IDLE = """
 async def stream(){returns}:
     yield {item}
-    await sleep(3600)
+    await asyncio.sleep(3600)
 """
 BURST = """
 async def stream(n: int){returns}:
@@ -60,7 +60,7 @@ TURN = """
 async def stream(n: int){returns}:
     for _ in range(n):
         yield {item}
-        await sleep(0)
+        await asyncio.sleep(0)
 """
 # One event at once; `n` when the start gate opens, each after a pause if one is asked for.
 GATED = """
@@ -69,7 +69,7 @@ async def stream(n: int, pause: float | None = None){returns}:
     await gates["start"].wait()
     for _ in range(n):
         if pause is not None:
-            await sleep(pause)
+            await asyncio.sleep(pause)
         yield {item}
     await gates["end"].wait()
 """
@@ -106,49 +106,33 @@ HAND = {
     "model": r'b"data: %b\n\n" % item_to_json(ITEM)',
     "event": r'b"event: item\ndata: %b\nid: 7\n\n" % item_to_json(ITEM)',
     "token": r'b"data: %b\n\n" % TOKEN.encode()',
-    "dict": r'b"data: %b\n\n" % to_json(ITEM_DICT)',
+    "dict": r'b"data: %b\n\n" % pydantic_core.to_json(ITEM_DICT)',
     "record": r'b"data: %b\n\n" % orjson.dumps(RECORD)',
 }
 
 
-class Gate:
-    """Holds streams until a request opens it, and then again."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    async def wait(self) -> None:
-        await self._event.wait()
-
-    def open(self) -> None:
-        event, self._event = self._event, asyncio.Event()
-        event.set()
-
-
-gates = {"start": Gate(), "end": Gate()}
-item_to_json = Item.__pydantic_serializer__.to_json
-NAMES = {
-    "AsyncIterable": AsyncIterable,
-    "Item": Item,
-    "Iterable": Iterable,
-    "ITEM": ITEM,
-    "ITEM_DICT": ITEM_DICT,
-    "RECORD": RECORD,
-    "TOKEN": TOKEN,
-    "gates": gates,
-    "item_to_json": item_to_json,
-    "json": json,
-    "orjson": orjson,
-    "sleep": asyncio.sleep,
-    "to_json": pydantic_core.to_json,
-}
+# What the templates hold streams with, until a request opens it.
+gates = {"start": asyncio.Event(), "end": asyncio.Event()}
+item_to_json = payloads.Item.__pydantic_serializer__.to_json
+# The names of the templates.
+NAMES = dict(
+    vars(payloads),
+    AsyncIterable=AsyncIterable,
+    Iterable=Iterable,
+    asyncio=asyncio,
+    gates=gates,
+    item_to_json=item_to_json,
+    json=json,
+    orjson=orjson,
+    pydantic_core=pydantic_core,
+)
 
 
 def stream_of(shape: str, item: str, declared: str | None = None, event_class: Any = None) -> Any:
     """A generator function."""
     iterable = "AsyncIterable" if "async" in shape else "Iterable"
     returns = f" -> {iterable}[{declared}]" if declared else ""
-    namespace = {**NAMES, "Event": event_class}
+    namespace = dict(NAMES, Event=event_class)
     exec(shape.format(item=item, returns=returns), namespace)
     return namespace["stream"]
 
@@ -190,7 +174,7 @@ class BareASGI:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for _ in range(int(scope["query_string"].removeprefix(b"n=") or 1)):
-            body = b"data: %b\n\n" % item_to_json(ITEM)
+            body = b"data: %b\n\n" % item_to_json(payloads.ITEM)
             await send({"type": "http.response.body", "body": body, "more_body": True})
             await asyncio.sleep(self._pause)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -210,9 +194,7 @@ def streaming_response(content: Any) -> StreamingResponse:
 
 # One application for each contender, so that each finds its routes at the same price.
 applications: dict[str, Any] = {
-    "fastapi": drop_in(
-        "/fastapi", fastapi.sse.EventSourceResponse, fastapi.sse.ServerSentEvent
-    ),
+    "fastapi": drop_in("/fastapi", fastapi.sse.EventSourceResponse, fastapi.sse.ServerSentEvent),
     "sserpent": drop_in("/sserpent", SserpentResponse, sserpent.ServerSentEvent),
     "sse-starlette": returned("/sse-starlette", SSE_STARLETTE, sse_starlette_response),
     "hand": returned("/hand", HAND, streaming_response),
@@ -224,7 +206,8 @@ control = FastAPI()
 
 @control.post("/gates/{name}")
 async def open_gate(name: str) -> None:
-    gates[name].open()
+    gates.pop(name).set()
+    gates[name] = asyncio.Event()
 
 
 def app(scope: Any, receive: Any, send: Any) -> Awaitable[None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import sse_parser
-
 from benches.core.payloads import ITEM_DICT, RECORD, TOKEN, plain
 
 

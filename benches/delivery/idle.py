@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Iterable
+from contextlib import ExitStack, closing, suppress
 from functools import partial
-from statistics import median
 
 from benches.harness.servers import Server, first_event, request, uvicorn
 from benches.harness.timing import Table, in_turns
@@ -26,12 +25,11 @@ def run(quick: bool) -> Iterable[Table]:
         return []
     opened = [
         Table("uvicorn, memory per idle connection", "KiB"),
-        Table("uvicorn, connection to first event", "µs, the median"),
-        Table("uvicorn, connection to first event, processor time", "µs of processor time"),
+        Table("uvicorn, connection to first event", "µs of processor time"),
     ]
     contenders = (*CONTENDERS, "asgi")
     in_turns(opened, {(CASE, name): partial(opening, name) for name in contenders}, rounds=3)
-    kept = Table("uvicorn, processor time of keep-alives", "µs per keep-alive")
+    kept = Table("uvicorn, keep-alives", "µs of processor time per keep-alive")
     # Who frames by hand has none.
     contenders = [name for name in CONTENDERS if name != "hand"]
     in_turns([kept], {(CASE, name): partial(keeping_alive, name) for name in contenders}, rounds=1)
@@ -45,23 +43,22 @@ def serving(name: str, **environment: str) -> tuple[Server, str]:
     return Server(uvicorn(APP), **environment), f"/{name.removesuffix('-pure')}/idle"
 
 
-def opening(name: str) -> tuple[float, float, float]:
-    """A connection's memory, and the time and the server's processor time to its first event."""
+def opening(name: str) -> tuple[float, float]:
+    """A connection's memory, and the server's processor time to its first event."""
     server, path = serving(name)
     with closing(server), ExitStack() as stack:
-        for _ in opened(server, path, WARM_UP, stack):
-            pass
+        opened(server, path, WARM_UP, stack)
         memory, cpu = server.memory(), server.cpu_seconds()
-        delays = [delay for _, delay in opened(server, path, STREAMS, stack)]
+        opened(server, path, STREAMS, stack)
         memory, cpu = server.memory() - memory, server.cpu_seconds() - cpu
-    return memory / STREAMS / 1024, median(delays) * 1e6, cpu / STREAMS * 1e6
+    return memory / STREAMS / 1024, cpu / STREAMS * 1e6
 
 
 def keeping_alive(name: str) -> tuple[float]:
     """One in two seconds instead of one in 15, so that there are some to measure."""
     server, path = serving(name, BENCH_PING_INTERVAL=str(PING_INTERVAL))
     with closing(server), ExitStack() as stack:
-        socks = [sock for sock, _ in opened(server, path, STREAMS, stack)]
+        socks = opened(server, path, STREAMS, stack)
         drain(socks)
         before = server.cpu_seconds()
         time.sleep(PING_INTERVAL * KEEP_ALIVES)
@@ -73,25 +70,20 @@ def keeping_alive(name: str) -> tuple[float]:
     return (used / sum(sent) * 1e6,)
 
 
-def opened(
-    server: Server, path: str, count: int, stack: ExitStack
-) -> Iterator[tuple[socket.socket, float]]:
-    """Opens streams one after the other; how long each took to its first event."""
+def opened(server: Server, path: str, count: int, stack: ExitStack) -> list[socket.socket]:
+    """Streams opened one after the other, each up to its first event."""
+    socks = []
     for _ in range(count):
-        started = time.perf_counter()
-        sock = stack.enter_context(server.connect())
-        sock.sendall(request(path))
-        first_event(sock)
-        yield sock, time.perf_counter() - started
+        socks.append(stack.enter_context(server.connect()))
+        socks[-1].sendall(request(path))
+        first_event(socks[-1])
+    return socks
 
 
 def drain(socks: list[socket.socket]) -> list[bytes]:
     """Everything that has arrived by now, for each connection."""
-    received = []
-    for sock in socks:
-        sock.setblocking(False)
-        try:
-            received.append(sock.recv(1 << 16))
-        except BlockingIOError:
-            received.append(b"")
+    received = [b""] * len(socks)
+    for number, sock in enumerate(socks):
+        with suppress(BlockingIOError):
+            received[number] = sock.recv(1 << 16, socket.MSG_DONTWAIT)
     return received

@@ -1,9 +1,11 @@
-"""Streams through real servers and real sockets, the server and the client on different cores."""
+"""Streams through real servers and real sockets: the server's processor time for each event. While
+a burst runs the server does nothing else, so that events per second follow from it; the clock
+would also measure what else the machine does."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,13 +23,11 @@ from benches.harness.servers import (
 from benches.harness.timing import Table, Turn, in_turns
 
 from .check import check_stream
-from .in_process import sized
 
 APP = "benches.delivery.app:app"
 KINDS = ("models", "events", "tokens", "dicts", "records", "sync")
 CONTENDERS = ("fastapi", "sserpent", "sserpent-pure", "sse-starlette", "hand")
 QUICK = ("fastapi", "sserpent", "hand")
-MANY = ("fastapi", "sserpent", "hand")
 TURN_SECONDS = 0.1
 PROCESSOR = "µs of processor time per event"
 
@@ -46,19 +46,20 @@ class Running:
         server = self.pure if name == "sserpent-pure" else self.native
         return server, f"/{name.removesuffix('-pure')}/{kind}"
 
-    def turn_of(self, name: str, kind: str) -> Turn:
-        """An event of one stream, by the clock and in the server's processor time."""
+    def used(self, name: str, kind: str, count: int) -> float:
+        """Seconds of the server's processor time for one stream."""
         server, path = self.place(name, kind)
-        check_stream(kind.replace("turn", "models"), server.body(f"{path}?n=200"), 200)
-        sock = self.connections[server]
-        count = sized(lambda count: stream(sock, f"{path}?n={count}", count), TURN_SECONDS)
+        before = server.cpu_seconds()
+        stream(self.connections[server], f"{path}?n={count}", count)
+        return server.cpu_seconds() - before
 
-        def turn() -> tuple[float, float]:
-            before = server.cpu_seconds()
-            taken = stream(sock, f"{path}?n={count}", count)
-            return taken / count * 1e6, (server.cpu_seconds() - before) / count * 1e6
-
-        return turn
+    def turn_of(self, name: str, kind: str) -> Turn:
+        """An event of a stream of about `TURN_SECONDS`."""
+        server, path = self.place(name, kind)
+        check_stream(kind, server.body(f"{path}?n=200"), 200)
+        self.used(name, kind, 200)
+        count = 100 * max(2, round(TURN_SECONDS / self.used(name, kind, 100)))
+        return lambda: [self.used(name, kind, count) / count * 1e6]
 
 
 @contextmanager
@@ -70,70 +71,56 @@ def running(command: list[str]) -> Iterator[Running]:
             connection.close()
 
 
-def run(quick: bool) -> Iterable[Table]:
-    tables: list[Table] = []
+def run(quick: bool) -> Iterator[Table]:
     with running(uvicorn(APP)) as servers:
-        tables += bursts("uvicorn", servers, quick)
-        tables += turns("uvicorn", servers, quick)
-        if not quick:
-            tables += [lengths(servers), concurrent(servers), paced(servers)]
-    if not quick:
-        with running(granian(APP)) as servers:
-            tables += bursts("granian", servers, quick)
-            tables += turns("granian", servers, quick)
-        tables += outer_limit()
-    return tables
+        yield bursts("uvicorn", servers, quick)
+        yield turns("uvicorn", servers, quick)
+        if quick:
+            return
+        yield lengths(servers)
+        yield from concurrent(servers)
+    with running(granian(APP)) as servers:
+        yield bursts("granian", servers, quick)
+        yield turns("granian", servers, quick)
+    program = built_axum()
+    if program:
+        yield outer_limit(program)
 
 
-def bursts(name: str, servers: Running, quick: bool) -> list[Table]:
+def bursts(name: str, servers: Running, quick: bool) -> Table:
     """Events that are there as fast as the server takes them."""
-    tables = clock_and_processor(f"{name}, burst")
+    table = Table(f"{name}, burst", PROCESSOR)
     for kind in KINDS:
         # Joined chunks are a floor for generators on the event loop only.
         floors = () if quick or kind == "sync" else ("joined",)
         contenders = (*(QUICK if quick else CONTENDERS), *floors)
         measured = {(kind, each): servers.turn_of(each, kind) for each in contenders}
-        in_turns(tables, measured, rounds=5 if quick else 7)
-    return tables
+        in_turns([table], measured, rounds=7)
+    return table
 
 
-def turns(name: str, servers: Running, quick: bool) -> list[Table]:
+def turns(name: str, servers: Running, quick: bool) -> Table:
     """One event for each turn of the event loop."""
-    tables = clock_and_processor(f"{name}, one event per loop turn")
+    table = Table(f"{name}, one event per loop turn", PROCESSOR)
     contenders = QUICK if quick else (*CONTENDERS, "asgi")
-    measured = {("models", each): servers.turn_of(each, "turn") for each in contenders}
-    in_turns(tables, measured, rounds=10 if quick else 20)
-    return tables
-
-
-def clock_and_processor(name: str) -> list[Table]:
-    return [Table(name, "µs per event"), Table(f"{name}, processor time", PROCESSOR)]
+    in_turns([table], {("models", each): servers.turn_of(each, "turn") for each in contenders}, 15)
+    return table
 
 
 def lengths(servers: Running) -> Table:
-    """The cost of an event in streams of different length: the server's processor time beyond
-    that for streams of one event, for each further event."""
+    """The cost of an event in streams of different length: beyond that for streams of one event,
+    for each further event."""
     table = Table("uvicorn, length of the stream", PROCESSOR)
     in_total = {"fastapi": 10_000, "sserpent": 1_000_000}
 
-    def turn_of(name: str, length: int) -> Turn:
-        server, path = servers.place(name, "models")
-        sock = servers.connections[server]
-
-        def seconds(length: int, streams: int) -> float:
-            before = server.cpu_seconds()
-            for _ in range(streams):
-                stream(sock, f"{path}?n={length}", length)
-            return (server.cpu_seconds() - before) / streams
-
-        def turn() -> tuple[float]:
-            whole = seconds(length, in_total[name] // length)
-            return ((whole - seconds(1, 100)) / (length - 1) * 1e6,)
-
-        return turn
+    def further(name: str, length: int) -> list[float]:
+        streams = in_total[name] // length
+        whole = sum(servers.used(name, "models", length) for _ in range(streams)) / streams
+        start = sum(servers.used(name, "models", 1) for _ in range(100)) / 100
+        return [(whole - start) / (length - 1) * 1e6]
 
     measured = {
-        (f"{length:,} events", name): turn_of(name, length)
+        (f"{length:,} events", name): partial(further, name, length)
         for length in (1_000, 10_000, 100_000, 1_000_000)
         for name in in_total
         if length <= in_total[name]
@@ -142,40 +129,30 @@ def lengths(servers: Running) -> Table:
     return table
 
 
-def concurrent(servers: Running) -> Table:
+def concurrent(servers: Running) -> list[Table]:
     """The cost of an event while streams run at once."""
-    table = Table("uvicorn, concurrent streams", PROCESSOR)
     burst = {"fastapi": 10_000, "sserpent": 1_000_000, "hand": 40_000}
     by_turn = {"fastapi": 10_000, "sserpent": 60_000, "hand": 60_000}
+    together = Table("uvicorn, concurrent streams", PROCESSOR)
     measured = {
         (f"{shape}, {streams:,} at once", name): gated(
             servers, name, streams, in_total[name] // streams, pause
         )
         for shape, in_total, pause in (("burst", burst, None), ("one per turn", by_turn, 0.0))
         for streams in (1, 100, 1_000)
-        for name in MANY
+        for name in QUICK
     }
-    in_turns([table], measured, rounds=4)
-    return table
-
-
-# Streams at once, seconds between a stream's events, and how many: up to 5,000 events a second in
-# all, which the slowest can still send in time.
-PACES = ((1, 0.001, 1_000), (100, 0.02, 75), (1_000, 0.2, 8))
-
-
-def paced(servers: Running) -> Table:
-    """The cost of an event of streams that wait between their events."""
-    table = Table("uvicorn, paced streams", PROCESSOR)
+    in_turns([together], measured, rounds=4)
+    # Seconds between a stream's events, and how many: up to 5,000 a second in all, which the
+    # slowest can still send in time.
+    paced = Table("uvicorn, paced streams", PROCESSOR)
     measured = {
-        (f"{streams:,} paced stream{'s' * (streams > 1)}", name): gated(
-            servers, name, streams, count, pause
-        )
-        for streams, pause, count in PACES
-        for name in MANY
+        (f"{streams:,} streams", name): gated(servers, name, streams, count, pause)
+        for streams, pause, count in ((1, 0.001, 1_000), (100, 0.02, 75), (1_000, 0.2, 8))
+        for name in QUICK
     }
-    in_turns([table], measured, rounds=5)
-    return table
+    in_turns([paced], measured, rounds=5)
+    return [together, paced]
 
 
 def gated(servers: Running, name: str, streams: int, count: int, pause: float | None) -> Turn:
@@ -205,23 +182,15 @@ def gated(servers: Running, name: str, streams: int, count: int, pause: float | 
     return turn
 
 
-def outer_limit() -> Iterable[Table]:
+def outer_limit(program: Path) -> Table:
     """What a server without Python does with the same events; no contender."""
-    program = built_axum()
-    if program is None:
-        return
     table = Table("outer limit: axum, a compiled server", PROCESSOR)
     with running(uvicorn(APP)) as ours, running([str(program), "{port}"]) as compiled:
-        for kind, case in {"models": "burst", "turn": "one event per loop turn"}.items():
-            measured: dict[tuple[str, str], Turn] = {}
-            for name, servers in {"sserpent": ours, "axum": compiled}.items():
-                measured[case, name] = partial(processor, servers.turn_of(name, kind))
+        for kind in ("models", "turn"):
+            both = {"sserpent": ours, "axum": compiled}
+            measured = {(kind, name): each.turn_of(name, kind) for name, each in both.items()}
             in_turns([table], measured, rounds=7)
-    yield table
-
-
-def processor(turn: Callable[[], tuple[float, float]]) -> tuple[float]:
-    return turn()[1:]
+    return table
 
 
 def built_axum() -> Path | None:

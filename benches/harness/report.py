@@ -32,9 +32,10 @@ is measured, the median, and a ratio is the median of the ratios of neighbours, 
 medians. All single measurements are in [`results.json`](results.json).
 
 Whole-server runs: the server runs in a process of its own on one core, a raw-socket client that
-only counts on another. "Burst" is a generator that always has another event; "one event per loop
-turn" awaits `asyncio.sleep(0)` after each; "paced" streams wait between their events. Who takes
-part:
+only counts on another. Measured is the server's processor time, from which events per second follow
+where it has nothing else to do. "Burst" is a generator that always has another event; "one event
+per loop turn" awaits `asyncio.sleep(0)` after each; "paced" streams wait between their events.
+Who takes part:
 
 - `fastapi.sse` and `sserpent`: the same application code, only the import differs.
 - `sserpent`, pure Python: the same with `SSERPENT_PURE=1`. The delivery engine is the same; events,
@@ -127,7 +128,7 @@ def _table(table: Table) -> str:
 
 def readme(tables: Tables, text: str) -> str:
     """The README with this run's figures between its two marks."""
-    turn = tables[f"{TURN}, processor time"].ratio("models", "sserpent", "hand")
+    turn = tables[TURN].ratio("models", "sserpent", "hand")
     ((case, _),) = tables[MEMORY].cases.items()
     memory = tables[MEMORY].ratio(case, "sserpent", "fastapi")
     written = (
@@ -159,7 +160,7 @@ def plot(tables: Tables, path: Path) -> None:
             axes.bar_label(drawn, [f"{times(value)}x" for value in values], padding=3, fontsize=9)
         axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
-        axes.set_xlabel("events per second on uvicorn, fastapi.sse = 1")
+        axes.set_xlabel("events per second of the server's processor time, fastapi.sse = 1")
         axes.margins(x=0.1)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, loc="lower right")

@@ -74,9 +74,7 @@ def ratio(above: Cell, below: Cell) -> float:
     return median(a / b for a, b in pairs)
 
 
-def in_turns(
-    tables: Sequence[Table], turns: Mapping[tuple[str, str], Turn], rounds: int
-) -> None:
+def in_turns(tables: Sequence[Table], turns: Mapping[tuple[str, str], Turn], rounds: int) -> None:
     """Adds what the turns of cases and contenders measure, at least `rounds` times each."""
     for number in range(3 * rounds):
         if number >= rounds and all(t.doubt(*cell) < SETTLED for t in tables for cell in turns):
@@ -97,9 +95,9 @@ def time_calls(
         for group, by_case in cases.items()
         for case, calls in by_case.items()
     }
-    for _ in range(5 if quick else 10):
+    for _ in range(15 if quick else 30):
         for (group, _), contenders in turns.items():
-            in_turns([tables[group]], contenders, rounds=5)
+            in_turns([tables[group]], contenders, rounds=3)
     return tables.values()
 
 
