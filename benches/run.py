@@ -27,7 +27,6 @@ from typing import Any
 import sserpent
 
 from . import ROOT
-from .goals import GOALS, name_of
 from .harness import callgrind, report
 from .harness.servers import cores, pin
 from .harness.timing import Table, Tables
@@ -53,10 +52,6 @@ def measure(stages: Iterable[Any], quick: bool) -> Tables:
     pin(client_cores)
     running = (stage for stage in stages if hasattr(stage, "run"))
     return {table.name: table for stage in running for table in stage.run(quick)}
-
-
-def count() -> Tables:
-    return {table.name: table for table in callgrind.measure(STAGES)}
 
 
 def about_this_run(started: float) -> dict[str, Any]:
@@ -87,10 +82,7 @@ def save(tables: Tables, started: float) -> None:
         for measured in table.cases.values():
             for name, values in measured.items():
                 measured[name] = [float(f"{value:.6g}") for value in values]
-    saved = {
-        "about": about_this_run(started),
-        "tables": [asdict(table) for table in tables.values()],
-    }
+    saved = {"about": about_this_run(started), "tables": list(map(asdict, tables.values()))}
     text = json.dumps(saved, indent=1, ensure_ascii=False)
     text = re.sub(r"\[[\d\s.,e-]+\]", lambda found: "".join(found[0].split()), text)
     RESULTS.write_text(text + "\n")
@@ -109,46 +101,22 @@ def write_pages() -> None:
     report.plot(tables, PLOT)
 
 
-def show(tables: Tables) -> None:
-    for table in tables.values():
-        for case, measured in table.cases.items():
-            ours = table.value(case, "sserpent") if "sserpent" in measured else None
-            shown = f"{ours:.4g} {table.unit}" if ours else table.unit
-            for name in measured.keys() - {"sserpent"}:
-                value = table.ratio(case, name, "sserpent") if ours else table.value(case, name)
-                shown += (
-                    f", {name_of(name).replace('`', '')} {report.times(value)}{'x' * bool(ours)}"
-                )
-            print(f"{table.name}: {case}: {shown}")
-    for goal in GOALS:
-        try:
-            value = goal.value(tables)
-        except (KeyError, ValueError):
-            continue  # not part of this run
-        verdict = "met" if goal.is_met(value) else "MISSED"
-        print(f"goal: {goal.work}: {value:.3g} {goal.versus}, {goal.limit}: {verdict}")
-
-
 def regressions(now: Tables, saved: Tables, tolerance: float) -> set[tuple[str, str]]:
     """The cases in which sserpent has lost, by more than the tolerance, against every other
     contender: against one alone, it is that one which has changed."""
     worse = set()
-    for name, table in now.items():
-        for case, measured in table.cases.items():
-            before = saved[name].cases.get(case, {}) if name in saved else {}
-            peers = (measured.keys() & before.keys()) - {"sserpent"}
-            peers = peers - {"sserpent-pure"} or peers
-            if not peers or "sserpent" not in measured.keys() & before.keys():
-                continue
-            changes = {
-                peer: table.ratio(case, peer, "sserpent")
-                / saved[name].ratio(case, peer, "sserpent")
-                for peer in sorted(peers)
-            }
-            if max(changes.values()) < 1 - tolerance:
-                shown = (f"{change:.2f} against {peer}" for peer, change in changes.items())
-                print(f"worse: {name}: {case}: {', '.join(shown)}")
-                worse.add((name, case))
+    for name, case in [(table.name, case) for table in now.values() for case in table.cases]:
+        before = saved[name].cases.get(case, {}) if name in saved else {}
+        known = now[name].cases[case].keys() & before.keys()
+        peers = known - {"sserpent", "sserpent-pure"} or known - {"sserpent"}
+        if "sserpent" not in known or not peers:
+            continue
+        old, new = saved[name], now[name]
+        lost = {p: old.ratio(case, p, "sserpent") / new.ratio(case, p, "sserpent") for p in peers}
+        if min(lost.values()) > 1 + tolerance:
+            shown = ", ".join(f"{times:.2f} against {peer}" for peer, times in lost.items())
+            print(f"worse: {name}: {case}: takes times as much as before: {shown}")
+            worse.add((name, case))
     return worse
 
 
@@ -157,7 +125,7 @@ def compare() -> int:
     shows it again."""
     saved, _ = load()
     if callgrind.is_available() and callgrind.INSTRUCTIONS in saved:
-        worse, tolerance = regressions(count(), saved, COUNTED), COUNTED
+        worse, tolerance = regressions(callgrind.measure(STAGES), saved, COUNTED), COUNTED
     else:
         worse, tolerance = regressions(measure(STAGES, quick=True), saved, TIMED), TIMED
         if worse:
@@ -184,8 +152,8 @@ def main() -> int:
         tables = measure(stages, quick=arguments.mode == "quick")
         whole = arguments.mode == "full" and not arguments.stage
         if whole and callgrind.is_available():
-            tables |= count()
-        show(tables)
+            tables |= callgrind.measure(STAGES)
+        print(*map(report.table_of, tables.values()), report.goals(tables), sep="\n")
         print(f"took {time.monotonic() - started:.0f} s")
         if not whole:
             return 0

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 
-from benches.harness.servers import Server, first_event, request, uvicorn
+from benches.harness.servers import Server, read_events, request, uvicorn
 from benches.harness.timing import Table, in_turns
 
 from .streams import APP, CONTENDERS
@@ -76,7 +76,7 @@ def opened(server: Server, path: str, count: int, stack: ExitStack) -> list[sock
     for _ in range(count):
         socks.append(stack.enter_context(server.connect()))
         socks[-1].sendall(request(path))
-        first_event(socks[-1])
+        read_events(socks[-1:], 1)
     return socks
 
 

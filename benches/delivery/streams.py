@@ -13,11 +13,10 @@ from pathlib import Path
 from benches import ROOT
 from benches.harness.servers import (
     Server,
-    first_event,
     granian,
     read_events,
+    read_stream,
     request,
-    stream,
     uvicorn,
 )
 from benches.harness.timing import Table, Turn, in_turns
@@ -50,7 +49,7 @@ class Running:
         """Seconds of the server's processor time for one stream."""
         server, path = self.place(name, kind)
         before = server.cpu_seconds()
-        stream(self.connections[server], f"{path}?n={count}", count)
+        read_stream(self.connections[server], f"{path}?n={count}", count)
         return server.cpu_seconds() - before
 
     def turn_of(self, name: str, kind: str) -> Turn:
@@ -147,7 +146,7 @@ def concurrent(servers: Running) -> list[Table]:
     # slowest can still send in time.
     paced = Table("uvicorn, paced streams", PROCESSOR)
     measured = {
-        (f"{streams:,} streams", name): gated(servers, name, streams, count, pause)
+        (f"{streams:,} at once", name): gated(servers, name, streams, count, pause)
         for streams, pause, count in ((1, 0.001, 1_000), (100, 0.02, 75), (1_000, 0.2, 8))
         for name in QUICK
     }
@@ -166,11 +165,9 @@ def gated(servers: Running, name: str, streams: int, count: int, pause: float | 
             socks = [stack.enter_context(server.connect()) for _ in range(streams)]
             for sock in socks:
                 sock.sendall(request(path, close=True))
-            for sock in socks:
-                first_event(sock)
-            gate_keeper = stack.enter_context(server.connect())
+            read_events(socks, 1)
             before = server.cpu_seconds()
-            gate_keeper.sendall(request("/gates/start", method="POST"))
+            server.post("/gates/start")
             read_events(socks, count)
             used = server.cpu_seconds() - before
             server.post("/gates/end")

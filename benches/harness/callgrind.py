@@ -21,7 +21,7 @@ from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
-from .timing import Table
+from .timing import Table, Tables
 
 INSTRUCTIONS = "instructions"
 BY_LIBRARY = "instructions by library"
@@ -58,7 +58,7 @@ def is_available() -> bool:
     return shutil.which("valgrind") is not None
 
 
-def measure(stages: Iterable[Any]) -> list[Table]:
+def measure(stages: Iterable[Any]) -> Tables:
     """In all by case and contender, and by library."""
     total = Table(INSTRUCTIONS, "instructions per event")
     libraries = Table(BY_LIBRARY, "instructions per event")
@@ -78,7 +78,7 @@ def measure(stages: Iterable[Any]) -> list[Table]:
             case = f"{counted.case}: {counted.contender}"
             for library in dict.fromkeys(LIBRARIES.values()):
                 libraries.add(case, library, spent.get(library, 0.0))
-    return [total, libraries]
+    return {total.name: total, libraries.name: libraries}
 
 
 def _all_counted(stages: Iterable[Any]) -> Iterable[Counted]:

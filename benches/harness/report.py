@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,14 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 def page(tables: Tables, about: dict[str, Any]) -> str:
     """The whole of RESULTS.md."""
-    parts = ["# Benchmark results\n", _machine(about), "## Goals\n", _goals(tables)]
+    parts = ["# Benchmark results\n", _machine(about), "## Goals\n", goals(tables)]
     missed = [goal for goal in GOALS if not goal.is_met(goal.value(tables))]
     if missed:
         lines = [f"- {goal.work}, {goal.versus}: {goal.why(tables)}.\n" for goal in missed]
         parts += ["## What fell short\n", "".join(lines)]
     parts += ["## How it is measured\n", ABOUT, "## Rust and pure Python\n"]
     parts += ["How many times as fast as `fastapi.sse`, on uvicorn.\n", _backends(tables)]
-    parts += ["## All tables\n", *(_table(table) for table in tables.values())]
+    parts += ["## All tables\n", *(table_of(table) for table in tables.values())]
     return "\n".join(parts)
 
 
@@ -91,12 +92,14 @@ def _machine(about: dict[str, Any]) -> str:
     )
 
 
-def _goals(tables: Tables) -> str:
+def goals(tables: Tables) -> str:
+    """Those that the run has measured."""
     rows = []
     for goal in GOALS:
-        value = goal.value(tables)
-        verdict = "met" if goal.is_met(value) else "**missed**"
-        rows.append([goal.work, goal.versus, goal.limit, times(value), verdict])
+        with suppress(KeyError):
+            value = goal.value(tables)
+            verdict = "met" if goal.is_met(value) else "**missed**"
+            rows.append([goal.work, goal.versus, goal.limit, times(value), verdict])
     return markdown(["work", "ratio", "goal", "measured", ""], rows)
 
 
@@ -109,7 +112,7 @@ def _backends(tables: Tables) -> str:
     return markdown(["uvicorn, one connection", "in Rust", "in pure Python"], rows)
 
 
-def _table(table: Table) -> str:
+def table_of(table: Table) -> str:
     """Each cell a contender's measurement, and how many times sserpent's it is."""
     names = list(dict.fromkeys(name for case in table.cases.values() for name in case))
     rows = []

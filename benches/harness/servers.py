@@ -10,8 +10,8 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from functools import cache
 
 import psutil
@@ -20,7 +20,7 @@ import servers
 from benches import ROOT
 
 MARK = b"data: "  # in each event once
-END = b"0\r\n\r\n"  # of a chunked body
+END = b"0\r\n\r\n"  # of a chunked body; as long as what `Counter` keeps
 
 
 def uvicorn(app: str) -> list[str]:
@@ -38,7 +38,7 @@ def granian(app: str) -> list[str]:
 
 @cache
 def cores() -> tuple[set[int], set[int]]:
-    """The processor cores of the server and of the client; the same where there is but one, or
+    """The processor cores of the servers and of the client; the same where there is but one, or
     where the system does not let us choose."""
     if not hasattr(os, "sched_getaffinity"):
         return set(), set()
@@ -52,31 +52,20 @@ def pin(cores: set[int]) -> None:
         os.sched_setaffinity(0, cores)
 
 
-@contextmanager
-def on_server_cores() -> Iterator[None]:
-    """What is started inside runs on the server's cores, and we on the client's."""
-    server_cores, client_cores = cores()
-    pin(server_cores)
-    yield
-    pin(client_cores)
-
-
-def allow_many_files() -> None:
-    """As many connections as the system lets us have, here and in what we start."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 class Server(servers.Server):
     """A running server on a core of its own, whose memory and processor time can be read."""
 
     def __init__(self, command: list[str], **environment: str) -> None:
-        allow_many_files()
-        with on_server_cores():
-            super().__init__(command, ROOT, **environment)
+        # As many connections as the system lets us have, here and there.
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        server_cores, client_cores = cores()
+        pin(server_cores)
+        super().__init__(command, ROOT, **environment)
+        pin(client_cores)
 
     def post(self, path: str) -> None:
-        urllib.request.urlopen(urllib.request.Request(self.url + path, method="POST")).close()
+        urllib.request.urlopen(self.url + path, data=b"").close()
 
     def body(self, path: str) -> bytes:
         with urllib.request.urlopen(self.url + path) as response:
@@ -106,10 +95,9 @@ class Server(servers.Server):
         super().close()
 
 
-def request(path: str, *, method: str = "GET", close: bool = False) -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
-    lines += ["Content-Length: 0"] * (method == "POST") + ["Connection: close"] * close
-    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
+def request(path: str, *, close: bool = False) -> bytes:
+    connection = "close" if close else "keep-alive"
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n".encode()
 
 
 class Counter:
@@ -121,35 +109,21 @@ class Counter:
 
     def receive(self, sock: socket.socket) -> None:
         """Waits for the next bytes."""
-        size = sock.recv_into(_buffer)
-        if not size:
-            raise RuntimeError(f"the connection broke after {self.events} events")
-        self.events += _buffer.count(MARK, 0, size)
-        # A mark may lie across the border of two reads.
-        overlap = len(MARK) - 1
-        self.events += (self.tail[-overlap:] + _buffer[: min(size, overlap)]).count(MARK)
-        self.tail = (self.tail + _buffer[max(0, size - overlap) : size])[-overlap:]
+        received = sock.recv(1 << 20)
+        assert received, f"the connection broke after {self.events} events"
+        # A mark may lie across the border of two reads; none fits into the tail.
+        received = self.tail + received
+        self.events += received.count(MARK)
+        self.tail = received[1 - len(MARK) :]
 
 
-_buffer = bytearray(1 << 20)
-
-
-def stream(sock: socket.socket, path: str, count: int) -> None:
+def read_stream(sock: socket.socket, path: str, count: int) -> None:
     """Reads a whole stream, which must have `count` events. The connection stays usable."""
     counter = Counter()
     sock.sendall(request(path))
     while counter.tail != END:
         counter.receive(sock)
     assert counter.events == count, f"{path}: {counter.events} events instead of {count}"
-
-
-def first_event(sock: socket.socket) -> None:
-    """Reads until the first event has arrived whole."""
-    received = b""
-    while not any(end in received.partition(MARK)[2] for end in (b"\n\n", b"\r\n\r\n")):
-        chunk = sock.recv(1 << 16)
-        assert chunk, f"the connection broke before the first event: {received!r}"
-        received += chunk
 
 
 def read_events(socks: Sequence[socket.socket], count: int) -> None:
