@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from benches.goals import BURST, GOALS, MEMORY, TURN, name_of
@@ -54,7 +55,7 @@ Calls are timed as loops in one function, so that the call of that function does
 
 def number(value: float) -> str:
     """Four significant digits, never in exponents."""
-    digits = max(0, 3 - len(str(int(value))) + (value < 10))
+    digits = max(0, 4 - len(str(int(value))))
     return f"{value:,.{digits}f}"
 
 
@@ -134,12 +135,15 @@ def readme(tables: Tables, text: str) -> str:
     turn = tables[TURN].ratio("models", "sserpent", "hand")
     ((case, _),) = tables[MEMORY].cases.items()
     memory = tables[MEMORY].ratio(case, "sserpent", "fastapi")
-    written = (
-        f"{_backends(tables)}\nWhere events trickle, the server's own `send` is nearly all of the"
-        f" time, and sserpent takes {times(turn)} of\nthe processor time of a `StreamingResponse`"
-        f" with hand-framed bytes. An idle connection takes {times(memory)}\nof the memory of one"
-        " of `fastapi.sse`.\n"
-    )
+    written = f"""\
+How many times the events of `fastapi.sse` in a second of the server's processor time, in one run
+(`make bench`, all of it with goals missed and why in [benches/RESULTS.md](benches/RESULTS.md)):
+
+{_backends(tables)}
+Where events trickle, the server's own `send` is nearly all of the time, and sserpent takes
+{times(turn)} of the processor time of a `StreamingResponse` with hand-framed bytes. An idle connection
+takes {times(memory)} of the memory of one of `fastapi.sse`.
+"""
     marks = "(<!-- written by make bench -->\n).*(<!-- end -->)"
     return re.sub(marks, lambda found: found[1] + written + found[2], text, flags=re.DOTALL)
 
@@ -152,7 +156,7 @@ def plot(tables: Tables, path: Path) -> None:
     from matplotlib import pyplot
 
     bars = {"sserpent": "#2f7d4f", "sse-starlette": "#c58b2a", "fastapi": "#8a8f98"}
-    labels = [label.replace("`", "").replace(" of ", " of\n", 1) for label in SHOWN]
+    labels = [fill(label.replace("`", ""), 36) for label in SHOWN]
     with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sserpent", "font.size": 10}):
         figure, axes = pyplot.subplots(figsize=(7.6, 4.8), facecolor="#fbfbf8")
         axes.set_facecolor("#fbfbf8")
