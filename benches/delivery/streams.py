@@ -105,7 +105,7 @@ def turns(name: str, servers: Running, quick: bool) -> Table:
     """One event for each turn of the event loop."""
     table = Table(f"{name}, one event per loop turn", PROCESSOR)
     contenders = QUICK if quick else (*CONTENDERS, "asgi")
-    in_turns([table], {("models", each): servers.turn_of(each, "turn") for each in contenders}, 15)
+    in_turns([table], {("models", each): servers.turn_of(each, "turn") for each in contenders}, 10)
     return table
 
 
