@@ -140,9 +140,9 @@ How many times the events of `fastapi.sse` in a second of the server's processor
 (`make bench`, all of it with goals missed and why in [benches/RESULTS.md](benches/RESULTS.md)):
 
 {_backends(tables)}
-Where events trickle, the server's own `send` is nearly all of the time: sserpent takes {times(turn)}
-of what a `StreamingResponse` with hand-framed bytes takes. An idle connection has {times(memory)} of
-the memory of one of `fastapi.sse`.
+Where events trickle, the server's own `send` is nearly all of the time: sserpent takes
+{times(turn)} of what a `StreamingResponse` with hand-framed bytes takes. An idle connection has
+{times(memory)} of the memory of one of `fastapi.sse`.
 """
     marks = "(<!-- written by make bench -->\n).*(<!-- end -->)"
     return re.sub(marks, lambda found: found[1] + written + found[2], text, flags=re.DOTALL)
