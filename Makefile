@@ -72,15 +72,15 @@ typecheck: build ## Check types, and the stub against the compiled module
 	touch $@
 
 .PHONY: bench
-bench: build .venv/installed-bench ## Run every benchmark (ten minutes), write benches/RESULTS.md
+bench: build .venv/installed-bench ## Run every benchmark (fifteen minutes), write RESULTS.md, plot and README
 	$(BIN)/python -m benches.run
 
 .PHONY: bench-quick
-bench-quick: build .venv/installed-bench ## Run the core of the benchmarks (one minute)
+bench-quick: build .venv/installed-bench ## Run the core of the benchmarks (a minute)
 	$(BIN)/python -m benches.run quick
 
 .PHONY: bench-compare
-bench-compare: build .venv/installed-bench ## Fail if sserpent is slower than in the saved results
+bench-compare: build .venv/installed-bench ## Fail if sserpent takes more than in the saved results
 	$(BIN)/python -m benches.run compare
 
 .PHONY: dist

@@ -1,9 +1,11 @@
 """Runs the benchmarks.
 
-python -m benches.run           everything, writes RESULTS.md, results.json and the plot
-python -m benches.run quick     the core of it, in less than a minute
-python -m benches.run compare   a quick run's ratios against those in results.json
-python -m benches.run page      RESULTS.md and the plot again, from results.json
+python -m benches.run               everything; writes RESULTS.md, results.json, plot and README
+python -m benches.run quick         the core of it, in about a minute
+python -m benches.run compare       the code against results.json: instructions where valgrind is
+                                    installed, or else a quick run's ratios
+python -m benches.run page          RESULTS.md, plot and README again, from results.json
+python -m benches.run quick calls   one stage
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ import argparse
 import json
 import os
 import platform
-import subprocess
+import re
 import sys
-import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import date
 from importlib.metadata import version
@@ -24,66 +26,32 @@ from typing import Any
 
 import sserpent
 
-from . import in_process, instructions, report, streams
-from .goals import GOALS, NAMES
-from .measure import Table, Tables, cores, pin, ratio
-from .servers import ROOT, allow_many_files
+from . import ROOT
+from .harness import callgrind, report
+from .harness.servers import cores, pin
+from .harness.timing import Table, Tables
+from .stages import STAGES
 
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).with_name("RESULTS.md")
 PLOT = ROOT / "docs" / "benchmark.svg"
+README = ROOT / "README.md"
+PACKAGES = "sserpent fastapi starlette pydantic pydantic_core sse-starlette orjson uvicorn uvloop"
+PACKAGES += " httptools granian"
+# By how much a ratio may be worse than the saved one.
+TIMED, COUNTED = 0.15, 0.03
 
 # What else kept the machine busy in the minute before.
-_load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
-
-PACKAGES = (
-    "sserpent",
-    "fastapi",
-    "starlette",
-    "pydantic",
-    "pydantic_core",
-    "sse-starlette",
-    "uvicorn",
-    "uvloop",
-    "httptools",
-    "granian",
-)
+_load = round(os.getloadavg()[0], 1)
 
 
-def measure_core(passes: int, seconds_each: float) -> list[Table]:
-    """The pytest-benchmark suite, several times; each pass is one measurement of everything."""
-    tables: Tables = {}
-    for _ in range(passes):
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory, "core.json")
-            command = [sys.executable, "-m", "pytest", "benches/test_core.py", "--quiet"]
-            command += ["-p", "no:cacheprovider", "--benchmark-quiet", "--benchmark-min-rounds=5"]
-            command += ["--benchmark-min-time=0.0005", f"--benchmark-max-time={seconds_each}"]
-            subprocess.run(
-                [*command, f"--benchmark-json={path}"], cwd=ROOT, check=True, stdout=sys.stderr
-            )
-            benchmarks = json.loads(path.read_text())["benchmarks"]
-        for each in benchmarks:
-            about = each["extra_info"]
-            table = tables.setdefault(about["table"], Table(about["table"], "µs per event"))
-            value = each["stats"]["median"] / about["events"] * 1e6
-            table.add(about["case"], about["contender"], value)
-    return list(tables.values())
-
-
-def measure(quick: bool) -> Tables:
-    server_core, client_core = cores()
-    if server_core is None:
+def measure(stages: Iterable[Any], quick: bool) -> Tables:
+    server_cores, client_cores = cores()
+    if server_cores == client_cores:
         print("one core for the server and the client: read nothing into these numbers")
-    pin(client_core)
-    allow_many_files()
-    rounds = 3 if quick else 7
-    tables = measure_core(*((1, 0.05) if quick else (5, 0.1)))
-    tables += in_process.measure(rounds, server_core)
-    tables += (streams.measure_quick if quick else streams.measure)(rounds, server_core)
-    if not quick and instructions.is_available():
-        tables.append(instructions.measure())
-    return {table.name: table for table in tables}
+    pin(client_cores)
+    running = (stage for stage in stages if hasattr(stage, "run"))
+    return {table.name: table for stage in running for table in stage.run(quick)}
 
 
 def about_this_run(started: float) -> dict[str, Any]:
@@ -95,44 +63,29 @@ def about_this_run(started: float) -> dict[str, Any]:
         "minutes": round((time.monotonic() - started) / 60, 1),
         "versions": {
             "Python": platform.python_version(),
-            **{each: version(each) for each in PACKAGES},
+            **{each: version(each) for each in PACKAGES.split()},
         },
     }
 
 
 def _cpu_model() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     except OSError:
-        return platform.processor()
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor())
+        found = None
+    return found[1] if found else platform.processor()
 
 
 def save(tables: Tables, started: float) -> None:
-    about = about_this_run(started)
-    saved = {"about": about, "tables": [asdict(table) for table in tables.values()]}
-    RESULTS.write_text(json.dumps(_rounded(saved), indent=1, ensure_ascii=False) + "\n")
-    write_page()
-
-
-def write_page() -> None:
-    """The page and the plot, from the saved results."""
-    tables, about = load()
-    PAGE.write_text(report.page(tables, about))
-    PLOT.parent.mkdir(exist_ok=True)
-    report.plot(tables, PLOT)
-
-
-def _rounded(value: Any) -> Any:
-    """Six significant digits are more than any clock here has."""
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_rounded(each) for each in value]
-    return value
+    """Six significant digits are more than any clock here has; a list stays in one line."""
+    for table in tables.values():
+        for measured in table.cases.values():
+            for name, values in measured.items():
+                measured[name] = [float(f"{value:.6g}") for value in values]
+    saved = {"about": about_this_run(started), "tables": list(map(asdict, tables.values()))}
+    text = json.dumps(saved, indent=1, ensure_ascii=False)
+    text = re.sub(r"\[[\d\s.,e-]+\]", lambda found: "".join(found[0].split()), text)
+    RESULTS.write_text(text + "\n")
 
 
 def load() -> tuple[Tables, dict[str, Any]]:
@@ -140,80 +93,72 @@ def load() -> tuple[Tables, dict[str, Any]]:
     return {each["name"]: Table(**each) for each in saved["tables"]}, saved["about"]
 
 
-def show(tables: Tables) -> None:
-    for table in tables.values():
-        for case, measured in table.cases.items():
-            if "sserpent" in measured:
-                ratios = ", ".join(
-                    f"{NAMES[name].replace('`', '')} {ratio(table, case, name, 'sserpent'):.2f}"
-                    for name in measured
-                    if name != "sserpent"
-                )
-                print(f"{table.name}: {case}: times the time of sserpent: {ratios}")
-    for goal in GOALS:
-        try:
-            value = goal.value(tables)
-        except KeyError:
-            continue  # not part of this run
-        verdict = "met" if goal.is_met(value) else "MISSED"
-        print(f"goal: {goal.work}: {value:.3g} {goal.versus.replace('`', '')}, {goal}: {verdict}")
+def write_pages() -> None:
+    """The page, the plot and the README's table, from the saved results."""
+    tables, about = load()
+    PAGE.write_text(report.page(tables, about))
+    README.write_text(report.readme(tables, README.read_text()))
+    report.plot(tables, PLOT)
 
 
 def regressions(now: Tables, saved: Tables, tolerance: float) -> set[tuple[str, str]]:
     """The cases in which sserpent has lost, by more than the tolerance, against every other
     contender: against one alone, it is that one which has changed."""
     worse = set()
-    for name, table in now.items():
-        for case, measured in table.cases.items():
-            before = saved[name].cases.get(case, {}) if name in saved else {}
-            peers = (measured.keys() & before.keys()) - {"sserpent"}
-            peers = peers - {"sserpent-pure"} or peers
-            if not peers or "sserpent" not in measured.keys() & before.keys():
-                continue
-            changes = {
-                peer: ratio(table, case, peer, "sserpent")
-                / ratio(saved[name], case, peer, "sserpent")
-                for peer in sorted(peers)
-            }
-            if max(changes.values()) < 1 - tolerance:
-                shown = ", ".join(
-                    f"{change:.2f} against {peer}" for peer, change in changes.items()
-                )
-                print(f"worse: {name}: {case}: {shown}")
-                worse.add((name, case))
+    for name, case in [(table.name, case) for table in now.values() for case in table.cases]:
+        before = saved[name].cases.get(case, {}) if name in saved else {}
+        known = now[name].cases[case].keys() & before.keys()
+        peers = known - {"sserpent", "sserpent-pure"} or known - {"sserpent"}
+        if "sserpent" not in known or not peers:
+            continue
+        old, new = saved[name], now[name]
+        lost = {p: old.ratio(case, p, "sserpent") / new.ratio(case, p, "sserpent") for p in peers}
+        if min(lost.values()) > 1 + tolerance:
+            shown = ", ".join(f"{times:.2f} against {peer}" for peer, times in lost.items())
+            print(f"worse: {name}: {case}: takes times as much as before: {shown}")
+            worse.add((name, case))
     return worse
 
 
-def compare(tolerance: float) -> int:
-    """Fails if a quick run shows a regression and a second one shows it again."""
+def compare() -> int:
+    """Fails if the instructions show a regression, or a quick run shows one and a second one
+    shows it again."""
     saved, _ = load()
-    worse = regressions(measure(quick=True), saved, tolerance)
-    if worse:
-        print("once more, to tell a regression from a busy moment")
-        worse &= regressions(measure(quick=True), saved, tolerance)
-    print(f"{len(worse)} cases are slower than in {RESULTS.name} by more than {tolerance:.0%}")
+    if callgrind.is_available() and callgrind.INSTRUCTIONS in saved:
+        worse, tolerance = regressions(callgrind.measure(STAGES), saved, COUNTED), COUNTED
+    else:
+        worse, tolerance = regressions(measure(STAGES, quick=True), saved, TIMED), TIMED
+        if worse:
+            print("once more, to tell a regression from a busy moment")
+            worse &= regressions(measure(STAGES, quick=True), saved, TIMED)
+    print(f"{len(worse)} cases are worse than in {RESULTS.name} by more than {tolerance:.0%}")
     return 1 if worse else 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Runs the benchmarks.")
-    modes = ("full", "quick", "compare", "page")
-    parser.add_argument("mode", nargs="?", default="full", choices=modes)
-    parser.add_argument("--tolerance", type=float, default=0.25, help="a share; 0.25 unless given")
+    parser.add_argument(
+        "mode", nargs="?", default="full", choices=["full", "quick", "compare", "page"]
+    )
+    parser.add_argument("stage", nargs="?", help="this stage alone; nothing is saved")
     arguments = parser.parse_args()
     if sserpent.BACKEND != "rust":
         parser.error("the compiled core is missing: run `make build`")
     if arguments.mode == "compare":
-        return compare(arguments.tolerance)
-    if arguments.mode == "page":
-        write_page()
-        return 0
+        return compare()
     started = time.monotonic()
-    tables = measure(quick=arguments.mode == "quick")
-    show(tables)
-    if arguments.mode == "full":
+    if arguments.mode != "page":
+        stages = [each for each in STAGES if each.__name__.endswith(arguments.stage or "")]
+        tables = measure(stages, quick=arguments.mode == "quick")
+        whole = arguments.mode == "full" and not arguments.stage
+        if whole and callgrind.is_available():
+            tables |= callgrind.measure(STAGES)
+        print(*map(report.table_of, tables.values()), report.goals(tables), sep="\n")
+        print(f"took {time.monotonic() - started:.0f} s")
+        if not whole:
+            return 0
         save(tables, started)
-    print(f"took {time.monotonic() - started:.0f} s")
+    write_pages()
     return 0
 
 

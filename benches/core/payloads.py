@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel
 
@@ -39,13 +43,30 @@ ORDER = Order(
     customer={"name": "Chell", "address": "Aperture Science, Test Chamber 17"},
     items=[ITEM] * 100,
 )
-# What pydantic-core and FastAPI's encoder write differently: the slow path.
-SLOW_DICT = {
+RECORD = {
+    "id": UUID("0192d9f4-5c2e-7b3a-8f10-2b6c1e9a4d57"),
+    "at": datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=timezone.utc),
+    "name": "Chell",
+    "ok": True,
+}
+RECORDS = [RECORD] * 100
+PRICED = {
     "price": Decimal("999.99"),
     "at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
     "lasts": timedelta(seconds=90),
     "lines": [{"quantity": 2, "price": Decimal("1.5")}],
 }
+
+
+@dataclass
+class Record:
+    id: UUID
+    at: datetime
+    name: str
+    ok: bool
+
+
+DATACLASS = Record(**RECORD)
 
 TOKEN = " token"
 LOG = "\n".join(f"2026-01-02 03:04:05,678 INFO worker {n}: request served" for n in range(10))
@@ -54,3 +75,18 @@ LINE_100_KB = "x" * 100_000
 LOG_100_KB = "\n".join(
     ["2026-01-02 03:04:05,678 INFO worker 1: a request of 80 characters served"] * 1_350
 )
+
+
+def plain(value: object) -> Any:
+    """What a client must decode, worked out without any contender."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
+def _plain(value: Any) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        return float(value)
+    return str(value) if isinstance(value, UUID) else vars(value)

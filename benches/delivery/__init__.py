@@ -1,0 +1,1 @@
+"""Whole streams, in one process and through real servers."""

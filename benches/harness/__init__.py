@@ -1,0 +1,1 @@
+"""How a benchmark measures, and where its tables go."""

@@ -1,0 +1,124 @@
+"""Instructions per event, by library. Callgrind counts them, so they hardly depend on the run or on
+what else the machine does.
+
+A worker (`python -m benches.harness.callgrind`) runs under valgrind what the stages want counted,
+and calls a function of the C library after each, at which callgrind dumps its counts,
+https://valgrind.org/docs/manual/cl-manual.html#opt.dump-before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from inspect import isawaitable
+from pathlib import Path
+from typing import Any
+
+from .timing import Table, Tables
+
+INSTRUCTIONS = "instructions"
+BY_LIBRARY = "instructions by library"
+# Callgrind dumps at a call of the C function of this name; nobody else calls it.
+dump = os.getsid
+# By a part of the library's path; the first that fits.
+LIBRARIES = {
+    "compiled": "`sserpent`'s core",
+    "_pydantic_core": "pydantic-core",
+    "uvloop/loop": "uvloop",
+    "libpython": "CPython",
+    "bin/python": "CPython",
+    "lib-dynload": "CPython",
+    "libc.": "C library",
+    "": "the rest",
+}
+
+
+@dataclass
+class Counted:
+    """What is counted: `run` with a number of events, which may return an awaitable.
+
+    Args:
+        events: How many are enough for the count to settle.
+    """
+
+    case: str
+    contender: str
+    events: int
+    run: Callable[[int], Any]
+
+
+def is_available() -> bool:
+    return shutil.which("valgrind") is not None
+
+
+def measure(stages: Iterable[Any]) -> Tables:
+    """In all by case and contender, and by library."""
+    total = Table(INSTRUCTIONS, "instructions per event")
+    libraries = Table(BY_LIBRARY, "instructions per event")
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--tool=callgrind", f"--callgrind-out-file={folder}/counts"]
+        options.append(f"--dump-before={dump.__name__}")
+        subprocess.run(
+            ["valgrind", *options, sys.executable, "-m", __name__],
+            check=True,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        )
+        for number, counted in enumerate(_all_counted(stages)):
+            few, many = (_read_dump(Path(folder, f"counts.{3 * number + n}")) for n in (2, 3))
+            spent = {name: (many[name] - few[name]) / (2 * counted.events) for name in few | many}
+            total.add(counted.case, counted.contender, sum(spent.values()))
+            case = f"{counted.case}: {counted.contender}"
+            for library in dict.fromkeys(LIBRARIES.values()):
+                libraries.add(case, library, spent.get(library, 0.0))
+    return {total.name: total, libraries.name: libraries}
+
+
+def _all_counted(stages: Iterable[Any]) -> Iterable[Counted]:
+    return (counted for stage in stages if hasattr(stage, "counted") for counted in stage.counted())
+
+
+def _read_dump(path: Path) -> Counter[str]:
+    """Instructions by library; https://valgrind.org/docs/manual/cl-format.html."""
+    libraries: dict[str, str] = {}
+    library = LIBRARIES[""]
+    counted: Counter[str] = Counter()
+    lines = iter(path.read_text().splitlines())
+    for line in lines:
+        if found := re.match(r"(c?)ob=(\(\d+\))(?: (.*))?", line):
+            callee, number, file = found.groups()
+            if file is not None:
+                libraries[number] = next(LIBRARIES[part] for part in LIBRARIES if part in file)
+            if not callee:
+                library = libraries[number]
+        elif line.startswith("calls="):
+            next(lines)  # what the callee has spent is listed with the callee
+        elif found := re.fullmatch(r"[-+*\d]\d* (\d+)", line):
+            counted[library] += int(found[1])
+    return counted
+
+
+async def run_all(stages: Iterable[Any]) -> None:
+    """The worker: each case with few and with many events; the difference is theirs alone."""
+
+    for counted in _all_counted(stages):
+        for events in (max(1, counted.events // 10), counted.events, 3 * counted.events):
+            done = counted.run(events)
+            if isawaitable(done):
+                await done
+            dump(0)
+
+
+if __name__ == "__main__":
+    from uvloop import run
+
+    from benches.stages import STAGES
+
+    run(run_all(STAGES))

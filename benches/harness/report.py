@@ -1,0 +1,176 @@
+"""Writes a run's results: as a page, as the README's table and as a plot."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+from benches.goals import BURST, GOALS, MEMORY, TURN, name_of
+
+from .callgrind import BY_LIBRARY
+from .timing import Table, Tables
+
+# Floors and limits are no contenders: they get no ratio beside their measurement.
+FLOORS = ("joined", "asgi", "to_json")
+# What the plot and the README show, with the table and the case of each.
+SHOWN = {
+    "burst of pydantic models, annotated": (BURST, "models"),
+    "burst of `ServerSentEvent(data=model, event, id)`": (BURST, "events"),
+    'burst of `ServerSentEvent(raw_data=" token")`': (BURST, "tokens"),
+    "burst of dicts, no annotation": (BURST, "dicts"),
+    "burst of dicts with UUID and datetime": (BURST, "records"),
+    "sync generator of models": (BURST, "sync"),
+    "one event per turn of the event loop": (TURN, "models"),
+}
+
+ABOUT = """\
+Every case is first checked: what a client decodes must be right, for every contender. Contenders
+take turns, every other round backwards, and rounds go on until the numbers have settled. Where a
+call is timed, in processor time, the minimum counts, since a disturbance only adds; where a server
+is measured, the median, and a ratio is the median of the ratios of neighbours, not the ratio of
+medians. All single measurements are in [`results.json`](results.json).
+
+Whole-server runs: the server runs in a process of its own on one core, a raw-socket client that
+only counts on another. Measured is the server's processor time, from which events per second follow
+where it has nothing else to do. "Burst" is a generator that always has another event; "one event
+per loop turn" awaits `asyncio.sleep(0)` after each; "paced" streams wait between their events.
+Who takes part:
+
+- `fastapi.sse` and `sserpent`: the same application code, only the import differs.
+- `sserpent`, pure Python: the same with `SSERPENT_PURE=1`. The delivery engine is the same; events,
+  framing and the buffer are in Python.
+- `sse-starlette`: dicts with JSON of `model_dump_json()`, `json.dumps` or `orjson.dumps`.
+- hand-framed: `StreamingResponse` whose generator yields `b"data: %b\\n\\n" % to_json(item)`.
+- 100 events a chunk: the same, but joined by hand: the floor of a burst.
+- bare ASGI: no framework and no generator, a loop that calls `send`: the floor of trickling events
+  and of idle connections.
+
+Calls are timed as loops in one function, so that the call of that function does not count.
+"Instructions" are what callgrind counts between two runs of the same work, one three times as long.
+"""
+
+
+def number(value: float) -> str:
+    """Four significant digits, never in exponents."""
+    digits = max(0, 4 - len(str(int(value))))
+    return f"{value:,.{digits}f}"
+
+
+def times(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def page(tables: Tables, about: dict[str, Any]) -> str:
+    """The whole of RESULTS.md."""
+    parts = ["# Benchmark results\n", _machine(about), "## Goals\n", goals(tables)]
+    missed = [goal for goal in GOALS if not goal.is_met(goal.value(tables))]
+    if missed:
+        lines = [f"- {goal.work}, {goal.versus}: {goal.why(tables)}.\n" for goal in missed]
+        parts += ["## What fell short\n", "".join(lines)]
+    parts += ["## How it is measured\n", ABOUT, "## Rust and pure Python\n"]
+    parts += ["How many times as fast as `fastapi.sse`, on uvicorn.\n", _backends(tables)]
+    parts += ["## All tables\n", *(table_of(table) for table in tables.values())]
+    return "\n".join(parts)
+
+
+def _machine(about: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return (
+        f"{about['date']}, {about['cpu']}, {about['cores']} cores,"
+        f" in {about['minutes']} minutes; load average before the run: {about['load']}.\n\n"
+        f"{versions}.\n\n"
+        "`make bench` writes this page, `make bench-quick` measures the core of it,"
+        " `make bench-compare` holds the code against these results: its instructions where"
+        " valgrind is, or else a quick run's ratios.\n"
+    )
+
+
+def goals(tables: Tables) -> str:
+    """Those that the run has measured."""
+    rows = []
+    for goal in GOALS:
+        with suppress(KeyError):
+            value = goal.value(tables)
+            verdict = "met" if goal.is_met(value) else "**missed**"
+            rows.append([goal.work, goal.versus, goal.limit, times(value), verdict])
+    return markdown(["work", "ratio", "goal", "measured", ""], rows)
+
+
+def _backends(tables: Tables) -> str:
+    rows = []
+    for label, (table, case) in SHOWN.items():
+        native = tables[table].ratio(case, "fastapi", "sserpent")
+        pure = tables[table].ratio(case, "fastapi", "sserpent-pure")
+        rows.append([label, f"{times(native)}x", f"{times(pure)}x"])
+    return markdown(["uvicorn, one connection", "in Rust", "in pure Python"], rows)
+
+
+def table_of(table: Table) -> str:
+    """Each cell a contender's measurement, and how many times sserpent's it is."""
+    names = list(dict.fromkeys(name for case in table.cases.values() for name in case))
+    rows = []
+    for case, measured in table.cases.items():
+        row = [case]
+        for name in names:
+            text = number(table.value(case, name)) if name in measured else ""
+            if text and "sserpent" in measured and name not in ("sserpent", *FLOORS):
+                text += f" ({times(table.ratio(case, name, 'sserpent'))}x)"
+            row.append(text)
+        rows.append(row)
+    heads = names if table.name == BY_LIBRARY else [name_of(name) for name in names]
+    title = f"{table.name[0].upper()}{table.name[1:]}"
+    return f"### {title}\n\n{markdown([table.unit, *heads], rows)}"
+
+
+def readme(tables: Tables, text: str) -> str:
+    """The README with this run's figures between its two marks."""
+    turn = tables[TURN].ratio("models", "sserpent", "hand")
+    ((case, _),) = tables[MEMORY].cases.items()
+    memory = tables[MEMORY].ratio(case, "sserpent", "fastapi")
+    written = f"""\
+How many times the events of `fastapi.sse` in a second of the server's processor time, in one run
+(`make bench`, all of it with goals missed and why in [benches/RESULTS.md](benches/RESULTS.md)):
+
+{_backends(tables)}
+Where events trickle, the server's own `send` is nearly all of the time: sserpent takes
+{times(turn)} of what a `StreamingResponse` with hand-framed bytes takes. An idle connection has
+{times(memory)} of the memory of one of `fastapi.sse`.
+"""
+    marks = "(<!-- written by make bench -->\n).*(<!-- end -->)"
+    return re.sub(marks, lambda found: found[1] + written + found[2], text, flags=re.DOTALL)
+
+
+def plot(tables: Tables, path: Path) -> None:
+    """Events per second over uvicorn, as multiples of fastapi.sse's."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    bars = {"sserpent": "#2f7d4f", "sse-starlette": "#c58b2a", "fastapi": "#8a8f98"}
+    labels = [fill(label.replace("`", ""), 36) for label in SHOWN]
+    with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sserpent", "font.size": 10}):
+        figure, axes = pyplot.subplots(figsize=(7.6, 4.8), facecolor="#fbfbf8")
+        axes.set_facecolor("#fbfbf8")
+        for offset, (name, color) in enumerate(bars.items()):
+            values = [tables[table].ratio(case, "fastapi", name) for table, case in SHOWN.values()]
+            positions = [place + (offset - 1) * 0.27 for place in range(len(labels))]
+            drawn = axes.barh(positions, values, 0.27, color=color, label=name_of(name).strip("`"))
+            axes.bar_label(drawn, [f"{times(value)}x" for value in values], padding=3, fontsize=9)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.invert_yaxis()
+        axes.set_xlabel("events per second of the server's processor time, fastapi.sse = 1")
+        axes.margins(x=0.1)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="lower right")
+        figure.tight_layout()
+        figure.savefig(path, metadata={"Date": None})
+        pyplot.close(figure)

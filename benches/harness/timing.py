@@ -1,0 +1,115 @@
+"""Measurements that a busy machine does not decide.
+
+The contenders take turns, every other round backwards, so that what disturbs the machine meets all
+of them. Each turn is short. Rounds go on until the numbers have settled, three times as many at
+most. A call is timed in processor time and the minimum counts, because a disturbance only adds.
+Where a server is measured, each turn is divided by its neighbour's, and the median counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median, quantiles
+from typing import Any
+
+# Called with the number of times that it is to do its work; returns the last result. A call alone
+# takes as long as making an event.
+Call = Callable[[int], Any]
+# Measures once; returns a value for each table.
+Turn = Callable[[], Sequence[float]]
+
+# A share; what two runs may differ by beyond it is told apart by more rounds.
+SETTLED = 0.01
+
+
+@dataclass
+class Table:
+    """Measurements by case and contender. The n-th ones of a case are neighbours.
+
+    Args:
+        minima: Whether a contender's smallest measurement counts, not the median.
+    """
+
+    name: str
+    unit: str
+    minima: bool = False
+    cases: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    def add(self, case: str, contender: str, value: float) -> None:
+        self.cases.setdefault(case, {}).setdefault(contender, []).append(value)
+
+    def value(self, case: str, contender: str) -> float:
+        return (min if self.minima else median)(self.cases[case][contender])
+
+    def ratio(self, case: str, above: str, below: str) -> float:
+        """How many times as much `above` takes as `below`."""
+        return ratio((self, case, above), (self, case, below))
+
+    def doubt(self, case: str, contender: str) -> float:
+        """How far a further round may move a contender's number, as a share of it."""
+        measured = self.cases[case][contender]
+        if len(measured) < 3:
+            return 1.0
+        if self.minima:
+            lowest, _, third = sorted(measured)[:3]
+            return third / lowest - 1
+        peer = next(iter(self.cases[case].values()))
+        lower, middle, upper = quantiles(map(float.__truediv__, measured, peer), n=4)
+        return (upper - lower) / middle / len(measured) ** 0.5
+
+
+Tables = dict[str, Table]
+Cell = tuple[Table, str, str]  # of which case, and which contender
+
+
+def ratio(above: Cell, below: Cell) -> float:
+    """How many times as much one cell is as another: of minima if both are, or else the median of
+    the ratios of neighbours."""
+    (table, case, name), (other_table, other_case, other_name) = above, below
+    if table.minima and other_table.minima:
+        return table.value(case, name) / other_table.value(other_case, other_name)
+    pairs = zip(table.cases[case][name], other_table.cases[other_case][other_name], strict=False)
+    return median(a / b for a, b in pairs)
+
+
+def in_turns(tables: Sequence[Table], turns: Mapping[tuple[str, str], Turn], rounds: int) -> None:
+    """Adds what the turns of cases and contenders measure, at least `rounds` times each."""
+    for number in range(3 * rounds):
+        if number >= rounds and all(t.doubt(*cell) < SETTLED for t in tables for cell in turns):
+            break
+        for case, name in list(turns)[:: -1 if number % 2 else 1]:
+            for table, value in zip(tables, turns[case, name](), strict=True):
+                table.add(case, name, value)
+
+
+def time_calls(
+    cases: Mapping[str, Mapping[str, Mapping[str, Call]]], quick: bool
+) -> Iterable[Table]:
+    """A table for each group of cases of calls. Several passes over everything: what keeps the
+    machine busy for seconds does not decide a case."""
+    tables = {name: Table(name, "µs per event", minima=True) for name in cases}
+    turns = {
+        (group, case): {(case, name): turn_of(call) for name, call in calls.items()}
+        for group, by_case in cases.items()
+        for case, calls in by_case.items()
+    }
+    for _ in range(15 if quick else 30):
+        for (group, _), contenders in turns.items():
+            in_turns([tables[group]], contenders, rounds=3)
+    return tables.values()
+
+
+def turn_of(call: Call) -> Turn:
+    """Times as many calls as take about half a millisecond, in this thread's processor time."""
+
+    def seconds(count: int) -> float:
+        started = time.thread_time()
+        call(count)
+        return time.thread_time() - started
+
+    count = 1
+    while seconds(count) < 0.0004:
+        count *= 2
+    return lambda: [seconds(count) / count * 1e6]
