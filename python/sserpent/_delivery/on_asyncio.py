@@ -172,9 +172,10 @@ class Delivery:
         """Reads one message from the client, and returns whether that was its last."""
         self._receiving, self._interrupted = True, False
         try:
-            return (await self._receive())["type"] == "http.disconnect"
+            message = await self._receive()
         finally:
             self._receiving = False
+        return bool(message["type"] == "http.disconnect")
 
     async def _wait_for_news(self) -> None:
         self._news, self._interrupted = self._loop.create_future(), False

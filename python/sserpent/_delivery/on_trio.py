@@ -74,8 +74,8 @@ class TrioDelivery:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                await self._start(streams)
                 nursery.start_soon(self._watch)
+                await self._start(streams)
                 await self._send_all()
                 nursery.cancel_scope.cancel()
         finally:

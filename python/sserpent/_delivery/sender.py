@@ -11,10 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from asyncio.tasks import (
-    _enter_task,  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
-    _leave_task,  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
-)
 from collections.abc import Callable
 from enum import Enum, auto
 from inspect import iscoroutine
@@ -24,6 +20,10 @@ from starlette.types import Message, Send
 
 from .._core import Buffer, step
 from .origin import logger
+
+# What asyncio has for tasks that are not its own.
+_enter_task: Any = asyncio.tasks._enter_task
+_leave_task: Any = asyncio.tasks._leave_task
 
 # https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes recommends "a
 # comment line (one starting with a ':' character) every 15 seconds or so". Without a blank line:
