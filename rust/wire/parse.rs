@@ -386,12 +386,12 @@ mod tests {
     fn a_large_event_leaves_no_large_buffer() {
         let mut parser = Parser::new(1_000_000, b"");
         for chunk in [
-            &[b"event: ", &[b'x'; 200_000][..]].concat(),
+            &[&b"event: "[..], &vec![b'x'; 200_000]].concat(),
             &b"\ndata: ".to_vec(),
         ] {
             assert_eq!(read(&mut parser, chunk).1, Ok(()));
         }
-        assert_eq!(read(&mut parser, &[b'x'; 500_000]).1, Ok(()));
+        assert_eq!(read(&mut parser, &vec![b'x'; 500_000]).1, Ok(()));
         assert_eq!(read(&mut parser, b"\n\n").0.len(), 1);
         assert!(parser.memory() <= 2 * MAX_IDLE_CAPACITY);
     }

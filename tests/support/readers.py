@@ -126,13 +126,8 @@ def _verdict(reader: Reader, case: Case, chunks: list[bytes]) -> str:
     events = [each.event for each in found]
     if len(events) != len(case.events):
         count = len(events) - len(case.events)
-        return (
-            "an event too many"
-            if count == 1
-            else "an event is lost"
-            if count == -1
-            else f"{count:+} events"
-        )
+        named = {1: "an event too many", -1: "an event is lost"}
+        return named.get(count, f"{count:+} events")
     for field in Seen._fields:
         if [getattr(e, field) for e in events] != [getattr(e, field) for e in case.events]:
             return f"another {field}"
@@ -167,9 +162,7 @@ def page() -> str:
         + " | ".join(str(sum(map(bool, table[name].values()))) for name in READERS)
         + " |",
         "",
-        "Versions: "
-        + ", ".join(f"{name} {version(name)}" for name in READERS if name != "sserpent")
-        + ".",
+        f"Versions: {', '.join(versions)}.",
         "The MCP SDK reads with httpx2's decoder.",
         "",
     ]

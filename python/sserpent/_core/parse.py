@@ -46,7 +46,7 @@ class MessageEvent:
     _data_bytes: bytes
     _type: str
     _last_event_id: str
-    _data: str
+    _data: str | None
 
     def __new__(
         cls,
@@ -72,11 +72,10 @@ class MessageEvent:
     @property
     def data(self) -> str:
         """The lines of the `data` field, joined with LF. U+FFFD stands for what is no UTF-8."""
-        try:
-            return self._data
-        except AttributeError:
-            self._data = self._data_bytes.decode("utf-8", "replace")
-            return self._data
+        data = self._data
+        if data is None:
+            data = self._data = self._data_bytes.decode("utf-8", "replace")
+        return data
 
     @property
     def data_bytes(self) -> bytes:
@@ -142,6 +141,7 @@ _new = object.__new__
 
 def _event(data_bytes: bytes, type: str, last_event_id: str) -> MessageEvent:
     event = _new(MessageEvent)
+    event._data = None
     event._data_bytes = data_bytes
     event._type = type
     event._last_event_id = last_event_id
@@ -218,12 +218,37 @@ class EventStreamParser:
             self._after_cr = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         events: list[MessageEvent] = []
-        # What a blank line has ended, and what is left; the first may go on with what was left.
+        if b"\n" not in chunk:
+            return events if self._keep(chunk) else self._fail(events)
+        # What blank lines have ended, and what is left; the first may go on with what was left.
         *blocks, rest = chunk.split(b"\n\n")
         for block in blocks:
-            if not self._read_block(block, events):
+            # Most events are data and nothing else, whole in their chunk. What counts of their size
+            # is never more than the block.
+            if (
+                block.startswith(b"data: ")
+                and len(block) <= self._max_event_size
+                and not (self._line or self._data or self._type)
+                and self._id is self._last_event_id
+            ):
+                value = block[6:]
+                is_data = True
+                if b"\n" in value:
+                    lines = value.count(b"\n")
+                    value = value.replace(b"\ndata: ", b"\n")
+                    is_data = len(block) - len(value) == 6 * (lines + 1)
+                if is_data:
+                    # As `_event` does, without the call.
+                    event = _new(MessageEvent)
+                    event._data = None
+                    event._data_bytes = value
+                    event._type = "message"
+                    event._last_event_id = self._id
+                    events.append(event)
+                    continue
+            if not self._read_lines(block + b"\n\n", events):
                 return self._fail(events)
-        if not self._read_lines(rest, events):
+        if rest and not self._read_lines(rest, events):
             return self._fail(events)
         return events
 
@@ -252,25 +277,8 @@ class EventStreamParser:
         self._line += _BOM[:read]
         return chunk
 
-    def _read_block(self, block: bytes, events: list[MessageEvent]) -> bool:
-        """Reads lines and the blank line that ends them; whether they are small enough."""
-        if (
-            # One line of data, and nothing before it: most events. Or several, and nothing else.
-            # The size of the block is never less than what counts.
-            block.startswith(b"data: ")
-            and not self._line
-            and not self._data
-            and len(block) <= self._max_event_size
-            and block.count(b"\n") == block.count(b"\ndata: ")
-        ):
-            value = block[6:].replace(b"\ndata: ", b"\n")
-            self._last_event_id = self._id
-            events.append(_event(value, self._type or "message", self._id))
-            self._type = ""
-            return True
-        return self._read_lines(block + b"\n\n", events)
-
     def _read_lines(self, lines: bytes, events: list[MessageEvent]) -> bool:
+        """Reads line by line; whether each is small enough."""
         *ended, rest = lines.split(b"\n")
         for line in ended:
             if not self._has_room(line):
@@ -283,6 +291,10 @@ class EventStreamParser:
                 self._read_line(line)
             else:
                 self._end_event(events)
+        return self._keep(rest)
+
+    def _keep(self, rest: bytes) -> bool:
+        """Keeps what may go on in the next chunk; whether it is small enough."""
         if not self._has_room(rest):
             return False
         self._line += rest
