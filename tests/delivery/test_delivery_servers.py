@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import Any
 
 import httpx
@@ -164,6 +165,8 @@ def test_d7_a_client_that_vanishes_before_the_first_event(uvicorn_server: Server
 
 # D9
 
+UNREAD = ["/unread", "/unread-end"]
+
 
 def unreading(server: Server, path: str) -> socket.socket:
     """A client that asks, and reads nothing."""
@@ -203,16 +206,20 @@ def test_d9_a_client_that_does_not_read_is_dropped(serve: Serve, name: str) -> N
         client.close()
 
 
-@pytest.mark.parametrize("path", ["/unread", "/unread-end"])
 @pytest.mark.parametrize(
-    "name", ["uvicorn", "uvicorn-asyncio-h11", "uvicorn-workers", "granian", "hypercorn"]
+    ("name", "path"),
+    [
+        *product(["uvicorn", "uvicorn-asyncio-h11", "uvicorn-workers", "hypercorn"], UNREAD),
+        # granian's `send` takes all of a last event: what is still unread then is its own.
+        ("granian", "/unread"),
+    ],
 )
 def test_d8_a_client_that_does_not_read_cannot_hold_the_exit(
     serve: Serve, name: str, path: str
 ) -> None:
     server = serve(SERVERS[name])
     clients = [unreading(server, path) for _ in range(3)]
-    until(lambda: server.log.count("sent") >= 3 or server.log.count("closed") == 3)
+    until(lambda: server.log.count("sent") >= 3)
     server.process.terminate()
     server.process.wait(10)  # cleanup_timeout is 1 s
     assert server.log.count("closed") == 3, server.log

@@ -181,8 +181,11 @@ async def unread() -> AsyncIterator[str]:
 @app.get("/unread-end", response_class=Patient)
 async def unread_end() -> AsyncIterator[str]:
     """The generator ends, and the last send of many bytes stalls."""
-    yield "x" * 20_000_000
-    note("closed")
+    try:
+        note("sent")
+        yield "x" * 20_000_000
+    finally:
+        note("closed")
 
 
 @app.get("/numbers", response_class=EventSourceResponse)

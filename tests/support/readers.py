@@ -142,6 +142,7 @@ def verdicts(name: str) -> dict[str, str]:
 def page() -> str:
     """`docs/readers.md`."""
     table = {name: verdicts(name) for name in READERS}
+    versions = [f"{name} {version(name)}" for name in READERS if name != "sserpent"]
     lines = [
         "# Readers",
         "",

@@ -202,11 +202,17 @@ class Delivery:
             self._on_cancellation(error)
 
     async def _close_connection(self) -> None:
-        """Cuts the response short without a word in the log: servers complain of a response that
+        """Cuts the response short without a word in the log: uvicorn complains of a response that
         simply stops, unless its connection is closed."""
-        if self._streams is not None and self._streams.close_connection(self._scope):
+        assert self._streams is not None
+        if self._streams.close_connection(self._scope):
             while not self._gone and self._cleanup_until is not None:
                 await self._receive_or_wait()
+        elif self._cleanup_until is not None:
+            # The server cuts it off when this returns, as soon as the client has read the rest.
+            # One that never reads would hold the server's exit.
+            abort = self._streams.abort_connection
+            self._loop.call_at(self._cleanup_until, abort, self._scope)
 
     def _release(self) -> None:
         """Ends what this stream has started, and lets go of what refers to it in a circle:

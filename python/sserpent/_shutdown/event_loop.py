@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from types import CoroutineType, FrameType
 from typing import Any
 
 
 def on_asyncio() -> bool:
-    """Whether the caller runs in an asyncio task, not in Trio."""
+    """Returns whether the caller runs on asyncio, in a task or a callback, not on Trio."""
     try:
-        return asyncio.current_task() is not None
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    # Trio can be a guest of asyncio's loop: then there is a loop, and no task of its.
+    return asyncio.current_task() is not None or not _trio_runs()
+
+
+def _trio_runs() -> bool:
+    trio: Any = sys.modules.get("trio")
+    if trio is None:
+        return False
+    try:
+        return trio.lowlevel.current_root_task() is not None
     except RuntimeError:
         return False
 
