@@ -19,7 +19,7 @@ import trio
 from starlette.types import Message, Receive, Scope, Send
 
 from .. import _shutdown
-from .deadlines import LAST_SEND, Due, Moment, next_due
+from .deadlines import LAST_SEND, Due, Moment, look_again_at, next_due
 from .ending import CONSEQUENCES, Ending, is_disconnect
 from .origin import logger
 from .sender import KEEPALIVE_COMMENT, Phase, body
@@ -44,8 +44,9 @@ class TrioDelivery:
         self._streams: _shutdown.ServerStreams | None = None
         self._nursery: trio.Nursery | None = None
         self._driver_scope = trio.CancelScope()
-        # The scope of the `send` in progress.
+        # The scope of the `send` in progress, and since when it is.
         self._sending: trio.CancelScope | None = None
+        self._sending_since: float | None = None
         self._phase = Phase.HELD
         self._complete = False  # the end of the body is out
         self._sent_at = trio.current_time()
@@ -75,6 +76,8 @@ class TrioDelivery:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._watch)
+                if self._response.send_timeout is not None:
+                    nursery.start_soon(self._keep_send_timeout)
                 await self._start(streams)
                 await self._send_all()
                 nursery.cancel_scope.cancel()
@@ -337,7 +340,7 @@ class TrioDelivery:
         return Moment(
             can_open=self._phase is Phase.HELD,
             can_ping=self._phase is Phase.OPEN,
-            sending_since=None,
+            sending_since=self._sending_since,
             sent_at=self._sent_at,
             grace_until=None,
             cleanup_until=None,
@@ -350,24 +353,31 @@ class TrioDelivery:
 
     async def _send(self, message: Message) -> bool:
         """Sends one message, and returns whether it went out."""
-        times = self._response
-        moment = self._moment()._replace(sending_since=trio.current_time())
-        due = next_due(times, moment)
+        self._sending_since = trio.current_time()
         try:
-            with trio.CancelScope(deadline=math.inf if due is None else due[0]) as self._sending:
+            with trio.CancelScope() as self._sending:
                 await self._asgi_send(message)
                 return True
+        except trio.Cancelled:
+            raise
         except BaseException as error:
-            if isinstance(error, trio.Cancelled):
-                raise
             self._on_send_error(error)
-            return False
         finally:
-            self._sending = None
+            self._sending = self._sending_since = None
             self._sent_at = trio.current_time()
-        if self._phase is not Phase.ENDED or message.get("more_body") is False:
-            self._stalled()
         return False
+
+    async def _keep_send_timeout(self) -> None:
+        """Looks for a `send` that stalls. A task of its own: hypercorn shields its `send`, so that
+        only the loss of the connection ends it."""
+        while True:
+            moment = self._moment()
+            due = next_due(self._response, moment)
+            if due is not None and due[1] is Due.STALLED and due[0] <= trio.current_time():
+                self._stalled()
+                return
+            again = look_again_at(self._response, moment, trio.current_time())
+            await trio.sleep_until(math.inf if again is None else again)
 
     def _stalled(self) -> None:
         if self._ending is None:
