@@ -44,28 +44,33 @@ class Moment(NamedTuple):
 
 def next_due(times: Times, moment: Moment) -> tuple[float, Due] | None:
     """Returns the first thing that will be due if nothing changes, and when."""
-    dues: list[tuple[float, Due]] = []
+    first = _next_to_send(times, moment)
+    if moment.grace_until is not None and (first is None or moment.grace_until < first[0]):
+        first = moment.grace_until, Due.GRACE_OVER
+    if moment.cleanup_until is not None and (first is None or moment.cleanup_until < first[0]):
+        first = moment.cleanup_until, Due.CLEANUP_OVER
+    return first
+
+
+def _next_to_send(times: Times, moment: Moment) -> tuple[float, Due] | None:
     if moment.sending_since is not None:
         if times.send_timeout is not None:
-            dues.append((moment.sending_since + times.send_timeout, Due.STALLED))
-    elif moment.can_open and times.open_delay is not None:
-        dues.append((moment.sent_at + times.open_delay, Due.OPEN))
+            return moment.sending_since + times.send_timeout, Due.STALLED
+    elif moment.can_open:
+        if times.open_delay is not None:
+            return moment.sent_at + times.open_delay, Due.OPEN
     elif moment.can_ping and times.ping_interval:
-        dues.append((moment.sent_at + times.ping_interval, Due.PING))
-    if moment.grace_until is not None:
-        dues.append((moment.grace_until, Due.GRACE_OVER))
-    if moment.cleanup_until is not None:
-        dues.append((moment.cleanup_until, Due.CLEANUP_OVER))
-    return min(dues, key=lambda due: due[0], default=None)
+        return moment.sent_at + times.ping_interval, Due.PING
+    return None
 
 
 def look_again_at(times: Times, moment: Moment, now: float) -> float | None:
     """Returns a time by which nothing can be due, whatever is sent meanwhile: a timer that is
     armed for it need not be touched when something is sent."""
     due = next_due(times, moment)
-    candidates = [due[0]] if due else []
+    at = None if due is None else due[0]
     if moment.sending_since is None and times.send_timeout is not None:
-        candidates.append(now + times.send_timeout)
+        at = now + times.send_timeout if at is None else min(at, now + times.send_timeout)
     if times.ping_interval:
-        candidates.append(now + times.ping_interval)
-    return min(candidates, default=None)
+        at = now + times.ping_interval if at is None else min(at, now + times.ping_interval)
+    return at

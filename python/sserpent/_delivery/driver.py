@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .._core import Buffer
+from .._shutdown import ServerStreams, current
 from .origin import Origin
 from .sender import Sender
 from .thread import GeneratorThread
@@ -118,12 +119,16 @@ class Driver:
 
     # The task
 
-    async def run(self, on_end: Callable[[BaseException | None], None]) -> None:
+    async def run(
+        self, streams: ServerStreams, on_end: Callable[[BaseException | None], None]
+    ) -> None:
         """Runs the generator from its first item to the end of its cleanup.
 
         Args:
-            on_end: Called then, with what the generator raised.
+            streams: The streams of the server, for the generator's `shutdown_event()`.
+            on_end: Called at the end, with what the generator raised.
         """
+        current.set(streams)
         self.task = asyncio.current_task()
         content = self._content
         error: BaseException | None = None

@@ -134,11 +134,8 @@ class Delivery:
             await aclose()
 
     def _start(self, streams: _shutdown.ServerStreams) -> None:
-        async def drive() -> None:
-            _shutdown.current.set(streams)
-            await self._driver.run(self._on_generator_end)
-
-        self._driver.task = self._loop.create_task(drive())
+        driver = self._driver.run(streams, self._on_generator_end)
+        self._driver.task = self._loop.create_task(driver)
         self._arm_timer()
 
     async def _stay(self) -> None:
@@ -155,27 +152,25 @@ class Delivery:
             await self._close_connection()
 
     async def _receive_or_wait(self) -> None:
+        """Reads one message from the client, or waits for news where there is none to come."""
         task = self._asgi_task
         assert task is not None
         before = _cancelling(task)
         try:
             if self._gone:
                 await self._wait_for_news()
-            elif await self._receive_disconnect():
+                return
+            self._receiving, self._interrupted = True, False
+            try:
+                message = await self._receive()
+            finally:
+                self._receiving = False
+            if message["type"] == "http.disconnect":
                 self._gone = True
                 self._on_disconnect()
         except asyncio.CancelledError as error:
             if not self._interrupted or _uncancel(task) > before:
                 self._on_cancellation(error)
-
-    async def _receive_disconnect(self) -> bool:
-        """Reads one message from the client, and returns whether that was its last."""
-        self._receiving, self._interrupted = True, False
-        try:
-            message = await self._receive()
-        finally:
-            self._receiving = False
-        return bool(message["type"] == "http.disconnect")
 
     async def _wait_for_news(self) -> None:
         self._news, self._interrupted = self._loop.create_future(), False
