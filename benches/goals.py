@@ -106,8 +106,8 @@ DATACLASS = "dataclass with UUID and datetime"
 RECORDS = "list of 100 dicts with UUID and datetime"
 
 WRITER = (
-    "each key and value is asked for its type, read and written by itself; the rest is the call, the"
-    " buffer's lock and its clock"
+    "each key and value is asked for its type, read and written by itself; the rest is the call,"
+    " the buffer's lock and its clock"
 )
 ENGINE = (
     "the rest of ours is CPython's: byte codes that step the generator, so that the event is sent"
