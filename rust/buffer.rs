@@ -10,8 +10,8 @@ use pyo3::types::{PyBytes, PyFloat, PyInt};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::event::{self, ServerSentEvent};
-use crate::json::{self, ItemSchema, wrong_type};
-use sserpent_wire::frame::{self, Data, FieldError, Fields};
+use crate::json::{self, ItemSchema, Json, wrong_type};
+use sserpent_wire::frame::{self, FieldError, Fields};
 
 /// An idle stream keeps no more than this of a buffer that a burst made large.
 const MAX_IDLE_CAPACITY: usize = 1024;
@@ -97,11 +97,11 @@ impl Buffer {
             event::from_fastapi(item)?.with_fields(py, append)?;
         } else {
             let json = match &self.item_schema {
-                Some(schema) => schema.get().json_of(item)?,
-                None => json::item_json(item)?,
+                Some(schema) => Json::Compact(schema.get().json_of(item)?),
+                None => Json::Written(json::item_json(item)?),
             };
             append(&Fields {
-                data: Some(Data::Json(json.as_bytes())),
+                data: Some(json.as_data()?),
                 ..Fields::default()
             })?;
         }

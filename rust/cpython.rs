@@ -91,40 +91,27 @@ pub fn version_of(class: &Bound<'_, PyType>) -> u32 {
     }
 }
 
-/// Whether `predicate` holds for every entry. Unlike PyO3's iterator it does not panic when
-/// another thread changes the dict meanwhile.
-pub fn all_entries(
-    dict: &Bound<'_, PyDict>,
-    mut predicate: impl FnMut(&Bound<'_, PyAny>, &Bound<'_, PyAny>) -> bool,
-) -> bool {
+/// The next entry of a dict, which may change between two calls: unlike PyO3's iterator this does
+/// not panic then, and may leave entries out. `position` starts at 0 and is otherwise left alone.
+pub fn next_entry<'py>(
+    dict: &Bound<'py, PyDict>,
+    position: &mut ffi::Py_ssize_t,
+) -> Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
     let py = dict.py();
+    let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
     with_critical_section(dict, || {
-        let mut position = 0;
-        let (mut key, mut value) = (std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: `dict` is a dict, locked where there is no GIL. PyDict_Next checks `position`
-        // against the dict as it is at each call, and hands out borrowed references, which are
+        // against the dict as it is. It hands out borrowed references to live objects, which are
         // made owned before anything else can run.
-        while unsafe {
-            ffi::PyDict_Next(
-                dict.as_ptr(),
-                &raw mut position,
-                &raw mut key,
-                &raw mut value,
-            )
-        } != 0
-        {
-            // SAFETY: PyDict_Next returned non-zero, so both point to live objects.
-            let (key, value) = unsafe {
+        unsafe {
+            let found = ffi::PyDict_Next(dict.as_ptr(), position, &raw mut key, &raw mut value);
+            (found != 0).then(|| {
                 (
                     Bound::from_borrowed_ptr(py, key),
                     Bound::from_borrowed_ptr(py, value),
                 )
-            };
-            if !predicate(&key, &value) {
-                return false;
-            }
+            })
         }
-        true
     })
 }
 

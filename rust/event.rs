@@ -433,8 +433,9 @@ fn milliseconds(value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Milliseconds
 }
 
 impl Json<'_> {
-    fn as_data(&self) -> PyResult<Data<'_>> {
+    pub fn as_data(&self) -> PyResult<Data<'_>> {
         Ok(match self {
+            Self::Written(json) => Data::Json(json),
             Self::Compact(bytes) => Data::Json(bytes.as_bytes()),
             Self::Text(text) => Data::Text(text.to_str()?),
         })

@@ -10,7 +10,6 @@ mod buffer;
 mod cpython;
 mod event;
 mod json;
-mod model;
 mod parse;
 mod stepping;
 

@@ -2,4 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod frame;
+pub mod json;
 pub mod parse;

@@ -13,11 +13,15 @@ import ipaddress
 import json
 import pathlib
 import re
+import threading
 import types
+import unittest.mock
 import uuid
+import warnings
+import zoneinfo
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import pydantic
 import pydantic.dataclasses
@@ -121,9 +125,13 @@ class Loose(BaseModel):
     value: Any = None
 
 
+# pydantic has this one since 2.8.
+STRINGS: Any = "strings" if hasattr(pydantic, "FailFast") else "constants"
+
+
 class LooseWithModes(BaseModel):
     model_config = ConfigDict(
-        ser_json_bytes="base64", ser_json_timedelta="float", ser_json_inf_nan="strings"
+        ser_json_bytes="base64", ser_json_timedelta="float", ser_json_inf_nan=STRINGS
     )
     value: Any = None
     delta: datetime.timedelta = datetime.timedelta(seconds=90)
@@ -387,6 +395,248 @@ class Place(NamedTuple):
     y: Decimal
 
 
+# What FastAPI's encoder takes for one thing or another by the order of its checks.
+
+
+@dataclasses.dataclass
+class DictData(dict[str, Any]):
+    field: Any = 1
+
+
+@dataclasses.dataclass
+class ListData(list[Any]):
+    field: Any = 1
+
+
+@dataclasses.dataclass
+class Size:
+    legs: int
+    tail: Any
+
+
+class Animal(Size, enum.Enum):
+    CAT = 4, Decimal("1.5")
+    BIRD = 2, ("a", 1)
+
+
+@dataclasses.dataclass
+class Slotted:
+    __slots__ = ("at", "id")
+    id: uuid.UUID
+    at: datetime.datetime
+
+
+@dataclasses.dataclass
+class Whole:
+    """What is no field, and a field that is no attribute."""
+
+    shared: ClassVar[int] = 1
+    start: dataclasses.InitVar[int] = 2
+    own: int = 3
+    hidden: Any = dataclasses.field(default=4, repr=False, compare=False)
+    computed: Any = dataclasses.field(init=False)
+
+    def __post_init__(self, start: int) -> None:
+        self.late = start
+
+
+@dataclasses.dataclass
+class ItsClassLies:
+    field: int = 1
+
+    @property
+    def __class__(self) -> Any:
+        return Color
+
+
+class Lies:
+    """Says that it is of another class."""
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+
+    @property
+    def __class__(self) -> Any:
+        return self._kind
+
+    def __str__(self) -> str:
+        return "lies"
+
+
+class CannotBeCopied(list[Any]):
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise LookupError("no copies")
+
+
+class Copies:
+    """Is something else when it is copied."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return {"copied": MOMENT, "by": (n for n in range(2))}
+
+
+class OwnMoment(datetime.datetime):
+    def isoformat(self, *args: Any) -> str:
+        return "own isoformat"
+
+
+class OwnDate(datetime.date):
+    def __str__(self) -> str:
+        return "own str"
+
+
+class OwnDelta(datetime.timedelta):
+    def total_seconds(self) -> float:
+        return NAN
+
+
+class OwnUUID(uuid.UUID):
+    def __str__(self) -> str:
+        return "own str"
+
+
+class OwnDecimal(Decimal):
+    def __str__(self) -> str:
+        return "own str"
+
+
+class OwnBytes(bytes):
+    def decode(self, *args: Any) -> Any:
+        return ["own", INFINITY]
+
+
+class OwnText(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "own str"
+
+    def startswith(self, *args: Any) -> bool:
+        return "_sa" in self
+
+
+class OwnInteger(int):
+    def __repr__(self) -> str:
+        return "own repr"
+
+    __str__ = __repr__
+
+
+class OwnFloat(float):
+    def __repr__(self) -> str:
+        return "own repr"
+
+
+class OwnPath(pathlib.PurePosixPath):
+    def __str__(self) -> str:
+        return "own str"
+
+
+class OwnItems(dict[Any, Any]):
+    def items(self) -> Any:
+        return [("own", 1), ("_sa", 2), *super().items(), ("not a key", 3)]
+
+
+class OwnKeys(dict[Any, Any]):
+    def keys(self) -> Any:
+        return ["a"]
+
+
+class OwnDictIteration(dict[Any, Any]):
+    def __iter__(self) -> Any:
+        return iter(["own"])
+
+    def __len__(self) -> int:
+        return 17
+
+
+class OwnIteration(list[Any]):
+    def __iter__(self) -> Any:
+        return iter(["own", Decimal("1.5")])
+
+
+class OwnPlace(NamedTuple("OwnPlace", [("x", int)])):
+    def __iter__(self) -> Any:
+        return iter(["own"])
+
+
+class OwnValue(enum.Enum):
+    ONE = 1
+
+    @property
+    def value(self) -> Any:
+        return "own value"
+
+
+class ValueIsAMember(enum.Enum):
+    # mypy: a member may not be called so.
+    locals()["value"] = 1
+    OTHER = 2
+
+
+class OddValues(enum.Enum):
+    NOT_A_NUMBER = NAN
+    NUMBERS = [NAN, {"a": INFINITY}]  # noqa: RUF012
+    PAIR = (NAN, 1)
+    TABLE = types.MappingProxyType({"a": 1})
+    STATE = "_sa_state"
+    HUGE = 10**4300
+    TEXT = Text("a\nb")
+    SELF_SAID = OwnInteger(3)
+
+
+class ShownName(str, enum.Enum):
+    ANN = "ann"
+
+    def __str__(self) -> str:
+        return "shown"
+
+
+class Permission(enum.IntFlag):
+    READ = 1
+    WRITE = 2
+
+
+class FailingZone(datetime.tzinfo):
+    def utcoffset(self, moment: Any) -> Any:
+        raise LookupError("no offset")
+
+
+class ReadsOnce(BaseModel):
+    """Its serializer reads what can be read once."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    source: Any
+
+    @model_serializer
+    def serialize(self) -> Any:
+        return {"_sa": 1, "items": list(self.source), "late": Plain(a=1), 1: "\ud800"}
+
+
+class ReadsOnceInConstants(BaseModel):
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+    number: float = NAN
+    source: Any = None
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # pydantic says that the field hides a method
+
+    class FieldNamedLikeAMethod(BaseModel):
+        model_config = ConfigDict(protected_namespaces=())
+        model_dump: int = 1  # type: ignore[assignment]
+
+
+def once(*values: Any) -> Iterator[Any]:
+    yield from values
+
+
+def data_containing_itself() -> Point:
+    point = Point(1)
+    point.y = [point]
+    return point
+
+
 def nested(depth: int, wrap: Callable[[Any], Any], value: Any = 1) -> Any:
     for _ in range(depth):
         value = wrap(value)
@@ -580,6 +830,111 @@ OTHER: dict[str, Callable[[], Any]] = {
     "dataclass type": lambda: Point,
     "pydantic dataclass": lambda: Checked(Decimal("1.10")),
     "list of dataclasses": lambda: [Point(1), Checked(Decimal("1.10"))],
+    "dataclass that is a dict": lambda: DictData(2),
+    "dataclass that is a list": lambda: ListData([2]),
+    "dataclass that is an Enum": lambda: [Animal.CAT, {"a": Animal.BIRD}],
+    "dataclass with slots": lambda: Slotted(uuid.UUID(int=7), MOMENT),
+    "dataclass without an attribute": Whole,
+    "dataclass whose class lies": ItsClassLies,
+    "dataclass of everything": lambda: Point(
+        {"a": [uuid.UUID(int=3), Decimal("1.50"), (Color.RED, MOMENT)], "_sa": 1},
+        [datetime.timedelta(1), b"a", {1}, Place(1, Decimal("2.5")), pathlib.Path("/a"), Text("b")],
+    ),
+    "dataclass with odd keys": lambda: Point(1, {Color.RED: 1, 2: [{MOMENT.date(): NAN}]}),
+    "dataclass with a dataclass as a key": lambda: Point(1, {AlchemyData(): 1}),
+    "dataclass with _sa fields inside": lambda: Point(1, [AlchemyData()]),
+    "dataclass with a generator": lambda: Point(1, once(1)),
+    "dataclass with a lock": lambda: Point([object], {"a": threading.Lock()}),
+    "dataclass with what cannot be copied after what cannot be encoded": lambda: Line(
+        Point(1, Opaque()), [Point(CannotBeCopied())]
+    ),
+    "dataclass with what is copied otherwise": lambda: Point(Copies(), [{"a": Copies()}]),
+    "dataclass with counters": lambda: Point(
+        collections.Counter("aab"), collections.defaultdict(list, a=[Point(1)])
+    ),
+    "dataclass with odd enums": lambda: Point(OddValues.NUMBERS, OwnValue.ONE),
+    "dataclass that contains itself": data_containing_itself,
+    "dataclasses to the depth of the walk": lambda: nested(64, lambda value: Point(1, value)),
+    "dataclasses 150 deep": lambda: nested(150, lambda value: Point(1, value)),
+    "pydantic dataclass with a model": lambda: Carries([Checked(Decimal(1)), Loose(value=MOMENT)]),
+    "model in a dataclass in a model": lambda: Loose(value=Carries(Loose(value=Color.RED))),
+    "subclasses with their own text": lambda: [
+        OwnMoment(2024, 2, 29),
+        OwnDate(2024, 2, 29),
+        OwnDelta(1),
+        OwnUUID(int=7),
+        OwnDecimal("1.5"),
+        OwnText("a"),
+        OwnInteger(7),
+        OwnFloat(0.5),
+        OwnPath("/a"),
+    ],
+    "subclasses with their own text in a dataclass": lambda: Point(
+        [OwnMoment(2024, 2, 29), OwnUUID(int=7), OwnDecimal("1.5"), OwnDelta(1)],
+        [OwnText("a"), OwnInteger(7), OwnFloat(0.5), OwnDate(2024, 2, 29)],
+    ),
+    "bytes that decode themselves": lambda: OwnBytes(b"a"),
+    "dict with its own items": lambda: OwnItems(a=1),
+    "dict with its own keys": lambda: OwnKeys(a=1, b=2),
+    "dict with its own iteration": lambda: OwnDictIteration(a=1, b=2),
+    "OrderedDict in its own order": lambda: (
+        lambda entries: (entries.move_to_end("a"), entries)[1]
+    )(collections.OrderedDict(a=1, b=Decimal("1.5"), _sa=2)),
+    "list with its own iteration": lambda: OwnIteration([1]),
+    "named tuple with its own iteration": lambda: OwnPlace(1),
+    "Enum with its own value": lambda: [OwnValue.ONE],
+    "Enum with a member named value": lambda: [*ValueIsAMember],
+    **{f"Enum of {name}": (lambda name=name: [OddValues[name]]) for name in OddValues.__members__},
+    "str Enum that shows itself otherwise": lambda: {ShownName.ANN: ShownName.ANN},
+    "IntFlag": lambda: [Permission.READ | Permission.WRITE, Permission(0)],
+    "moments in zones": lambda: [
+        MOMENT.replace(tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")),
+        datetime.time(1, 2, 3, 4, tzinfo=datetime.timezone.utc),
+        datetime.time(1, 2, 3, 40, fold=1),
+        MOMENT.replace(microsecond=0, tzinfo=datetime.timezone(datetime.timedelta(seconds=1))),
+    ],
+    "moment in a zone that fails": lambda: MOMENT.replace(tzinfo=FailingZone()),
+    "long timedeltas": lambda: [
+        datetime.timedelta(days=365 * 140, microseconds=1),
+        datetime.timedelta(days=-365 * 143, microseconds=1),
+        datetime.timedelta.max,
+        datetime.timedelta.min,
+    ],
+    "odd Decimals": lambda: [
+        Decimal(text)
+        for text in ("-0", "0E-8", "0E+3", "-1.5E+3", "1E-7", "1E+30", "0." + "1" * 700, "9" * 700)
+    ],
+    "Decimal of too many digits": lambda: Decimal("9" * 4400),
+    "UUID without its number": lambda: uuid.UUID.__new__(uuid.UUID),
+    "keys that become equal": lambda: {Color.RED: 1, "red": 2, "b": 3},
+    "numbers as keys that become equal": lambda: {Color.NUMBER: 1, 2.0: 2, True: 3},
+    "keys that become equal, of a generator": lambda: {"red": once(1, 2), Color.RED: once(3)},
+    "keys that become equal, and one is refused": lambda: {Color.RED: object(), "red": 1},
+    "keys that become equal, and one cannot be dumped": lambda: {Color.RED: 10**4300, "red": 1},
+    "keys that become like _sa": lambda: {OddValues.STATE: 1, pathlib.PurePosixPath("_sa"): 2},
+    "keys that say what they start with": lambda: {OwnText("x_sa"): 1, OwnText("y"): 2},
+    "keys with lone surrogates": lambda: {"\ud800": once(1), "_sa\ud800": 2, "b": 3},
+    "long integer keys": lambda: {2**64: 1, -(2**70): 2},
+    "integer keys of too many digits": lambda: {10**4300: 1},
+    "float keys as Python shows them": lambda: {1e16: 1, 1e-7: 2, 2.0: 3, -0.0: 4},
+    "integer-subclass and float-subclass keys": lambda: {OwnInteger(7): 1, OwnFloat(0.5): 2},
+    "address and UUID keys": lambda: {ipaddress.ip_address("::1"): 1, uuid.UUID(int=1): once(2)},
+    "refused key before a refused value": lambda: {(1, 2): 1, "b": object()},
+    "refused value before a refused key": lambda: {"b": object(), (1, 2): 1},
+    "refused value before a key that cannot be dumped": lambda: {"b": object(), Color.MOMENT: 1},
+    "what cannot be dumped before what cannot be encoded": lambda: [Color.MOMENT, object()],
+    "what cannot be encoded in what cannot be dumped": lambda: {Color.MOMENT: [once(1), object()]},
+    "long integer before a key that cannot be dumped": lambda: [10**4300, {Color.MOMENT: 1}],
+    "key that cannot be dumped before a long integer": lambda: [{Color.MOMENT: 1}, 10**4300],
+    "mock of a UUID": lambda: unittest.mock.MagicMock(
+        spec=uuid.UUID, **{"__str__.return_value": "a"}
+    ),
+    **{
+        f"object that says it is {kind.__name__}": (lambda kind=kind: [Lies(kind)])
+        for kind in (dict, list, str, int, uuid.UUID, Item, Color, pathlib.PurePath, type(None))
+    },
+    "generators in plain containers": lambda: {"a": [once(1), (once(MOMENT),)], "b": once(once(2))},
+    "generators beside lone surrogates": lambda: [once(1), "\ud800", {"_sa": once(2)}],
 }
 
 MODELS: dict[str, Callable[[], Any]] = {
@@ -645,6 +1000,14 @@ MODELS: dict[str, Callable[[], Any]] = {
     "hex and constants mode": lambda: LooseHex(value=[b"\xff", NAN], number=-INFINITY),
     "hex mode, ordinary": lambda: LooseHex(value=b"\xff"),
     "null mode": lambda: LooseNull(value=NAN, number=INFINITY),
+    "generator in a model with an _sa key": lambda: Loose(value={"_sa": 1, "b": once(1, 2)}),
+    "generator in a model with a lone surrogate": lambda: Loose(value=[once(1, 2), "\ud800"]),
+    "generator in a model with NaN": lambda: Loose(value=[once(1, 2), NAN]),
+    "generator in a model with constants": lambda: ReadsOnceInConstants(source=once(1, 2)),
+    "generator in a model with a long integer": lambda: Loose(value=[once(1, 2), 10**4300]),
+    "generator in a model's serializer": lambda: ReadsOnce(source=once(1, 2)),
+    "generator in a model in a model": lambda: Loose(value=Loose(value=[once(1), {"_sa": 2}])),
+    "model with a field named like a method": FieldNamedLikeAMethod,
 }
 
 KINDS = {

@@ -8,34 +8,57 @@ accepted here; every refusal is a ValueError that names the field.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
+from collections import deque
 from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
 from functools import lru_cache
+from pathlib import PurePath
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
-from fastapi.encoders import jsonable_encoder
+from fastapi.encoders import ENCODERS_BY_TYPE, jsonable_encoder
 from fastapi.sse import ServerSentEvent as FastAPIServerSentEvent
 from pydantic import BaseModel, TypeAdapter
-from pydantic_core import SchemaValidator, ValidationError, core_schema, from_json, to_json
+from pydantic_core import (
+    PydanticUndefinedType,
+    SchemaValidator,
+    ValidationError,
+    core_schema,
+    from_json,
+    to_json,
+)
 
 if TYPE_CHECKING:
     from .parse import MessageEvent
 
 __all__ = [
-    "MODEL_DUMP",
+    "ENCODERS_BY_TYPE",
+    "LEAF_ENCODERS",
     "MODEL_DUMP_JSON",
     "MODEL_DUMP_JSON_OPTIONS",
+    "MODEL_DUMP_OPTIONS",
     "BaseModel",
     "FastAPIServerSentEvent",
+    "copied",
     "decode_event",
+    "dump_json",
+    "entries",
     "event_json",
     "json_as_fastapi",
     "json_validator",
+    "jsonable_encoder",
     "milliseconds",
     "text",
     "to_json",
+    "treatment",
     "validate_event",
+    "with_encoded_keys",
 ]
 
 # pydantic's own methods. A model that has others in their place is called, not serialized.
@@ -46,6 +69,26 @@ MODEL_DUMP_JSON = BaseModel.model_dump_json
 # unless the model's configuration says otherwise, which pydantic 2.11 changed.
 _by_alias = inspect.signature(BaseModel.model_dump_json).parameters["by_alias"].default
 MODEL_DUMP_JSON_OPTIONS: dict[str, Any] = {} if _by_alias is None else {"by_alias": _by_alias}
+
+# What FastAPI's encoder passes to a model's `model_dump()`.
+MODEL_DUMP_OPTIONS: dict[str, Any] = {
+    "mode": "json",
+    "include": None,
+    "exclude": None,
+    "by_alias": True,
+    "exclude_unset": False,
+    "exclude_none": False,
+    "exclude_defaults": False,
+}
+
+# The encoders of leaves that the compiled core writes by itself, as long as an application has not
+# put others into FastAPI's table, which it may do at any time.
+LEAF_ENCODERS: dict[type, Callable[[Any], Any]] = {
+    kind: encoder
+    for kind in (datetime, UUID, Decimal, date, timedelta, time, bytes)
+    if (encoder := ENCODERS_BY_TYPE.get(kind)) is not None
+    and (encoder.__module__ == "fastapi.encoders" or (kind is UUID and encoder is str))
+}
 
 _text_validator = SchemaValidator(core_schema.str_schema())
 _milliseconds_validator = SchemaValidator(core_schema.int_schema(ge=0))
@@ -93,11 +136,20 @@ def json_as_fastapi(value: object) -> bytes:
 
     Raises what FastAPI raises: whatever its `jsonable_encoder` or `json.dumps` refuses.
     """
-    jsonable = _non_finite_to_null(jsonable_encoder(value))
+    return dump_json(jsonable_encoder(value))
+
+
+def dump_json(encoded: Any) -> bytes:
+    """The JSON of what FastAPI's encoder has answered."""
+    encoded = _non_finite_to_null(encoded)
     try:
-        return json.dumps(jsonable, ensure_ascii=False, separators=(",", ":")).encode()
+        return _encode_json(encoded).encode()
     except UnicodeEncodeError:  # lone surrogates, which only an escape can carry
-        return json.dumps(jsonable, separators=(",", ":")).encode()
+        return _encode_ascii_json(encoded).encode()
+
+
+_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode_ascii_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _non_finite_to_null(value: dict[Any, Any] | list[Any] | float | str | None) -> Any:
@@ -160,3 +212,77 @@ def json_validator(item: Any) -> JSONValidator:
 @lru_cache(maxsize=256)
 def _json_validator(item: Any, shown: str | None) -> JSONValidator:
     return TypeAdapter[Any](item).validator.validate_json
+
+
+# What the compiled core asks.
+
+
+def treatment(kind: type[Any]) -> tuple[Any, ...]:
+    """What FastAPI's encoder does with instances of a class, by its checks in their order."""
+    if any(name in vars(base) for base in kind.__mro__[:-1] for name in _WAYS_TO_LIE):
+        return ("other",)
+    if issubclass(kind, BaseModel):
+        try:
+            serializer = kind.__pydantic_serializer__
+            methods = serializer.to_python, serializer.to_json
+        except Exception:  # the class is not defined fully yet
+            return ("other",)
+        has_own = kind.model_dump is MODEL_DUMP, kind.model_dump_json is MODEL_DUMP_JSON
+        return "model", *methods, *has_own
+    if dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
+        has_state = any(name.startswith("_sa") for name in names)
+        return ("other",) if has_state else ("dataclass", names)
+    if issubclass(kind, Enum):
+        own = inspect.getattr_static(kind, "value") is vars(Enum)["value"]
+        return "enum", "_value_" if own else "value"
+    if issubclass(kind, PurePath):
+        return ("path",)
+    if issubclass(kind, (str, int, float)):
+        return ("scalar",)
+    if issubclass(kind, PydanticUndefinedType):
+        return ("undefined",)
+    if dict in kind.__mro__:
+        return "mapping", all(_inherits(kind, dict, method) for method in ("keys", "items"))
+    if issubclass(kind, (list, set, frozenset, GeneratorType, tuple, deque)):
+        return ("sequence",)
+    return ("leaf",)
+
+
+def _inherits(kind: type[Any], base: type[Any], method: str) -> bool:
+    return getattr(kind, method) is getattr(base, method)
+
+
+# By which an instance can be one of another class to `isinstance`.
+_WAYS_TO_LIE = "__class__", "__getattribute__"
+
+
+@dataclasses.dataclass
+class _Field:
+    value: Any
+
+
+def copied(value: Any) -> Any:
+    """What `dataclasses.asdict` makes of the value of a field."""
+    return dataclasses.asdict(_Field(value))["value"]
+
+
+def entries(mapping: dict[Any, Any]) -> dict[Any, Any]:
+    """What FastAPI's encoder encodes of a dict of a subclass."""
+    keys = set(mapping.keys())
+    return {key: value for key, value in mapping.items() if key in keys}
+
+
+def with_encoded_keys(mapping: dict[Any, Any]) -> dict[Any, Any] | None:
+    """`mapping` with the keys that FastAPI's encoder makes of its own; None if it refuses any, or
+    if several become one, of which FastAPI encodes each value and keeps the last."""
+    kept = {
+        key: value
+        for key, value in mapping.items()
+        if not (isinstance(key, str) and key.startswith("_sa"))
+    }
+    try:
+        encoded = {jsonable_encoder(key): value for key, value in kept.items()}
+    except Exception:
+        return None
+    return encoded if len(encoded) == len(kept) else None

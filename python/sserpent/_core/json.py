@@ -1,5 +1,5 @@
-"""The JSON of an item: pydantic-core's where FastAPI's encoder would write the same, else
-FastAPI's."""
+"""The JSON of an item or an event's data: pydantic-core's where FastAPI asks pydantic, or where its
+encoder would change nothing; else FastAPI's."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .conversion import (
-    MODEL_DUMP,
     MODEL_DUMP_JSON,
     MODEL_DUMP_JSON_OPTIONS,
+    MODEL_DUMP_OPTIONS,
     BaseModel,
     json_as_fastapi,
     to_json,
@@ -77,14 +77,13 @@ def _checked_valid_class(value: Any) -> type | None:
     raise wrong_type("'valid_class' must be a class or None", value)
 
 
-_SCALARS = frozenset({str, int, float, bool, type(None)})
-_BUILTINS = _SCALARS | {dict, list, tuple}
-# How deep the walk goes before it leaves a value to FastAPI's encoder, which knows how to fail on
+_SCALARS = frozenset({str, float, bool, type(None)})
+_BUILTINS = _SCALARS | {int, dict, list, tuple}
+# FastAPI refuses integers of more digits than `sys.get_int_max_str_digits()`, pydantic does not.
+_MAX_INT = 2**64
+# How deep a value is looked into before it is left to FastAPI's encoder, which knows how to fail on
 # values that contain themselves.
 _MAX_DEPTH = 64
-# The kinds of values, in the order in which the kind of a part makes that of the whole: JSON's own
-# types; also pydantic models; anything else.
-_PLAIN, _HAS_MODELS, _OTHER = range(3)
 
 
 def event_data_json(value: Any) -> str | bytes:
@@ -94,89 +93,47 @@ def event_data_json(value: Any) -> str | bytes:
     if kind in _BUILTINS:
         return item_json(value)
     if BaseModel in kind.__mro__ and _has_method(value.model_dump_json, MODEL_DUMP_JSON):
-        try:
-            serializer = value.__pydantic_serializer__
-            return _json_bytes(serializer.to_json(value, **MODEL_DUMP_JSON_OPTIONS))
-        except BaseException as error:
-            # Raised again, with FastAPI's own words, by the call below.
-            if not _is_failure(error):
-                raise
+        serializer = value.__pydantic_serializer__
+        return _json_bytes(serializer.to_json(value, **MODEL_DUMP_JSON_OPTIONS))
     if not hasattr(value, "model_dump_json"):
         return item_json(value)
     return _json_text(value.model_dump_json())
 
 
 def item_json(value: Any) -> bytes:
-    """The JSON of an item that has no declared type: pydantic-core's where it and FastAPI's
-    encoder agree, else FastAPI's.
-
-    An error on the fast way decides nothing: FastAPI's encoder accepts more (lone surrogates)
-    and is the one whose refusals users know.
-    """
-    found = _walk(value, 0)
-    if found != _OTHER:
+    """The JSON of an item that has no declared type: as FastAPI's encoder and `json.dumps` write
+    it, with null for NaN and infinities."""
+    if BaseModel in type(value).__mro__:
+        value = value.model_dump(**MODEL_DUMP_OPTIONS)
+    if _is_plain(value, 0):
         try:
-            if type(value) in _BUILTINS:
-                json = _json_bytes(to_json(value, by_alias=True, inf_nan_mode="null"))
-            else:
-                json = _json_bytes(value.__pydantic_serializer__.to_json(value, by_alias=True))
-        except BaseException as error:
-            if not _is_failure(error):
-                raise
-        else:
-            if not (_has_huge_integer(json) or (found == _HAS_MODELS and _is_doubtful(json))):
-                return json
+            return _json_bytes(to_json(value, inf_nan_mode="null"))
+        except ValueError:
+            pass  # lone surrogates, which FastAPI escapes
     return json_as_fastapi(value)
 
 
-def _is_failure(error: BaseException) -> bool:
-    # pydantic-core panics, with what is no Exception, when a dict changes while it is read.
-    kind = type(error)
-    panics = kind.__module__ == "pyo3_runtime" and kind.__name__ == "PanicException"
-    return panics or isinstance(error, Exception)
-
-
-def _is_doubtful(json: bytes) -> bool:
-    # FastAPI dumps models first and cleans afterwards: keys that start with `_sa` vanish, NaN and
-    # infinities become null whatever `ser_json_inf_nan` says.
-    return b'"_sa' in json or b"NaN" in json or b"Infinity" in json
-
-
-def _has_huge_integer(json: bytes) -> bool:
-    # FastAPI's encoder refuses integers of more digits than sys.get_int_max_str_digits(), which
-    # is 640 at least. So many digits fill a whole block of 320.
-    return len(json) > 640 and any(
-        json[start : start + 320].isdigit() for start in range(0, len(json) - 319, 320)
-    )
-
-
-def _walk(value: Any, depth: int) -> int:
-    """One look at each part. Exact types only: a subclass may be an Enum, which FastAPI replaces
-    by its value."""
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether the value is made of JSON's own types, of which FastAPI's encoder changes nothing.
+    Exact types only: a subclass may be an Enum, which FastAPI replaces by its value."""
     kind = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind in _SCALARS:
-        return _PLAIN
+        return True
+    if kind is int:
+        return bool(-_MAX_INT < value < _MAX_INT)
     if depth == _MAX_DEPTH:
-        return _OTHER
+        return False
     if kind is dict:
         for key in value:
             # FastAPI drops keys that start with `_sa` (SQLAlchemy's state).
             if type(key) is not str or key.startswith("_sa"):
-                return _OTHER
+                return False
         parts = value.values()
     elif kind is list or kind is tuple:
         parts = value
-    elif BaseModel in kind.__mro__ and _has_method(value.model_dump, MODEL_DUMP):
-        return _HAS_MODELS
     else:
-        return _OTHER
-    found = _PLAIN
-    for part in parts:
-        if type(part) not in _SCALARS:
-            found = max(found, _walk(part, depth + 1))
-            if found == _OTHER:
-                break
-    return found
+        return False
+    return all(type(part) in _SCALARS or _is_plain(part, depth + 1) for part in parts)
 
 
 def _has_method(method: Any, function: Any) -> bool:

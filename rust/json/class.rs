@@ -1,0 +1,174 @@
+//! How FastAPI's encoder and pydantic treat the instances of a class, asked once for each class.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyString, PyTuple, PyType};
+
+use crate::cpython::{dict_of, version_of};
+use sserpent_wire::json;
+
+/// What FastAPI's encoder does with an instance; see `treatment` in `conversion.py`.
+pub enum Treatment {
+    /// Dumps it.
+    Model(Model),
+    /// Encodes a dict of its fields.
+    Dataclass(Vec<Field>),
+    /// Takes the attribute of this name.
+    Enum(Py<PyString>),
+    /// Takes `str()` of it.
+    Path,
+    /// Leaves it as it is: a subclass of str, int or float.
+    Scalar,
+    /// Takes None instead.
+    Undefined,
+    /// Encodes the keys and values.
+    Mapping { has_own_items: bool },
+    /// Encodes what it iterates over.
+    Sequence,
+    /// Looks for an encoder of its type.
+    Leaf,
+    /// Something that its class does not decide.
+    Other,
+}
+
+/// A class of pydantic models.
+pub struct Model {
+    /// Of the class's serializer.
+    pub to_python: Py<PyAny>,
+    /// Of the class's serializer.
+    pub to_json: Py<PyAny>,
+    has_own_dump: bool,
+    has_own_dump_json: bool,
+}
+
+impl Model {
+    /// Whether `value.model_dump`, of an instance of the class, is pydantic's.
+    pub fn has_own_dump(&self, value: &Bound<'_, PyAny>) -> bool {
+        self.has_own_dump && !is_attribute(value, intern!(value.py(), "model_dump"))
+    }
+
+    /// Whether `value.model_dump_json`, of an instance of the class, is pydantic's.
+    pub fn has_own_dump_json(&self, value: &Bound<'_, PyAny>) -> bool {
+        self.has_own_dump_json && !is_attribute(value, intern!(value.py(), "model_dump_json"))
+    }
+}
+
+/// Whether the instance itself has an attribute of the name, which comes before its class's method.
+fn is_attribute(value: &Bound<'_, PyAny>, name: &Bound<'_, PyString>) -> bool {
+    dict_of(value)
+        .and_then(|attributes| attributes.contains(name))
+        .unwrap_or(true)
+}
+
+/// A field of a dataclass.
+pub struct Field {
+    pub name: Py<PyString>,
+    /// The name in JSON, and the colon.
+    pub key: Vec<u8>,
+}
+
+struct Known {
+    class: Py<PyType>,
+    /// CPython gives a class another version when any attribute of it or of a base is set.
+    version: u32,
+    treatment: Arc<Treatment>,
+}
+
+/// Enough for the classes that take turns in the streams of an application. Each is kept alive.
+const MAX_KNOWN: usize = 32;
+
+static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+
+/// How the instances of a class are treated.
+pub fn treatment_of(class: &Bound<'_, PyType>) -> PyResult<Arc<Treatment>> {
+    let version = version_of(class);
+    if let Some(treatment) = find(class, version) {
+        return Ok(treatment);
+    }
+    let treatment = Arc::new(ask(class)?);
+    if version != 0 {
+        let known = Known {
+            class: class.clone().unbind(),
+            version,
+            treatment: treatment.clone(),
+        };
+        // Dropped after the lock: that may run Python code.
+        drop(remember(known));
+    }
+    Ok(treatment)
+}
+
+fn ask(class: &Bound<'_, PyType>) -> PyResult<Treatment> {
+    static TREATMENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = class.py();
+    let answer = TREATMENT
+        .import(py, "sserpent._core.conversion", "treatment")?
+        .call1((class,))?
+        .cast_into::<PyTuple>()?;
+    let name = answer.get_item(0)?.cast_into::<PyString>()?;
+    let detail = |index| answer.get_item(index);
+    Ok(match name.to_str()? {
+        "model" => Treatment::Model(Model {
+            to_python: detail(1)?.unbind(),
+            to_json: detail(2)?.unbind(),
+            has_own_dump: detail(3)?.extract()?,
+            has_own_dump_json: detail(4)?.extract()?,
+        }),
+        "dataclass" => Treatment::Dataclass(fields(&detail(1)?)?),
+        "enum" => Treatment::Enum(detail(1)?.cast_into::<PyString>()?.unbind()),
+        "path" => Treatment::Path,
+        "scalar" => Treatment::Scalar,
+        "undefined" => Treatment::Undefined,
+        "mapping" => Treatment::Mapping {
+            has_own_items: detail(1)?.extract()?,
+        },
+        "sequence" => Treatment::Sequence,
+        "leaf" => Treatment::Leaf,
+        _ => Treatment::Other,
+    })
+}
+
+fn fields(names: &Bound<'_, PyAny>) -> PyResult<Vec<Field>> {
+    let mut fields = Vec::new();
+    for name in names.try_iter()? {
+        let name = name?.cast_into::<PyString>()?;
+        let mut key = Vec::new();
+        json::string(&mut key, name.to_str()?);
+        key.push(b':');
+        fields.push(Field {
+            name: PyString::intern(name.py(), name.to_str()?).unbind(),
+            key,
+        });
+    }
+    Ok(fields)
+}
+
+fn find(class: &Bound<'_, PyType>, version: u32) -> Option<Arc<Treatment>> {
+    let all = lock();
+    let known = all
+        .iter()
+        .find(|known| known.class.as_ptr() == class.as_ptr() && known.version == version)?;
+    Some(known.treatment.clone())
+}
+
+fn remember(known: Known) -> Option<Known> {
+    let mut all = lock();
+    let same = all
+        .iter()
+        .position(|each| each.class.as_ptr() == known.class.as_ptr());
+    let replaced = match same {
+        Some(index) => Some(all.swap_remove(index)),
+        None if all.len() == MAX_KNOWN => Some(all.remove(0)),
+        None => None,
+    };
+    all.push(known);
+    replaced
+}
+
+/// Held while pointers are compared, never while Python code can run.
+fn lock() -> MutexGuard<'static, Vec<Known>> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
