@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-from enum import Enum, auto
-from typing import Literal, NamedTuple
+from enum import Enum, unique
 
 
+@unique
 class Ending(Enum):
-    """The reason of a stream's end. The first one counts."""
-
-    COMPLETE = auto()  # the generator has ended by itself, and all of it is sent
-    CLIENT_LEFT = auto()  # `receive` said so, or a `send` raised OSError
-    STALLED = auto()  # the client has not read for `send_timeout`
-    SHUTDOWN = auto()  # the server shuts down, and the generator was still running
-    FAILED = auto()  # the generator or a `send` has raised
-    CANCELLED = auto()  # the server, or a middleware, has cancelled the request
-
-
-class Consequences(NamedTuple):
-    """What follows from a reason.
+    """The reason of a stream's end, and what follows from it. The first reason counts.
 
     A generator that still runs is told to end, whatever the reason, and has `cleanup_timeout`.
+
+    Attributes:
+        delivers: Whether events that were yielded before are still sent. Where they are not, a
+            `send` that waits is cancelled too.
+        connection: What becomes of the connection. "end": the body is ended, so that the client
+            knows that it has everything. "raise": the exception goes to the server, which cuts
+            the connection and logs it. "close": it is cut without a word in the log. "abort": it
+            is dropped with what the client has not read. "leave": there is nothing to do.
+        tells: Whether `on_disconnect` is called.
     """
 
-    # Whether events that were yielded before are still sent. Where they are not, a `send` that
-    # waits is cancelled too.
-    delivers: bool
-    # What becomes of the connection. "end": the body is ended, so that the client knows that it
-    # has everything. "raise": the exception goes to the server, which cuts the connection and logs
-    # it. "close": it is cut without a word in the log. "abort": it is dropped with what the client
-    # has not read. "leave": there is nothing to do.
-    connection: Literal["end", "raise", "close", "abort", "leave"]
-    # Whether `on_disconnect` is called.
-    tells: bool
+    #: The generator has ended by itself, and all of it is sent.
+    COMPLETE = True, "end", False
+    #: `receive` said so, or a `send` raised OSError.
+    CLIENT_LEFT = False, "leave", True
+    #: The client has not read for `send_timeout`.
+    STALLED = False, "abort", True
+    #: The server shuts down, and the generator was still running.
+    SHUTDOWN = True, "close", False
+    #: The generator or a `send` has raised.
+    FAILED = True, "raise", False
+    #: The server, or a middleware, has cancelled the request.
+    CANCELLED = False, "leave", False
 
-
-CONSEQUENCES = {
-    Ending.COMPLETE: Consequences(delivers=True, connection="end", tells=False),
-    Ending.CLIENT_LEFT: Consequences(delivers=False, connection="leave", tells=True),
-    Ending.STALLED: Consequences(delivers=False, connection="abort", tells=True),
-    Ending.SHUTDOWN: Consequences(delivers=True, connection="close", tells=False),
-    Ending.FAILED: Consequences(delivers=True, connection="raise", tells=False),
-    Ending.CANCELLED: Consequences(delivers=False, connection="leave", tells=False),
-}
+    def __init__(self, delivers: bool, connection: str, tells: bool) -> None:
+        self.delivers = delivers
+        self.connection = connection
+        self.tells = tells
 
 
 def is_disconnect(error: BaseException) -> bool:

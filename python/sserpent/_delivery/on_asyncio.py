@@ -3,7 +3,7 @@
 Two tasks for each stream. The task that the server gave us (the ASGI task) does nothing but
 `receive()`, until nothing of the stream is left. The other is the driver's, which runs the
 generator. Both, the timer and the sender only report here; `end` decides, for one reason of
-`ending.CONSEQUENCES`, what becomes of the others.
+`ending`, what becomes of the others.
 
 The other event loop, Trio, has `on_trio`.
 """
@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from .. import _shutdown
 from .deadlines import LAST_SEND, Due, Moment, look_again_at, next_due
 from .driver import Driver
-from .ending import CONSEQUENCES, Ending, is_disconnect
+from .ending import Ending, is_disconnect
 from .origin import logger
 from .sender import Phase, Sender
 from .stream import call_on_disconnect, claim, release, warn_of_stall
@@ -142,13 +142,13 @@ class Delivery:
         """Reads from the client until nothing is left that was started."""
         told = False
         while True:
-            if self._ending and CONSEQUENCES[self._ending].tells and not told:
+            if self._ending and self._ending.tells and not told:
                 told = True
                 await self._tell()
             if self._ending and self._driven and self._sender.in_progress is None:
                 break
             await self._receive_or_wait()
-        if CONSEQUENCES[self._ending].connection == "close" and not self._sender.complete:
+        if self._ending.connection == "close" and not self._sender.complete:
             await self._close_connection()
 
     async def _receive_or_wait(self) -> None:
@@ -240,14 +240,14 @@ class Delivery:
             return
         self._ending = reason
         self._error = error
-        consequences = CONSEQUENCES[reason]
-        if not consequences.delivers:
+        if not reason.delivers:
             self._sender.give_up()
-        if consequences.connection == "abort":
+        if reason.connection == "abort":
             self._abort_connection()
-        if not (self._driven and consequences.delivers):
+        if not (self._driven and reason.delivers):
             self._allow_cleanup()
-        self._driver.stop()
+        if not self._driven:
+            self._driver.stop()
         self._interrupt()
 
     def _on_disconnect(self) -> None:

@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from .. import _shutdown
 from .deadlines import LAST_SEND, Due, Moment, look_again_at, next_due
-from .ending import CONSEQUENCES, Ending, is_disconnect
+from .ending import Ending, is_disconnect
 from .origin import logger
 from .sender import KEEPALIVE_COMMENT, Phase, body
 from .stream import call_on_disconnect, claim, release, warn_of_stall
@@ -120,9 +120,9 @@ class TrioDelivery:
             return
         self._ending = reason
         self._error = error
-        if not CONSEQUENCES[reason].delivers:
+        if not reason.delivers:
             self._give_up()
-        if CONSEQUENCES[reason].connection == "abort" and self._streams is not None:
+        if reason.connection == "abort" and self._streams is not None:
             self._streams.abort_connection(self._scope)
         if not self._driven.is_set():
             self._stop_generator()
@@ -279,7 +279,7 @@ class TrioDelivery:
         """Sends what there is to send until nothing is left of the stream."""
         told = False
         while True:
-            if self._ending and CONSEQUENCES[self._ending].tells and not told:
+            if self._ending and self._ending.tells and not told:
                 told = True
                 await call_on_disconnect(self._response)
             if self._ending and self._driven.is_set() and not self._can_deliver():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 from collections.abc import Callable
 from enum import Enum, auto
 from inspect import iscoroutine
@@ -21,9 +22,20 @@ from starlette.types import Message, Send
 from .._core import Buffer, step
 from .origin import logger
 
-# What asyncio has for tasks that are not its own.
-_enter_task: Any = asyncio.tasks._enter_task
-_leave_task: Any = asyncio.tasks._leave_task
+if sys.version_info >= (3, 12):
+    _swap_current_task: Any = asyncio.tasks._swap_current_task
+else:
+    _current_tasks: Any = vars(asyncio.tasks)["_current_tasks"]
+
+    def _swap_current_task(loop: asyncio.AbstractEventLoop, task: Any) -> Any:
+        """Makes `task` the current one of a loop, and returns the one before."""
+        previous = _current_tasks.get(loop)
+        if task is None:
+            _current_tasks.pop(loop, None)
+        else:
+            _current_tasks[loop] = task
+        return previous
+
 
 # https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes recommends "a
 # comment line (one starting with a ':' character) every 15 seconds or so". Without a blank line:
@@ -74,6 +86,7 @@ class Sender:
         "_on_idle",
         "_send",
         "_start_message",
+        "_time",
         "complete",
         "in_progress",
         "phase",
@@ -94,7 +107,8 @@ class Sender:
         self._buffer = buffer
         self._on_idle = on_idle
         self._on_error = on_error
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
+        self._time = loop.time
         # Each step of a `send` runs in this one context: a middleware may set a variable before
         # its `await send(...)` and reset it afterwards.
         self._context = contextvars.copy_context()
@@ -104,7 +118,7 @@ class Sender:
         #: Whether the whole body is out, its end included.
         self.complete = False
         #: When the last `send` ended, or the stream began, in the event loop's time.
-        self.sent_at = self._loop.time()
+        self.sent_at = loop.time()
         #: Since when the `send` in progress waits.
         self.sending_since: float | None = None
         # As in asyncio.Task, whose users look at these.
@@ -125,7 +139,11 @@ class Sender:
         if self.in_progress is not None or not self._buffer.pending:
             return
         if self.phase is Phase.OPEN:
-            self._begin(self._send(body(self._buffer.take())))
+            # As `_begin(self._send(body(...)))`, in fewer calls: this is what an event costs.
+            self.in_progress = self._send(
+                {"type": "http.response.body", "body": self._buffer.take(), "more_body": True}
+            )
+            self._step()
         elif self.phase is Phase.HELD:
             self._begin(self._open_and_flush())
 
@@ -164,10 +182,8 @@ class Sender:
 
     def _step(self, error: BaseException | None = None) -> None:
         loop = self._loop
-        task: Any = asyncio.current_task(loop)
-        if task is not None:
-            _leave_task(loop, task)
-        _enter_task(loop, self)
+        failure: BaseException | None = None
+        current = _swap_current_task(loop, self)
         try:
             if error is None:
                 waiting_for = self._context.run(step, self.in_progress, _SENT)
@@ -175,30 +191,28 @@ class Sender:
                 waiting_for = self._context.run(self.in_progress.throw, error)
         except StopIteration:
             waiting_for = _SENT
-        except BaseException as failure:
-            self._finish()
-            self._on_error(failure)
-            return
+        except BaseException as raised:
+            waiting_for, failure = _SENT, raised
         finally:
-            _leave_task(loop, self)
-            if task is not None:
-                _enter_task(loop, task)
-            error = None  # its traceback refers to this frame
-        if waiting_for is _SENT:
-            self._finish()
-        else:
+            _swap_current_task(loop, current)
+        if waiting_for is not _SENT:
             self._wait_for(waiting_for)
-
-    def _finish(self) -> None:
+            return
         self.in_progress = None
-        self._must_cancel = False
-        self._cancelling = 0
-        self.sending_since = None
-        self.sent_at = self._loop.time()
+        self.sent_at = self._time()
+        if self.sending_since is not None or self._cancelling:
+            self._must_cancel = False
+            self._cancelling = 0
+            self.sending_since = None
+        if failure is not None:
+            try:
+                self._on_error(failure)
+            finally:
+                failure = error = None  # their tracebacks refer to this frame
 
     def _wait_for(self, future: Any) -> None:
         if self.sending_since is None:
-            self.sending_since = self._loop.time()
+            self.sending_since = self._time()
         if getattr(future, "_asyncio_future_blocking", None):
             future._asyncio_future_blocking = False
             self._fut_waiter = future

@@ -15,14 +15,12 @@ def on_asyncio() -> bool:
         asyncio.get_running_loop()
     except RuntimeError:
         return False
-    # Trio can be a guest of asyncio's loop: then there is a loop, and no task of its.
-    return asyncio.current_task() is not None or not _trio_runs()
-
-
-def _trio_runs() -> bool:
+    # Trio can be a guest of asyncio's loop.
     trio: Any = sys.modules.get("trio")
-    if trio is None:
-        return False
+    return trio is None or asyncio.current_task() is not None or not _runs(trio)
+
+
+def _runs(trio: Any) -> bool:
     try:
         return trio.lowlevel.current_root_task() is not None
     except RuntimeError:
