@@ -374,6 +374,30 @@ async def test_d6_an_item_that_cannot_be_encoded_names_endpoint_and_type(
     assert __file__ in notes
 
 
+@pytest.mark.parametrize("kind", ["plain", "after a cancelled yield"])
+async def test_d6_a_refused_item_is_blamed_on_its_endpoint(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refused_items() -> AsyncIterator[Any]:
+        with anyio.move_on_after(0.01 if kind != "plain" else 100):
+            yield "x" * 70_000
+            if kind != "plain":
+                await anyio.sleep_forever()
+        yield threading.Lock()
+
+    async with streaming(refused_items()) as stream:
+        if kind != "plain":
+            stream.connection.stall()
+            await stream.connection.until(lambda: stream.connection.stalled)
+            await anyio.sleep(0.02)
+            stream.connection.unstall()
+        await stream.connection.until(lambda: stream.done)
+    assert isinstance(stream.error, ValueError)
+    notes = "\n".join(getattr(stream.error, "__notes__", [caplog.text]))
+    assert "_thread.lock" in notes
+    assert "refused_items" in notes
+
+
 # D7
 
 

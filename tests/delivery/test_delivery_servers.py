@@ -260,6 +260,25 @@ def test_d8_a_stream_that_is_cut_by_a_shutdown_does_not_look_complete(
     assert "/sserpent/" not in server.log, server.log
 
 
+@pytest.mark.parametrize("name", ["uvicorn", "granian", "hypercorn", "hypercorn-trio"])
+def test_d8_a_request_accepted_before_the_signal_is_a_whole_200(serve: Serve, name: str) -> None:
+    server = serve(SERVERS[name])
+    holding = open_stream(server, "/hold")
+    late = server.connect()
+    late.sendall(b"GET /late HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    until(lambda: "accepted" in server.log)
+    server.process.terminate()
+    received = read_to_end(late)
+    assert received.startswith(b"HTTP/1.1 200"), received
+    # granian knows by then that there is nothing more to come.
+    assert received.endswith(b"0\r\n\r\n") or b"content-length: 0" in received
+    assert b"data" not in received
+    server.process.wait(10)
+    assert "/sserpent/" not in server.log, server.log
+    holding.close()
+    late.close()
+
+
 def test_d8_a_client_notices_the_cut(serve: Serve) -> None:
     server = serve(uvicorn(APP))
     with httpx.Client(timeout=20) as client, client.stream("GET", f"{server.url}/idle") as response:

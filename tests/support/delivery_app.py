@@ -8,12 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 import anyio.lowlevel
 import psutil
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 
 import sserpent
@@ -161,6 +161,32 @@ async def stalled() -> AsyncIterator[str]:
             yield "x" * 1000
     finally:
         note("closed")
+
+
+async def slowly() -> None:
+    note("accepted")
+    while not signalled.is_set():
+        await anyio.sleep(0.01)
+    await anyio.sleep(0.5)  # until the server has noticed too
+
+
+signalled = threading.Event()
+
+
+@app.get("/late", response_class=Counted)
+async def late(_: Annotated[None, Depends(slowly)]) -> AsyncIterator[str]:
+    """Accepted before a signal, and begins to stream after it."""
+    yield "never"
+
+
+@app.get("/hold", response_class=Counted)
+async def hold() -> AsyncIterator[str]:
+    """Holds the server's exit for a moment, and tells the other that it has begun."""
+    yield "first"
+    try:
+        await sserpent.shutdown_event().wait()
+    finally:
+        signalled.set()
 
 
 class Patient(Counted):

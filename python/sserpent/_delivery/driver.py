@@ -174,13 +174,21 @@ class Driver:
         self._sender.flush()
         error = yield from self._wait_for_send()
         if not (error or self._suspended):
-            try:
-                yield
-            except BaseException as thrown:
-                error = thrown
+            error = yield from self._let_loop_turn()
             self._buffer.restart_age()
         self._suspended = False
         return error
+
+    # Both return what is thrown into them from within `except`: a variable that outlives it would
+    # refer to an error whose traceback refers to the variable's frame.
+
+    @coroutine
+    def _let_loop_turn(self) -> Generator[Any, None, BaseException | None]:
+        try:
+            yield
+        except BaseException as thrown:
+            return thrown
+        return None
 
     @coroutine
     def _wait_for_send(self) -> Generator[Any, None, BaseException | None]:
@@ -223,14 +231,14 @@ class Driver:
     async def _throw_at_yield(self, content: Any, thrown: BaseException) -> None:
         """Gives a cancellation to a generator that is at its `yield`."""
         athrow = getattr(content, "athrow", None)
-        if self.stopping or athrow is None:
-            raise thrown
         try:
+            if self.stopping or athrow is None:
+                raise thrown
             item = await athrow(thrown)
         except StopAsyncIteration:
             return
         finally:
-            del thrown
+            del thrown  # its traceback refers to this frame
         try:
             self._buffer.push(item)
         except Exception as error:
