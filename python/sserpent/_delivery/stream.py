@@ -34,23 +34,23 @@ def release(content: Any) -> None:
         pass
 
 
-async def call_on_disconnect(options: Streamable) -> None:
+async def call_on_disconnect(response: Streamable) -> None:
     """Tells the application that the client has left. What fails there ends nothing here."""
-    on_disconnect = options.on_disconnect
+    on_disconnect = response.on_disconnect
     if on_disconnect is None:
         return
-    with anyio.move_on_after(options.cleanup_timeout, shield=True):
+    with anyio.move_on_after(response.cleanup_timeout, shield=True):
         try:
             called = on_disconnect()
             if isawaitable(called):
                 await called
         except Exception:
-            logger.exception("on_disconnect of %s failed", options.origin)
+            logger.exception("on_disconnect of %s failed", response.origin)
 
 
-def warn_of_stall(options: Streamable) -> None:
+def warn_of_stall(response: Streamable) -> None:
     logger.warning(
         "A client of %s has not read for send_timeout (%s s) and is dropped",
-        options.origin,
-        options.send_timeout,
+        response.origin,
+        response.send_timeout,
     )

@@ -11,7 +11,7 @@ Intended differences from `fastapi.sse`, each a promise of the README:
 5.  CR and LF in `event` or `id`, and NUL in `id`, are refused by `format_sse_event` too.
 6.  JSON is compact UTF-8. What a client parses is the same.
 7.  A server that shuts down ends its streams.
-8.  HEAD answers the headers and does not start the generator.
+8.  HEAD returns the headers and does not start the generator.
 9.  A `model_dump_json()` that does not return a string is a TypeError.
 """
 

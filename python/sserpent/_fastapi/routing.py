@@ -289,7 +289,7 @@ def _item_schema(field: Any, arguments: dict[str, Any]) -> ItemSchema | None:
 
 
 def _valid_class(adapter: Any) -> type | None:
-    """The model whose own instances pydantic answers as they are, without a look at their fields:
+    """The model whose own instances pydantic returns as they are, without a look at their fields:
     that is what `revalidate_instances` is about."""
     schema = adapter.core_schema
     if type(adapter.validator) is not SchemaValidator or schema.get("type") != "model":
