@@ -357,6 +357,36 @@ def test_d7_what_fails_in_a_cleanup_after_a_disconnect_is_raised(run: Run) -> No
     assert stream.log == ["told"]
 
 
+@runners
+def test_d7_a_receive_that_fails_ends_the_stream_with_its_error(run: Run) -> None:
+    log: list[str] = []
+
+    async def content() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            await anyio.sleep(10_000)
+        finally:
+            log.append("closed")
+
+    async def act(stream: Stream) -> None:
+        pass
+
+    def make() -> Stream:
+        stream = Stream(content())
+
+        async def receive() -> Any:
+            await anyio.sleep(1)
+            raise LookupError("in a middleware")
+
+        stream.connection.receive = receive  # type: ignore[method-assign]
+        return stream
+
+    stream = play(run, make, act)
+    assert isinstance(stream.error, LookupError)
+    assert stream.ended_at == 1
+    assert log == ["closed"]
+
+
 # A generator that tidies up
 
 

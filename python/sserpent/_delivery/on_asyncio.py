@@ -171,6 +171,10 @@ class Delivery:
         except asyncio.CancelledError as error:
             if not self._interrupted or _uncancel(task) > before:
                 self._on_cancellation(error)
+        except Exception as error:
+            # Nothing more can be learnt of the client.
+            self._gone = True
+            self.end(Ending.FAILED, error)
 
     async def _wait_for_news(self) -> None:
         self._news, self._interrupted = self._loop.create_future(), False

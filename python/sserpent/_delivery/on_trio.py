@@ -105,8 +105,13 @@ class TrioDelivery:
             self._nursery.start_soon(self._drive, streams)
 
     async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        try:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+        except Exception as error:
+            # Nothing more can be learnt of the client.
+            self.end(Ending.FAILED, error)
+            return
         if self._ending is None and self._phase is Phase.ENDED:
             # The end of the body is on its way: whether it arrives, its `send` says.
             await trio.sleep(LAST_SEND)
