@@ -845,17 +845,21 @@ def test_the_seam_steps_aside_when_it_does_not_fit() -> None:
     import sys
 
     program = """
-import json, warnings
+import inspect, json, warnings
 import fastapi.routing as routing
 original = routing.get_request_handler
 def get_request_handler(dependant, **kwargs):
     return original(dependant=dependant, **kwargs)
+parameters = inspect.signature(original).parameters.values()
+get_request_handler.__signature__ = inspect.Signature(
+    [each for each in parameters if each.name != "stream_item_field"]
+)
 routing.get_request_handler = get_request_handler
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     import sserpent
 assert [w.category for w in caught] == [RuntimeWarning], caught
-assert "get_request_handler has no parameter" in str(caught[0].message)
+assert "get_request_handler has no parameter stream_item_field" in str(caught[0].message)
 assert routing.get_request_handler is get_request_handler
 import fastapi.sse
 assert issubclass(sserpent.ServerSentEvent, fastapi.sse.ServerSentEvent)

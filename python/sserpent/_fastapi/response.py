@@ -10,9 +10,11 @@ Intended differences from `fastapi.sse`, each a promise of the README:
 4.  The keep-alive is a bare comment line, which no client takes for an event.
 5.  CR and LF in `event` or `id`, and NUL in `id`, are refused by `format_sse_event` too.
 6.  JSON is compact UTF-8. What a client parses is the same.
-7.  A server that shuts down ends its streams.
+7.  A server that shuts down ends its streams. One whose generator was still running is cut off,
+    without the end of the body, so that its client does not take it for complete.
 8.  HEAD returns the headers and does not start the generator.
 9.  A `model_dump_json()` that does not return a string is a TypeError.
+10. The request can be read inside the generator.
 """
 
 from __future__ import annotations
@@ -54,10 +56,11 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             given, None or 0 turns it off.
         open_delay: Seconds to wait for the first event before the headers are sent without one;
             0.25 unless given, 0 sends them at once, None waits for as long as it takes.
-        send_timeout: Seconds after which a client that does not read is dropped; None, the
-            default, waits for ever.
+        send_timeout: Seconds after which a client that does not read is dropped, and its
+            connection with it; None, the default, waits for ever.
         cleanup_timeout: Seconds that the generator's cleanup may take after a disconnect or
-            shutdown; 30 unless given.
+            shutdown, and that a client may take to read the rest when the server shuts down; 30
+            unless given.
         shutdown_grace: Seconds between the server's shutdown and the end of the stream; 0 unless
             given. See `shutdown_event`.
         max_pending: Bytes of events that may wait to be sent; 65,536 unless given.
