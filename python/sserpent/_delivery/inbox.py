@@ -7,8 +7,6 @@ both: a part of the body is kept for the request, and the disconnect is told to 
 
 from __future__ import annotations
 
-from collections import deque
-
 import anyio
 from starlette.types import Message, Receive
 
@@ -16,6 +14,8 @@ from starlette.types import Message, Receive
 #: delivery stops reading, so that the server holds the client back; a client that leaves then is
 #: noticed by the next `send`.
 MAX_KEPT = 65_536
+# What a message counts besides its part of the body, so that empty ones are bounded too.
+_MESSAGE = 64
 
 _DISCONNECT: Message = {"type": "http.disconnect"}
 
@@ -27,7 +27,7 @@ class Inbox:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._kept: deque[Message] = deque()
+        self._kept: list[Message] = []
         self._kept_size = 0
         self._gone = False
         self._reading = False  # somebody is in `receive()`
@@ -42,8 +42,8 @@ class Inbox:
                 await self._wait()
             else:
                 await self._read()
-        message = self._kept.popleft()
-        self._kept_size -= len(message.get("body", b""))
+        message = self._kept.pop(0)
+        self._kept_size -= _size(message)
         self._tell()
         return message
 
@@ -67,7 +67,7 @@ class Inbox:
             self._gone = True
         else:
             self._kept.append(message)
-            self._kept_size += len(message.get("body", b""))
+            self._kept_size += _size(message)
 
     async def _wait(self) -> None:
         if self._news is None:
@@ -78,3 +78,7 @@ class Inbox:
         if self._news is not None:
             self._news.set()
             self._news = None
+
+
+def _size(message: Message) -> int:
+    return _MESSAGE + len(message.get("body", b""))

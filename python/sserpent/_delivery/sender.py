@@ -139,11 +139,11 @@ class Sender:
         if self.in_progress is not None or not self._buffer.pending:
             return
         if self.phase is Phase.OPEN:
-            # As `_begin(self._send(body(...)))`, in fewer calls: this is what an event costs.
-            self.in_progress = self._send(
-                {"type": "http.response.body", "body": self._buffer.take(), "more_body": True}
+            self._begin(
+                self._send(
+                    {"type": "http.response.body", "body": self._buffer.take(), "more_body": True}
+                )
             )
-            self._step()
         elif self.phase is Phase.HELD:
             self._begin(self._open_and_flush())
 

@@ -156,17 +156,10 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         if scope["method"] == "HEAD":
             await self._answer_head(send)
         else:
-            await self._deliver(scope, shared_receive(scope, receive, self.content), send)
+            receive = shared_receive(scope, receive, self.content)
+            await _delivery_class()(self, scope, receive, send).run()
         if self.background is not None:
             await self.background()
-
-    async def _deliver(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if on_asyncio():
-            await Delivery(self, scope, receive, send).run()
-        else:
-            from .._delivery.on_trio import TrioDelivery
-
-            await TrioDelivery(self, scope, receive, send).run()
 
     async def _answer_head(self, send: Send) -> None:
         await send(self.start_message())
@@ -174,6 +167,14 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         aclose = getattr(self.content, "aclose", None)
         if aclose is not None:
             await aclose()
+
+
+def _delivery_class() -> Any:
+    if on_asyncio():
+        return Delivery
+    from .._delivery.on_trio import TrioDelivery
+
+    return TrioDelivery
 
 
 class _Injected:

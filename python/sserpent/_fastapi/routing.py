@@ -35,7 +35,6 @@ import fastapi.routing
 import fastapi.sse
 from fastapi.datastructures import DefaultPlaceholder
 from pydantic_core import SchemaValidator
-from starlette.requests import Request
 from starlette.responses import Response
 
 from .._core import ItemSchema, ServerSentEvent
@@ -53,8 +52,10 @@ _MODEL_OPTIONS = (
     "exclude_defaults",
     "exclude_none",
 )
-# Under which the copied dependant asks for the injected Response if the endpoint itself does not.
+# Under which the copied dependant asks for the injected Response, and for the request, if the
+# endpoint itself does not.
 _INJECTED = "sserpent_injected_response"
+_REQUEST = "sserpent_request"
 
 _accelerated = False
 
@@ -96,8 +97,8 @@ def _missing() -> str | None:
         return "fastapi.routing has no get_stream_item_type"
     dependant = getattr(fastapi.dependencies.models, "Dependant", None)
     fields = dependant and {f.name for f in dataclasses.fields(dependant)}
-    if not fields or not {"call", "response_param_name"} <= fields:
-        return "Dependant has no call or no response_param_name"
+    if not fields or not {"call", "request_param_name", "response_param_name"} <= fields:
+        return "Dependant has no call, no request_param_name or no response_param_name"
     return None
 
 
@@ -135,14 +136,7 @@ def _wrap_get_request_handler(original: Callable[..., Any]) -> Callable[..., Any
         arguments["dependant"] = route.dependant
         arguments["response_class"] = route.respond
         # By keyword, as FastAPI calls it: what has wrapped it may look for the names.
-        handle = original(*args, **arguments)
-
-        async def app(request: Request) -> Response:
-            share(request)
-            response: Response = await handle(request)
-            return response
-
-        return app
+        return original(*args, **arguments)
 
     return get_request_handler
 
@@ -173,8 +167,13 @@ class _Route:
         self._item_schema = _item_schema(item_field, arguments)
         self._injected_name = dependant.response_param_name or _INJECTED
         self._hide_injected = dependant.response_param_name is None
+        self._request_name = dependant.request_param_name or _REQUEST
+        self._hide_request = dependant.request_param_name is None
         self.dependant = dataclasses.replace(
-            dependant, call=self._make_call(), response_param_name=self._injected_name
+            dependant,
+            call=self._make_call(),
+            response_param_name=self._injected_name,
+            request_param_name=self._request_name,
         )
         self._keep_endpoint_context(self.dependant.call)
 
@@ -205,6 +204,10 @@ class _Route:
         return call
 
     def _take_injected(self, values: dict[str, Any]) -> Response:
+        """Takes from an endpoint's arguments what it did not ask for."""
+        share(values[self._request_name])
+        if self._hide_request:
+            del values[self._request_name]
         injected: Response = values[self._injected_name]
         if self._hide_injected:
             del values[self._injected_name]
