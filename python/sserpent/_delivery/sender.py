@@ -139,11 +139,9 @@ class Sender:
         if self.in_progress is not None or not self._buffer.pending:
             return
         if self.phase is Phase.OPEN:
-            self._begin(
-                self._send(
-                    {"type": "http.response.body", "body": self._buffer.take(), "more_body": True}
-                )
-            )
+            message = {"type": "http.response.body", "body": self._buffer.take(), "more_body": True}
+            self.in_progress = self._send(message)
+            self._step()
         elif self.phase is Phase.HELD:
             self._begin(self._open_and_flush())
 
