@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from documents import document, missing_cases, missing_tests, references, rows
-from sserpent._delivery.ending import CONSEQUENCES
+from sserpent._delivery.ending import Ending
 
 DOCUMENT = document("delivery.md")
 RULES = [f"D{number}" for number in range(1, 18)]
@@ -45,9 +45,9 @@ def test_the_table_of_endings_is_the_engines() -> None:
         "leave": "nothing to do",
     }
     table = {row[0].strip("`"): row[2:] for row in rows(DOCUMENT) if re.match("`[A-Z_]+`$", row[0])}
-    assert list(table) == [ending.name for ending in CONSEQUENCES]
-    for ending, follows in CONSEQUENCES.items():
+    assert list(table) == [ending.name for ending in Ending]
+    for ending in Ending:
         delivered, connected, told = table[ending.name]
-        assert delivered == ("sent" if follows.delivers else "dropped")
-        assert connected.startswith(connection[follows.connection])
-        assert told == ("called" if follows.tells else "no")
+        assert delivered == ("sent" if ending.delivers else "dropped")
+        assert connected.startswith(connection[ending.connection])
+        assert told == ("called" if ending.tells else "no")
