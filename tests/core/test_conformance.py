@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,13 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sserpent
+from documents import document, missing_cases, missing_tests, references, rows
 from sse_parser import Event, parse
 from strategies import any_fields, any_value, valid_fields
-from wire_cases import CASES, REFUSED, WHATWG
+from wire_cases import WHATWG
 
-TESTS = Path(__file__).parents[1]
-DOCUMENT = (TESTS.parent / "docs" / "conformance.md").read_text()
-_REFERENCE = re.compile(r"`(test_\w+\.py)::(\w+)(?:\[([^\]]+)\])?`")
+DOCUMENT = document("conformance.md")
 
 # The grammar of the standard, rule for rule, as a regular expression.
 _END_OF_LINE = "(?:\r\n|\r|\n)"
@@ -37,43 +34,23 @@ GRAMMAR_OF_STREAM = re.compile(f"\ufeff?(?:{_EVENT})*")
 # The document
 
 
-def references() -> list[tuple[str, str, str]]:
-    return _REFERENCE.findall(DOCUMENT)
-
-
-def functions_of(file: str) -> set[str]:
-    (path,) = TESTS.rglob(file)
-    tree = ast.parse(path.read_text())
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
-
-
-@pytest.mark.parametrize(("file", "test"), sorted({(file, test) for file, test, _ in references()}))
-def test_every_test_that_the_document_names_exists(file: str, test: str) -> None:
-    assert test.startswith("test_")
-    assert test in functions_of(file)
+def test_every_test_that_the_document_names_exists() -> None:
+    assert len(references(DOCUMENT)) > 60
+    assert missing_tests(references(DOCUMENT)) == []
 
 
 def test_every_case_that_the_document_names_exists() -> None:
-    cases = {
-        "test_fields_become_these_bytes": CASES,
-        "test_fields_are_refused_by_name_and_rule": REFUSED,
-    }
-    named = [(test, case) for _, test, case in references() if case]
-    assert len(named) > 20
-    assert [(test, case) for test, case in named if case not in cases[test]] == []
+    assert missing_cases(references(DOCUMENT)) == []
 
 
 def test_every_row_of_the_document_names_a_test() -> None:
-    rows = [line for line in DOCUMENT.splitlines() if line.startswith("| ")]
-    rows = [row for row in rows if not row.startswith(("| The standard", "| Example", "| ---"))]
-    assert len(rows) > 20
-    assert [row for row in rows if not _REFERENCE.search(row.rsplit(" | ", 1)[-1])] == []
+    assert len(rows(DOCUMENT)) > 20
+    assert [row for row in rows(DOCUMENT) if not references(row[-1])] == []
 
 
 def test_every_example_of_the_standard_is_in_the_document() -> None:
     examples = DOCUMENT[DOCUMENT.index("## The examples") :]
-    assert {case for _, _, case in _REFERENCE.findall(examples)} == set(WHATWG)
+    assert {each.case for each in references(examples)} == set(WHATWG)
 
 
 # The reader of the tests
