@@ -18,6 +18,7 @@ from starlette.routing import Route
 from asgi import Connection
 from servers import APP, SERVERS, Server, read_to_end, until
 from sserpent import EventSourceResponse
+from timelines import runners
 
 pytestmark = pytest.mark.anyio
 
@@ -223,6 +224,42 @@ async def test_d15_a_body_that_nobody_reads_is_not_kept_whole(
         go.set()
         await connection.until(lambda: connection.complete)
     assert connection.data == ['"before"', "1000000"]
+
+
+@runners
+def test_d15_a_client_that_leaves_is_noticed_behind_a_body_that_nobody_reads(
+    run: Callable[..., None],
+) -> None:
+    """Within `PATIENCE`, after which the body is thrown away, and who asks for it is told."""
+    log: list[str] = []
+
+    async def main() -> None:
+        async def read(request: Request) -> AsyncIterator[Any]:
+            yield "before"
+            await anyio.sleep(10)
+            try:
+                await request.body()
+            except RuntimeError as error:
+                log.append(str(error))
+            try:
+                await anyio.sleep(3_600)
+            finally:
+                log.append("closed")
+
+        connection = Uploading()
+        for _ in range(100):
+            connection.part(b"x" * 10_000)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, fastapi_app(read))
+            await anyio.sleep(11)
+            assert len(connection.unread) == 0
+            begin = anyio.current_time()
+            connection.disconnect()
+        assert anyio.current_time() - begin < 1
+
+    run(main)
+    assert "more than 65536 bytes" in log[0]
+    assert log[1:] == ["closed"]
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "granian", "hypercorn", "hypercorn-trio"])

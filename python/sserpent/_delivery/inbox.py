@@ -10,10 +10,13 @@ from __future__ import annotations
 import anyio
 from starlette.types import Message, Receive
 
-#: How many bytes of the body are kept for a request that does not read them. Beyond that the
-#: delivery stops reading, so that the server holds the client back; a client that leaves then is
-#: noticed by the next `send`.
+#: How many bytes of the body are kept for a request that does not read them yet. Beyond that
+#: nothing is read for the time being, so that the server holds the client back.
 MAX_KEPT = 65_536
+#: How many seconds a request may take then to begin to read. One that does not is taken for one
+#: that never will: its body is thrown away, because a client that leaves is noticed only by
+#: reading on.
+PATIENCE = 5.0
 # What a message counts besides its part of the body, so that empty ones are bounded too.
 _MESSAGE = 64
 
@@ -23,21 +26,42 @@ _DISCONNECT: Message = {"type": "http.disconnect"}
 class Inbox:
     """Shares one ASGI `receive`."""
 
-    __slots__ = ("_gone", "_kept", "_kept_size", "_news", "_reading", "_receive")
+    __slots__ = (
+        "_asked",
+        "_gone",
+        "_kept",
+        "_kept_size",
+        "_lost",
+        "_news",
+        "_reading",
+        "_receive",
+    )
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._kept: list[Message] = []
         self._kept_size = 0
+        self._asked = False  # the request has begun to read
+        self._lost = False  # a part of the body was thrown away
         self._gone = False
         self._reading = False  # somebody is in `receive()`
         self._news: anyio.Event | None = None
 
     async def receive(self) -> Message:
-        """The next message for the request: what its own `receive` would return."""
+        """Returns the next message for the request, as its own `receive` would.
+
+        Raises:
+            RuntimeError: a part of the body was thrown away.
+        """
+        self._asked = True
         while not self._kept:
             if self._gone:
                 return _DISCONNECT
+            if self._lost:
+                raise RuntimeError(
+                    f"The request's body is gone: it has more than {MAX_KEPT} bytes, and the"
+                    f" generator did not begin to read it within {PATIENCE:g} s"
+                )
             if self._reading:
                 await self._wait()
             else:
@@ -48,13 +72,26 @@ class Inbox:
         return message
 
     async def receive_disconnect(self) -> Message:
-        """The last message there is, for the delivery."""
+        """Returns the last message there is, for the delivery."""
         while not self._gone:
-            if self._reading or self._kept_size > MAX_KEPT:
+            if self._reading:
+                await self._wait()
+            elif self._kept_size <= MAX_KEPT:
+                await self._read()
+            elif self._asked:
                 await self._wait()
             else:
-                await self._read()
+                await self._wait_for_request()
         return _DISCONNECT
+
+    async def _wait_for_request(self) -> None:
+        with anyio.move_on_after(PATIENCE):
+            while not self._asked:
+                await self._wait()
+        if not self._asked:
+            self._lost = True
+            self._kept.clear()
+            self._kept_size = 0
 
     async def _read(self) -> None:
         self._reading = True
@@ -65,7 +102,7 @@ class Inbox:
             self._tell()
         if message["type"] == "http.disconnect":
             self._gone = True
-        else:
+        elif not self._lost:
             self._kept.append(message)
             self._kept_size += _size(message)
 

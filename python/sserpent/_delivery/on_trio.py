@@ -1,8 +1,8 @@
 """One stream's life on Trio, by the same rules as `on_asyncio`, in Trio's terms.
 
 Simpler and slower. The task that the server gave us sends: whatever has gathered since its last
-turn, keep-alives, the end. One task drives the generator, one reads from the client, and one keeps
-the times of a stream that ends.
+turn, keep-alives, the end. One task drives the generator, one reads from the client, one looks for
+a `send` that stalls, and one keeps the times of a stream that ends.
 
 One difference is Trio's own: a cancelled scope stays cancelled, so a generator whose cleanup
 awaits after a disconnect has to shield it, as any Trio code does, and one that shields it for ever

@@ -1,6 +1,6 @@
 """`EventSourceResponse`: options, headers, and the way into the delivery engine.
 
-Intended differences from `fastapi.sse`, each a promise of the README:
+Intended differences from `fastapi.sse`:
 
 1.  The class works: FastAPI's is a marker that FastAPI's router reads. Ours can be returned from
     an endpoint, used in plain Starlette, and subclassed to set options.
@@ -15,6 +15,9 @@ Intended differences from `fastapi.sse`, each a promise of the README:
 8.  HEAD returns the headers and does not start the generator.
 9.  A `model_dump_json()` that does not return a string is a TypeError.
 10. The request can be read inside the generator.
+11. Sync generators run in threads of their own.
+12. A client that does not read can be dropped (`send_timeout`), a client that leaves is told
+    (`on_disconnect`), and the cleanup that follows is bounded (`cleanup_timeout`).
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         headers: Further headers; they win over `Cache-Control: no-cache` and
             `X-Accel-Buffering: no`, which are sent unless given.
         media_type: `text/event-stream` unless given.
-        background: A task to run after the stream has ended.
+        background: A task to run after the stream has ended; not after one that failed.
         ping_interval: Seconds without traffic after which a comment line is sent; 15 unless
             given, None or 0 turns it off.
         open_delay: Seconds to wait for the first event before the headers are sent without one;
@@ -63,11 +66,16 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             unless given.
         shutdown_grace: Seconds between the server's shutdown and the end of the stream; 0 unless
             given. See `shutdown_event`.
-        max_pending: Bytes of events that may wait to be sent; 65,536 unless given.
+        max_pending: Bytes of events that may wait to be sent, and one event more; 65,536 unless
+            given.
         on_disconnect: Called without arguments, once, if the client leaves before the end of
-            the stream. May be async.
+            the stream, or is dropped. May be async, and then has `cleanup_timeout` too.
+
+    `max_threads`, a class attribute alone, is how many sync generators may stream at the same
+    time: 1,000 unless a subclass sets its own.
 
     Raises:
+        TypeError: there is no option of that name, or `content` cannot be iterated.
         ValueError: an option has a bad value; the message names it. Class attributes are checked
             when the class is made.
     """
