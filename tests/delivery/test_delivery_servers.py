@@ -302,6 +302,7 @@ def test_d10_idle_sync_streams_do_not_starve_sync_routes(uvicorn_server: Server)
 # Many streams
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_a_thousand_streams_of_which_half_vanish(serve: Serve) -> None:
     """The other half gets every event in order, and everything is given back."""

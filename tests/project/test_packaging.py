@@ -34,6 +34,9 @@ needs_cargo = pytest.mark.skipif(
     sserpent.BACKEND != "rust", reason="builds wheels: runs once, with the compiled core"
 )
 
+# All that build do so into the same folders.
+pytestmark = pytest.mark.alone
+
 APP = """
 from collections.abc import AsyncIterable, Iterable
 
