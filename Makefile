@@ -44,7 +44,7 @@ test: build ## Run every test, over both backends; WORKERS=4 at a time
 FUZZ_SECONDS ?= 30
 .PHONY: fuzz
 fuzz: build ## Look for surprises for a minute or two, in the framing and the whole way
-	SSERPENT_EXAMPLES=$${SSERPENT_EXAMPLES:-300} $(BIN)/python -m pytest -q -m hypothesis
+	SSERPENT_EXAMPLES=$${SSERPENT_EXAMPLES:-300} $(BIN)/python -m pytest -q $(TOGETHER) -m hypothesis
 	@command -v cargo >/dev/null || { echo "no cargo: the framing in Rust is not fuzzed"; exit 0; }; \
 	set -e; cargo test --quiet --locked --manifest-path fuzz/Cargo.toml; \
 	cargo +nightly --version >/dev/null 2>&1 || { echo "no nightly: no libFuzzer"; exit 0; }; \

@@ -222,6 +222,7 @@ def test_pure_wheel_streams_where_there_is_no_compiler(
     assert_streams(environment, serve, "python", PATH=path)
 
 
+@pytest.mark.once  # it builds the pure wheel, with either backend
 def test_build_without_cargo_installs_the_pure_wheel(environment: Path) -> None:
     python = python_of(environment)
     variables = {**os.environ, "PATH": WITHOUT_CARGO, "PIP_NO_DEPENDENCIES": "1"}
