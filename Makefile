@@ -24,19 +24,27 @@ build: install ## Build and install sserpent, native if there is a Rust toolchai
 demo: build ## Stream the examples through a real server, and show the speed
 	$(BIN)/python examples/demo.py
 
+# Most tests wait for servers, so more workers than cores pay. Hypothesis looks longer in `make fuzz`
+# and in CI.
+WORKERS ?= 4
+TOGETHER = -n $(WORKERS) --dist worksteal
+PYTEST = SSERPENT_EXAMPLES=$${SSERPENT_EXAMPLES:-$(if $(CI),100,25)} $(BIN)/python -m pytest -q
+
 .PHONY: test
-test: build ## Run every test, over both backends
+test: build ## Run every test, over both backends; WORKERS=4 at a time
 	@if command -v cargo >/dev/null; then cargo test --quiet --locked --workspace; \
 	else echo "no cargo: the Rust tests do not run"; fi
-	$(BIN)/python -m pytest
-	SSERPENT_PURE=1 $(BIN)/python -m pytest
+	$(PYTEST) $(TOGETHER) -m "not alone"
+	$(PYTEST) -m alone
+	SSERPENT_PURE=1 $(PYTEST) $(TOGETHER) -m "not alone and not once"
+	SSERPENT_PURE=1 $(PYTEST) -m "alone and not once"
 
 # Where a nightly toolchain is, also with libFuzzer, whose cargo-fuzz is built on first use; new
 # inputs go to fuzz/target, and what is worth keeping is moved to fuzz/corpus by hand.
 FUZZ_SECONDS ?= 30
 .PHONY: fuzz
 fuzz: build ## Look for surprises for a minute or two, in the framing and the whole way
-	SSERPENT_EXAMPLES=$${SSERPENT_EXAMPLES:-300} $(BIN)/python -m pytest -q -m hypothesis
+	SSERPENT_EXAMPLES=$${SSERPENT_EXAMPLES:-300} $(BIN)/python -m pytest -q $(TOGETHER) -m hypothesis
 	@command -v cargo >/dev/null || { echo "no cargo: the framing in Rust is not fuzzed"; exit 0; }; \
 	set -e; cargo test --quiet --locked --manifest-path fuzz/Cargo.toml; \
 	cargo +nightly --version >/dev/null 2>&1 || { echo "no nightly: no libFuzzer"; exit 0; }; \

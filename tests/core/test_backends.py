@@ -17,6 +17,9 @@ import pytest
 
 import sserpent
 
+# Each in a process of its own, without the SSERPENT_PURE of this one.
+pytestmark = pytest.mark.once
+
 PACKAGE = Path(sserpent.__file__).parent
 EXTENSION = f"compiled{importlib.machinery.EXTENSION_SUFFIXES[0]}"
 # What works must work whole, not only import.

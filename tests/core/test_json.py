@@ -29,7 +29,10 @@ from newest import newest_fastapi
 from sse_parser import parse
 
 # pydantic warns of values that are not of the declared type, with FastAPI as with us.
-pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings"),
+    pytest.mark.once,  # each over both backends, beside FastAPI's own events
+]
 
 # What a client gets, or the type of what the server raises.
 Outcome = tuple[str, Any]

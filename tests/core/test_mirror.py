@@ -12,6 +12,9 @@ import pytest
 
 from sserpent._core import pure
 
+# Each holds one backend against the other, by name.
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module")
 def compiled(request: pytest.FixtureRequest) -> Any:

@@ -9,6 +9,9 @@ from types import ModuleType
 
 import pytest
 
+# Each in a process of its own that names its backend.
+pytestmark = pytest.mark.once
+
 DEPTH = 100_000
 # How an event is put into the data of the next one.
 CONTAINERS = {"event": "event", "list": "[event]", "tuple": "(event,)", "dict": "{'a': event}"}

@@ -11,6 +11,9 @@ import pytest
 from fastapi.encoders import jsonable_encoder
 from pydantic import BaseModel, ConfigDict
 
+# Each over both backends, by the fixture `core` alone.
+pytestmark = pytest.mark.once
+
 
 class Item(BaseModel):
     value: int = 1

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import httpx
 import httpx_sse
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -22,6 +23,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from sse_parser import Event, parse
 from sserpent import KEEPALIVE_COMMENT
 from strategies import ids, none_or, retries, single_lines, texts
+
+# Each over both backends, by the fixture `core` alone.
+pytestmark = pytest.mark.once
 
 
 class Position(BaseModel):

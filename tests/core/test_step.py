@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+# Each over both backends, by the fixture `core` alone.
+pytestmark = pytest.mark.once
+
 ENDED = object()
 
 

@@ -302,6 +302,7 @@ def test_d10_idle_sync_streams_do_not_starve_sync_routes(uvicorn_server: Server)
 # Many streams
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_a_thousand_streams_of_which_half_vanish(serve: Serve) -> None:
     """The other half gets every event in order, and everything is given back."""
@@ -352,4 +353,5 @@ def run_streams(server: Server, count: int) -> list[str]:
 def test_the_engine_is_the_one_that_was_asked_for(uvicorn_server: Server) -> None:
     # Guards the tests above: sserpent's keep-alive and its compact JSON, not FastAPI's.
     assert "sserpent" in sys.modules
-    assert "data: 0\n\ndata: 1\n\n" in fetch(uvicorn_server, "/numbers?n=2")
+    # A client that knows chunks: on a busy machine the events are not in one.
+    assert "data: 0\n\ndata: 1\n\n" in httpx.get(f"{uvicorn_server.url}/numbers?n=2").text

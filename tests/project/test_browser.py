@@ -24,7 +24,8 @@ from servers import TESTS, Server, free_port, until, uvicorn
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
 # Installing the browser takes its time on a fresh machine.
-pytestmark = pytest.mark.timeout(600)
+# A browser takes a whole core, and some of the tests compare what it does with its clock.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
 
 EXAMPLES = TESTS.parent / "examples"
 SCREENSHOTS = os.environ.get("SSERPENT_SCREENSHOTS")

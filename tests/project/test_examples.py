@@ -248,6 +248,7 @@ def rate_of(contender: str, output: str) -> int:
     return int(line.removeprefix(f"  {contender}").split()[0].replace(",", ""))
 
 
+@pytest.mark.alone  # it measures
 def test_the_demo_streams_every_example_and_measures(all_examples: Server) -> None:
     done = run_demo(EXAMPLES)
 

@@ -34,6 +34,9 @@ needs_cargo = pytest.mark.skipif(
     sserpent.BACKEND != "rust", reason="builds wheels: runs once, with the compiled core"
 )
 
+# All that build do so into the same folders.
+pytestmark = pytest.mark.alone
+
 APP = """
 from collections.abc import AsyncIterable, Iterable
 
@@ -219,6 +222,7 @@ def test_pure_wheel_streams_where_there_is_no_compiler(
     assert_streams(environment, serve, "python", PATH=path)
 
 
+@pytest.mark.once  # it builds the pure wheel, with either backend
 def test_build_without_cargo_installs_the_pure_wheel(environment: Path) -> None:
     python = python_of(environment)
     variables = {**os.environ, "PATH": WITHOUT_CARGO, "PIP_NO_DEPENDENCIES": "1"}

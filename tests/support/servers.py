@@ -28,10 +28,29 @@ def until(condition: Callable[[], Any], timeout: float = 20.0) -> Any:
         time.sleep(0.01)
 
 
+_held: dict[int, socket.socket] = {}
+
+
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Picks a port that nobody else is given until `give_back`, or until this process ends."""
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    port = int(sock.getsockname()[1])
+    if sys.platform == "linux":
+        # Tests that run beside this one start servers too. Linux gives a bound port to nobody who
+        # asks for any, but to a server that names it, if both have these options and the holder
+        # does not listen. Elsewhere these options mean something else.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        _held[port] = sock
+    else:
+        sock.close()
+    return port
+
+
+def give_back(port: int) -> None:
+    if port in _held:
+        _held.pop(port).close()
 
 
 class Server:
@@ -43,8 +62,9 @@ class Server:
     def __init__(self, command: list[str], cwd: Path = SUPPORT, **environment: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log_path = Path(tempfile.gettempdir()) / f"sserpent-test-{self.port}.log"
-        self._log = self.log_path.open("w+b")
+        descriptor, path = tempfile.mkstemp(prefix="sserpent-test-", suffix=".log")
+        self.log_path = Path(path)
+        self._log = os.fdopen(descriptor, "w+b")
         self.process = subprocess.Popen(
             [part.replace("{port}", str(self.port)) for part in command],
             cwd=cwd,
@@ -84,6 +104,7 @@ class Server:
                 self.process.wait()
         self._log.close()
         self.log_path.unlink(missing_ok=True)
+        give_back(self.port)
 
 
 def uvicorn(app: str, *options: str) -> list[str]:

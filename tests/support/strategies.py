@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 settings.register_profile(
     "sserpent",
-    # `make fuzz` looks longer.
+    # `make test` looks shorter, `make fuzz` longer.
     max_examples=int(os.environ.get("SSERPENT_EXAMPLES", "100")),
     # A slow or busy machine is no failure.
     deadline=None,
