@@ -46,6 +46,8 @@ Serve = Callable[..., Server]
 def test_a_server_with_open_streams_ends(
     serve: Serve, name: str, number: signal.Signals, path: str
 ) -> None:
+    if name == "gunicorn" and number is signal.SIGINT:
+        pytest.skip("gunicorn sends its workers SIGQUIT then, of which uvicorn's takes no notice")
     server = serve(SERVERS[name])
     streams = [open_stream(server, path) for _ in range(3)]
     server.process.send_signal(number)

@@ -126,6 +126,10 @@ def commands(app: str) -> dict[str, list[str]]:
         "uvicorn-asyncio-h11": uvicorn(app, "--loop", "asyncio", "--http", "h11"),
         "uvicorn-workers": uvicorn(app, "--workers", "2"),
         "uvicorn-reload": uvicorn(app, "--reload", "--reload-include", "no-such-file"),
+        "gunicorn": [
+            *(sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:{port}", app),
+            *("-k", "uvicorn_worker.UvicornWorker", "--workers", "2", "--graceful-timeout", "8"),
+        ],
         "granian": granian,
         "granian-uvloop": [*granian, "--loop", "uvloop"],
         "hypercorn": hypercorn,
