@@ -54,6 +54,12 @@ class Counted(EventSourceResponse):
         note("told")
 
 
+class Patient(Counted):
+    """For a generator or client that would hold the server's exit for longer."""
+
+    cleanup_timeout = 1.0
+
+
 @app.get("/idle", response_class=Counted)
 async def idle() -> AsyncIterator[str]:
     note("opened")
@@ -92,7 +98,7 @@ async def ticking(every: float = 0.01) -> AsyncIterator[int]:
         await closing()
 
 
-@app.get("/sync-idle", response_class=EventSourceResponse)
+@app.get("/sync-idle", response_class=Patient)
 def sync_idle(seconds: float = 3600) -> Iterator[str]:
     try:
         yield "first"
@@ -187,10 +193,6 @@ async def hold() -> AsyncIterator[str]:
         await sserpent.shutdown_event().wait()
     finally:
         signalled.set()
-
-
-class Patient(Counted):
-    cleanup_timeout = 1.0
 
 
 @app.get("/unread", response_class=Patient)
