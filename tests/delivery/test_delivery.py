@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import gc
 import logging
 import threading
@@ -19,6 +20,7 @@ import pytest
 
 from asgi import Connection
 from sserpent import EventSourceResponse, ServerSentEvent
+from sserpent._core import Buffer
 from sserpent._shutdown import streams
 
 pytestmark = pytest.mark.anyio
@@ -101,12 +103,17 @@ async def test_d1_sync_events_come_in_order_each_once() -> None:
 # D2
 
 
-async def test_d2_an_event_is_sent_when_the_generator_suspends() -> None:
+async def test_d2_an_event_is_sent_when_the_generator_suspends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def content() -> AsyncIterator[str]:
         yield "a"
         yield "b"
         await anyio.sleep_forever()
 
+    # However slow the machine is, no event is so old that it is due by its age.
+    make_buffer = functools.partial(Buffer, max_age=1_000)
+    monkeypatch.setattr(EventSourceResponse, "make_buffer", lambda response: make_buffer())
     async with streaming(content()) as stream:
         await stream.connection.until(lambda: stream.connection.data == ['"a"', '"b"'])
         assert len(stream.connection.bodies) == 1

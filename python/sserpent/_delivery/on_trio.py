@@ -206,8 +206,10 @@ class TrioDelivery:
                 if aclose is not None:
                     self._allow_cleanup()
                     await aclose()
-        if trio.current_time() >= self._driver_scope.deadline:
-            self._log_overrun()
+        if self._driver_scope.cancelled_caught:
+            self._cut = True
+            if trio.current_time() >= self._driver_scope.deadline:
+                self._log_overrun()
 
     def _push(self, item: Any) -> bool:
         try:
