@@ -39,6 +39,11 @@ test: build ## Run every test, over both backends; WORKERS=4 at a time
 	SSERPENT_PURE=1 $(PYTEST) $(TOGETHER) -m "not alone and not once"
 	SSERPENT_PURE=1 $(PYTEST) -m "alone and not once"
 
+NEWER ?= python3.14
+.PHONY: test-newer-python
+test-newer-python: ## Test on a Python of Debian sid, in a root of its own: NEWER=python3.15
+	PYTHON=$(NEWER) tools/newer_python.sh
+
 # Where a nightly toolchain is, also with libFuzzer, whose cargo-fuzz is built on first use; new
 # inputs go to fuzz/target, and what is worth keeping is moved to fuzz/corpus by hand.
 FUZZ_SECONDS ?= 30
@@ -119,4 +124,4 @@ lint-workflows: install ## Check the GitHub workflows
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf .venv dist target fuzz/target python/sserpent/_core/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox
+	rm -rf .venv dist target fuzz/target python/sserpent/_core/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox .newer-python
