@@ -41,7 +41,7 @@ def test_a_closed_connection_delivers_what_was_written_and_not_the_end(
     server = serve(SERVERS[name])
     with open_stream(server, f"/close/{copy}") as stream:
         length, last, how = read_until_it_is_closed(stream)
-    assert length > LARGE
+    assert length > LARGE - 65_536, "more is missing than was read with the first event"
     assert last.endswith(b"xxx\r\n"), "the last chunk would be a 0"
     assert how == "closed"
     until(lambda: "close True" in server.log)

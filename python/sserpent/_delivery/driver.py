@@ -177,7 +177,10 @@ class Driver:
             error = yield from self._let_loop_turn()
             self._buffer.restart_age()
         self._suspended = False
-        return error
+        try:
+            return error
+        finally:
+            del error  # its traceback may refer to this frame
 
     # Both return what is thrown into them from within `except`: a variable that outlives it would
     # refer to an error whose traceback refers to the variable's frame.

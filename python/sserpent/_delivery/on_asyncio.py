@@ -153,9 +153,7 @@ class Delivery:
 
     async def _receive_or_wait(self) -> None:
         """Reads one message from the client, or waits for news where there is none to come."""
-        task = self._asgi_task
-        assert task is not None
-        before = _cancelling(task)
+        before = _cancelling(self._asgi_task)
         try:
             if self._gone:
                 await self._wait_for_news()
@@ -169,7 +167,7 @@ class Delivery:
                 self._gone = True
                 self._on_disconnect()
         except asyncio.CancelledError as error:
-            if not self._interrupted or _uncancel(task) > before:
+            if not self._interrupted or _uncancel(self._asgi_task) > before:
                 self._on_cancellation(error)
         except Exception as error:
             # Nothing more can be learnt of the client.
@@ -455,16 +453,16 @@ def _log_cleanup(error: BaseException | None) -> None:
 
 if sys.version_info >= (3, 11):
 
-    def _cancelling(task: asyncio.Task[Any]) -> int:
-        return task.cancelling()
+    def _cancelling(task: asyncio.Task[Any] | None) -> int:
+        return task.cancelling() if task else 0
 
-    def _uncancel(task: asyncio.Task[Any]) -> int:
-        return task.uncancel()
+    def _uncancel(task: asyncio.Task[Any] | None) -> int:
+        return task.uncancel() if task else 0
 
 else:
 
-    def _cancelling(task: asyncio.Task[Any]) -> int:
+    def _cancelling(task: asyncio.Task[Any] | None) -> int:
         return 0
 
-    def _uncancel(task: asyncio.Task[Any]) -> int:
+    def _uncancel(task: asyncio.Task[Any] | None) -> int:
         return 0
