@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import Buffer
 from .._shutdown import ServerStreams, current
-from .origin import Origin
 from .sender import Sender
 from .thread import GeneratorThread
 from .tidying import is_tidying_up
@@ -70,7 +69,6 @@ class Driver:
     __slots__ = (
         "_buffer",
         "_content",
-        "_origin",
         "_response",
         "_room",
         "_scope",
@@ -84,7 +82,6 @@ class Driver:
     def __init__(self, response: Streamable, scope: Scope, buffer: Buffer, sender: Sender) -> None:
         self._response = response
         self._content: Any = response.content
-        self._origin: Origin = response.origin
         self._scope = scope
         self._buffer = buffer
         self._sender = sender
@@ -269,4 +266,4 @@ class Driver:
         thread.raise_error()
 
     def _explained(self, error: Exception, item: object) -> Exception:
-        return self._origin.explain(error, item, self._scope)
+        return self._response.origin.explain(error, item, self._scope)

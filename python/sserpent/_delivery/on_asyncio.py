@@ -44,7 +44,6 @@ class Delivery:
 
     __slots__ = (
         "_asgi_task",
-        "_buffer",
         "_cancelled",
         "_cleanup_until",
         "_driven",
@@ -72,7 +71,7 @@ class Delivery:
         self._receive = receive
         self._loop = asyncio.get_running_loop()
         self._asgi_task = asyncio.current_task()
-        self._buffer = buffer = response.make_buffer()
+        buffer = response.make_buffer()
         self._sender = Sender(
             send, response.start_message, buffer, self._on_sent, self._on_send_error
         )
