@@ -78,11 +78,12 @@ def test_an_aborted_connection_gives_its_memory_back(serve: Serve, name: str) ->
     server = serve(SERVERS[name])
     clients: list[socket.socket] = []
     held: list[int] = []
-    for count in range(1, 9):
+    for count in range(1, 13):
         clients.append(open_stream(server, "/abort/same"))
         until(lambda count=count: server.log.count("left") == count)
         held.append(process_of(server).memory_info().rss)
-    assert held[-1] - held[0] < 3 * LARGE, "seven clients' bytes are still held"
+    # The allocator keeps a few of them, and the last may still be on its way there.
+    until(lambda: process_of(server).memory_info().rss - held[0] < 5 * LARGE)
     for client in clients:
         client.close()
 
