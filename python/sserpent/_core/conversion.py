@@ -57,6 +57,7 @@ __all__ = [
     "text",
     "to_json",
     "treatment",
+    "valid_class",
     "validate_event",
     "with_encoded_keys",
 ]
@@ -286,3 +287,15 @@ def with_encoded_keys(mapping: dict[Any, Any]) -> dict[Any, Any] | None:
     except Exception:
         return None
     return encoded if len(encoded) == len(kept) else None
+
+
+def valid_class(adapter: Any) -> type | None:
+    """The model whose own instances pydantic returns as they are, without a look at their fields:
+    that is what `revalidate_instances` is about."""
+    schema = adapter.core_schema
+    if type(adapter.validator) is not SchemaValidator or schema.get("type") != "model":
+        return None  # a plugin wants to see each validation, or there is more to validate
+    config: dict[str, Any] = schema.get("config") or {}
+    revalidate = schema.get("revalidate_instances") or config.get("revalidate_instances")
+    model: type = schema["cls"]
+    return None if revalidate == "always" else model

@@ -116,6 +116,10 @@ class Driver:
 
     # The task
 
+    def start(self, streams: ServerStreams, on_end: Callable[[BaseException | None], None]) -> None:
+        """Starts the task."""
+        self.task = asyncio.get_running_loop().create_task(self.run(streams, on_end))
+
     async def run(
         self, streams: ServerStreams, on_end: Callable[[BaseException | None], None]
     ) -> None:

@@ -21,6 +21,7 @@ from .. import _shutdown
 from .deadlines import LAST_SEND, Due, Moment, look_again_at, next_due
 from .driver import Driver
 from .ending import Ending, is_disconnect
+from .feed import Feed
 from .origin import logger
 from .sender import Phase, Sender
 from .stream import call_on_disconnect, claim, release, warn_of_stall
@@ -71,11 +72,15 @@ class Delivery:
         self._receive = receive
         self._loop = asyncio.get_running_loop()
         self._asgi_task = asyncio.current_task()
-        buffer = response.make_buffer()
+        buffer: Any = response.source or response.make_buffer()
         self._sender = Sender(
             send, response.start_message, buffer, self._on_sent, self._on_send_error
         )
-        self._driver = Driver(response, scope, buffer, self._sender)
+        self._driver: Driver | Feed = (
+            Driver(response, scope, buffer, self._sender)
+            if response.source is None
+            else Feed(response.source, self._sender)
+        )
         self._streams: _shutdown.ServerStreams | None = None
         # The reason of the end, as soon as there is one.
         self._ending: Ending | None = None
@@ -113,6 +118,7 @@ class Delivery:
             if streams.ending:
                 # It opens when its server shuts down already: nothing of it is cut off yet, so
                 # it ends as a whole.
+                self._driver.stop()
                 self._allow_cleanup()
                 self._finish()
             elif self._response.open_delay == 0:
@@ -133,8 +139,7 @@ class Delivery:
             await aclose()
 
     def _start(self, streams: _shutdown.ServerStreams) -> None:
-        driver = self._driver.run(streams, self._on_generator_end)
-        self._driver.task = self._loop.create_task(driver)
+        self._driver.start(streams, self._on_generator_end)
         self._arm_timer()
 
     async def _stay(self) -> None:
@@ -432,7 +437,7 @@ _ON_DUE = {
 _left_alone: set[asyncio.Task[Any]] = set()
 
 
-def _leave_alone(driver: Driver, response: Streamable) -> None:
+def _leave_alone(driver: Driver | Feed, response: Streamable) -> None:
     logger.error(
         "The cleanup of %s did not end within cleanup_timeout (%s s); it goes on without its"
         " response",

@@ -40,7 +40,8 @@ class TrioDelivery:
         self._scope = scope
         self._receive = receive
         self._asgi_send = send
-        self._buffer = response.make_buffer()
+        self._source = response.source
+        self._buffer: Any = self._source or response.make_buffer()
         self._streams: _shutdown.ServerStreams | None = None
         self._nursery: trio.Nursery | None = None
         self._driver_scope = trio.CancelScope()
@@ -92,6 +93,8 @@ class TrioDelivery:
         if streams.ending:
             # It opens when its server shuts down already: nothing of it is cut off yet, so it
             # ends as a whole.
+            if self._source is not None:
+                self._source.stop()
             self._finishing = True
             self._nursery.start_soon(self._keep_cleanup_timeout)
         elif self._response.open_delay == 0:
@@ -101,6 +104,10 @@ class TrioDelivery:
             if aclose is not None:
                 await aclose()
             self._driven.set()
+        elif self._source is not None:
+            await self._open()
+            self._source.start(self)
+            self._news.set()
         else:
             self._nursery.start_soon(self._drive, streams)
 
@@ -146,7 +153,10 @@ class TrioDelivery:
     def _stop_generator(self) -> None:
         self._stopping = True
         self._room.set()
-        if self._at_yield or is_tidying_up(self._content):
+        if self._source is not None:
+            self._source.stop()
+            self.finish()
+        elif self._at_yield or is_tidying_up(self._content):
             self._allow_cleanup()
         else:
             self._cut = True
@@ -158,6 +168,23 @@ class TrioDelivery:
         self._driver_scope.shield = True
         until = trio.current_time() + self._response.cleanup_timeout
         self._driver_scope.deadline = min(self._driver_scope.deadline, until)
+
+    # The source, if there is one
+
+    def flush(self) -> None:
+        self._news.set()
+
+    def finish(self) -> None:
+        self._end_source(None)
+
+    def fail(self, error: Exception) -> None:
+        self._end_source(error)
+
+    def _end_source(self, error: Exception | None) -> None:
+        if not self._driven.is_set():
+            self._driven.set()
+            self._on_generator_end(error)
+            self._news.set()
 
     # The driver
 
@@ -213,7 +240,7 @@ class TrioDelivery:
 
     def _push(self, item: Any) -> bool:
         try:
-            due = self._buffer.push(item)
+            due: bool = self._buffer.push(item)
         except Exception as error:
             raise self._explained(error, item) from error.__cause__
         self._news.set()
@@ -331,7 +358,8 @@ class TrioDelivery:
     def _take(self) -> bytes:
         if self._thread is not None:
             self._thread.take_notice()
-        return self._buffer.take()
+        taken: bytes = self._buffer.take()
+        return taken
 
     async def _wait_for_news(self) -> None:
         due = next_due(self._response, self._moment())

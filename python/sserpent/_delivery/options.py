@@ -6,12 +6,15 @@ import math
 from collections.abc import Callable
 from inspect import Parameter, signature
 from types import FunctionType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from starlette.types import Message
 
 from .._core import Buffer
 from .origin import Origin
+
+if TYPE_CHECKING:
+    from .stream import Source
 
 
 class Streamable:
@@ -19,6 +22,8 @@ class Streamable:
 
     content: Any
     origin: Origin
+    #: What is streamed in place of `content`, if it pushes.
+    source: Source | None = None
 
     ping_interval: float | None = 15.0
     open_delay: float | None = 0.25

@@ -15,12 +15,15 @@ import sys
 from collections.abc import Callable
 from enum import Enum, auto
 from inspect import iscoroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Message, Send
 
-from .._core import Buffer, step
+from .._core import step
 from .origin import logger
+
+if TYPE_CHECKING:
+    from .stream import Pending
 
 if sys.version_info >= (3, 12):
     _swap_current_task: Any = asyncio.tasks._swap_current_task
@@ -117,7 +120,7 @@ class Sender:
         self,
         send: Send,
         start_message: Callable[[], Message],
-        buffer: Buffer,
+        buffer: Pending,
         on_idle: Callable[[], None],
         on_error: Callable[[BaseException], None],
     ) -> None:

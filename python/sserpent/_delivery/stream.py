@@ -1,15 +1,61 @@
-"""What a stream does alike on asyncio and on Trio."""
+"""What a stream does alike on asyncio and on Trio, and what can be streamed besides a generator."""
 
 from __future__ import annotations
 
 from inspect import isawaitable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
 import anyio
 
-from .options import Streamable
 from .origin import logger
+
+if TYPE_CHECKING:
+    from .options import Streamable
+
+
+class Pending(Protocol):
+    """Bytes that wait to be sent: a generator's buffer, or a source of ready frames."""
+
+    @property
+    def pending(self) -> int:
+        """Whether there are any: not 0 if so."""
+        ...
+
+    def take(self) -> bytes:
+        """Returns the next of them, whole events, and keeps them no longer."""
+        ...
+
+
+class Source(Pending, Protocol):
+    """Content that pushes ready frames, in place of a generator: nothing runs for it in its
+    stream, which it tells when there is something to take."""
+
+    def start(self, sink: Sink) -> None:
+        """Begins. Called once, in the event loop."""
+        ...
+
+    def stop(self) -> None:
+        """Says that what is taken next is the last. May be called more than once."""
+        ...
+
+
+class Sink(Protocol):
+    """A stream, as its source sees it. Called in the event loop."""
+
+    def flush(self) -> None:
+        """Takes what is pending and sends it, unless it is sending already: then it does so
+        when that has ended."""
+        ...
+
+    def finish(self) -> None:
+        """Takes what is pending and ends."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Ends as a generator that raises."""
+        ...
+
 
 _streaming: WeakSet[Any] = WeakSet()
 

@@ -34,10 +34,10 @@ import fastapi.dependencies.models
 import fastapi.routing
 import fastapi.sse
 from fastapi.datastructures import DefaultPlaceholder
-from pydantic_core import SchemaValidator
 from starlette.responses import Response
 
 from .._core import ItemSchema, ServerSentEvent
+from .._core.conversion import valid_class
 from .endpoint import Endpoint
 from .requests import share
 from .response import EventSourceResponse
@@ -287,20 +287,8 @@ def _item_schema(field: Any, arguments: dict[str, Any]) -> ItemSchema | None:
         {"from_attributes": True},
         adapter.serializer.to_json,
         options,
-        _valid_class(adapter),
+        valid_class(adapter),
     )
-
-
-def _valid_class(adapter: Any) -> type | None:
-    """The model whose own instances pydantic returns as they are, without a look at their fields:
-    that is what `revalidate_instances` is about."""
-    schema = adapter.core_schema
-    if type(adapter.validator) is not SchemaValidator or schema.get("type") != "model":
-        return None  # a plugin wants to see each validation, or there is more to validate
-    config: dict[str, Any] = schema.get("config") or {}
-    revalidate = schema.get("revalidate_instances") or config.get("revalidate_instances")
-    model: type = schema["cls"]
-    return None if revalidate == "always" else model
 
 
 def _wrap_get_stream_item_type(original: Callable[[Any], Any]) -> Callable[[Any], Any]:

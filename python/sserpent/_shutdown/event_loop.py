@@ -50,6 +50,21 @@ def call_soon(token: Any, function: Callable[[], object]) -> None:
         pass  # the event loop has ended
 
 
+def has_ended(token: Any) -> bool:
+    """Returns whether the event loop of `token` is over."""
+    if hasattr(token, "is_closed"):
+        return bool(token.is_closed())
+    try:
+        token.run_sync_soon(_nothing)
+    except RuntimeError:
+        return True
+    return False
+
+
+def _nothing() -> None:
+    pass
+
+
 def call_every(seconds: float, function: Callable[[], object]) -> Callable[[], object]:
     """Calls a function again and again in the running event loop, and returns what ends that."""
     return _Repeated(seconds, function).end if on_asyncio() else _repeat_on_trio(seconds, function)

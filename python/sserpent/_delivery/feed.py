@@ -1,0 +1,66 @@
+"""Stands in a stream where a generator's driver does, for a source that pushes ready frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .._shutdown import ServerStreams
+from .sender import Sender
+from .stream import Source
+
+
+class Feed:
+    """Has what a source pushes sent. There is no task: the source calls when it has something.
+
+    Args:
+        source: What is streamed.
+        sender: Who sends it, and takes it from the source.
+    """
+
+    __slots__ = ("_on_end", "_sender", "_source", "flush")
+
+    #: It is never cut off: what it says last tells where it stopped.
+    cut = False
+    task = None
+
+    def __init__(self, source: Source, sender: Sender) -> None:
+        self._source = source
+        self._sender = sender
+        self._on_end: Callable[[BaseException | None], None] | None = None
+        #: Called for each event.
+        self.flush = sender.flush
+
+    def start(self, streams: ServerStreams, on_end: Callable[[BaseException | None], None]) -> None:
+        """Sends the headers, with what is there to be sent.
+
+        Args:
+            streams: The streams of the server.
+            on_end: Called at the end, with what failed.
+        """
+        self._on_end = on_end
+        self._source.start(self)
+        if self._source.pending:
+            self._sender.flush()
+        elif self._sender.in_progress is None:
+            self._sender.open()
+
+    def stop(self) -> None:
+        self._source.stop()
+        self.finish()
+
+    def finish(self) -> None:
+        self._end(None)
+
+    def fail(self, error: Exception) -> None:
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(error)
+
+    def cancel(self) -> None:
+        pass
+
+    def go_on(self) -> None:
+        pass

@@ -1,0 +1,32 @@
+"""Channels: publish once, and all clients that are subscribed get it, those who were away too.
+
+from sserpent.channels import Channels, LastEventID
+
+channels = Channels()
+rooms = channels.channel("rooms", Message)
+
+@app.get("/rooms/{room}", response_class=EventSourceResponse)
+async def read(room: str, last_event_id: LastEventID = None) -> Subscription[Message]:
+    return rooms.subscribe(key=room, after=last_event_id)
+
+@app.post("/rooms/{room}")
+async def write(room: str, message: Message) -> str:
+    return await rooms.publish(message, key=room)
+"""
+
+from .broker import BrokerUnavailable, PublishUncertain
+from .channel import Channel
+from .channels import Channels
+from .last_event_id import LastEventID
+from .listening import Listener
+from .subscription import Subscription
+
+__all__ = [
+    "BrokerUnavailable",
+    "Channel",
+    "Channels",
+    "LastEventID",
+    "Listener",
+    "PublishUncertain",
+    "Subscription",
+]

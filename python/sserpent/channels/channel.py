@@ -1,0 +1,248 @@
+"""One channel: what is published to it, and who gets it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import lru_cache
+from typing import Any, Generic, NamedTuple, TypeVar
+from uuid import UUID
+
+from pydantic import TypeAdapter
+
+from .._core import Buffer, ItemSchema, ServerSentEvent
+from .._core.conversion import FastAPIServerSentEvent, valid_class
+from .broker import Item, Log
+from .checks import (
+    checked_after,
+    checked_callable,
+    checked_event_name,
+    checked_key,
+    checked_start,
+)
+from .listening import Listener
+from .log import Limits
+from .position import Stream
+from .subscriber import Filter, Overflow, Request, Selection, Start
+from .subscription import Subscription
+
+T = TypeVar("T")
+Key = str | int | UUID
+
+
+class Definition(NamedTuple):
+    """What `Channels.channel` was given."""
+
+    name: str
+    item_type: Any
+    limits: Limits
+    overflow: Overflow
+    max_subscribers: int | None
+
+
+class Channel(Generic[T]):
+    """A channel of events, made by `Channels.channel`.
+
+    It has one history, or one for each `key`: whichever it is used as first.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        log: Log,
+        subscribe: Callable[..., Any],
+        listen: Callable[[Request], Listener],
+    ) -> None:
+        self._definition = definition
+        self._log = log
+        self._subscribe = subscribe
+        self._listen = listen
+        self._has_keys: bool | None = None
+        self._schema: ItemSchema | None = None
+        self._decode: Callable[[str], Any] = json.loads
+        if definition.item_type is not None:
+            adapter: TypeAdapter[T] = TypeAdapter(definition.item_type)
+            self._schema = _schema(adapter)
+            self._decode = adapter.validate_json
+
+    def __repr__(self) -> str:
+        return f"<Channel {self._definition.name!r}>"
+
+    # Publishing
+
+    async def publish(
+        self,
+        item: T | ServerSentEvent,
+        *,
+        key: Key | None = None,
+        event: str | None = None,
+        conflate: Key | None = None,
+    ) -> str:
+        """Publishes an event to all who are subscribed, and to the history.
+
+        Args:
+            item: What a path operation can yield: a value for the `data` field, validated if the
+                channel has a type, or an event without an `id`.
+            key: Which of the channel's histories.
+            event: The name of the event, if the item is not an event that has one.
+            conflate: Of the events that are pending for a slow subscriber, only the newest of each
+                value is sent.
+
+        Returns:
+            The event's id.
+
+        Raises:
+            TypeError: an argument has the wrong type; the message names it.
+            ValueError: an argument breaks a rule, or a field of the event does.
+            pydantic.ValidationError: the item is not of the channel's type.
+            BrokerUnavailable: the broker could not be reached; nothing is published.
+            PublishUncertain: the broker went away while the event was on its way.
+            RuntimeError: the channels are closed.
+        """
+        stream = self._stream(key)
+        return await self._log.publish(
+            stream, self._definition.limits, self._item(item, event, conflate)
+        )
+
+    def publish_soon(
+        self,
+        item: T | ServerSentEvent,
+        *,
+        key: Key | None = None,
+        event: str | None = None,
+        conflate: Key | None = None,
+    ) -> Future[str]:
+        """Publishes as `publish` does, from a sync route or any thread, without waiting.
+
+        Returns:
+            A future for the event's id. What is wrong with an argument is raised at once.
+        """
+        stream = self._stream(key)
+        return self._log.publish_soon(
+            stream, self._definition.limits, self._item(item, event, conflate)
+        )
+
+    def _item(self, item: Any, event: str | None, conflate: Key | None) -> Item:
+        checked_event_name(event)
+        newest_of = None if conflate is None else checked_key("conflate", conflate)
+        if isinstance(item, (ServerSentEvent, FastAPIServerSentEvent)):
+            return self._event_item(item, event, newest_of)
+        body = self._framed(item)
+        return Item(body if event is None else _event_line(event) + body, False, newest_of)
+
+    def _event_item(self, item: Any, event: str | None, conflate: str | None) -> Item:
+        if item.id is not None:
+            raise ValueError("'id' must not be set in what is published: the channel gives ids")
+        if event is not None and item.event is not None:
+            raise ValueError("'event' must not be given twice: the item has one")
+        fields = ServerSentEvent(
+            raw_data=item.raw_data,
+            event=checked_event_name(item.event if event is None else event),
+            retry=item.retry,
+            comment=item.comment,
+        )
+        body = fields.encode()
+        if item.data is not None:
+            body = body[:-1] + self._framed(item.data)
+        return Item(body, item.raw_data is not None, conflate)
+
+    def _framed(self, data: Any) -> bytes:
+        buffer = Buffer(self._schema)
+        buffer.push(data)
+        return buffer.take()
+
+    # Subscribing
+
+    def on(self, key: Key | None = None) -> Selection:
+        """Returns what `Channels.subscribe` takes, to have several channels in one stream."""
+        definition = self._definition
+        return Selection(
+            self._stream(key),
+            definition.limits,
+            definition.overflow,
+            definition.max_subscribers,
+            self._decode,
+        )
+
+    def subscribe(
+        self,
+        *,
+        key: Key | None = None,
+        after: str | None = None,
+        start: Start = "live",
+        owner: Key | None = None,
+        filter: Filter | None = None,
+        **options: Any,
+    ) -> Subscription[T]:
+        """Returns the response that streams the channel to a client.
+
+        Args:
+            key: Which of the channel's histories.
+            after: The last event ID of the client, as it came (`LastEventID`): it gets what is
+                newer. An id that is of no use is said by an event `reset`, and then as `start`.
+            start: Where somebody begins who has no id: "live", with what is published from now
+                on; "earliest", with all the history; or with that many of the newest events.
+            owner: Whom `Channels.close` ends the stream for, and `max_subscribers_per_owner`
+                counts it for.
+            filter: Is given each event, of the history too, and returns whether it is sent.
+            options: `status_code`, `headers`, `background` and the options of
+                `EventSourceResponse`.
+
+        Raises:
+            TypeError: an argument has the wrong type; the message names it.
+            ValueError: an argument breaks a rule; the message names it.
+        """
+        request = self._request(key, after, start, filter)
+        subscription: Subscription[T] = self._subscribe(request, owner, options)
+        return subscription
+
+    def listen(
+        self,
+        *,
+        key: Key | None = None,
+        after: str | None = None,
+        start: Start = "live",
+        filter: Filter | None = None,
+    ) -> Listener:
+        """Returns an async context manager for an async iterator of the channel's events; the
+        arguments are those of `subscribe`."""
+        return self._listen(self._request(key, after, start, filter))
+
+    def _request(
+        self, key: Key | None, after: str | None, start: Start, filter: Filter | None
+    ) -> Request:
+        return Request(
+            (self.on(key),),
+            False,
+            checked_after(after),
+            checked_start(start),
+            checked_callable("filter", filter),
+        )
+
+    def _stream(self, key: Key | None) -> Stream:
+        name = self._definition.name
+        if self._has_keys is None:
+            self._has_keys = key is not None
+        if key is None:
+            if self._has_keys:
+                raise ValueError(f"'key' must be given: channel '{name}' has keys")
+            return Stream(name, None)
+        if not self._has_keys:
+            raise ValueError(f"'key' must not be given: channel '{name}' has no keys")
+        return Stream(name, checked_key("key", key))
+
+
+def _schema(adapter: TypeAdapter[Any]) -> ItemSchema:
+    return ItemSchema(
+        adapter.validator.validate_python,
+        {"from_attributes": True},
+        adapter.serializer.to_json,
+        {"by_alias": True},
+        valid_class(adapter),
+    )
+
+
+@lru_cache(maxsize=256)
+def _event_line(name: str) -> bytes:
+    return ServerSentEvent(event=name).encode()[:-1]

@@ -1,0 +1,261 @@
+"""All channels of an application, and the broker behind them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, Callable, Hashable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from .._shutdown.event_loop import current_token
+from .channel import Channel, Definition, Key
+from .checks import (
+    checked_after,
+    checked_callable,
+    checked_count,
+    checked_key,
+    checked_limit,
+    checked_name,
+    checked_overflow,
+    checked_owner,
+    checked_seconds,
+    checked_selection,
+    checked_start,
+)
+from .hub import Hub
+from .listening import Listener
+from .log import Limits
+from .memory import MemoryLog
+from .places import Places
+from .subscriber import Filter, Overflow, Request, Selection, Start, Subscriber
+from .subscription import Service, Subscription
+
+T = TypeVar("T")
+
+#: How many channels one stream may have.
+MAX_CHANNELS = 32
+
+
+class Channels:
+    """The channels of an application.
+
+        channels = Channels()
+        rooms = channels.channel("rooms", Message)
+        app = FastAPI(lifespan=channels.lifespan)
+
+    Without a URL they are those of this process, and nothing has to be started: `lifespan`, or
+    `async with channels`, only ends what is open when the application ends.
+
+    Args:
+        max_subscribers: How many streams there may be in this process; None, the default, for no
+            limit. Beyond it a client gets 503 with `Retry-After`, and one that comes back gets a
+            `retry` of 5 to 15 s and the end of the stream.
+        max_subscribers_per_owner: How many of one `owner`, in this process.
+
+    Raises:
+        TypeError: an argument has the wrong type; the message names it.
+        ValueError: an argument breaks a rule; the message names it.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_subscribers: int | None = None,
+        max_subscribers_per_owner: int | None = None,
+    ) -> None:
+        self._max_subscribers = checked_limit("max_subscribers", max_subscribers)
+        self._max_per_owner = checked_limit("max_subscribers_per_owner", max_subscribers_per_owner)
+        self._log = MemoryLog()
+        self._places = Places()
+        self._channels: dict[str, Channel[Any]] = {}
+        self._lock = threading.Lock()
+        self._hubs: dict[Any, Hub] = {}
+
+    # An application's life
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any) -> AsyncGenerator[None, None]:
+        """For an application: `FastAPI(lifespan=channels.lifespan)`."""
+        async with self:
+            yield
+
+    async def __aenter__(self) -> Channels:
+        self._log.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Ends all streams with a goodbye, and lets go of what is kept. What is published from
+        then on is a RuntimeError, until the channels are entered again."""
+        self._end(lambda _: True)
+        await self._log.aclose()
+
+    async def close(self, *, owner: Key) -> None:
+        """Ends the streams that were opened with this `owner`: after a logout, say.
+
+        Raises:
+            TypeError: `owner` is no str, int or UUID.
+        """
+        checked_key("owner", owner)
+        self._end(lambda each: type(each.owner) is type(owner) and each.owner == owner)
+
+    def _end(self, wanted: Callable[[Subscriber], bool]) -> None:
+        with self._lock:
+            hubs = list(self._hubs.values())
+        for hub in hubs:
+            hub.end(wanted)
+
+    # Channels
+
+    @overload
+    def channel(
+        self,
+        name: str,
+        item_type: type[T],
+        *,
+        history: int = ...,
+        history_ttl: float = ...,
+        history_bytes: int = ...,
+        overflow: Overflow = ...,
+        max_subscribers: int | None = ...,
+    ) -> Channel[T]: ...
+
+    @overload
+    def channel(
+        self,
+        name: str,
+        item_type: Any = None,
+        *,
+        history: int = ...,
+        history_ttl: float = ...,
+        history_bytes: int = ...,
+        overflow: Overflow = ...,
+        max_subscribers: int | None = ...,
+    ) -> Channel[Any]: ...
+
+    def channel(
+        self,
+        name: str,
+        item_type: Any = None,
+        *,
+        history: int = 1_000,
+        history_ttl: float = 3_600,
+        history_bytes: int = 4 * 2**20,
+        overflow: Overflow = "gap",
+        max_subscribers: int | None = None,
+    ) -> Channel[Any]:
+        """Makes a channel. Its history is kept for those who come back, or come late.
+
+        Args:
+            name: Of the channel, one of its kind among these channels.
+            item_type: What is published, for pydantic to validate; anything, if it is left out.
+            history: How many events are kept, of each key; 0 keeps none.
+            history_ttl: For how many seconds each is kept. A key that nobody uses for so long is
+                forgotten.
+            history_bytes: How many bytes are kept, of each key.
+            overflow: What becomes of a subscriber that has not read what is no longer kept: "gap"
+                tells it how many it has missed and goes on; "latest" goes on with the newest
+                event; "disconnect" ends its stream, and it may come back with its last event ID.
+            max_subscribers: How many streams of it there may be in this process.
+
+        Raises:
+            TypeError: an argument has the wrong type; the message names it.
+            ValueError: an argument breaks a rule; the message names it.
+        """
+        definition = Definition(
+            checked_name("name", name),
+            item_type,
+            Limits(
+                checked_count("history", history, 0),
+                checked_seconds("history_ttl", history_ttl),
+                checked_count("history_bytes", history_bytes, 1),
+            ),
+            checked_overflow(overflow),
+            checked_limit("max_subscribers", max_subscribers),
+        )
+        channel: Channel[Any] = Channel(definition, self._log, self._subscribe, self._listen)
+        with self._lock:
+            if name in self._channels:
+                raise ValueError(f"'name' must be new: there is a channel '{name}' already")
+            self._channels[name] = channel
+        return channel
+
+    # Subscribing
+
+    def subscribe(
+        self,
+        *selections: Selection,
+        after: str | None = None,
+        start: Start = "live",
+        owner: Key | None = None,
+        filter: Filter | None = None,
+        **options: Any,
+    ) -> Subscription[Any]:
+        """Returns the response that streams several channels to a client, with one last event ID
+        for all of them.
+
+            channels.subscribe(news.on(), rooms.on(room), after=last_event_id)
+
+        Args:
+            selections: What `Channel.on` returns, up to 32 of them.
+            after, start, owner, filter, options: As in `Channel.subscribe`.
+
+        Raises:
+            TypeError: an argument has the wrong type; the message names it.
+            ValueError: an argument breaks a rule; the message names it.
+        """
+        for selection in selections:
+            checked_selection(selection)
+        if not 1 <= len(selections) <= MAX_CHANNELS:
+            raise ValueError(f"'selections' must be 1 to {MAX_CHANNELS}, not {len(selections)}")
+        if len({selection.stream.label for selection in selections}) < len(selections):
+            raise ValueError("'selections' must not have the same channel and key twice")
+        request = Request(
+            selections,
+            True,
+            checked_after(after),
+            checked_start(start),
+            checked_callable("filter", filter),
+        )
+        return self._subscribe(request, owner, options)
+
+    def _subscribe(
+        self, request: Request, owner: Key | None, options: dict[str, Any]
+    ) -> Subscription[Any]:
+        checked_owner(owner)
+        limits: dict[Hashable, int] = {
+            selection.stream.channel: selection.max_subscribers
+            for selection in request.selections
+            if selection.max_subscribers is not None
+        }
+        if self._max_subscribers is not None:
+            limits[None] = self._max_subscribers
+        if self._max_per_owner is not None and owner is not None:
+            limits[type(owner), owner] = self._max_per_owner
+        service = Service(self._hub, self._places, limits)
+        return Subscription(service, request, owner, **options)
+
+    def _listen(self, request: Request) -> Listener:
+        return Listener(Subscriber(self._hub(), request))
+
+    def _hub(self) -> Hub:
+        """Returns the hub of the running event loop."""
+        token = current_token()
+        with self._lock:
+            hub = self._hubs.get(token)
+            if hub is None:
+                self._hubs = {t: h for t, h in self._hubs.items() if not h.has_ended()}
+                hub = self._hubs[token] = Hub(self._log, self._forget)
+            return hub
+
+    def _forget(self, token: Any) -> None:
+        with self._lock:
+            self._hubs.pop(token, None)

@@ -1,0 +1,100 @@
+"""What channels refuse, by name, where it is given."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+from uuid import UUID
+
+from .blocks import OWN_NAMES
+from .subscriber import Overflow, Selection
+
+
+def checked_count(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"'{name}' must be an integer, not {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"'{name}' must be at least {least}, not {value}")
+    return value
+
+
+def checked_limit(name: str, value: Any) -> int | None:
+    return None if value is None else checked_count(name, value, 1)
+
+
+def checked_seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"'{name}' must be a number of seconds, not {type(value).__name__}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"'{name}' must be finite and more than 0, not {value!r}")
+    return value
+
+
+def checked_name(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"'{name}' must be a string, not {type(value).__name__}")
+    if not value:
+        raise ValueError(f"'{name}' must not be empty")
+    return checked_text(name, value)
+
+
+def checked_text(name: str, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"'{name}' must be text that UTF-8 has, without surrogates") from None
+    return value
+
+
+def checked_key(name: str, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, UUID)):
+        raise TypeError(f"'{name}' must be a str, int or UUID, not {type(value).__name__}")
+    return checked_text(name, str(value))
+
+
+def checked_overflow(value: Any) -> Overflow:
+    if value not in get_args(Overflow):
+        raise ValueError(
+            f"'overflow' must be {', '.join(map(repr, get_args(Overflow)))}, not {value!r}"
+        )
+    overflow: Overflow = value
+    return overflow
+
+
+def checked_start(value: Any) -> Any:
+    if isinstance(value, str):
+        if value in ("live", "earliest"):
+            return value
+    elif isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError(f"'start' must be 'live', 'earliest' or a number of events, not {value!r}")
+
+
+def checked_after(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"'after' must be an id or None, not {type(value).__name__}")
+    return value
+
+
+def checked_callable(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(f"'{name}' must be callable or None, not {type(value).__name__}")
+    return value
+
+
+def checked_owner(value: Any) -> Any:
+    if value is not None:
+        checked_key("owner", value)
+    return value
+
+
+def checked_event_name(value: Any) -> Any:
+    if value in OWN_NAMES:
+        raise ValueError(f"'event' must not be {value!r}, which channels use themselves")
+    return value
+
+
+def checked_selection(value: Any) -> Selection:
+    if isinstance(value, Selection):
+        return value
+    raise TypeError(f"'selections' must be what Channel.on() returns, not {type(value).__name__}")

@@ -1,0 +1,345 @@
+"""Hands what is new to the subscribers of one event loop, in slices that the loop does not feel.
+
+One callback for the whole loop: no task and no queue for each subscriber. A subscriber that can
+take what is new sends it in this very callback; one whose `send` waits is left out, and takes what
+has gathered when that `send` ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from .._shutdown.event_loop import call_every, call_soon, current_token, has_ended, on_asyncio
+from .broker import Log
+from .log import Entry, Limits, Ring, joined
+from .position import ORIGIN, Position, Stream
+
+if TYPE_CHECKING:
+    from .subscriber import Subscriber
+
+# For how many seconds the event loop may be kept at a stretch.
+_SLICE = 0.002
+# Seconds between two looks for clients that do not know how far they have come.
+_TELL = 5.0
+# How many entries, or bytes, may wait for the event loop before a publisher lets it turn.
+_FULL = 256, 262_144
+
+
+class Tail:
+    """The newest entries of one stream, for the subscribers of one event loop.
+
+    Its ring reaches back as far as somebody has asked for, so that those who come back for the same
+    stretch read it once.
+
+    Attributes:
+        ring: The entries that subscribers are given.
+        subscribers: Who is to be given them.
+        offered: The offset up to which each subscriber has had the occasion to take them.
+        users: How many subscribers and listeners there are, those who are about to be included.
+    """
+
+    def __init__(self, stream: Stream, limits: Limits, hub: Hub) -> None:
+        self.stream = stream
+        self.limits = limits
+        self.ring = Ring(limits, ORIGIN)
+        self.subscribers: OrderedDict[Subscriber, None] = OrderedDict()
+        self.offered = 0
+        self.users = 0
+        self.following = False
+        #: Held while the broker is asked.
+        self.lock = anyio.Lock()
+        self._hub = hub
+        self._incoming: deque[Entry | tuple[str, Position]] = deque()
+        self._incoming_bytes = 0
+        self.woken = False
+        #: Whether an event may stand for older ones.
+        self.conflates = False
+        # The last chunk that was joined: most subscribers take the same.
+        self._joined: tuple[int, int, int] | None = None
+        self._chunk = b"", ORIGIN
+
+    # Called in any thread
+
+    def receive(self, entry: Entry) -> bool:
+        incoming = self._incoming
+        incoming.append(entry)
+        self._incoming_bytes += len(entry.frame)
+        self._hub.wake(self)
+        full = len(incoming) >= _FULL[0] or self._incoming_bytes >= _FULL[1]
+        if full and self._incoming_bytes > self.limits.history_bytes and len(incoming) > 1:
+            self._shed()
+        return full
+
+    def _shed(self) -> None:
+        """Bounds what waits for an event loop that does not turn: what is let go of becomes a gap
+        for its subscribers. One that has ended is not waited for."""
+        if self._hub.has_ended():
+            self._hub.log.unfollow(self.stream, self)
+        with contextlib.suppress(IndexError):  # it has turned just now
+            first = self._incoming[0]
+            if isinstance(first, Entry):
+                self._incoming.popleft()
+                self._incoming_bytes -= len(first.frame)
+
+    def reset(self, reason: str, head: Position) -> None:
+        self._incoming.append((reason, head))
+        self._hub.wake(self)
+
+    # Called in the event loop
+
+    def begin(self, head: Position) -> None:
+        """Begins after a position; what the log has said before is part of it already."""
+        self.ring = Ring(self.limits, head)
+        self.offered = head.offset
+        self.following = True
+
+    def drain(self) -> bool:
+        """Takes in what the log has said, and returns whether there was anything."""
+        self.woken = False
+        if not self.following:
+            return False  # `begin` drains
+        drained = False
+        while self._incoming:
+            new = self._incoming.popleft()
+            drained = True
+            if isinstance(new, tuple):
+                self._restart(*new)
+            else:
+                self._incoming_bytes -= len(new.frame)
+                self._append(new)
+        return drained
+
+    def _append(self, entry: Entry) -> None:
+        if entry.offset <= self.ring.head.offset:
+            return  # it was read from the history
+        self.ring.append(entry)
+        self.ring.trim(entry.time, self.offered)
+        self.conflates = self.conflates or entry.conflate is not None
+
+    def _restart(self, reason: str, head: Position) -> None:
+        self.begin(head)
+        for subscriber in self.subscribers:
+            subscriber.reset(self, reason)
+
+    def settle(self) -> None:
+        """Says that everyone has had the occasion to take what is new."""
+        self.offered = self.ring.head.offset
+        self.ring.trim(self._hub.now())
+
+    def position_at(self, offset: int) -> Position | None:
+        """Returns the position after the event with an offset, if it is known."""
+        entry = self.ring.at(offset)
+        if entry is not None:
+            return entry.position
+        known = (self.ring.head, self.ring.floor)
+        return next((position for position in known if position.offset == offset), None)
+
+    def chunk(self, offset: int, size: int) -> tuple[bytes, Position]:
+        """Returns the frames after an offset as one chunk, and the position that it ends at.
+
+        Args:
+            offset: Smaller than the head's.
+            size: How many bytes the chunk may have, if it has more than one event.
+        """
+        asked = offset, self.ring.head.offset, size
+        if asked != self._joined:
+            entries = upto(self.ring.after(offset), size)
+            self._joined = asked
+            self._chunk = joined(entries), entries[-1].position
+        return self._chunk
+
+    async def reach_back(self, log: Log, first: int) -> None:
+        """Makes the ring begin with the entry of an offset, or as near as the log can.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+        async with self.lock:
+            floor = self.ring.floor
+            if first > floor.offset:
+                return
+            read_floor, entries = await log.read(self.stream, self.limits, first, floor.offset + 1)
+            if self.ring.floor == floor and entries and entries[-1].offset == floor.offset:
+                self.ring.prepend(read_floor, entries)
+
+
+def upto(entries: list[Entry], size: int) -> list[Entry]:
+    """Returns the first entries that have so many bytes, and at least one."""
+    total = 0
+    for count, entry in enumerate(entries):
+        total += len(entry.frame)
+        if total > size:
+            return entries[: count or 1]
+    return entries
+
+
+class Hub:
+    """The tails and subscribers of one event loop, the running one.
+
+    Args:
+        log: Where the streams come from.
+        forget: Called with the token of the event loop when no stream is followed any more.
+
+    Attributes:
+        subscribers: Those that are open, or about to be.
+        now: Returns the time by the clock of the log.
+    """
+
+    def __init__(self, log: Log, forget: Callable[[Any], None]) -> None:
+        self.log = log
+        self.now = log.now
+        self.subscribers: set[Subscriber] = set()
+        self._forget = forget
+        self._token = current_token()
+        self._asyncio_loop = asyncio.get_running_loop() if on_asyncio() else None
+        self._thread = threading.get_ident()
+        self._context = contextvars.Context()
+        self._tails: dict[Stream, Tail] = {}
+        self._scheduled = False
+        self._woken: deque[Tail] = deque()
+        # Who is to take something, and the tails that had news since all could.
+        self._ready: deque[Subscriber] = deque()
+        self._unsettled: dict[Tail, None] = {}
+        self._untold: set[Subscriber] = set()
+        self._end_telling: Callable[[], object] | None = None
+
+    # Called in any thread
+
+    def wake(self, tail: Tail) -> None:
+        """Says that a tail has something to take in."""
+        if not tail.woken:
+            tail.woken = True
+            self._woken.append(tail)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if self._scheduled:
+            return
+        self._scheduled = True
+        if self._asyncio_loop is not None and self._thread == threading.get_ident():
+            self._asyncio_loop.call_soon(self._run, context=self._context)
+        else:
+            call_soon(self._token, self._run)
+
+    def has_ended(self) -> bool:
+        """Whether the event loop is closed."""
+        return has_ended(self._token)
+
+    # Called in the event loop
+
+    async def follow(self, stream: Stream, limits: Limits) -> Tail:
+        """Returns the tail of a stream, for one more user, who is to `leave` it.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+        tail = self._tails.get(stream)
+        if tail is None:
+            tail = self._tails[stream] = Tail(stream, limits, self)
+        tail.users += 1
+        try:
+            if not tail.following:
+                async with tail.lock:
+                    if not tail.following:
+                        tail.begin(await self.log.follow(stream, limits, tail))
+        except BaseException:
+            self.leave(tail)
+            raise
+        if tail.drain():
+            self._offer(tail)
+        tail.ring.trim(self.now(), tail.offered)
+        return tail
+
+    def leave(self, tail: Tail) -> None:
+        tail.users -= 1
+        if not tail.users:
+            del self._tails[tail.stream]
+            self.log.unfollow(tail.stream, tail)
+            if not self._tails:
+                self._forget(self._token)
+
+    def enqueue(self, subscriber: Subscriber) -> None:
+        """Lets a subscriber take what is pending, in its turn."""
+        if not subscriber.queued:
+            subscriber.queued = True
+            self._ready.append(subscriber)
+            self._schedule()
+
+    def _offer(self, tail: Tail) -> None:
+        subscribers = tail.subscribers
+        for subscriber in subscribers:
+            if not subscriber.queued:
+                subscriber.queued = True
+                self._ready.append(subscriber)
+        if subscribers:
+            subscribers.move_to_end(next(iter(subscribers)))  # another is the first, next time
+        self._unsettled[tail] = None
+
+    def _run(self) -> None:
+        self._scheduled = False
+        until = monotonic() + _SLICE
+        while self._woken:
+            tail = self._woken.popleft()
+            if tail.drain():
+                self._offer(tail)
+        ready = self._ready
+        while ready:
+            subscriber = ready.popleft()
+            subscriber.queued = False
+            subscriber.flush()
+            if monotonic() >= until:
+                break
+        if ready:
+            self._schedule()
+        else:
+            self._settle()
+
+    def _settle(self) -> None:
+        for tail in self._unsettled:
+            tail.settle()
+        self._unsettled.clear()
+
+    # What filters hide
+
+    def tell_later(self, subscriber: Subscriber) -> None:
+        """Has a client told how far it has come, within twice `_TELL`."""
+        self._untold.add(subscriber)
+        if self._end_telling is None:
+            self._end_telling = call_every(_TELL, self._tell)
+
+    def _tell(self) -> None:
+        for subscriber in self._untold:
+            subscriber.say_position()
+        self._untold.clear()
+        self._stop_telling()
+
+    def leave_out(self, subscriber: Subscriber) -> None:
+        """Leaves out a subscriber that has ended."""
+        self._untold.discard(subscriber)
+        if not self._untold:
+            self._stop_telling()
+
+    def _stop_telling(self) -> None:
+        if self._end_telling is not None:
+            self._end_telling()
+            self._end_telling = None
+
+    # The end
+
+    def end(self, wanted: Callable[[Subscriber], bool]) -> None:
+        """Ends the streams of some subscribers. May be called in any thread."""
+        call_soon(self._token, lambda: self._end(wanted))
+
+    def _end(self, wanted: Callable[[Subscriber], bool]) -> None:
+        for subscriber in list(self.subscribers):
+            if wanted(subscriber):
+                subscriber.end()

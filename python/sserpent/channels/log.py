@@ -1,0 +1,167 @@
+"""What a history is made of: entries, each framed once, in a ring that knows its limits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from .._core import EventStreamParser, ServerSentEvent
+from .position import Position
+
+
+class Limits(NamedTuple):
+    """How much of a history is kept.
+
+    Attributes:
+        history: How many events.
+        history_ttl: For how many seconds each.
+        history_bytes: How many bytes of framed events.
+    """
+
+    history: int
+    history_ttl: float
+    history_bytes: int
+
+
+class Entry:
+    """One event of a history.
+
+    Args:
+        position: Where it stands.
+        body: The framed event without an id, with the blank line that ends it.
+        time: When it was published, in seconds of the clock of its log.
+        raw: Whether its data is a text of the user's, not JSON of ours.
+        conflate: Of the pending events with the same, a slow subscriber gets the newest alone.
+    """
+
+    __slots__ = ("_fields", "conflate", "frame", "id", "offset", "position", "raw", "time")
+
+    def __init__(
+        self, position: Position, body: bytes, time: float, raw: bool, conflate: str | None
+    ) -> None:
+        self.position = position
+        self.offset = position.offset
+        self.id = str(position)
+        self.frame = b"id: %b\n%b" % (self.id.encode(), body)
+        self.time = time
+        self.raw = raw
+        self.conflate = conflate
+        self._fields: dict[str, Any] | None = None
+
+    @property
+    def body(self) -> bytes:
+        """The framed event without its id."""
+        return self.frame[len(self.id) + 5 :]
+
+    def event(
+        self, decode: Callable[[str], Any] = json.loads, id: str | None = None
+    ) -> ServerSentEvent:
+        """Returns the event as it was published, with its id, but for a comment.
+
+        Args:
+            decode: Makes the data of an event from its JSON.
+            id: The id, if not its own.
+        """
+        fields = self._fields
+        if fields is None:
+            fields = self._fields = _fields(self, decode)
+        return ServerSentEvent(**fields, id=id or self.id)
+
+
+def _fields(entry: Entry, decode: Callable[[str], Any]) -> dict[str, Any]:
+    parser = EventStreamParser()
+    messages = parser.feed(entry.frame)
+    fields: dict[str, Any] = {"retry": parser.reconnection_time}
+    for message in messages:  # one, or none if it has no data
+        # A data line never begins so: this tells an event named "message" from one without a name.
+        if b"\nevent: " in entry.frame:
+            fields["event"] = message.type
+        if entry.raw:
+            fields["raw_data"] = message.data
+        else:
+            fields["data"] = decode(message.data)
+    return fields
+
+
+class Ring:
+    """The newest entries of a history, without a hole between them.
+
+    Attributes:
+        floor: The position before the first entry that is kept.
+        head: The position of the newest event, kept or not.
+    """
+
+    __slots__ = ("_entries", "_gone", "_limits", "_size", "floor", "head")
+
+    def __init__(self, limits: Limits, head: Position) -> None:
+        self._limits = limits
+        self._entries: list[Any] = []
+        self._gone = 0  # how many of the list's first are trimmed already
+        self._size = 0
+        self.floor = self.head = head
+
+    def __len__(self) -> int:
+        return len(self._entries) - self._gone
+
+    def append(self, entry: Entry) -> None:
+        """Adds the newest entry. If it does not follow the head, older ones are let go of."""
+        if entry.offset != self.head.offset + 1 or not self.head.offset:
+            self._entries.clear()
+            self._gone = self._size = 0
+            self.floor = Position(entry.position.epoch, entry.offset - 1, 0)
+        self._entries.append(entry)
+        self._size += len(entry.frame)
+        self.head = entry.position
+
+    def prepend(self, floor: Position, entries: Sequence[Entry]) -> None:
+        """Adds the entries between a new floor and the present one."""
+        self._entries[: self._gone] = entries
+        self._gone = 0
+        self._size += sum(len(entry.frame) for entry in entries)
+        self.floor = floor
+
+    def after(self, offset: int) -> list[Entry]:
+        """Returns the entries that are kept with a greater offset, in order."""
+        return self._entries[max(self._gone, len(self._entries) - (self.head.offset - offset)) :]
+
+    def at(self, offset: int) -> Entry | None:
+        """Returns the entry with an offset, if it is kept."""
+        if not self.floor.offset < offset <= self.head.offset:
+            return None
+        entry: Entry = self._entries[len(self._entries) - 1 - (self.head.offset - offset)]
+        return entry
+
+    def trim(self, now: float, offered: int | None = None) -> None:
+        """Lets go of what is beyond the limits.
+
+        Args:
+            now: The time by the clock of the log.
+            offered: Entries with a greater offset go only for the sake of `history_bytes`, and the
+                newest not even then.
+        """
+        limits, entries = self._limits, self._entries
+        oldest = now - limits.history_ttl
+        gone = self._gone
+        while gone < len(entries):
+            entry: Entry = entries[gone]
+            if self._size <= limits.history_bytes:
+                if len(entries) - gone <= limits.history and entry.time >= oldest:
+                    break
+                if offered is not None and entry.offset > offered:
+                    break
+            elif offered is not None and offered < entry.offset == self.head.offset:
+                break
+            entries[gone] = None
+            gone += 1
+            self._size -= len(entry.frame)
+            self.floor = entry.position
+        if gone > 32 and gone * 2 > len(entries):
+            del entries[:gone]
+            gone = 0
+        self._gone = gone
+
+
+def joined(entries: Iterable[Entry]) -> bytes:
+    """Returns the frames of entries as one chunk."""
+    return b"".join([entry.frame for entry in entries])

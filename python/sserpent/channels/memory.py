@@ -1,0 +1,193 @@
+"""The log of one process: histories in memory, for any thread and event loop."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import threading
+from concurrent.futures import Future
+from time import monotonic
+from weakref import ref
+
+import anyio.lowlevel
+
+from .._shutdown.event_loop import call_every
+from .broker import Follower, Item
+from .log import Entry, Limits, Ring
+from .position import ORIGIN, Position, Stream
+
+# Seconds between two looks for histories that nobody uses.
+_LEAST_INTERVAL = 0.05
+_MOST_INTERVAL = 60.0
+
+
+class _History:
+    """One stream: what is kept of it, and who follows it."""
+
+    __slots__ = ("followers", "ring", "used_at")
+
+    def __init__(self, limits: Limits) -> None:
+        self.ring = Ring(limits, ORIGIN)
+        self.followers: tuple[Follower, ...] = ()
+        self.used_at = monotonic()
+
+
+class MemoryLog:
+    """Keeps histories in this process. Safe to use from any thread; nothing has to be started."""
+
+    def __init__(self) -> None:
+        # Reentrant: a finalizer that runs while it is held may publish.
+        self._lock = threading.RLock()
+        self._histories: dict[Stream, _History] = {}
+        # When to look whether a history is still used, and its `history_ttl`.
+        self._expiries: list[tuple[float, Stream, float]] = []
+        self._sweeper: _Sweeper | None = None
+        self._closed = False
+
+    def now(self) -> float:
+        return monotonic()
+
+    # Publishing
+
+    def publish_soon(self, stream: Stream, limits: Limits, item: Item) -> Future[str]:
+        future: Future[str] = Future()
+        future.set_result(self._append(stream, limits, item)[0])
+        return future
+
+    async def publish(self, stream: Stream, limits: Limits, item: Item) -> str:
+        event_id, full = self._append(stream, limits, item)
+        if full:
+            await anyio.lowlevel.checkpoint()
+        return event_id
+
+    def _append(self, stream: Stream, limits: Limits, item: Item) -> tuple[str, bool]:
+        now = monotonic()
+        full = False
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("These channels are closed")
+            history = self._history(stream, limits)
+            if not history.ring.head.offset:
+                self._begin(history, stream, limits)
+            epoch, offset, _ = history.ring.head
+            position = Position(epoch, offset + 1, int.from_bytes(os.urandom(4), "big") or 1)
+            entry = Entry(position, item.body, now, item.raw, item.conflate)
+            history.ring.append(entry)
+            history.ring.trim(now)
+            history.used_at = now
+            for follower in history.followers:
+                full = follower.receive(entry) or full
+            if self._expiries[0][0] <= now:
+                self.sweep()
+        return entry.id, full
+
+    # Following
+
+    async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("These channels are closed")
+            history = self._history(stream, limits)
+            history.followers = (*history.followers, follower)
+            return history.ring.head
+
+    def unfollow(self, stream: Stream, follower: Follower) -> None:
+        with self._lock:
+            history = self._histories.get(stream)
+            if history is None:
+                return
+            history.followers = tuple(f for f in history.followers if f is not follower)
+            history.used_at = monotonic()
+            if not history.followers and not history.ring.head.offset:
+                del self._histories[stream]
+
+    async def read(
+        self, stream: Stream, limits: Limits, first: int, before: int
+    ) -> tuple[Position, list[Entry]]:
+        with self._lock:
+            history = self._histories.get(stream)
+            if history is None:
+                return ORIGIN, []
+            ring = history.ring
+            ring.trim(monotonic())
+            entries = ring.after(first - 1)
+            floor = ring.floor
+            if entries and entries[0].offset > ring.floor.offset + 1:
+                previous = ring.at(entries[0].offset - 1)
+                assert previous is not None
+                floor = previous.position
+            return floor, [entry for entry in entries if entry.offset < before]
+
+    # A history's life
+
+    def _history(self, stream: Stream, limits: Limits) -> _History:
+        history = self._histories.get(stream)
+        if history is None:
+            history = self._histories[stream] = _History(limits)
+        return history
+
+    def _begin(self, history: _History, stream: Stream, limits: Limits) -> None:
+        """Begins an epoch, with the first event."""
+        history.ring = Ring(limits, Position(os.urandom(8).hex(), 0, 0))
+        ttl = limits.history_ttl
+        heapq.heappush(self._expiries, (monotonic() + ttl, stream, ttl))
+        if self._sweeper is None or self._sweeper.is_late():
+            self._sweeper = _Sweeper.started(self, ttl)
+
+    def sweep(self) -> bool:
+        """Lets go of the histories that nobody has published to, or followed, for `history_ttl`,
+        and returns whether there are others."""
+        with self._lock:
+            now = monotonic()
+            while self._expiries and self._expiries[0][0] <= now:
+                _, stream, ttl = heapq.heappop(self._expiries)
+                history = self._histories.get(stream)
+                if history is None:
+                    continue
+                used_at = now if history.followers else history.used_at
+                if used_at + ttl > now:
+                    heapq.heappush(self._expiries, (used_at + ttl, stream, ttl))
+                else:
+                    del self._histories[stream]
+            if not self._expiries:
+                self._sweeper = None
+            return bool(self._expiries)
+
+    def open(self) -> None:
+        """Allows publishing again, after `aclose`."""
+        self._closed = False
+
+    async def aclose(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._histories.clear()
+            self._expiries.clear()
+            self._sweeper = None
+
+
+class _Sweeper:
+    """A timer on the event loop of whoever began a history. It holds no reference to the log, and
+    ends itself when the log has nothing left to expire."""
+
+    def __init__(self, log: MemoryLog, interval: float) -> None:
+        self._log = ref(log)
+        self._interval = interval
+        self._swept_at = monotonic()
+        self._end = call_every(interval, self._sweep)
+
+    @classmethod
+    def started(cls, log: MemoryLog, ttl: float) -> _Sweeper | None:
+        try:
+            return cls(log, min(max(ttl / 2, _LEAST_INTERVAL), _MOST_INTERVAL))
+        except RuntimeError:
+            return None  # no event loop runs here: publishing sweeps
+
+    def is_late(self) -> bool:
+        """Whether its event loop seems to have ended."""
+        return monotonic() - self._swept_at > 3 * self._interval
+
+    def _sweep(self) -> None:
+        self._swept_at = monotonic()
+        log = self._log()
+        if log is None or not log.sweep():
+            self._end()

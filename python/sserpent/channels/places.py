@@ -1,0 +1,40 @@
+"""How many subscribers there may be: in this process, in a channel, of one owner."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Generator, Hashable
+from contextlib import contextmanager
+
+
+class Places:
+    """Counts the open subscriptions, by whatever has a limit. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: Counter[Hashable] = Counter()
+
+    @contextmanager
+    def taken(self, limits: dict[Hashable, int]) -> Generator[bool, None, None]:
+        """Takes a place under each limit, or none at all, for as long as the context lasts.
+
+        Args:
+            limits: How many places there are, for each of what has a limit.
+
+        Returns:
+            Whether there were places.
+        """
+        with self._lock:
+            free = all(self._taken[each] < limit for each, limit in limits.items())
+            if free:
+                self._taken.update(limits.keys())
+        try:
+            yield free
+        finally:
+            if free:
+                with self._lock:
+                    self._taken.subtract(limits.keys())
+                    for each in limits:
+                        if not self._taken[each]:
+                            del self._taken[each]

@@ -1,0 +1,85 @@
+"""Where in a history something stands, and the ids that say so to clients.
+
+An id is `<epoch>-<offset>-<tag>`. The epoch names one life of a history, the offset rises by
+exactly 1, and the tag tells apart two events that got the same offset, as after a failover that
+lost the newest ones. A stream of several channels has one id that holds for each
+`<hash of channel and key>.<id>`.
+
+Ids come back from clients and are not trusted: what does not follow the grammar is no position.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import NamedTuple
+
+#: How many bytes an id may have for each channel of its stream.
+MAX_ID = 64
+
+_POSITION = re.compile(r"([0-9a-f]{1,16})-(0|[1-9][0-9]{0,18})-(0|[1-9][0-9]{0,9})", re.ASCII)
+_PART = re.compile(r"([0-9a-f]{8})\.(.+)", re.ASCII)
+_BETWEEN = "~"
+
+
+class Position(NamedTuple):
+    """A place in a history: after the event with this offset.
+
+    Attributes:
+        epoch: Which life of the history, in hexadecimal digits.
+        offset: Of the event, counted from 1; 0 is before the first one.
+        tag: 32 random bits of the event, not 0; 0 where they are not known.
+    """
+
+    epoch: str
+    offset: int
+    tag: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.offset}-{self.tag}"
+
+
+#: Before the first event of whatever history follows.
+ORIGIN = Position("0", 0, 0)
+
+
+class Stream(NamedTuple):
+    """One history: a channel, or one key of a channel that has keys."""
+
+    channel: str
+    key: str | None
+
+    @property
+    def label(self) -> str:
+        """Returns what names it in the id of a stream of several channels: a hash, because ids
+        appear in URLs and logs."""
+        # With lengths, so that no other pair of channel and key is the same text.
+        key = "" if self.key is None else f"{len(self.key)}:{self.key}"
+        text = f"{len(self.channel)}:{self.channel}{key}"
+        return hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
+
+
+def parse_id(text: str) -> Position | None:
+    """Returns the position that an id names, or None if it is not one of ours."""
+    found = _POSITION.fullmatch(text) if len(text) <= MAX_ID else None
+    return Position(found[1], int(found[2]), int(found[3])) if found else None
+
+
+def join_ids(ids: dict[str, str]) -> str:
+    """Returns the id of a stream of several channels, from the id of each by its label."""
+    return _BETWEEN.join(f"{label}.{each}" for label, each in ids.items())
+
+
+def parse_ids(text: str, channels: int) -> dict[str, Position] | None:
+    """Returns the positions in an id of a stream of several channels, by label, or None if it is
+    not one of ours, or too long for so many."""
+    if len(text) > MAX_ID * channels:
+        return None
+    positions: dict[str, Position] = {}
+    for part in text.split(_BETWEEN):
+        found = _PART.fullmatch(part)
+        position = parse_id(found[2]) if found else None
+        if not found or position is None:
+            return None
+        positions[found[1]] = position
+    return positions

@@ -1,0 +1,416 @@
+"""One client of one or several channels: where it stands in each, and what it is sent next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from .._core import ServerSentEvent
+from . import blocks
+from .hub import Hub, Tail, upto
+from .log import Entry, Limits
+from .position import ORIGIN, Position, Stream, join_ids, parse_id, parse_ids
+
+if TYPE_CHECKING:
+    from .._delivery.stream import Sink
+
+Overflow = Literal["gap", "latest", "disconnect"]
+Start = Literal["live", "earliest"] | int
+Filter = Callable[[ServerSentEvent], object]
+
+
+class Selection(NamedTuple):
+    """One stream of a channel that can be subscribed to: what `Channel.on` returns."""
+
+    stream: Stream
+    limits: Limits
+    overflow: Overflow
+    max_subscribers: int | None
+    decode: Callable[[str], Any]
+
+
+class Request(NamedTuple):
+    """What a subscriber asks for; `Channel.subscribe` documents it.
+
+    Attributes:
+        several: Whether the id of the stream is one for several channels.
+    """
+
+    selections: tuple[Selection, ...]
+    several: bool
+    after: str | None
+    start: Start
+    filter: Filter | None
+
+
+class Cursor:
+    """How far a subscriber has come in one stream.
+
+    Attributes:
+        position: After what it has taken.
+        live_from: What has a greater offset was published after the subscription began.
+        shown: The offset of an entry that the filter has let through already.
+    """
+
+    __slots__ = ("label", "live_from", "position", "selection", "shown", "tail")
+
+    def __init__(self, selection: Selection, tail: Tail) -> None:
+        self.selection = selection
+        self.label = selection.stream.label
+        self.tail = tail
+        self.position = tail.ring.head
+        self.live_from = self.position.offset
+        self.shown = 0
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is something to take."""
+        return self.position.offset != self.tail.ring.head.offset
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether something of that is no longer there."""
+        return self.position.offset < self.tail.ring.floor.offset
+
+    @property
+    def is_conflated(self) -> bool:
+        """Whether it is slow, in a stream with events that stand for older ones."""
+        return self.tail.conflates and self.position.offset < self.tail.offered
+
+    async def start(self, hub: Hub, start: Start) -> None:
+        """Goes to where somebody begins who has no position."""
+        tail = self.tail
+        if start == "live":
+            self.position = tail.ring.head
+            return
+        before = 0 if start == "earliest" else max(tail.ring.head.offset - start, 0)
+        await tail.reach_back(hub.log, before + 1)
+        entry = tail.ring.at(before)
+        self.position = entry.position if entry is not None else tail.ring.floor
+
+    async def resume(self, hub: Hub, after: Position) -> str | None:
+        """Goes to a position that a client has named.
+
+        Returns:
+            Why continuity cannot be proved, if it cannot: the reason of the event `reset`.
+        """
+        head = self.tail.ring.head
+        if after == ORIGIN:
+            after = Position(head.epoch, 0, 0)
+        if after.epoch != head.epoch:
+            return "epoch"
+        if after.offset > head.offset:
+            return "ahead"
+        await self.tail.reach_back(hub.log, after.offset or 1)
+        known = self.tail.position_at(after.offset)
+        if known is not None and known.tag != after.tag and known.tag and after.tag:
+            return "diverged"
+        self.position = after
+        return None
+
+
+class Subscriber:
+    """Follows the streams of a request, and takes what is new of them.
+
+    A delivery uses it as the source of ready frames that it is (`_delivery.stream.Source`). All of
+    it is called in the event loop of its hub.
+
+    Args:
+        hub: Of the event loop.
+        request: What to follow, and from where.
+        max_pending: How many bytes to take at once, if that is more than one event.
+
+    Attributes:
+        queued: Whether the hub is going to call `flush`.
+    """
+
+    __slots__ = (
+        "_cursors",
+        "_failure",
+        "_filter",
+        "_goodbye",
+        "_hub",
+        "_is_simple",
+        "_own",
+        "_request",
+        "_sink",
+        "_size",
+        "_stopped",
+        "_untold",
+        "owner",
+        "queued",
+    )
+
+    def __init__(
+        self, hub: Hub, request: Request, max_pending: int = 65_536, owner: object = None
+    ) -> None:
+        self._hub = hub
+        self._request = request
+        self._filter = request.filter
+        self._size = max_pending
+        self._cursors: list[Cursor] = []
+        # One stream and no filter: all such subscribers are given the same bytes.
+        self._is_simple = not request.several and request.filter is None
+        # What is to be taken before the next entry: bytes, or an event of the channel's own.
+        self._own: list[bytes | ServerSentEvent] = []
+        self._sink: Sink | None = None
+        self._stopped = False  # it takes what is pending, and no more
+        self._goodbye = b""
+        self._failure: Exception | None = None
+        self._untold = False  # the filter has hidden the newest entry
+        self.owner = owner
+        self.queued = False
+
+    # Beginning and end
+
+    async def open(self) -> None:
+        """Follows the streams from where the request says.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+        self._hub.subscribers.add(self)
+        positions, resets = self._asked_for()
+        speaks = bool(resets)
+        for selection in self._request.selections:
+            cursor = Cursor(selection, await self._hub.follow(selection.stream, selection.limits))
+            self._cursors.append(cursor)
+            after = positions.get(cursor.label)
+            reason = None if after is None else await cursor.resume(self._hub, after)
+            if reason is not None:
+                resets.append(reason)
+            if after is None or reason is not None:
+                speaks = True
+                await cursor.start(self._hub, self._request.start)
+        self._own += [blocks.reset(reason, self.id) for reason in resets]
+        if speaks and not resets:
+            self._own.append(blocks.position_block(self.id))
+        for cursor in self._cursors:
+            self._catch_up(cursor, "trimmed")
+            cursor.tail.subscribers[self] = None
+
+    def _asked_for(self) -> tuple[dict[str, Position], list[str]]:
+        """Returns the position that the client names for each stream, by label, and why what it
+        names is none."""
+        after, selections = self._request.after, self._request.selections
+        if not after:
+            return {}, []
+        if self._request.several:
+            positions = parse_ids(after, len(selections))
+        else:
+            position = parse_id(after)
+            positions = None if position is None else {selections[0].stream.label: position}
+        return ({}, ["unknown"]) if positions is None else (positions, [])
+
+    def start(self, sink: Sink) -> None:
+        """Has a sink told of what is pending, from now on."""
+        self._sink = sink
+        if self._stopped:
+            self._hub.enqueue(self)
+
+    def stop(self) -> None:
+        """Takes no more than one chunk, with a goodbye."""
+        if not self._stopped:
+            self._stopped = True
+            self._goodbye = blocks.goodbye()
+
+    def end(self) -> None:
+        """Ends the stream with what is pending, and a goodbye."""
+        self.stop()
+        self._hub.enqueue(self)
+
+    def close(self) -> None:
+        """Follows nothing any more."""
+        self._sink = None
+        self._hub.subscribers.discard(self)
+        for cursor in self._cursors:
+            cursor.tail.subscribers.pop(self, None)
+            self._hub.leave(cursor.tail)
+        self._cursors.clear()
+        self._hub.leave_out(self)
+
+    # What the hub calls
+
+    def flush(self) -> None:
+        """Has what is pending sent, if the client takes it."""
+        if self._sink is None:
+            return
+        if self._failure is not None:
+            self._sink.fail(self._failure)
+        elif self._stopped:
+            self._sink.finish()
+        else:
+            self._sink.flush()
+
+    def reset(self, tail: Tail, reason: str) -> None:
+        """Says that a stream does not continue what came before."""
+        for cursor in self._cursors:
+            if cursor.tail is tail:
+                cursor.position = tail.ring.head
+                cursor.live_from = cursor.position.offset
+                self._own.append(blocks.reset(reason, self.id))
+
+    def say_position(self) -> None:
+        """Tells the client how far it has come, if the filter has hidden the end of it."""
+        if self._untold and not self._stopped:
+            self._untold = False
+            self._own.append(blocks.position_block(self.id))
+            self._hub.enqueue(self)
+
+    # What is taken
+
+    @property
+    def id(self) -> str:
+        """The id with which a client can come back to where this stands."""
+        if not self._request.several:
+            return str(self._cursors[0].position)
+        return join_ids({cursor.label: str(cursor.position) for cursor in self._cursors})
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to take."""
+        if self._own or self._goodbye:
+            return True
+        if self._stopped:
+            return False
+        return any(cursor.is_behind and self._has_shown(cursor) for cursor in self._cursors)
+
+    def take(self) -> bytes:
+        """Returns what is pending, whole events, up to `max_pending` bytes."""
+        if self._is_simple and not self._own and not self._stopped:
+            cursor = self._cursors[0]
+            tail, offset = cursor.tail, cursor.position.offset
+            if tail.ring.floor.offset <= offset and not cursor.is_conflated:
+                chunk, cursor.position = tail.chunk(offset, self._size)
+                if cursor.is_behind:
+                    self._hub.enqueue(self)
+                return chunk
+        taken = self._take()
+        goodbye, self._goodbye = self._goodbye, b""
+        return b"".join([*map(_framed, taken), goodbye])
+
+    def take_events(self) -> list[ServerSentEvent]:
+        """Returns what is pending, as events."""
+        taken = self._take()
+        self._goodbye = b""
+        return [event for each in taken if (event := _event(each)) is not None]
+
+    def _take(self) -> list[Any]:
+        if self._stopped and not self._goodbye:
+            return []
+        for cursor in self._cursors:
+            self._catch_up(cursor, "overflow")
+        taken: list[Any] = self._own
+        self._own = []
+        size = self._size
+        for cursor in self._cursors:
+            size -= self._take_of(cursor, size, taken)
+        if self._request.several:
+            self._cursors.append(self._cursors.pop(0))  # another is the first, next time
+        if self._untold:
+            self._hub.tell_later(self)
+        if not self._stopped and any(cursor.is_behind for cursor in self._cursors):
+            self._hub.enqueue(self)
+        return taken
+
+    def _take_of(self, cursor: Cursor, size: int, taken: list[Any]) -> int:
+        """Takes entries of a stream, and returns how many bytes they have."""
+        if size <= 0 or not cursor.is_behind or cursor.is_passed:
+            return 0
+        entries = upto(cursor.tail.ring.after(cursor.position.offset), size)
+        if cursor.is_conflated:
+            entries = _conflated(entries, cursor.live_from)
+        for entry in entries:
+            shown = self._shows(cursor, entry)
+            cursor.position = entry.position
+            self._untold = not shown
+            if shown:
+                taken.append(_Taken(entry, cursor, self.id if self._request.several else None))
+        return sum(len(entry.frame) for entry in entries)
+
+    def _catch_up(self, cursor: Cursor, reason: str) -> None:
+        """Where the ring has passed a cursor, says what is missing and goes on after it."""
+        if not cursor.is_passed:
+            return
+        ring, overflow = cursor.tail.ring, cursor.selection.overflow
+        to = ring.floor
+        if reason == "overflow":
+            if overflow == "disconnect":
+                self.end()
+                return
+            if overflow == "latest":
+                to = cursor.tail.position_at(ring.head.offset - 1) or to
+        label = f"{cursor.label}." if self._request.several else ""
+        ids = f"{label}{cursor.position}", f"{label}{to}"
+        missed = to.offset - cursor.position.offset
+        cursor.position = to
+        self._own.append(blocks.gap(reason, missed, *ids, self.id))
+
+    # The filter
+
+    def _has_shown(self, cursor: Cursor) -> bool:
+        """Goes past what the filter hides, and returns whether anything is left to take."""
+        if self._filter is None or cursor.is_passed:
+            return True
+        for entry in cursor.tail.ring.after(cursor.position.offset):
+            if self._shows(cursor, entry):
+                return True
+            cursor.position = entry.position
+            self._untold = True
+        self._hub.tell_later(self)
+        return False
+
+    def _shows(self, cursor: Cursor, entry: Entry) -> bool:
+        if self._filter is None or entry.offset <= cursor.shown:
+            return True
+        try:
+            shows = bool(self._filter(entry.event(cursor.selection.decode)))
+        except Exception as error:
+            self._failure = self._failure or error
+            self._hub.enqueue(self)
+            return False
+        if shows:
+            cursor.shown = entry.offset
+        return shows
+
+
+class _Taken(NamedTuple):
+    entry: Entry
+    cursor: Cursor
+    id: str | None  # that of several channels, in place of the entry's own
+
+
+def _framed(taken: bytes | ServerSentEvent | _Taken) -> bytes:
+    if isinstance(taken, bytes):
+        return taken
+    if isinstance(taken, ServerSentEvent):
+        return taken.encode()
+    if taken.id is None:
+        return taken.entry.frame
+    return b"id: %b\n%b" % (taken.id.encode(), taken.entry.body)
+
+
+def _event(taken: bytes | ServerSentEvent | _Taken) -> ServerSentEvent | None:
+    if isinstance(taken, bytes):
+        return None
+    if isinstance(taken, ServerSentEvent):
+        return taken
+    return taken.entry.event(taken.cursor.selection.decode, taken.id)
+
+
+def _conflated(entries: list[Entry], after: int) -> list[Entry]:
+    """Returns entries without those that a newer one with the same `conflate` stands for.
+
+    Args:
+        after: Of entries with no greater offset, all stay.
+    """
+    kept: list[Entry] = []
+    newer: set[str] = set()
+    for entry in reversed(entries):
+        if entry.conflate is not None and entry.offset > after:
+            if entry.conflate in newer:
+                continue
+            newer.add(entry.conflate)
+        kept.append(entry)
+    kept.reverse()
+    return kept

@@ -1,0 +1,105 @@
+"""The response that streams channels to one client."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Hashable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from .._core import ServerSentEvent
+from .._fastapi.response import EventSourceResponse
+from . import blocks
+from .broker import BrokerUnavailable
+from .hub import Hub
+from .listening import Listener
+from .places import Places
+from .subscriber import Request, Subscriber
+
+T = TypeVar("T")
+
+# After how many seconds somebody may try again for whom there is no place.
+_RETRY_AFTER = 5, 15
+
+
+class Service(NamedTuple):
+    """What a subscription needs of its channels.
+
+    Attributes:
+        hub: Returns the hub of the running event loop.
+        places: Where subscribers are counted.
+        limits: How many there may be, for each of what has a limit.
+    """
+
+    hub: Callable[[], Hub]
+    places: Places
+    limits: dict[Hashable, int]
+
+
+class Subscription(EventSourceResponse, Generic[T]):
+    """Streams to one client what is published to channels: what `Channel.subscribe` and
+    `Channels.subscribe` return.
+
+    It has all options of `EventSourceResponse` but `open_delay`: its headers are sent as soon as
+    the client is subscribed, so that whatever is published from then on reaches it.
+
+    `Subscription[Message]` as a route's return annotation puts the type of the items into the
+    OpenAPI document.
+    """
+
+    item_type: ClassVar[Any] = None
+
+    if not TYPE_CHECKING:  # FastAPI looks for a class where a route returns a response
+
+        def __class_getitem__(cls, item_type: Any) -> type:
+            return type(cls.__name__, (cls,), {"item_type": item_type, "__doc__": cls.__doc__})
+
+    def __init__(
+        self, service: Service, request: Request, owner: object = None, **options: Any
+    ) -> None:
+        self._service = service
+        self._request = request
+        self._owner = owner
+        super().__init__(self._events(), **options)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        starts_nothing = scope["type"] == "websocket" or scope["method"] == "HEAD"
+        if starts_nothing or self._body_iterator is not None:
+            await super().__call__(scope, receive, send)
+            return
+        with self._service.places.taken(self._service.limits) as free:
+            if not free:
+                await self._refusal()(scope, receive, send)
+                return
+            self.source = subscriber = self._subscriber()
+            try:
+                await subscriber.open()
+                await super().__call__(scope, receive, send)
+            except BrokerUnavailable:
+                await self._come_back_later()(scope, receive, send)
+            finally:
+                subscriber.close()
+
+    def _subscriber(self) -> Subscriber:
+        return Subscriber(self._service.hub(), self._request, self.max_pending, self._owner)
+
+    async def _events(self) -> AsyncIterator[ServerSentEvent]:
+        """The events alone, for whoever replaces the delivery or reads `body_iterator`."""
+        async with Listener(self._subscriber()) as events:
+            async for event in events:
+                yield event
+
+    def _refusal(self) -> Response:
+        if self._request.after:
+            # An EventSource that comes back gives up for good on anything but a 200.
+            return self._come_back_later()
+        return PlainTextResponse(
+            "Too many subscribers",
+            503,
+            {"Retry-After": str(random.randint(*_RETRY_AFTER))},
+        )
+
+    def _come_back_later(self) -> Response:
+        return Response(blocks.come_back_later(), 200, self.headers, self.media_type)
