@@ -23,7 +23,7 @@ Intended differences from `fastapi.sse`:
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import fastapi.sse
 from starlette.background import BackgroundTask
@@ -81,6 +81,10 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     """
 
     media_type = "text/event-stream"
+
+    #: The type of the items, where the class knows it: for the OpenAPI document of a route that
+    #: returns this class.
+    item_type: ClassVar[Any] = None
 
     def __init__(
         self,

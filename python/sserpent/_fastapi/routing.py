@@ -38,6 +38,7 @@ from starlette.responses import Response
 
 from .._core import ItemSchema, ServerSentEvent
 from .._core.conversion import valid_class
+from . import documentation
 from .endpoint import Endpoint
 from .requests import share
 from .response import EventSourceResponse
@@ -81,6 +82,7 @@ def install() -> bool:
     routing: Any = fastapi.routing
     routing.get_request_handler = _wrap_get_request_handler(routing.get_request_handler)
     routing.get_stream_item_type = _wrap_get_stream_item_type(routing.get_stream_item_type)
+    documentation.install()
     return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable, Hashable
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -48,8 +48,6 @@ class Subscription(EventSourceResponse, Generic[T]):
     `Subscription[Message]` as a route's return annotation puts the type of the items into the
     OpenAPI document.
     """
-
-    item_type: ClassVar[Any] = None
 
     if not TYPE_CHECKING:  # FastAPI looks for a class where a route returns a response
 
