@@ -1,8 +1,8 @@
 """The OpenAPI document of a route that does not yield, but returns a response that knows the type
 of its items: `-> Subscription[Message]`.
 
-FastAPI takes the item type from a generator's annotation. A response class it takes for undescribed,
-so here the route is told, wherever this FastAPI gives a route its state.
+FastAPI takes the item type from the annotation of a generator, and a response class for one that
+nobody has described. So the route is told here, wherever this FastAPI gives a route its state.
 """
 
 from __future__ import annotations
