@@ -1,5 +1,13 @@
 """Tells open streams that their server shuts down. `streams` has the whole story."""
 
-from .streams import ServerStreams, ShutdownEvent, closed, current, opened, shutdown_event
+from .streams import ServerStreams, ShutdownEvent, closed, current, look, opened, shutdown_event
 
-__all__ = ["ServerStreams", "ShutdownEvent", "closed", "current", "opened", "shutdown_event"]
+__all__ = [
+    "ServerStreams",
+    "ShutdownEvent",
+    "closed",
+    "current",
+    "look",
+    "opened",
+    "shutdown_event",
+]

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
-from weakref import ref
+from weakref import WeakValueDictionary, ref
 
 from starlette.types import Scope
 
@@ -107,8 +107,22 @@ class Hypercorn(Server):
             yield Candidate(scope, TrioConnection(connection.stream))
 
 
+# Those that need not be looked for, by their addresses, which are theirs alone.
+_announced: WeakValueDictionary[Address, Server] = WeakValueDictionary()
+
+
+def announce(server: Server, address: Address) -> None:
+    """Makes a server known that is none of those which this module looks for, as long as it
+    lives."""
+    _announced[address] = server
+
+
 def server_of(address: Address) -> Server | None:
-    """The server on this event loop that listens at `address`, or the only one there is."""
+    """The server that has announced itself for `address`; else the one on this event loop that
+    listens there, or the only one there is."""
+    announced = _announced.get(address)
+    if announced is not None:
+        return announced
     try:
         found = _servers()
         if len(found) == 1:

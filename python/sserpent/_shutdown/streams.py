@@ -295,6 +295,11 @@ def closed(stream: Stream, streams: ServerStreams) -> None:
         signals.stop_listening()
 
 
+def look() -> None:
+    """Looks now whether a server of this event loop shuts down, and tells its streams."""
+    _of_this_loop()._look()
+
+
 def _notice_signal() -> None:
     for loop_streams in _busy:
         loop_streams.notice_signal()

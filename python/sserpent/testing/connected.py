@@ -1,0 +1,168 @@
+"""`connect`: a client that really streams, in process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from math import inf
+from typing import Any
+
+from anyio import CancelScope, move_on_after
+from starlette.types import ASGIApp
+
+from .. import _shutdown
+from .events import Events
+from .lifespan import Lifespan
+from .transport import ServerInProcess, Transport, http_library
+
+
+class Client:
+    """A client of one application; made by `connect`.
+
+    It has the methods of an `AsyncClient` too: `get`, `post`, `request`, `stream` and so on.
+
+    Attributes:
+        http: The `AsyncClient` of httpx2 or httpx, for code that takes one.
+    """
+
+    __module__ = "sserpent.testing"
+
+    def __init__(self, http: Any, server: ServerInProcess) -> None:
+        self.http = http
+        self._server = server
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["http"], name)
+
+    @asynccontextmanager
+    async def events(
+        self, url: str, *, method: str = "GET", last_event_id: str = "", **request: Any
+    ) -> AsyncGenerator[Events, None]:
+        """Opens an event stream, and leaves it at the end.
+
+        Args:
+            url: Its path or URL.
+            method: The method of the request.
+            last_event_id: The ID to go on after, sent unless it is empty.
+            request: What else `AsyncClient.build_request` takes: `headers`, `params`, `json`.
+
+        Raises:
+            AssertionError: the response is no event stream, or its status is not 200.
+            ReadTimeout: httpx's, the response did not start in time.
+            BaseException: what the application raises before it starts, and, at the end, what it
+                has raised since without a read having told so.
+        """
+        request |= {"method": method, "url": url, "last_event_id": last_event_id}
+        events = await self._open(request)
+        try:
+            yield events
+        except BaseException:
+            with suppress(Exception):
+                await events._close()
+            raise
+        await events._close()
+
+    async def _open(self, request: dict[str, Any]) -> Events:
+        arguments = dict(request)
+        last_event_id = arguments.pop("last_event_id")
+        built = self.http.build_request(**arguments)
+        built.headers["Accept"] = "text/event-stream"
+        built.headers["Cache-Control"] = "no-store"
+        # What is compressed cannot be read event by event.
+        built.headers["Accept-Encoding"] = "identity"
+        if last_event_id:
+            built.headers["Last-Event-ID"] = last_event_id
+        response = await self.http.send(built, stream=True)
+        content_type = response.headers.get("Content-Type", "")
+        if response.status_code != 200 or not content_type.startswith("text/event-stream"):
+            try:
+                body = await response.aread()
+            finally:
+                await response.aclose()
+            raise AssertionError(
+                f"{built.method} {built.url.path}: status {response.status_code} with"
+                f" {content_type or 'no content type'} is no event stream: {body[:200]!r}"
+            )
+        return Events(self, request, response)
+
+    async def shut_down(self, timeout: float | None = None) -> None:
+        """Does to the open streams what SIGTERM does, and waits for their ends. What they still
+        send can be read afterwards; requests that come now meet a server that shuts down.
+
+        Args:
+            timeout: How many seconds they may take; that of `connect` unless given.
+
+        Raises:
+            TimeoutError: some are still open; the message names them.
+        """
+        timeout = self._server.timeout if timeout is None else timeout
+        self._server.exiting = True
+        _shutdown.look()
+        with move_on_after(timeout):
+            for exchange in list(self._server.exchanges):
+                await exchange.task.wait()
+        still_open = [each for each in self._server.exchanges if not each.task.ended]
+        if still_open:
+            raise TimeoutError(
+                f"after {timeout} s of shutdown are still open: "
+                + ", ".join(f"{each.name} ({each.so_far})" for each in still_open)
+            )
+
+    async def _close(self) -> None:
+        await self.http.aclose()
+        await self._server.close()
+
+
+def connect(
+    app: ASGIApp, *, client: Any = None, timeout: float = 5.0
+) -> AbstractAsyncContextManager[Client]:
+    """Connects to an application in process: an asynchronous context manager of a `Client`.
+
+    Responses arrive while the application sends them. `send` waits when 64 KiB are not read. The
+    application's lifespan runs, if it has one. At the end the client leaves its streams, and every
+    task has ended.
+
+    Args:
+        app: The ASGI application.
+        client: The module `httpx2` or `httpx`; the first of them that is installed unless given.
+        timeout: How many seconds anything may take: to start up, to answer, to send the next bytes,
+            to clean up after a client has left.
+
+    Raises:
+        ImportError: neither httpx2 nor httpx is installed.
+        TypeError: `client` is neither.
+        ValueError: `timeout` is no positive number.
+        TimeoutError: at the end, an application still ran `timeout` seconds after its client had
+            left.
+        BaseException: at the end, what an application has raised without the test having heard of
+            it.
+    """
+    if not 0 < timeout < inf:
+        raise ValueError(f"'timeout' must be a positive number of seconds, not {timeout!r}")
+    return _connect(app, http_library(client), timeout)
+
+
+@asynccontextmanager
+async def _connect(app: ASGIApp, library: Any, timeout: float) -> AsyncGenerator[Client, None]:
+    lifespan = Lifespan(app, timeout)
+    await lifespan.start()
+    server = ServerInProcess(app, lifespan.state, timeout)
+    transport = Transport(server, library)
+    http = library.AsyncClient(transport=transport, base_url="http://testserver", timeout=timeout)
+    client = Client(http, server)
+    try:
+        yield client
+    except BaseException:
+        # What the test has raised counts, not what follows from it.
+        with CancelScope(shield=True), suppress(Exception):
+            await _end(client, lifespan)
+        raise
+    with CancelScope(shield=True):
+        await _end(client, lifespan)
+
+
+async def _end(client: Client, lifespan: Lifespan) -> None:
+    try:
+        await client._close()
+    finally:
+        await lifespan.stop()

@@ -1,0 +1,182 @@
+"""The events of one stream, as a client has them that a test holds by the hand."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from anyio import current_time
+from anyio.lowlevel import checkpoint
+
+from ..client import EventStreamParser, MessageEvent
+from .exchange import NothingCame
+from .transport import BODY, BodyStream
+
+if TYPE_CHECKING:
+    from .connected import Client
+
+
+class StreamEnded(AssertionError):
+    """The stream has ended where a test expects an event."""
+
+    __module__ = "sserpent.testing"
+
+
+class Events:
+    """The events of one response; made by `Client.events`. For one task at a time.
+
+    Attributes:
+        response: The response of httpx2 or httpx, with status and headers.
+    """
+
+    __module__ = "sserpent.testing"
+
+    def __init__(self, client: Client, request: dict[str, Any], response: Any) -> None:
+        self.response = response
+        self._client = client
+        self._request = request
+        self._body: BodyStream = response.extensions[BODY]
+        self._exchange = self._body.exchange
+        self._timeout = self._body.server.timeout
+        self._parser = EventStreamParser(last_event_id=request["last_event_id"])
+        self._pending: deque[MessageEvent] = deque()
+        # Of the events that were read.
+        self._count = 0
+        self._last_event_id = self._parser.last_event_id
+        self._reconnected: Events | None = None
+
+    @property
+    def last_event_id(self) -> str:
+        """The ID to go on after: that of the last event which was read."""
+        return self._last_event_id if self._pending else self._parser.last_event_id
+
+    @property
+    def reconnection_time(self) -> int | None:
+        """The time to wait before reconnecting, in milliseconds, if the stream has said so."""
+        return self._parser.reconnection_time
+
+    async def next(self, timeout: float | None = None) -> MessageEvent:
+        """Returns the next event.
+
+        Args:
+            timeout: How many seconds to wait for it, while comments may come; that of `connect`
+                unless given.
+
+        Raises:
+            StreamEnded: the stream has ended; an AssertionError.
+            RemoteProtocolError: httpx's, the stream was cut off; what the application has raised is
+                its cause.
+            TimeoutError: no event came; the message says what did.
+        """
+        timeout = self._timeout if timeout is None else timeout
+        try:
+            came = await self._wait(timeout)
+        except NothingCame:
+            raise TimeoutError(
+                f"{self._exchange.name}: no event came within {timeout} s; {self._so_far}"
+            ) from None
+        if not came:
+            raise StreamEnded(f"{self._exchange.name}: the stream has ended; {self._so_far}")
+        self._count += 1
+        event = self._pending.popleft()
+        self._last_event_id = event.last_event_id
+        return event
+
+    async def none_within(self, seconds: float) -> None:
+        """Waits that long for no event to come. Comments are no events; a stream that ends is fine.
+
+        Raises:
+            AssertionError: an event came. It is not lost: `next` returns it.
+            RemoteProtocolError: httpx's, the stream was cut off.
+        """
+        try:
+            came = await self._wait(seconds)
+        except NothingCame:
+            return
+        if came:
+            raise AssertionError(
+                f"{self._exchange.name}: an event came within {seconds} s: {self._pending[0]}"
+            )
+
+    def __aiter__(self) -> Events:
+        return self
+
+    async def __anext__(self) -> MessageEvent:
+        try:
+            return await self.next()
+        except StreamEnded:
+            raise StopAsyncIteration from None
+
+    async def _wait(self, timeout: float) -> bool:
+        """Waits for an event; whether one came, not the end."""
+        until = current_time() + timeout
+        while not self._pending:
+            chunk = await self._body.read(max(0, until - current_time()))
+            if not chunk:
+                return False
+            self._pending.extend(self._parser.feed(chunk))
+        return True
+
+    @property
+    def _so_far(self) -> str:
+        return f"{self._count} events were read, and {self._exchange.so_far}"
+
+    async def leave(self) -> None:
+        """The client goes. Returns when the application's cleanup is done.
+
+        Raises:
+            TimeoutError: the application still ran after the timeout of `connect`, and was
+                cancelled.
+            BaseException: what the application has raised, unless a read has told so already.
+        """
+        await self.response.aclose()
+        if self._exchange.has_unseen_error:
+            assert self._exchange.error is not None
+            raise self._exchange.error
+
+    async def stall(self) -> None:
+        """The client reads no more: each `send` of the application waits, as it does when all
+        buffers on the way are full."""
+        self._exchange.stall()
+        await checkpoint()
+
+    async def until_send_waits(self, timeout: float | None = None) -> None:
+        """Waits until a `send` of the application waits for this client.
+
+        Raises:
+            TimeoutError: none did within `timeout` seconds, that of `connect` unless given.
+        """
+        await self._exchange.until_send_waits(self._timeout if timeout is None else timeout)
+
+    async def resume(self) -> None:
+        """The client reads on."""
+        self._exchange.resume()
+        await checkpoint()
+
+    def cut(self, after_bytes: int = 0) -> None:
+        """Cuts the connection, as a network that fails: the client gets an error, the application
+        a disconnect.
+
+        Args:
+            after_bytes: How many bytes of the body come before it, from its beginning; no fewer
+                than are read already.
+        """
+        self._exchange.cut(after_bytes)
+
+    async def reconnect(self) -> Events:
+        """Leaves, and sends the same request again, with the `Last-Event-ID` that the stream has
+        come to. It ends with the first one.
+
+        Raises:
+            AssertionError: the answer is no event stream.
+            Exception: what `leave` and a request raise.
+        """
+        await self.leave()
+        again = await self._client._open({**self._request, "last_event_id": self.last_event_id})
+        self._reconnected = again
+        return again
+
+    async def _close(self) -> None:
+        if self._reconnected is not None:
+            await self._reconnected._close()
+        await self.leave()

@@ -1,0 +1,136 @@
+"""The same for tests without an event loop: one runs in a thread beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from starlette.types import ASGIApp
+
+from ..client import MessageEvent
+from .connected import Client, connect
+from .events import Events
+
+
+class SyncEvents:
+    """`Events`, for tests without an event loop."""
+
+    __module__ = "sserpent.testing"
+
+    def __init__(self, events: Events, portal: BlockingPortal) -> None:
+        self._events = events
+        self._call = portal.call
+        self._portal = portal
+
+    @property
+    def response(self) -> Any:
+        """The response of httpx2 or httpx, with status and headers."""
+        return self._events.response
+
+    @property
+    def last_event_id(self) -> str:
+        """The ID to go on after."""
+        return self._events.last_event_id
+
+    @property
+    def reconnection_time(self) -> int | None:
+        """The time to wait before reconnecting, in milliseconds, if the stream has said so."""
+        return self._events.reconnection_time
+
+    def next(self, timeout: float | None = None) -> MessageEvent:
+        """See `Events.next`."""
+        return self._call(self._events.next, timeout)
+
+    def none_within(self, seconds: float) -> None:
+        """See `Events.none_within`."""
+        self._call(self._events.none_within, seconds)
+
+    def __iter__(self) -> SyncEvents:
+        return self
+
+    def __next__(self) -> MessageEvent:
+        try:
+            return self._call(self._events.__anext__)
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def leave(self) -> None:
+        """See `Events.leave`."""
+        self._call(self._events.leave)
+
+    def stall(self) -> None:
+        """See `Events.stall`."""
+        self._call(self._events.stall)
+
+    def until_send_waits(self, timeout: float | None = None) -> None:
+        """See `Events.until_send_waits`."""
+        self._call(self._events.until_send_waits, timeout)
+
+    def resume(self) -> None:
+        """See `Events.resume`."""
+        self._call(self._events.resume)
+
+    def cut(self, after_bytes: int = 0) -> None:
+        """See `Events.cut`."""
+        self._call(self._events.cut, after_bytes)
+
+    def reconnect(self) -> SyncEvents:
+        """See `Events.reconnect`."""
+        return SyncEvents(self._call(self._events.reconnect), self._portal)
+
+
+class SyncClient:
+    """`Client`, for tests without an event loop; made by `connect_sync`.
+
+    It has the methods of an `AsyncClient` too, called without `await`, but for `stream`.
+    """
+
+    __module__ = "sserpent.testing"
+
+    def __init__(self, client: Client, portal: BlockingPortal) -> None:
+        self._client = client
+        self._portal = portal
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self.__dict__["_client"].http, name)
+        return lambda *args, **kwargs: self._portal.call(partial(method, *args, **kwargs))
+
+    @contextmanager
+    def events(self, url: str, **request: Any) -> Generator[SyncEvents, None, None]:
+        """See `Client.events`."""
+        opened = self._client.events(url, **request)
+        with self._portal.wrap_async_context_manager(opened) as events:
+            yield SyncEvents(events, self._portal)
+
+    def shut_down(self, timeout: float | None = None) -> None:
+        """See `Client.shut_down`."""
+        self._portal.call(self._client.shut_down, timeout)
+
+
+def connect_sync(
+    app: ASGIApp, *, client: Any = None, timeout: float = 5.0, backend: str = "asyncio"
+) -> AbstractContextManager[SyncClient]:
+    """`connect`, for tests without an event loop: a context manager of a `SyncClient`. One runs in
+    a thread, which ends with the context.
+
+    Args:
+        app: See `connect`.
+        client: See `connect`.
+        timeout: See `connect`.
+        backend: `asyncio` or `trio`.
+    """
+    return _connect_sync(connect(app, client=client, timeout=timeout), backend)
+
+
+@contextmanager
+def _connect_sync(
+    connected: AbstractAsyncContextManager[Client], backend: str
+) -> Generator[SyncClient, None, None]:
+    with (
+        start_blocking_portal(backend) as portal,
+        portal.wrap_async_context_manager(connected) as client,
+    ):
+        yield SyncClient(client, portal)

@@ -1,0 +1,154 @@
+"""An upstream by script, for tests of what reads a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isnan
+from typing import Any
+
+from anyio import Event, create_task_group, fail_after, sleep
+from starlette.types import Receive, Scope, Send
+
+# What a script is made of.
+Step = bytes | float | BaseException
+
+
+class UpstreamRequest:
+    """A request that a `FakeUpstream` got.
+
+    Attributes:
+        method: Its method.
+        path: Its path.
+        query: Its query string.
+        headers: Its headers, the names in lower case.
+        body: Its body.
+        sent: How many steps of the script are done.
+        client_left: Whether the client has left before the end of the script.
+    """
+
+    __module__ = "sserpent.testing"
+
+    def __init__(self, scope: Scope) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: str = scope["query_string"].decode("latin-1")
+        self.headers: dict[str, str] = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        self.body = b""
+        self.sent = 0
+        self.client_left = False
+        self._ended = Event()
+
+    async def ended(self, timeout: float = 5.0) -> None:
+        """Waits until the client has left or the script has come to its end.
+
+        Raises:
+            TimeoutError: neither within `timeout` seconds.
+        """
+        try:
+            with fail_after(timeout):
+                await self._ended.wait()
+        except TimeoutError:
+            raise TimeoutError(
+                f"{self.method} {self.path}: the client was still there after {timeout} s, and"
+                f" {self.sent} steps of the script were done"
+            ) from None
+
+
+class FakeUpstream:
+    """An ASGI application that answers every request by a script.
+
+    Args:
+        script: Bytes, each sent as one chunk; numbers, seconds to wait (`math.inf` for ever); an
+            exception, which is raised and so cuts the response off. After the last step the
+            response ends.
+        status: The status of the response, 200 unless given.
+        headers: Its headers; `Content-Type: text/event-stream` unless given.
+
+    Attributes:
+        requests: The requests that came, in order.
+
+    Raises:
+        TypeError: a step is something else; the message names it.
+        ValueError: a number is negative or NaN.
+    """
+
+    __module__ = "sserpent.testing"
+
+    def __init__(
+        self,
+        script: Sequence[Step],
+        *,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        for number, step in enumerate(script):
+            _check(f"script[{number}]", step)
+        self.requests: list[UpstreamRequest] = []
+        self._script = list(script)
+        self._status = status
+        self._headers = {"Content-Type": "text/event-stream"} if headers is None else headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = UpstreamRequest(scope)
+        self.requests.append(request)
+        error: BaseException | None = None
+        try:
+            if await _read_body(request, receive):
+                async with create_task_group() as tasks:
+                    tasks.start_soon(_watch, request, receive, tasks.cancel_scope)
+                    error = await self._play(request, send)
+                    tasks.cancel_scope.cancel()
+        finally:
+            request._ended.set()
+        if error is not None:
+            raise error
+
+    async def _play(self, request: UpstreamRequest, send: Send) -> BaseException | None:
+        headers = [(name.lower().encode(), text.encode()) for name, text in self._headers.items()]
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
+        for step in self._script:
+            if isinstance(step, BaseException):
+                return step
+            if isinstance(step, bytes):
+                await send({"type": "http.response.body", "body": step, "more_body": True})
+            else:
+                await sleep(step)
+            request.sent += 1
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return None
+
+
+async def _read_body(request: UpstreamRequest, receive: Receive) -> bool:
+    """Reads the body; whether the client is still there after it."""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            request.client_left = True
+            return False
+        request.body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return True
+
+
+async def _watch(request: UpstreamRequest, receive: Receive, script: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    request.client_left = True
+    script.cancel()
+
+
+def _check(name: str, step: object) -> None:
+    if isinstance(step, (bytes, BaseException)):
+        return
+    if isinstance(step, bool) or not isinstance(step, (int, float)):
+        raise TypeError(
+            f"'{name}' must be bytes, a number of seconds or an exception,"
+            f" not {type(step).__name__}"
+        )
+    if isnan(step) or step < 0:
+        raise ValueError(f"'{name}' must be a number of seconds from 0 on, not {step!r}")
