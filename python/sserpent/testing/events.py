@@ -158,8 +158,8 @@ class Events:
         a disconnect.
 
         Args:
-            after_bytes: How many bytes of the body come before it, from its beginning; no fewer
-                than are read already.
+            after_bytes: How many bytes of the body come before it, from its beginning. Events that
+                have come already are still returned.
         """
         self._exchange.cut(after_bytes)
 

@@ -7,7 +7,7 @@ does not read; after the client has left, `receive` says so, and `send` does not
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, MutableMapping
 from typing import Any
 
 from anyio import Event, move_on_after
@@ -94,7 +94,7 @@ class Exchange:
 
     async def _send(self, message: Message) -> None:
         expected = "http.response.body" if self.status is not None else "http.response.start"
-        kind = message["type"]
+        kind = _type_of(message)
         if self.complete or kind != expected:
             expected = "no message, since the response is complete" if self.complete else expected
             raise RuntimeError(f"{self.name}: the application sent {kind!r}, expected {expected}")
@@ -266,12 +266,20 @@ class Exchange:
         raise NothingCame(f"{self.name}: {what} within {timeout} s; {self.so_far}")
 
 
+def _type_of(message: Any) -> Any:
+    if not isinstance(message, MutableMapping):
+        raise TypeError(f"a message must be a dict, not {type(message).__name__}")
+    if "type" not in message:
+        raise TypeError("a message has no 'type'")
+    return message["type"]  # pyright: ignore[reportUnknownVariableType]
+
+
 def _start_of(message: Message) -> tuple[int, list[tuple[bytes, bytes]]]:
     status: Any = message.get("status")
     if not isinstance(status, int):
         raise TypeError(f"'status' must be an integer, not {type(status).__name__}")
-    headers = [(name, value) for name, value in message.get("headers", ())]
+    headers: list[Any] = list(message.get("headers", ()))
     for header in headers:
-        if not all(isinstance(part, bytes) for part in header):
+        if not (len(header) == 2 and all(isinstance(part, bytes) for part in header)):
             raise TypeError(f"'headers' must be pairs of bytes, not {header!r}")
     return status, headers

@@ -43,7 +43,18 @@ def http_library(client: Any) -> Any:
     )
 
 
-class ServerInProcess(Server):
+class AnnouncedServer(Server):
+    """The server in process, as `sserpent._shutdown` knows servers: referred to weakly."""
+
+    def is_exiting(self) -> bool:
+        return self.owner is None or bool(self.owner.exiting)
+
+    def requests(self) -> Iterator[Candidate]:
+        for exchange in self.owner.exchanges:
+            yield Candidate(exchange.scope, exchange)
+
+
+class ServerInProcess:
     """The server that an application runs on.
 
     Attributes:
@@ -54,7 +65,6 @@ class ServerInProcess(Server):
     """
 
     def __init__(self, app: ASGIApp, state: dict[str, Any], timeout: float) -> None:
-        super().__init__(self)
         self.exiting = False
         self.address: Address = ("testserver", next(_ports))
         self.exchanges: list[Exchange] = []
@@ -62,14 +72,8 @@ class ServerInProcess(Server):
         self._app = app
         self._state = state
         self._client_ports = count(50_000)
-        announce(self, self.address)
-
-    def is_exiting(self) -> bool:
-        return self.exiting
-
-    def requests(self) -> Iterator[Candidate]:
-        for exchange in self.exchanges:
-            yield Candidate(exchange.scope, exchange)
+        self._announced = AnnouncedServer(self)
+        announce(self._announced, self.address)
 
     def begin(self, request: Any) -> Exchange:
         """Calls the application, in a task of its own."""

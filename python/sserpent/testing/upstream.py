@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isnan
-from typing import Any
 
-from anyio import Event, create_task_group, fail_after, sleep
+from anyio import CancelScope, Event, create_task_group, fail_after, sleep
 from starlette.types import Receive, Scope, Send
 
 # What a script is made of.
@@ -99,7 +98,7 @@ class FakeUpstream:
         try:
             if await _read_body(request, receive):
                 async with create_task_group() as tasks:
-                    tasks.start_soon(_watch, request, receive, tasks.cancel_scope)
+                    tasks.start_soon(self._watch, request, receive, tasks.cancel_scope)
                     error = await self._play(request, send)
                     tasks.cancel_scope.cancel()
         finally:
@@ -121,6 +120,13 @@ class FakeUpstream:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return None
 
+    async def _watch(self, request: UpstreamRequest, receive: Receive, play: CancelScope) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        # Servers say it at the end of a response too.
+        request.client_left = request.sent < len(self._script)
+        play.cancel()
+
 
 async def _read_body(request: UpstreamRequest, receive: Receive) -> bool:
     """Reads the body; whether the client is still there after it."""
@@ -133,13 +139,6 @@ async def _read_body(request: UpstreamRequest, receive: Receive) -> bool:
         request.body += message.get("body", b"")
         more = message.get("more_body", False)
     return True
-
-
-async def _watch(request: UpstreamRequest, receive: Receive, script: Any) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    request.client_left = True
-    script.cancel()
 
 
 def _check(name: str, step: object) -> None:
