@@ -159,12 +159,15 @@ class Sender:
     def flush(self) -> None:
         """Sends the pending events, and the headers before them if they are still held, unless a
         `send` is in progress or nothing more can be sent."""
-        if self.in_progress is not None or not self._buffer.pending:
+        if self.in_progress is not None:
             return
         if self.phase is Phase.OPEN:
             # As `_begin(self._send(body(...)))`, in fewer calls: this is what an event costs.
+            taken = self._buffer.take()
+            if not taken:
+                return
             self.in_progress = self._send(
-                {"type": "http.response.body", "body": self._buffer.take(), "more_body": True}
+                {"type": "http.response.body", "body": taken, "more_body": True}
             )
             try:
                 waiting_for = _step_as(self, self._loop, self._run)
@@ -178,7 +181,7 @@ class Sender:
             else:
                 self.in_progress = None
                 self.sent_at = self._time()
-        elif self.phase is Phase.HELD:
+        elif self.phase is Phase.HELD and self._buffer.pending:
             self._begin(self._open_and_flush())
 
     def ping(self) -> None:

@@ -63,9 +63,9 @@ class Tail:
         self.woken = False
         #: Whether an event may stand for older ones.
         self.conflates = False
-        # The last chunk that was joined: most subscribers take the same.
-        self._joined: tuple[int, int, int] | None = None
-        self._chunk = b"", ORIGIN
+        #: What was taken last after an offset, in as many bytes at most: nearly all subscribers
+        #: take the same, from the same entries.
+        self.chunks: dict[tuple[int, int], tuple[bytes, Position]] = {}
 
     # Called in any thread
 
@@ -98,6 +98,7 @@ class Tail:
 
     def begin(self, head: Position) -> None:
         """Begins after a position; what the log has said before is part of it already."""
+        self.chunks.clear()
         self.ring = Ring(self.limits, head)
         self.offered = head.offset
         self.following = True
@@ -121,6 +122,7 @@ class Tail:
     def _append(self, entry: Entry) -> None:
         if entry.offset <= self.ring.head.offset:
             return  # it was read from the history
+        self.chunks.clear()
         self.ring.append(entry)
         self.ring.trim(entry.time, self.offered)
         self.conflates = self.conflates or entry.conflate is not None
@@ -133,7 +135,11 @@ class Tail:
     def settle(self) -> None:
         """Says that everyone has had the occasion to take what is new."""
         self.offered = self.ring.head.offset
-        self.ring.trim(self._hub.now())
+        self.trim()
+
+    def trim(self) -> None:
+        self.chunks.clear()
+        self.ring.trim(self._hub.now(), self.offered)
 
     def position_at(self, offset: int) -> Position | None:
         """Returns the position after the event with an offset, if it is known."""
@@ -150,12 +156,9 @@ class Tail:
             offset: Smaller than the head's.
             size: How many bytes the chunk may have, if it has more than one event.
         """
-        asked = offset, self.ring.head.offset, size
-        if asked != self._joined:
-            entries = upto(self.ring.after(offset), size)
-            self._joined = asked
-            self._chunk = joined(entries), entries[-1].position
-        return self._chunk
+        entries = upto(self.ring.after(offset), size)
+        chunk = self.chunks[offset, size] = joined(entries), entries[-1].position
+        return chunk
 
     async def reach_back(self, log: Log, first: int) -> None:
         """Makes the ring begin with the entry of an offset, or as near as the log can.
@@ -256,7 +259,7 @@ class Hub:
             raise
         if tail.drain():
             self._offer(tail)
-        tail.ring.trim(self.now(), tail.offered)
+        tail.trim()
         return tail
 
     def leave(self, tail: Tail) -> None:

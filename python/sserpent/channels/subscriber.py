@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .._core import ServerSentEvent
@@ -130,13 +131,14 @@ class Subscriber:
         "_filter",
         "_goodbye",
         "_hub",
-        "_is_simple",
         "_own",
+        "_plain",
         "_request",
         "_sink",
         "_size",
         "_stopped",
         "_untold",
+        "flush",
         "owner",
         "queued",
     )
@@ -149,8 +151,8 @@ class Subscriber:
         self._filter = request.filter
         self._size = max_pending
         self._cursors: list[Cursor] = []
-        # One stream and no filter: all such subscribers are given the same bytes.
-        self._is_simple = not request.several and request.filter is None
+        # The only cursor, while there is nothing to take but entries as they are.
+        self._plain: Cursor | None = None
         # What is to be taken before the next entry: bytes, or an event of the channel's own.
         self._own: list[bytes | ServerSentEvent] = []
         self._sink: Sink | None = None
@@ -160,6 +162,8 @@ class Subscriber:
         self._untold = False  # the filter has hidden the newest entry
         self.owner = owner
         self.queued = False
+        #: Has what is pending sent, if the client takes it. Called by the hub, for each event.
+        self.flush: Callable[[], object] = _nothing
 
     # Beginning and end
 
@@ -182,9 +186,10 @@ class Subscriber:
             if after is None or reason is not None:
                 speaks = True
                 await cursor.start(self._hub, self._request.start)
-        self._own += [blocks.reset(reason, self.id) for reason in resets]
+        for reason in resets:
+            self._say(blocks.reset(reason, self.id))
         if speaks and not resets:
-            self._own.append(blocks.position_block(self.id))
+            self._say(blocks.position_block(self.id))
         for cursor in self._cursors:
             self._catch_up(cursor, "trimmed")
             cursor.tail.subscribers[self] = None
@@ -206,22 +211,34 @@ class Subscriber:
         """Has a sink told of what is pending, from now on."""
         self._sink = sink
         if self._stopped:
-            self._hub.enqueue(self)
+            self._conclude()
+        else:
+            self.flush = sink.flush
 
     def stop(self) -> None:
         """Takes no more than one chunk, with a goodbye."""
         if not self._stopped:
             self._stopped = True
+            self._plain = None
             self._goodbye = blocks.goodbye()
 
     def end(self) -> None:
         """Ends the stream with what is pending, and a goodbye."""
         self.stop()
-        self._hub.enqueue(self)
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """Has the sink told, in the hub's turn, that what is pending is the last, or the failure:
+        it may be in the middle of taking something now."""
+        if self._sink is not None:
+            failure, sink = self._failure, self._sink
+            self.flush = sink.finish if failure is None else partial(sink.fail, failure)
+            self._hub.enqueue(self)
 
     def close(self) -> None:
         """Follows nothing any more."""
         self._sink = None
+        self.flush = _nothing
         self._hub.subscribers.discard(self)
         for cursor in self._cursors:
             cursor.tail.subscribers.pop(self, None)
@@ -229,18 +246,7 @@ class Subscriber:
         self._cursors.clear()
         self._hub.leave_out(self)
 
-    # What the hub calls
-
-    def flush(self) -> None:
-        """Has what is pending sent, if the client takes it."""
-        if self._sink is None:
-            return
-        if self._failure is not None:
-            self._sink.fail(self._failure)
-        elif self._stopped:
-            self._sink.finish()
-        else:
-            self._sink.flush()
+    # What the hub says
 
     def reset(self, tail: Tail, reason: str) -> None:
         """Says that a stream does not continue what came before."""
@@ -248,14 +254,18 @@ class Subscriber:
             if cursor.tail is tail:
                 cursor.position = tail.ring.head
                 cursor.live_from = cursor.position.offset
-                self._own.append(blocks.reset(reason, self.id))
+                self._say(blocks.reset(reason, self.id))
+
+    def _say(self, block: bytes | ServerSentEvent) -> None:
+        self._plain = None
+        self._own.append(block)
+        self._hub.enqueue(self)
 
     def say_position(self) -> None:
         """Tells the client how far it has come, if the filter has hidden the end of it."""
         if self._untold and not self._stopped:
             self._untold = False
-            self._own.append(blocks.position_block(self.id))
-            self._hub.enqueue(self)
+            self._say(blocks.position_block(self.id))
 
     # What is taken
 
@@ -277,17 +287,22 @@ class Subscriber:
 
     def take(self) -> bytes:
         """Returns what is pending, whole events, up to `max_pending` bytes."""
-        if self._is_simple and not self._own and not self._stopped:
-            cursor = self._cursors[0]
-            tail, offset = cursor.tail, cursor.position.offset
-            if tail.ring.floor.offset <= offset and not cursor.is_conflated:
-                chunk, cursor.position = tail.chunk(offset, self._size)
+        cursor = self._plain
+        if cursor is not None:
+            offset = cursor.position.offset
+            if offset == cursor.tail.ring.head.offset:
+                return b""
+            chunk = cursor.tail.chunks.get((offset, self._size))
+            if chunk is None and not (cursor.is_passed or cursor.is_conflated):
+                chunk = cursor.tail.chunk(offset, self._size)
+            if chunk is not None:
+                taken, cursor.position = chunk
                 if cursor.is_behind:
                     self._hub.enqueue(self)
-                return chunk
-        taken = self._take()
+                return taken
+        frames = [_framed(each) for each in self._take()]
         goodbye, self._goodbye = self._goodbye, b""
-        return b"".join([*map(_framed, taken), goodbye])
+        return b"".join([*frames, goodbye])
 
     def take_events(self) -> list[ServerSentEvent]:
         """Returns what is pending, as events."""
@@ -296,7 +311,7 @@ class Subscriber:
         return [event for each in taken if (event := _event(each)) is not None]
 
     def _take(self) -> list[Any]:
-        if self._stopped and not self._goodbye:
+        if not self._cursors or (self._stopped and not self._goodbye):
             return []
         for cursor in self._cursors:
             self._catch_up(cursor, "overflow")
@@ -309,8 +324,11 @@ class Subscriber:
             self._cursors.append(self._cursors.pop(0))  # another is the first, next time
         if self._untold:
             self._hub.tell_later(self)
-        if not self._stopped and any(cursor.is_behind for cursor in self._cursors):
-            self._hub.enqueue(self)
+        if not self._stopped:
+            if any(cursor.is_behind for cursor in self._cursors):
+                self._hub.enqueue(self)
+            if not self._request.several and self._filter is None:
+                self._plain = self._cursors[0]
         return taken
 
     def _take_of(self, cursor: Cursor, size: int, taken: list[Any]) -> int:
@@ -344,7 +362,7 @@ class Subscriber:
         ids = f"{label}{cursor.position}", f"{label}{to}"
         missed = to.offset - cursor.position.offset
         cursor.position = to
-        self._own.append(blocks.gap(reason, missed, *ids, self.id))
+        self._say(blocks.gap(reason, missed, *ids, self.id))
 
     # The filter
 
@@ -367,11 +385,15 @@ class Subscriber:
             shows = bool(self._filter(entry.event(cursor.selection.decode)))
         except Exception as error:
             self._failure = self._failure or error
-            self._hub.enqueue(self)
+            self._conclude()
             return False
         if shows:
             cursor.shown = entry.offset
         return shows
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Taken(NamedTuple):

@@ -1,0 +1,1 @@
+"""What a publish costs that many clients are to get."""
