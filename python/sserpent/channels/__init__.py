@@ -19,6 +19,7 @@ from .channel import Channel
 from .channels import Channels
 from .last_event_id import LastEventID
 from .listening import Listener
+from .runs import Run, Runs
 from .subscription import Subscription
 
 __all__ = [
@@ -28,5 +29,7 @@ __all__ = [
     "LastEventID",
     "Listener",
     "PublishUncertain",
+    "Run",
+    "Runs",
     "Subscription",
 ]

@@ -13,9 +13,8 @@ import random
 
 from .._core import ServerSentEvent
 
-#: The names that a channel keeps for itself.
-GAP, RESET = "gap", "reset"
-OWN_NAMES = (GAP, RESET)
+#: The names of events that channels and runs keep for themselves.
+GAP, RESET, RUN_END = "gap", "reset", "run-end"
 
 # Milliseconds. With jitter, so that those who are cut off at the same moment do not all come back
 # at the same moment.

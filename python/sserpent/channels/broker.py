@@ -6,6 +6,7 @@ passes the same tests.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
@@ -52,12 +53,22 @@ class Follower(Protocol):
         ...
 
 
+#: Seconds between two renewals of a producer's lease, and until one that is not renewed is over.
+RENEWAL, LEASE = 5.0, 15.0
+
+
 class Log(Protocol):
     """Keeps histories, and tells followers what is new.
 
     Each stream is created by its first event and has an epoch of its own. Its limits are those of
     its channel, the same for all calls.
+
+    Attributes:
+        runs: The runs that are kept in the same place.
     """
+
+    @property
+    def runs(self) -> RunLog: ...
 
     def publish_soon(self, stream: Stream, limits: Limits, item: Item) -> Future[str]:
         """Appends an event. May be called in any thread.
@@ -113,4 +124,90 @@ class Log(Protocol):
 
     async def aclose(self) -> None:
         """Ends what was started. What was accepted before is published, or raises."""
+        ...
+
+
+class Fenced(Exception):
+    """Another has taken over, or the run has ended: nothing more of this producer is accepted."""
+
+
+class RunStatus(NamedTuple):
+    """What is known of a run.
+
+    Attributes:
+        end: The position of its last event, if it has ended.
+    """
+
+    end: Position | None
+
+
+class RunLog(Protocol):
+    """Keeps runs: histories with one producer, and an end. Nothing of a run is trimmed, and nothing
+    expires while it goes on; afterwards all of it does, after its `ttl`.
+
+    A producer has a fence, which is its own, and a lease, which it renews: without that it is
+    taken for dead.
+    """
+
+    async def start(self, run: Stream, ttl: float, on_stop: Callable[[str], None]) -> str | None:
+        """Begins a run.
+
+        Args:
+            ttl: For how many seconds it can be followed after its end.
+            on_stop: Called in any thread when it is to stop, with the reason.
+
+        Returns:
+            The producer's fence; None if there is such a run already, whether or not it has ended.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+        ...
+
+    async def append(self, run: Stream, fence: str, item: Item) -> None:
+        """Appends an event.
+
+        Raises:
+            Fenced: this producer may append nothing more.
+            BrokerUnavailable, PublishUncertain: as for `Log.publish`.
+        """
+        ...
+
+    async def renew(self, run: Stream, fence: str) -> str | None:
+        """Renews the producer's lease, and returns the reason if the run is to stop.
+
+        Raises:
+            Fenced: this producer may append nothing more.
+            BrokerUnavailable: the broker could not be reached.
+        """
+        ...
+
+    async def end(self, run: Stream, fence: str | None, item: Item) -> bool:
+        """Appends the last event, unless there is one.
+
+        Args:
+            fence: The producer's; None for anyone, who can end it only once its lease is over.
+
+        Returns:
+            Whether it was appended.
+        """
+        ...
+
+    async def stop(self, run: Stream, reason: str) -> bool:
+        """Records that a run is to stop, the first time, and has its producer told.
+
+        Returns:
+            Whether there is such a run.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+        ...
+
+    async def status(self, run: Stream) -> RunStatus | None:
+        """Returns what is known of a run, None if there is none.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
         ...

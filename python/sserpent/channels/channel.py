@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
-from pydantic import TypeAdapter
-
-from .._core import Buffer, ItemSchema, ServerSentEvent
-from .._core.conversion import FastAPIServerSentEvent, valid_class
+from .._core import ServerSentEvent
 from .broker import Item, Log
 from .checks import (
     checked_after,
     checked_callable,
-    checked_event_name,
     checked_key,
     checked_start,
 )
+from .encoding import Encoding
 from .listening import Listener
 from .log import Limits
 from .position import Stream
@@ -59,12 +54,7 @@ class Channel(Generic[T]):
         self._subscribe = subscribe
         self._listen = listen
         self._has_keys: bool | None = None
-        self._schema: ItemSchema | None = None
-        self._decode: Callable[[str], Any] = json.loads
-        if definition.item_type is not None:
-            adapter: TypeAdapter[T] = TypeAdapter(definition.item_type)
-            self._schema = _schema(adapter)
-            self._decode = adapter.validate_json
+        self._encoding = Encoding(definition.item_type)
 
     def __repr__(self) -> str:
         return f"<Channel {self._definition.name!r}>"
@@ -124,33 +114,8 @@ class Channel(Generic[T]):
         )
 
     def _item(self, item: Any, event: str | None, conflate: Key | None) -> Item:
-        checked_event_name(event)
         newest_of = None if conflate is None else checked_key("conflate", conflate)
-        if isinstance(item, (ServerSentEvent, FastAPIServerSentEvent)):
-            return self._event_item(item, event, newest_of)
-        body = self._framed(item)
-        return Item(body if event is None else _event_line(event) + body, False, newest_of)
-
-    def _event_item(self, item: Any, event: str | None, conflate: str | None) -> Item:
-        if item.id is not None:
-            raise ValueError("'id' must not be set in what is published: the channel gives ids")
-        if event is not None and item.event is not None:
-            raise ValueError("'event' must not be given twice: the item has one")
-        fields = ServerSentEvent(
-            raw_data=item.raw_data,
-            event=checked_event_name(item.event if event is None else event),
-            retry=item.retry,
-            comment=item.comment,
-        )
-        body = fields.encode()
-        if item.data is not None:
-            body = body[:-1] + self._framed(item.data)
-        return Item(body, item.raw_data is not None, conflate)
-
-    def _framed(self, data: Any) -> bytes:
-        buffer = Buffer(self._schema)
-        buffer.push(data)
-        return buffer.take()
+        return self._encoding.item(item, event, newest_of)
 
     # Subscribing
 
@@ -162,7 +127,7 @@ class Channel(Generic[T]):
             definition.limits,
             definition.overflow,
             definition.max_subscribers,
-            self._decode,
+            self._encoding.decode,
         )
 
     def subscribe(
@@ -231,18 +196,3 @@ class Channel(Generic[T]):
         if not self._has_keys:
             raise ValueError(f"'key' must not be given: channel '{name}' has no keys")
         return Stream(name, checked_key("key", key))
-
-
-def _schema(adapter: TypeAdapter[Any]) -> ItemSchema:
-    return ItemSchema(
-        adapter.validator.validate_python,
-        {"from_attributes": True},
-        adapter.serializer.to_json,
-        {"by_alias": True},
-        valid_class(adapter),
-    )
-
-
-@lru_cache(maxsize=256)
-def _event_line(name: str) -> bytes:
-    return ServerSentEvent(event=name).encode()[:-1]

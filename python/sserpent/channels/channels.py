@@ -28,6 +28,7 @@ from .listening import Listener
 from .log import Limits
 from .memory import MemoryLog
 from .places import Places
+from .runs import Runs
 from .subscriber import Filter, Overflow, Request, Selection, Start, Subscriber
 from .subscription import Service, Subscription
 
@@ -68,7 +69,7 @@ class Channels:
         self._max_per_owner = checked_limit("max_subscribers_per_owner", max_subscribers_per_owner)
         self._log = MemoryLog()
         self._places = Places()
-        self._channels: dict[str, Channel[Any]] = {}
+        self._named: dict[str, Channel[Any] | Runs] = {}
         self._lock = threading.Lock()
         self._hubs: dict[Any, Hub] = {}
 
@@ -93,8 +94,12 @@ class Channels:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Ends all streams with a goodbye, and lets go of what is kept. What is published from
-        then on is a RuntimeError, until the channels are entered again."""
+        """Ends all runs, each within its grace, then all streams with a goodbye, and lets go of
+        what is kept. What is published from then on is a RuntimeError, until the channels are
+        entered again."""
+        for named in list(self._named.values()):
+            if isinstance(named, Runs):
+                await named._aclose()
         self._end(lambda _: True)
         await self._log.aclose()
 
@@ -182,11 +187,14 @@ class Channels:
             checked_limit("max_subscribers", max_subscribers),
         )
         channel: Channel[Any] = Channel(definition, self._log, self._subscribe, self._listen)
-        with self._lock:
-            if name in self._channels:
-                raise ValueError(f"'name' must be new: there is a channel '{name}' already")
-            self._channels[name] = channel
+        self._add(name, channel)
         return channel
+
+    def _add(self, name: str, named: Channel[Any] | Runs) -> None:
+        with self._lock:
+            if name in self._named:
+                raise ValueError(f"'name' must be new: there are channels or runs '{name}' already")
+            self._named[name] = named
 
     # Subscribing
 
@@ -230,6 +238,9 @@ class Channels:
     def _subscribe(
         self, request: Request, owner: Key | None, options: dict[str, Any]
     ) -> Subscription[Any]:
+        return Subscription(self._service(request, owner), request, owner, **options)
+
+    def _service(self, request: Request, owner: Key | None) -> Service:
         checked_owner(owner)
         limits: dict[Hashable, int] = {
             selection.stream.channel: selection.max_subscribers
@@ -240,8 +251,7 @@ class Channels:
             limits[None] = self._max_subscribers
         if self._max_per_owner is not None and owner is not None:
             limits[type(owner), owner] = self._max_per_owner
-        service = Service(self._hub, self._places, limits)
-        return Subscription(service, request, owner, **options)
+        return Service(self._hub, self._places, limits)
 
     def _listen(self, request: Request) -> Listener:
         return Listener(Subscriber(self._hub(), request))

@@ -6,7 +6,6 @@ import math
 from typing import Any, get_args
 from uuid import UUID
 
-from .blocks import OWN_NAMES
 from .subscriber import Overflow, Selection
 
 
@@ -22,11 +21,12 @@ def checked_limit(name: str, value: Any) -> int | None:
     return None if value is None else checked_count(name, value, 1)
 
 
-def checked_seconds(name: str, value: Any) -> float:
+def checked_seconds(name: str, value: Any, *, or_zero: bool = False) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"'{name}' must be a number of seconds, not {type(value).__name__}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"'{name}' must be finite and more than 0, not {value!r}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and not or_zero):
+        rule = "not negative" if or_zero else "more than 0"
+        raise ValueError(f"'{name}' must be finite and {rule}, not {value!r}")
     return value
 
 
@@ -85,12 +85,6 @@ def checked_callable(name: str, value: Any) -> Any:
 def checked_owner(value: Any) -> Any:
     if value is not None:
         checked_key("owner", value)
-    return value
-
-
-def checked_event_name(value: Any) -> Any:
-    if value in OWN_NAMES:
-        raise ValueError(f"'event' must not be {value!r}, which channels use themselves")
     return value
 
 

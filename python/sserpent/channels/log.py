@@ -7,7 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from .._core import EventStreamParser, ServerSentEvent
+from .blocks import RUN_END
 from .position import Position
+
+# A line of its own, as no data can have it.
+_RUN_END = b"\nevent: %b\n" % RUN_END.encode()
 
 
 class Limits(NamedTuple):
@@ -53,6 +57,11 @@ class Entry:
     def body(self) -> bytes:
         """The framed event without its id."""
         return self.frame[len(self.id) + 5 :]
+
+    @property
+    def is_run_end(self) -> bool:
+        """Whether this is the last event of a run."""
+        return _RUN_END in self.frame
 
     def event(
         self, decode: Callable[[str], Any] = json.loads, id: str | None = None

@@ -14,6 +14,7 @@ import anyio.lowlevel
 from .._shutdown.event_loop import call_every
 from .broker import Follower, Item
 from .log import Entry, Limits, Ring
+from .memory_runs import MemoryRuns
 from .position import ORIGIN, Position, Stream
 
 # Seconds between two looks for histories that nobody uses.
@@ -21,28 +22,38 @@ _LEAST_INTERVAL = 0.05
 _MOST_INTERVAL = 60.0
 
 
-class _History:
-    """One stream: what is kept of it, and who follows it."""
+class History:
+    """One stream: what is kept of it, and who follows it.
 
-    __slots__ = ("followers", "ring", "used_at")
+    Attributes:
+        ttl: For how many seconds it is kept when nobody uses it.
+        pinned: Whether it is in use, whoever follows it.
+    """
+
+    __slots__ = ("followers", "pinned", "ring", "ttl", "used_at")
 
     def __init__(self, limits: Limits) -> None:
         self.ring = Ring(limits, ORIGIN)
         self.followers: tuple[Follower, ...] = ()
+        self.ttl = limits.history_ttl
+        self.pinned = False
         self.used_at = monotonic()
 
 
 class MemoryLog:
-    """Keeps histories in this process. Safe to use from any thread; nothing has to be started."""
+    """Keeps histories in this process. Safe to use from any thread; nothing has to be started.
+    `broker.Log` documents the methods; `lock` is held for those that `MemoryRuns` calls.
+    """
 
     def __init__(self) -> None:
         # Reentrant: a finalizer that runs while it is held may publish.
-        self._lock = threading.RLock()
-        self._histories: dict[Stream, _History] = {}
-        # When to look whether a history is still used, and its `history_ttl`.
-        self._expiries: list[tuple[float, Stream, float]] = []
+        self.lock = threading.RLock()
+        self.histories: dict[Stream, History] = {}
+        # When to look whether a history is still used.
+        self._expiries: list[tuple[float, Stream]] = []
         self._sweeper: _Sweeper | None = None
         self._closed = False
+        self.runs = MemoryRuns(self)
 
     def now(self) -> float:
         return monotonic()
@@ -51,24 +62,24 @@ class MemoryLog:
 
     def publish_soon(self, stream: Stream, limits: Limits, item: Item) -> Future[str]:
         future: Future[str] = Future()
-        future.set_result(self._append(stream, limits, item)[0])
+        future.set_result(self.append(stream, limits, item)[0])
         return future
 
     async def publish(self, stream: Stream, limits: Limits, item: Item) -> str:
-        event_id, full = self._append(stream, limits, item)
+        event_id, full = self.append(stream, limits, item)
         if full:
             await anyio.lowlevel.checkpoint()
         return event_id
 
-    def _append(self, stream: Stream, limits: Limits, item: Item) -> tuple[str, bool]:
+    def append(self, stream: Stream, limits: Limits, item: Item) -> tuple[str, bool]:
+        """Appends an event, and returns its id, and whether the event loop should turn."""
         now = monotonic()
         full = False
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("These channels are closed")
-            history = self._history(stream, limits)
-            if not history.ring.head.offset:
-                self._begin(history, stream, limits)
+        with self.lock:
+            self.check_open()
+            history = self.history(stream, limits)
+            if history.ring.head == ORIGIN:
+                self.begin(history, stream, limits)
             epoch, offset, _ = history.ring.head
             position = Position(epoch, offset + 1, int.from_bytes(os.urandom(4), "big") or 1)
             entry = Entry(position, item.body, now, item.raw, item.conflate)
@@ -84,28 +95,27 @@ class MemoryLog:
     # Following
 
     async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("These channels are closed")
-            history = self._history(stream, limits)
+        with self.lock:
+            self.check_open()
+            history = self.history(stream, limits)
             history.followers = (*history.followers, follower)
             return history.ring.head
 
     def unfollow(self, stream: Stream, follower: Follower) -> None:
-        with self._lock:
-            history = self._histories.get(stream)
+        with self.lock:
+            history = self.histories.get(stream)
             if history is None:
                 return
             history.followers = tuple(f for f in history.followers if f is not follower)
             history.used_at = monotonic()
-            if not history.followers and not history.ring.head.offset:
-                del self._histories[stream]
+            if not history.followers and history.ring.head == ORIGIN:
+                del self.histories[stream]
 
     async def read(
         self, stream: Stream, limits: Limits, first: int, before: int
     ) -> tuple[Position, list[Entry]]:
-        with self._lock:
-            history = self._histories.get(stream)
+        with self.lock:
+            history = self.histories.get(stream)
             if history is None:
                 return ORIGIN, []
             ring = history.ring
@@ -120,47 +130,53 @@ class MemoryLog:
 
     # A history's life
 
-    def _history(self, stream: Stream, limits: Limits) -> _History:
-        history = self._histories.get(stream)
+    def history(self, stream: Stream, limits: Limits) -> History:
+        history = self.histories.get(stream)
         if history is None:
-            history = self._histories[stream] = _History(limits)
+            history = self.histories[stream] = History(limits)
         return history
 
-    def _begin(self, history: _History, stream: Stream, limits: Limits) -> None:
+    def begin(self, history: History, stream: Stream, limits: Limits) -> None:
         """Begins an epoch, with the first event."""
         history.ring = Ring(limits, Position(os.urandom(8).hex(), 0, 0))
-        ttl = limits.history_ttl
-        heapq.heappush(self._expiries, (monotonic() + ttl, stream, ttl))
+        heapq.heappush(self._expiries, (monotonic() + history.ttl, stream))
         if self._sweeper is None or self._sweeper.is_late():
-            self._sweeper = _Sweeper.started(self, ttl)
+            self._sweeper = _Sweeper.started(self, history.ttl)
 
     def sweep(self) -> bool:
         """Lets go of the histories that nobody has published to, or followed, for `history_ttl`,
         and returns whether there are others."""
-        with self._lock:
+        with self.lock:
             now = monotonic()
             while self._expiries and self._expiries[0][0] <= now:
-                _, stream, ttl = heapq.heappop(self._expiries)
-                history = self._histories.get(stream)
+                _, stream = heapq.heappop(self._expiries)
+                history = self.histories.get(stream)
                 if history is None:
                     continue
-                used_at = now if history.followers else history.used_at
-                if used_at + ttl > now:
-                    heapq.heappush(self._expiries, (used_at + ttl, stream, ttl))
+                used_at = now if history.followers or history.pinned else history.used_at
+                if used_at + history.ttl > now:
+                    heapq.heappush(self._expiries, (used_at + history.ttl, stream))
                 else:
-                    del self._histories[stream]
+                    del self.histories[stream]
+                    self.runs.forget(stream)
             if not self._expiries:
                 self._sweeper = None
             return bool(self._expiries)
+
+    def check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("These channels are closed")
 
     def open(self) -> None:
         """Allows publishing again, after `aclose`."""
         self._closed = False
 
     async def aclose(self) -> None:
-        with self._lock:
+        with self.lock:
             self._closed = True
-            self._histories.clear()
+            for stream in list(self.histories):
+                self.runs.forget(stream)
+            self.histories.clear()
             self._expiries.clear()
             self._sweeper = None
 

@@ -28,6 +28,8 @@ class Selection(NamedTuple):
     overflow: Overflow
     max_subscribers: int | None
     decode: Callable[[str], Any]
+    #: Whether the event `run-end` is the last.
+    ends: bool = False
 
 
 class Request(NamedTuple):
@@ -327,9 +329,14 @@ class Subscriber:
         if not self._stopped:
             if any(cursor.is_behind for cursor in self._cursors):
                 self._hub.enqueue(self)
-            if not self._request.several and self._filter is None:
+            if self._is_plain:
                 self._plain = self._cursors[0]
         return taken
+
+    @property
+    def _is_plain(self) -> bool:
+        request = self._request
+        return not (request.several or request.filter or request.selections[0].ends)
 
     def _take_of(self, cursor: Cursor, size: int, taken: list[Any]) -> int:
         """Takes entries of a stream, and returns how many bytes they have."""
@@ -344,6 +351,9 @@ class Subscriber:
             self._untold = not shown
             if shown:
                 taken.append(_Taken(entry, cursor, self.id if self._request.several else None))
+        if cursor.selection.ends and entries[-1].is_run_end:
+            self._stopped = True
+            self._conclude()
         return sum(len(entry.frame) for entry in entries)
 
     def _catch_up(self, cursor: Cursor, reason: str) -> None:

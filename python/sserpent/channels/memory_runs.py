@@ -1,0 +1,108 @@
+"""The runs of one process."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import anyio.lowlevel
+
+from .broker import LEASE, Fenced, Item, RunStatus
+from .log import Limits
+from .position import Position, Stream
+
+if TYPE_CHECKING:
+    from .memory import MemoryLog
+
+#: Nothing of a run is trimmed.
+UNLIMITED = Limits(sys.maxsize, math.inf, sys.maxsize)
+
+
+class _Run:
+    """Who may append, until when, and what has been asked of him."""
+
+    __slots__ = ("end", "fence", "lease_until", "on_stop", "stop")
+
+    def __init__(self, on_stop: Callable[[str], None]) -> None:
+        self.fence: str | None = os.urandom(8).hex()
+        self.lease_until = monotonic() + LEASE
+        self.on_stop = on_stop
+        self.stop: str | None = None
+        self.end: Position | None = None
+
+
+class MemoryRuns:
+    """Keeps runs in this process; `broker.RunLog` documents the methods."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._log = log
+        self._runs: dict[Stream, _Run] = {}
+
+    async def start(self, run: Stream, ttl: float, on_stop: Callable[[str], None]) -> str | None:
+        with self._log.lock:
+            self._log.check_open()
+            if run in self._runs:
+                return None
+            kept = self._runs[run] = _Run(on_stop)
+            history = self._log.history(run, UNLIMITED)
+            history.ttl = ttl
+            history.pinned = True
+            self._log.begin(history, run, UNLIMITED)
+            return kept.fence
+
+    async def append(self, run: Stream, fence: str, item: Item) -> None:
+        with self._log.lock:
+            self._check(run, fence)
+            _, full = self._log.append(run, UNLIMITED, item)
+        if full:
+            await anyio.lowlevel.checkpoint()
+
+    async def renew(self, run: Stream, fence: str) -> str | None:
+        with self._log.lock:
+            kept = self._check(run, fence)
+            kept.lease_until = monotonic() + LEASE
+            return kept.stop
+
+    def _check(self, run: Stream, fence: str) -> _Run:
+        kept = self._runs.get(run)
+        if kept is None or kept.fence != fence:
+            raise Fenced(f"The run '{run.key}' has ended")
+        return kept
+
+    async def end(self, run: Stream, fence: str | None, item: Item) -> bool:
+        with self._log.lock:
+            kept = self._runs.get(run)
+            if kept is None or kept.fence is None:
+                return False
+            if kept.fence != fence and (fence is not None or monotonic() < kept.lease_until):
+                return False
+            kept.fence = None
+            self._log.append(run, UNLIMITED, item)
+            history = self._log.histories[run]
+            history.pinned = False
+            kept.end = history.ring.head
+            return True
+
+    async def stop(self, run: Stream, reason: str) -> bool:
+        with self._log.lock:
+            kept = self._runs.get(run)
+            if kept is None:
+                return False
+            if kept.fence is None or kept.stop is not None:
+                return True
+            kept.stop = reason
+        kept.on_stop(reason)
+        return True
+
+    async def status(self, run: Stream) -> RunStatus | None:
+        with self._log.lock:
+            kept = self._runs.get(run)
+            return None if kept is None else RunStatus(kept.end)
+
+    def forget(self, stream: Stream) -> None:
+        """Called when a history has expired."""
+        self._runs.pop(stream, None)

@@ -1,0 +1,312 @@
+"""Runs: generators that go on when their clients leave, and can be followed again from anywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import anyio
+from fastapi import HTTPException
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from .._shutdown.event_loop import call_every, current_token
+from .blocks import come_back_later
+from .broker import RENEWAL, BrokerUnavailable, RunLog
+from .channel import Key
+from .checks import checked_after, checked_count, checked_name, checked_owner, checked_seconds
+from .memory_runs import UNLIMITED
+from .position import Stream
+from .producer import Producer, end_item
+from .subscriber import Request, Selection
+from .subscription import Subscription
+from .tasks import spawn
+
+if TYPE_CHECKING:
+    from .channels import Channels
+
+#: The header of a response that follows a run: the id with which a client can come back to it.
+RUN_ID = "Run-ID"
+
+# The reason of a run that somebody has stopped.
+_REQUEST = "request"
+# https://www.rfc-editor.org/rfc/rfc3986#section-2.3 has these as "unreserved".
+_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
+
+
+class Run:
+    """A run, as `Runs.start` returns it.
+
+    Attributes:
+        id: With which it can be followed and stopped.
+    """
+
+    def __init__(self, runs: Runs, run_id: str, owner: Key | None) -> None:
+        self.id = run_id
+        self._runs = runs
+        self._owner = owner
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id!r}>"
+
+    def follow(self, *, after: str | None = None, **options: Any) -> Subscription[Any]:
+        """Returns the response that streams the run from its beginning to its end; the arguments
+        are those of `Runs.follow`."""
+        return self._runs._response(self.id, self._owner, after, options)
+
+
+class Runs:
+    """Runs generators to their end, whether or not anybody follows them.
+
+        runs = Runs(channels, "answers")
+
+        @app.post("/answers", response_class=EventSourceResponse)
+        async def ask(prompt: Prompt, user: User):
+            run = await runs.start(answer(prompt), owner=user.id)
+            return run.follow()
+
+    The last event of a run is named `run-end`; its data is `{"run": id, "end": "done", "error",
+    "stopped" or "lost", "reason": ...}`.
+
+    Args:
+        channels: Where they are kept, and who ends them.
+        name: Of these runs; no channel of the same channels may have it.
+        ttl: For how many seconds a run can be followed after its end.
+        max_bytes: How many bytes of events a run may have; one that yields more ends with an
+            error.
+        shutdown_grace: For how many seconds a run goes on when its server shuts down. Then it
+            ends as "stopped", with the reason "shutdown".
+
+    Raises:
+        TypeError: an argument has the wrong type; the message names it.
+        ValueError: an argument breaks a rule; the message names it.
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        name: str,
+        *,
+        ttl: float = 3_600,
+        max_bytes: int = 4 * 2**20,
+        shutdown_grace: float = 30,
+    ) -> None:
+        self._name = checked_name("name", name)
+        self._ttl = checked_seconds("ttl", ttl)
+        self._max_bytes = checked_count("max_bytes", max_bytes, 1)
+        self._shutdown_grace = checked_seconds("shutdown_grace", shutdown_grace, or_zero=True)
+        self._channels = channels
+        self._log: RunLog = channels._log.runs
+        self._producers: set[Producer] = set()
+        self._watches: dict[Any, _Watch] = {}
+        channels._add(self._name, self)
+
+    # What users call
+
+    async def start(
+        self,
+        source: AsyncIterable[Any] | Iterable[Any],
+        *,
+        owner: Key | None = None,
+        id: str | None = None,
+    ) -> Run:
+        """Starts a run.
+
+        Args:
+            source: A generator, as in any streaming route; it may not set an `id`, nor name an
+                event as channels and runs name their own.
+            owner: Who alone can follow and stop the run; compared with its type.
+            id: Of the run, for this owner: 1 to 128 letters, digits, `-`, `.`, `_` or `~`. If
+                there is such a run already, `source` is closed, and that run returned. 128 random
+                bits unless given.
+
+        Raises:
+            TypeError: an argument has the wrong type; the message names it.
+            ValueError: `id` breaks its rule.
+            BrokerUnavailable: the broker could not be reached; nothing has been started.
+            RuntimeError: the channels are closed.
+        """
+        checked_owner(owner)
+        if not (hasattr(source, "__aiter__") or hasattr(source, "__iter__")):
+            raise TypeError(f"'source' must be a generator, not {type(source).__name__}")
+        run_id = secrets.token_hex(16) if id is None else _checked_id(id)
+        stream = self._stream(run_id, owner)
+        producer = Producer(
+            run_id,
+            stream,
+            source,
+            self._log,
+            self._max_bytes,
+            self._shutdown_grace,
+            self._producers.discard,
+        )
+        fence = None
+        try:
+            fence = await self._log.start(stream, self._ttl, producer.stop)
+        finally:
+            if fence is None:
+                await _close(source)
+        if fence is not None:
+            self._producers.add(producer)
+            producer.start(fence)
+        return Run(self, run_id, owner)
+
+    async def follow(
+        self, run_id: str, *, owner: Key | None = None, after: str | None = None, **options: Any
+    ) -> Response:
+        """Returns the response that streams a run, from an id or from its beginning to its end.
+
+        Args:
+            run_id: `Run.id`, the header `Run-ID`.
+            owner: Whose run it is.
+            after: The last event ID of the client, as it came (`LastEventID`). If that is the last
+                event of the run, the response is a 204, at which an `EventSource` stops.
+            options: As for `Channel.subscribe`.
+
+        Raises:
+            fastapi.HTTPException: 404, this owner has no such run.
+            TypeError: an argument has the wrong type; the message names it.
+        """
+        stream = self._stream(run_id, checked_owner(owner))
+        try:
+            status = await self._log.status(stream)
+        except BrokerUnavailable:
+            return Response(come_back_later(), media_type="text/event-stream")
+        if status is None:
+            raise _unknown()
+        if status.end is not None and after == str(status.end):
+            return Response(status_code=204)
+        return self._response(run_id, owner, after, options)
+
+    async def stop(self, run_id: str, *, owner: Key | None = None) -> None:
+        """Stops a run, and returns when that is recorded. The generator is cancelled, its cleanup
+        runs, and what it has yielded is kept. A run that has ended is left as it is.
+
+        Raises:
+            fastapi.HTTPException: 404, this owner has no such run.
+            BrokerUnavailable: the broker could not be reached.
+        """
+        if not await self._log.stop(self._stream(run_id, checked_owner(owner)), _REQUEST):
+            raise _unknown()
+
+    # What is made of it
+
+    def _stream(self, run_id: str, owner: Key | None) -> Stream:
+        """Returns where a run is kept: runs of others are elsewhere, and so as unknown as those
+        that do not exist."""
+        kind = {type(None): "", str: "str", int: "int", UUID: "uuid"}[_kind(owner)]
+        return Stream(self._name, json.dumps([kind, "" if owner is None else str(owner), run_id]))
+
+    def _response(
+        self, run_id: str, owner: Key | None, after: str | None, options: dict[str, Any]
+    ) -> Subscription[Any]:
+        stream = self._stream(run_id, owner)
+        selection = Selection(stream, UNLIMITED, "gap", None, json.loads, ends=True)
+        request = Request((selection,), False, checked_after(after), "earliest", None)
+        options["headers"] = {**(options.get("headers") or {}), RUN_ID: run_id}
+        service = self._channels._service(request, owner)
+        return _Following(self, run_id, service, request, owner, **options)
+
+    def _watch(self) -> _Watch:
+        token = current_token()
+        watch = self._watches.get(token)
+        if watch is None:
+            watch = self._watches[token] = _Watch(self._log, lambda: self._watches.pop(token, None))
+        return watch
+
+    async def _aclose(self) -> None:
+        """Ends the runs of this process, each within its grace."""
+        producers = list(self._producers)
+        for producer in producers:
+            producer.shut_down()
+        for producer in producers:
+            await producer.ended.wait()
+
+
+class _Following(Subscription[Any]):
+    """Follows a run, and looks meanwhile whether its producer is alive."""
+
+    def __init__(
+        self, runs: Runs, run_id: str, service: Any, request: Request, *args: Any, **options: Any
+    ) -> None:
+        self._runs = runs
+        self._run_id = run_id
+        super().__init__(service, request, *args, **options)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        watch = self._runs._watch()
+        run = self._request.selections[0].stream
+        watch.add(run, self._run_id)
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            watch.discard(run)
+
+
+class _Watch:
+    """Ends, as lost, the runs whose producers have died, as long as somebody follows them here.
+
+    Args:
+        log: Keeps them.
+        forget: Called when there is nothing left to watch.
+    """
+
+    def __init__(self, log: RunLog, forget: Callable[[], object]) -> None:
+        self._log = log
+        self._forget = forget
+        self._followers: Counter[Stream] = Counter()
+        self._ids: dict[Stream, str] = {}
+        self._end = call_every(RENEWAL, self._look)
+
+    def add(self, run: Stream, run_id: str) -> None:
+        self._followers[run] += 1
+        self._ids[run] = run_id
+        spawn(self._end_lost, run, run_id)
+
+    def discard(self, run: Stream) -> None:
+        self._followers[run] -= 1
+        if not self._followers[run]:
+            del self._followers[run], self._ids[run]
+        if not self._followers:
+            self._end()
+            self._forget()
+
+    def _look(self) -> None:
+        for run, run_id in self._ids.items():
+            spawn(self._end_lost, run, run_id)
+
+    async def _end_lost(self, run: Stream, run_id: str) -> None:
+        try:
+            await self._log.end(run, None, end_item(run_id, "lost", None))
+        except BrokerUnavailable:
+            pass  # it is looked for again
+
+
+def _checked_id(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"'id' must be a string, not {type(value).__name__}")
+    if not _ID.fullmatch(value):
+        raise ValueError("'id' must be 1 to 128 letters, digits, '-', '.', '_' or '~'")
+    return value
+
+
+def _kind(owner: Any) -> type:
+    return next(kind for kind in (type(None), str, int, UUID) if isinstance(owner, kind))
+
+
+def _unknown() -> HTTPException:
+    return HTTPException(404, "There is no such run")
+
+
+async def _close(source: Any) -> None:
+    close = getattr(source, "aclose", None)
+    if close is not None:
+        with anyio.CancelScope(shield=True):
+            await close()
+    elif hasattr(source, "close"):
+        source.close()

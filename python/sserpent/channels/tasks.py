@@ -1,0 +1,32 @@
+"""Tasks that belong to the event loop, not to the request that starts them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .._shutdown.event_loop import on_asyncio
+
+# An event loop refers to its tasks weakly.
+_running: set[asyncio.Task[Any]] = set()
+
+
+def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> Callable[[], object]:
+    """Starts a task in the running event loop, and returns what cancels it. The function must not
+    raise, and bound its own time."""
+    if on_asyncio():
+        task = asyncio.get_running_loop().create_task(function(*args))
+        _running.add(task)
+        task.add_done_callback(_running.discard)
+        return task.cancel
+    import trio
+
+    scope = trio.CancelScope()
+
+    async def run() -> None:
+        with scope:
+            await function(*args)
+
+    trio.lowlevel.spawn_system_task(run)
+    return scope.cancel
