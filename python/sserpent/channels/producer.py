@@ -225,7 +225,7 @@ class Producer:
         self._bytes += len(encoded.body)
         if self._bytes > self._max_bytes:
             raise TooMuch(f"'max_bytes' ({self._max_bytes}) is exceeded")
-        while not await self._append_now(encoded):
+        while not await self._append_now(encoded):  # noqa: ASYNC110, the broker does not call back
             await anyio.sleep(_RETRY)
 
     async def _append_now(self, item: Item) -> bool:
