@@ -40,6 +40,15 @@ def current_token() -> Any:
     return trio.lowlevel.current_trio_token()
 
 
+def current_time() -> float:
+    """Returns the time by the clock of the running event loop, also in a callback of its."""
+    if on_asyncio():
+        return asyncio.get_running_loop().time()
+    import trio
+
+    return trio.current_time()
+
+
 def call_soon(token: Any, function: Callable[[], object]) -> None:
     """Calls a function in the event loop of `token`, unless that has ended. May be called from
     any thread, and from a signal handler."""

@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from .. import _shutdown
 from .._core import ServerSentEvent
-from .._shutdown.event_loop import call_every, call_soon, current_token, on_asyncio
+from .._shutdown.event_loop import call_every, call_soon, current_time, current_token, on_asyncio
 from .blocks import RUN_END
 from .broker import RENEWAL, BrokerUnavailable, Fenced, Item, PublishUncertain, RunLog
 from .encoding import Encoding, ReservedField
@@ -139,7 +139,7 @@ class Producer:
         self._stop = self._stop or reason
         if not self._stopping and not self._driven.is_set():
             self._stopping = True
-            self._cleanup_until = anyio.current_time() + _CLEANUP_TIMEOUT
+            self._cleanup_until = current_time() + _CLEANUP_TIMEOUT
             if self._stepping and self._cancel is not None:
                 self._cancel()
 
@@ -241,7 +241,7 @@ class Producer:
 
     async def _supervise(self, streams: Any) -> None:
         try:
-            while not self._driven.is_set() and anyio.current_time() < self._cleanup_until:
+            while not self._driven.is_set() and current_time() < self._cleanup_until:
                 with anyio.move_on_after(RENEWAL):
                     await self._driven.wait()
                 if not self._driven.is_set():

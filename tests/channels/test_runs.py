@@ -1,0 +1,702 @@
+"""X1 to X8: a run goes on without its clients, has one producer and one end, and can be stopped."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from uuid import UUID
+
+import anyio
+import anyio.lowlevel
+import pytest
+from fastapi import FastAPI, HTTPException
+from fastapi.testclient import TestClient
+
+from channel_clients import Client, MakeChannels, Run, connected
+from sserpent import EventSourceResponse, ServerSentEvent
+from sserpent._shutdown import streams as shutdown
+from sserpent._shutdown.event_loop import current_time
+from sserpent.channels import LastEventID, Runs
+from sserpent.channels.broker import Fenced
+
+
+class Answer:
+    """A generator that a test drives: it yields what it is given, and notes how it ends."""
+
+    def __init__(self) -> None:
+        self.entered = False
+        self.cancelled = 0
+        self.cleaned_up = False
+        self._items: list[Any] = []
+        self._news = anyio.Event()
+
+    def say(self, *items: Any) -> None:
+        self._items.extend(items)
+        self._news.set()
+
+    def end(self) -> None:
+        self.say(StopAsyncIteration)
+
+    async def __call__(self) -> AsyncIterator[Any]:
+        self.entered = True
+        try:
+            while True:
+                while not self._items:
+                    self._news = anyio.Event()
+                    await self._news.wait()
+                item = self._items.pop(0)
+                if item is StopAsyncIteration:
+                    return
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        except anyio.get_cancelled_exc_class():
+            self.cancelled += 1
+            raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.lowlevel.checkpoint()
+            self.cleaned_up = True
+
+
+def end_of(client: Client) -> tuple[str, str | None]:
+    """How a run has ended, as its follower was told: once, and as the last thing."""
+    ends = [each for each in client.seen if each.type == "run-end"]
+    assert len(ends) == 1
+    assert ends[0] == client.seen[-1]
+    assert ends[0].data.keys() == {"run", "end", "reason"}
+    return ends[0].data["end"], ends[0].data["reason"]
+
+
+def said(client: Client) -> list[Any]:
+    return [each.data for each in client.seen if each.type != "run-end"]
+
+
+async def followed(runs: Runs, run_id: str, **arguments: Any) -> Client:
+    """A follower that has stayed to the end."""
+    client = Client()
+    with anyio.fail_after(20):
+        await client.run(await runs.follow(run_id, **arguments))
+    assert client.complete
+    return client
+
+
+# X1
+
+
+def test_x1_a_run_goes_on_when_its_followers_leave(run: Run, make_channels: MakeChannels) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer())
+            async with connected(started.follow()) as client:
+                answer.say("a")
+                await client.until(lambda: said(client) == ["a"])
+            answer.say("b")
+            answer.end()
+            later = await followed(runs, started.id, after=client.last_id)
+            assert said(later) == ["b"]
+            assert end_of(later) == ("done", None)
+            assert answer.cancelled == 0
+
+    run(main)
+
+
+def test_x1_what_a_stale_producer_appends_is_refused(run: Run, make_channels: MakeChannels) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer())
+            stream = runs._stream(started.id, None)
+            item = runs_item("foreign")
+            with pytest.raises(Fenced):
+                await channels._log.runs.append(stream, "0123456789abcdef", item)
+            assert not await channels._log.runs.end(stream, "0123456789abcdef", item)
+            answer.end()
+            client = await followed(runs, started.id)
+            assert said(client) == []
+            assert end_of(client) == ("done", None)
+
+    run(main)
+
+
+def runs_item(text: str) -> Any:
+    from sserpent.channels.encoding import Encoding
+
+    return Encoding().item(text)
+
+
+# X2
+
+
+def test_x2_a_follower_gets_everything_then_live_then_one_end(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer())
+            async with connected(started.follow()) as first:
+                answer.say(1, 2)
+                await first.until(lambda: len(first.seen) == 2)
+                async with connected(started.follow()) as second:
+                    answer.say(ServerSentEvent(raw_data="3", event="token"))
+                    answer.end()
+                    for client in (first, second):
+                        await client.until(lambda client=client: client.complete)
+            for client in (first, second):
+                assert said(client) == [1, 2, 3]
+                assert end_of(client) == ("done", None)
+                assert client.headers["run-id"] == started.id
+            assert first.seen == second.seen
+
+    run(main)
+
+
+def test_x2_whoever_has_the_last_event_gets_a_204(run: Run, make_channels: MakeChannels) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer())
+            answer.say("a")
+            answer.end()
+            client = await followed(runs, started.id)
+            response = await runs.follow(started.id, after=client.last_id)
+            assert response.status_code == 204
+            first = client.seen[0].id
+            assert end_of(await followed(runs, started.id, after=first)) == ("done", None)
+
+    run(main)
+
+
+def test_x2_a_garbage_id_gives_a_reset_and_then_everything(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer())
+            answer.say("a")
+            answer.end()
+            for after in ("garbage", "0123456789abcdef-1-1", "x" * 10_000):
+                client = await followed(runs, started.id, after=after)
+                assert client.seen[0].type == "reset"
+                assert client.data == ["a", client.seen[-1].data]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("item", "names"),
+    [
+        (ServerSentEvent(data=1, id="7"), "'id'"),
+        (ServerSentEvent(data=1, event="run-end"), "'event'"),
+        (ServerSentEvent(data=1, event="gap"), "'event'"),
+        (ServerSentEvent(data=1, event="reset"), "'event'"),
+    ],
+)
+def test_x2_a_generator_may_not_speak_for_the_run(
+    run: Run, make_channels: MakeChannels, item: ServerSentEvent, names: str
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer())
+            answer.say("a", item, "never")
+            client = await followed(runs, started.id)
+            assert said(client) == ["a"]
+            end, reason = end_of(client)
+            assert end == "error"
+            assert reason is not None
+            assert reason.startswith(names)
+            assert answer.cleaned_up
+
+    run(main)
+
+
+def test_x2_a_run_can_be_followed_until_its_ttl_counted_from_its_end(
+    run_in_time: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr("sserpent.channels.memory.monotonic", current_time)
+        monkeypatch.setattr("sserpent.channels.memory_runs.monotonic", current_time)
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers", ttl=100), Answer()
+            started = await runs.start(answer())
+            answer.say("a")
+            await anyio.sleep(1_000)  # while it goes on nothing expires
+            answer.say("b")
+            answer.end()
+            assert said(await followed(runs, started.id)) == ["a", "b"]
+            await anyio.sleep(90)
+            assert said(await followed(runs, started.id)) == ["a", "b"]
+            await anyio.sleep(300)
+            with pytest.raises(HTTPException):
+                await runs.follow(started.id)
+
+    run_in_time(main)
+
+
+# X3
+
+
+def test_x3_a_stop_cancels_once_and_keeps_what_was_yielded(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer())
+            async with connected(started.follow()) as client:
+                answer.say("a")
+                await client.until(lambda: said(client) == ["a"])
+                await runs.stop(started.id)
+                await runs.stop(started.id)
+                await client.until(lambda: client.complete)
+            assert end_of(client) == ("stopped", "request")
+            assert said(client) == ["a"]
+            assert (answer.cancelled, answer.cleaned_up) == (1, True)
+            await runs.stop(started.id)  # changes nothing
+            assert end_of(await followed(runs, started.id)) == ("stopped", "request")
+
+    run(main)
+
+
+def test_x3_a_run_that_is_stopped_before_it_begins_is_not_entered(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            source = answer()
+            started = await runs.start(source)
+            await runs.stop(started.id)
+            assert end_of(await followed(runs, started.id)) == ("stopped", "request")
+            assert not answer.entered
+            with pytest.raises(StopAsyncIteration):
+                await source.__anext__()  # it is closed
+
+    run(main)
+
+
+def test_x3_a_generator_that_swallows_its_cancellation_gets_no_further_than_its_next_yield(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    swallowed: list[str] = []
+
+    async def stubborn() -> AsyncIterator[str]:
+        try:
+            await anyio.sleep_forever()
+        except anyio.get_cancelled_exc_class():
+            swallowed.append("cancelled")
+        yield "kept"
+        swallowed.append("never")
+
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs = Runs(channels, "answers")
+            started = await runs.start(stubborn())
+            await anyio.sleep(0.01)
+            await runs.stop(started.id)
+            client = await followed(runs, started.id)
+            assert end_of(client) == ("stopped", "request")
+            assert said(client) == ["kept"]
+            assert swallowed == ["cancelled"]
+
+    run(main)
+
+
+def test_x3_a_stop_from_another_thread(run: Run, make_channels: MakeChannels) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer())
+            stopped = threading.Thread(target=lambda: anyio.run(runs.stop, started.id))
+            stopped.start()
+            client = await followed(runs, started.id)
+            stopped.join()
+            assert end_of(client) == ("stopped", "request")
+
+    run(main)
+
+
+def test_x3_a_sync_generator_is_stopped_after_the_step_it_is_in(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    entered, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def answer() -> Iterator[str]:
+        try:
+            yield "a"
+            entered.set()
+            go_on.wait(20)
+            yield "b"
+        finally:
+            closed.set()
+
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs = Runs(channels, "answers")
+            started = await runs.start(answer())
+            await anyio.to_thread.run_sync(entered.wait, 20)
+            await runs.stop(started.id)
+            go_on.set()
+            client = await followed(runs, started.id)
+            assert said(client) == ["a", "b"]
+            assert end_of(client) == ("stopped", "request")
+            assert closed.is_set()
+
+    run(main)
+
+
+# X4
+
+
+def test_x4_a_producer_that_dies_is_noticed_by_its_lease(
+    run_in_time: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dead(self: Any, streams: Any) -> None:
+        """A producer's lease that nobody renews."""
+
+    async def main() -> None:
+        monkeypatch.setattr("sserpent.channels.memory.monotonic", current_time)
+        monkeypatch.setattr("sserpent.channels.memory_runs.monotonic", current_time)
+        monkeypatch.setattr("sserpent.channels.producer.Producer._supervise", dead)
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer())
+            runs._producers.clear()  # nobody waits for it either
+            answer.say("a")
+            begin = anyio.current_time()
+            client = await followed_slowly(runs, started.id)
+            assert 15 <= anyio.current_time() - begin <= 20
+            assert said(client) == ["a"]
+            assert end_of(client) == ("lost", None)
+            # It has lost its fence: nothing of it comes after the end.
+            answer.say("b")
+            await anyio.sleep(1)
+            assert said(await followed_slowly(runs, started.id)) == ["a"]
+            answer.end()
+            await anyio.sleep(1)
+
+    run_in_time(main)
+
+
+async def followed_slowly(runs: Runs, run_id: str) -> Client:
+    client = Client()
+    await client.run(await runs.follow(run_id))
+    return client
+
+
+def test_x4_a_producer_that_lives_is_not_taken_for_dead(
+    run_in_time: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr("sserpent.channels.memory.monotonic", current_time)
+        monkeypatch.setattr("sserpent.channels.memory_runs.monotonic", current_time)
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer())
+            async with connected(started.follow()) as client:
+                await anyio.sleep(120)
+                answer.say("a")
+                answer.end()
+                await anyio.sleep(1)
+            assert end_of(client) == ("done", None)
+
+    run_in_time(main)
+
+
+# X5
+
+STRANGERS = ["7", 8, UUID(int=7), None]
+
+
+@pytest.mark.parametrize("stranger", STRANGERS, ids=repr)
+def test_x5_a_run_of_another_is_as_unknown_as_one_that_does_not_exist(
+    run: Run, make_channels: MakeChannels, stranger: Any
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer(), owner=7)
+            answers = []
+            for run_id, owner in ((started.id, stranger), ("no-such-run", 7)):
+                for method in (runs.follow, runs.stop):
+                    with pytest.raises(HTTPException) as error:
+                        await method(run_id, owner=owner)
+                    answers.append((error.value.status_code, error.value.detail))
+            assert set(answers) == {(404, answers[0][1])}
+            answer.end()
+            assert end_of(await followed(runs, started.id, owner=7)) == ("done", None)
+
+    run(main)
+
+
+def test_x5_a_second_start_of_an_id_closes_its_source_and_returns_the_run(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, first, second = Runs(channels, "answers"), Answer(), Answer()
+            one = await runs.start(first(), owner="a", id="chat-1")
+            source = second()
+            two = await runs.start(source, owner="a", id="chat-1")
+            assert one.id == two.id == "chat-1"
+            with pytest.raises(StopAsyncIteration):
+                await source.__anext__()
+            assert not second.entered
+            # Of another owner it is another run.
+            third = Answer()
+            await runs.start(third(), owner="b", id="chat-1")
+            first.say(1)
+            third.say(3)
+            first.end()
+            third.end()
+            assert said(await followed(runs, "chat-1", owner="a")) == [1]
+            assert said(await followed(runs, "chat-1", owner="b")) == [3]
+
+    run(main)
+
+
+def test_x5_ids_have_128_random_bits(run: Run, make_channels: MakeChannels) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs = Runs(channels, "answers")
+            ids = {(await runs.start(iter(()))).id for _ in range(100)}
+            assert len(ids) == 100
+            assert all(len(each) == 32 and int(each, 16) >= 0 for each in ids)
+
+    run(main)
+
+
+# X6
+
+
+def test_x6_an_exception_is_logged_and_followers_see_no_internals(
+    run: Run, make_channels: MakeChannels, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer())
+            answer.say("a", RuntimeError("the password is secret"))
+            client = await followed(runs, started.id)
+            assert end_of(client) == ("error", "exception")
+            assert said(client) == ["a"]
+            assert b"secret" not in client.body
+            [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
+            assert started.id in record.getMessage()
+            assert record.exc_info is not None
+            assert "secret" in str(record.exc_info[1])
+
+    run(main)
+
+
+def test_x6_an_item_that_cannot_be_encoded_is_such_an_exception(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer())
+            answer.say("a", object().__init__)
+            client = await followed(runs, started.id)
+            assert end_of(client) == ("error", "exception")
+            assert answer.cleaned_up
+
+    run(main)
+
+
+# X7
+
+
+def test_x7_a_run_beyond_max_bytes_ends_and_says_so(run: Run, make_channels: MakeChannels) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers", max_bytes=1_000), Answer()
+            started = await runs.start(answer())
+            answer.say(*["x" * 80] * 20)
+            client = await followed(runs, started.id)
+            end, reason = end_of(client)
+            assert end == "error"
+            assert reason is not None
+            assert "max_bytes" in reason
+            assert "1000" in reason
+            kept = said(client)
+            assert kept == ["x" * 80] * len(kept)
+            assert 8 <= len(kept) <= 12
+            assert answer.cleaned_up
+
+    run(main)
+
+
+def test_x7_nothing_of_a_run_is_trimmed(run: Run, make_channels: MakeChannels) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer())
+            answer.say(*range(5_000))
+            answer.end()
+            client = await followed(runs, started.id)
+            assert said(client) == list(range(5_000))
+
+    run(main)
+
+
+# X8
+
+
+@pytest.mark.parametrize("grace", [0, 10])
+def test_x8_a_run_ends_with_its_channels_within_its_grace(
+    run_in_time: Run, make_channels: MakeChannels, grace: float
+) -> None:
+    async def main() -> None:
+        runs, answer = None, Answer()
+        async with make_channels() as channels:
+            runs = Runs(channels, "answers", shutdown_grace=grace)
+            started = await runs.start(answer())
+            client = Client()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.run, started.follow())
+                answer.say("a")
+                await client.until(lambda: said(client) == ["a"])
+                begin = anyio.current_time()
+                await channels.aclose()
+                assert grace <= anyio.current_time() - begin <= grace + 6
+            assert end_of(client) == ("stopped", "shutdown")
+            assert answer.cleaned_up
+            assert not runs._producers
+
+    run_in_time(main)
+
+
+def test_x8_a_run_without_followers_is_told_of_the_server_s_shutdown(
+    run_in_time: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers", shutdown_grace=10), Answer()
+            started = await runs.start(answer())
+            answer.say("a")
+            await anyio.sleep(1)
+            shutdown._of_this_loop()._look(signalled=True)
+            await anyio.sleep(9)
+            assert not answer.cleaned_up
+            await anyio.sleep(7)
+            assert answer.cleaned_up
+            assert not runs._producers
+            assert end_of(await followed_slowly(runs, started.id)) == ("stopped", "shutdown")
+
+    run_in_time(main)
+
+
+def test_x8_nothing_is_left_of_a_run_that_has_ended(run: Run, make_channels: MakeChannels) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = Runs(channels, "answers"), Answer()
+            started = await runs.start(answer())
+            answer.end()
+            await followed(runs, started.id)
+            with anyio.fail_after(20):
+                while runs._producers or runs._watches or channels._hubs:
+                    await anyio.sleep(0.01)
+            assert not shutdown._of_this_loop().are_open()
+
+    run(main)
+
+
+# In an application
+
+
+def test_runs_in_an_application() -> None:
+    from sserpent.channels import Channels
+
+    channels = Channels()
+    runs = Runs(channels, "answers")
+    app = FastAPI(lifespan=channels.lifespan)
+
+    async def answer() -> AsyncIterator[ServerSentEvent]:
+        for token in ("Hel", "lo"):
+            yield ServerSentEvent(raw_data=token)
+
+    @app.post("/answers", response_class=EventSourceResponse)
+    async def ask() -> Any:
+        run = await runs.start(answer(), owner="me")
+        return run.follow()
+
+    @app.get("/answers/{run_id}", response_class=EventSourceResponse)
+    async def follow(run_id: str, last_event_id: LastEventID = None) -> Any:
+        return await runs.follow(run_id, owner="me", after=last_event_id)
+
+    @app.delete("/answers/{run_id}")
+    async def stop(run_id: str) -> None:
+        await runs.stop(run_id, owner="me")
+
+    with TestClient(app) as client:
+        asked = client.post("/answers")
+        assert asked.status_code == 200
+        run_id = asked.headers["Run-ID"]
+        ids = [line[4:] for line in asked.text.splitlines() if line.startswith("id: ")]
+        again = client.get(f"/answers/{run_id}", headers={"Last-Event-ID": ids[1]})
+        assert "data: lo" in again.text
+        assert "data: Hel" not in again.text
+        assert client.get(f"/answers/{run_id}?last_event_id={ids[-1]}").status_code == 204
+        assert client.get("/answers/unknown").status_code == 404
+        assert client.delete("/answers/unknown").status_code == 404
+        assert client.delete(f"/answers/{run_id}").status_code == 200
+
+
+# Bad input
+
+BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"ttl": 0}, ValueError, "'ttl'"),
+    ({"ttl": "1"}, TypeError, "'ttl'"),
+    ({"max_bytes": 0}, ValueError, "'max_bytes'"),
+    ({"max_bytes": 1.5}, TypeError, "'max_bytes'"),
+    ({"shutdown_grace": -1}, ValueError, "'shutdown_grace'"),
+    ({"name": ""}, ValueError, "'name'"),
+    ({"name": 7}, TypeError, "'name'"),
+    ({"name": "rooms"}, ValueError, "'rooms'"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "names"), BAD, ids=str)
+def test_a_bad_option_is_refused_by_name(
+    make_channels: MakeChannels, options: dict[str, Any], error: type[Exception], names: str
+) -> None:
+    channels = make_channels()
+    channels.channel("rooms")
+    with pytest.raises(error, match=names):
+        Runs(channels, **{"name": "answers", **options})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "names"),
+    [
+        ({"source": 7}, TypeError, "'source'"),
+        ({"owner": 1.5}, TypeError, "'owner'"),
+        ({"owner": True}, TypeError, "'owner'"),
+        ({"id": ""}, ValueError, "'id'"),
+        ({"id": "a/b"}, ValueError, "'id'"),
+        ({"id": "x" * 129}, ValueError, "'id'"),
+        ({"id": 7}, TypeError, "'id'"),
+    ],
+    ids=str,
+)
+def test_a_bad_argument_of_start_is_refused_and_the_source_closed(
+    run: Run,
+    make_channels: MakeChannels,
+    arguments: dict[str, Any],
+    error: type[Exception],
+    names: str,
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs = Runs(channels, "answers")
+            with pytest.raises(error, match=names):
+                await runs.start(**{"source": iter(()), **arguments})
+
+    run(main)
