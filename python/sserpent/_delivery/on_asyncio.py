@@ -18,11 +18,11 @@ import anyio
 from starlette.types import Receive, Scope, Send
 
 from .. import _shutdown
+from .._shutdown.logger import logger
 from .deadlines import LAST_SEND, Due, Moment, look_again_at, next_due
 from .driver import Driver
 from .ending import Ending, is_disconnect
 from .feed import Feed
-from .origin import logger
 from .sender import Phase, Sender
 from .stream import call_on_disconnect, claim, release, warn_of_stall
 

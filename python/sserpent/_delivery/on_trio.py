@@ -19,9 +19,9 @@ import trio
 from starlette.types import Message, Receive, Scope, Send
 
 from .. import _shutdown
+from .._shutdown.logger import logger
 from .deadlines import LAST_SEND, Due, Moment, look_again_at, next_due
 from .ending import Ending, is_disconnect
-from .origin import logger
 from .sender import KEEPALIVE_COMMENT, Phase, body
 from .stream import call_on_disconnect, claim, release, warn_of_stall
 from .thread import GeneratorThread

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import Any, cast
 
 from starlette.types import Scope
 
-logger = logging.getLogger("sserpent")
+from .._shutdown.logger import logger
 
 
 class Origin:

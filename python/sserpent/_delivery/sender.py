@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Message, Send
 
 from .._core import step
-from .origin import logger
+from .._shutdown.logger import logger
 
 if TYPE_CHECKING:
     from .stream import Pending

@@ -8,7 +8,7 @@ from weakref import WeakSet
 
 import anyio
 
-from .origin import logger
+from .._shutdown.logger import logger
 
 if TYPE_CHECKING:
     from .options import Streamable

@@ -18,9 +18,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from .._core import Buffer
+from .._shutdown.logger import logger
 from .from_thread import Worker
 from .options import Streamable
-from .origin import logger
 
 CallSoon = Callable[[Callable[[], object]], object]
 

@@ -8,7 +8,6 @@ is not asked.
 
 from __future__ import annotations
 
-import logging
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -20,8 +19,7 @@ from starlette.types import Scope
 
 from .connections import AsyncioConnection, Candidate, TrioConnection, UvicornHttp2Stream
 from .event_loop import running_frames
-
-logger = logging.getLogger("sserpent")
+from .logger import logger
 
 Address = tuple[Any, ...]
 

@@ -16,7 +16,6 @@ event that a generator waits for, because it is bound to its event loop.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -30,9 +29,8 @@ from starlette.types import Scope
 from . import signals
 from .connections import Connection, abort_socket, connection_of
 from .event_loop import call_every, call_soon, current_token
+from .logger import logger
 from .servers import Address, Server, server_of
-
-logger = logging.getLogger("sserpent")
 
 # uvicorn itself looks at `should_exit` ten times a second.
 _POLL_INTERVAL = 0.25

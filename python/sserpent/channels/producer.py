@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
@@ -13,12 +12,11 @@ import anyio.to_thread
 from .. import _shutdown
 from .._core import ServerSentEvent
 from .._shutdown.event_loop import call_every, call_soon, current_time, current_token, on_asyncio
+from .._shutdown.logger import logger
 from .blocks import RUN_END
 from .broker import RENEWAL, BrokerUnavailable, Fenced, Item, PublishUncertain, RunLog
 from .encoding import Encoding, ReservedField
 from .position import Stream
-
-logger = logging.getLogger("sserpent")
 
 #: How a run has ended, as its last event says.
 End = Literal["done", "error", "stopped", "lost"]
