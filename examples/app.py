@@ -11,9 +11,11 @@ import event_fields
 import live
 import no_annotation
 import no_annotation_sync
+import notifications
 import post_chat
 import raw_data
 import resume
+import rooms
 import sync_generator
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
@@ -21,7 +23,12 @@ from pydantic import BaseModel
 
 
 class Example(BaseModel):
-    """One example, and the request that shows it."""
+    """One example, and the request that shows it.
+
+    Attributes:
+        posts: What is posted to the same URL while the stream is open. Such a stream has no end,
+            and has shown enough when as many events have come.
+    """
 
     title: str
     name: str
@@ -29,6 +36,7 @@ class Example(BaseModel):
     method: str = "GET"
     headers: dict[str, str] = {}
     body: Any = None
+    posts: list[Any] = []
 
     @property
     def url(self) -> str:
@@ -56,9 +64,24 @@ EXAMPLES = [
         method="POST",
         body={"text": "Streams are made of words"},
     ),
+    Example(
+        title="A room, which is a channel",
+        name="rooms",
+        path="/rooms/lobby",
+        posts=[
+            {"author": "Ada", "text": "Is anybody here?"},
+            {"author": "Grace", "text": "All who read the lobby are"},
+        ],
+    ),
+    Example(
+        title="A channel for each user",
+        name="notifications",
+        path="/users/ada/notifications",
+        posts=[{"text": "A parcel has left the depot"}],
+    ),
 ]
 
-app = FastAPI(title="sserpent examples")
+app = FastAPI(title="sserpent examples", lifespan=live.channels.lifespan)
 app.include_router(live.router, prefix="/live")
 for module in (
     async_generator,
@@ -69,6 +92,8 @@ for module in (
     raw_data,
     resume,
     post_chat,
+    rooms,
+    notifications,
 ):
     app.mount(f"/examples/{module.__name__}", module.app)
 

@@ -81,14 +81,20 @@ def show(base: str, number: int, example: Example) -> None:
     if example.body is not None:
         request["json"] = example.body
     complete = False
+    events = 0
     with httpx.stream(**request, timeout=10) as response:
         if response.status_code != 200:
             raise RuntimeError(f"{example.url} answered {response.status_code}")
+        for body in example.posts:
+            httpx.post(base + example.url, json=body).raise_for_status()
         for line in response.iter_lines():
             if line:
                 field, _, value = line.partition(":")
                 print(f"   {dim(field + ':')}{value}", flush=True)
             complete = line == ""
+            events += line.startswith("data:")
+            if complete and example.posts and events >= len(example.posts):
+                break
     if not complete:
         raise RuntimeError(f"{example.url} did not end with a whole event")
     print()

@@ -1,18 +1,15 @@
-"""What the live page streams: tokens, notifications that can be cut off, and the race."""
+"""What the live page streams: tokens, a room with clients that can be cut off, and the race."""
 
 import asyncio
-import logging
 import threading
-import time
-from collections import defaultdict
 from collections.abc import AsyncIterable, Iterable
-from typing import Annotated
 
 import race
-from fastapi import APIRouter, Header, HTTPException
+from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, Field
 
 from sserpent import BACKEND, EventSourceResponse, ServerSentEvent
+from sserpent.channels import Channels, LastEventID, Subscription
 
 router = APIRouter()
 
@@ -39,72 +36,35 @@ async def stream_tokens(prompt: Prompt) -> AsyncIterable[ServerSentEvent]:
     yield ServerSentEvent(raw_data="[DONE]", event="done")
 
 
-# Notifications
-
-EVERY = 1.5  # seconds
-BIRTH = time.monotonic()
-HAPPENINGS = [
-    "A parcel has left the depot",
-    "Build 4711 is green",
-    "Ada mentioned you in “Release notes”",
-    "Disk usage is back below 70 %",
-    "A new reply to your question",
-    "The nightly backup is complete",
-]
+# The room
 
 
-class Notification(BaseModel):
-    text: str
+class Message(BaseModel):
+    author: str = Field(max_length=20)
+    text: str = Field(min_length=1, max_length=200)
 
 
-class ConnectionCutError(Exception):
-    """Raised in a stream to break its connection."""
+channels = Channels()
+# So little is kept that whoever is away for a moment can have missed more.
+rooms = channels.channel("rooms", Message, history=5, history_ttl=600)
 
 
-_cuts: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+@router.get("/rooms/{room}", response_class=EventSourceResponse)
+async def read_room(
+    room: str, client: str, last_event_id: LastEventID = None
+) -> Subscription[Message]:
+    return rooms.subscribe(key=room, after=last_event_id, start="earliest", owner=client)
 
 
-def _number_now() -> int:
-    return int((time.monotonic() - BIRTH) / EVERY)
-
-
-async def _within(seconds: float, event: asyncio.Event) -> bool:
-    """Waits for the event for so long at most; answers whether it is set."""
-    try:
-        await asyncio.wait_for(event.wait(), max(seconds, 0))
-    except asyncio.TimeoutError:
-        pass
-    return event.is_set()
-
-
-@router.get("/notifications", response_class=EventSourceResponse)
-async def stream_notifications(
-    visitor: str, last_event_id: Annotated[int | None, Header()] = None
-) -> AsyncIterable[ServerSentEvent]:
-    """Every notification has a number, so whoever was away gets what they missed."""
-    cut = asyncio.Event()
-    _cuts[visitor].add(cut)
-    try:
-        yield ServerSentEvent(event="welcome", data={"resumed_after": last_event_id}, retry=2000)
-        number = _number_now() if last_event_id is None else last_event_id + 1
-        while not await _within(BIRTH + number * EVERY - time.monotonic(), cut):
-            text = HAPPENINGS[number % len(HAPPENINGS)]
-            yield ServerSentEvent(data=Notification(text=text), id=str(number))
-            number += 1
-        raise ConnectionCutError
-    finally:
-        _cuts[visitor].discard(cut)
-        if not _cuts[visitor]:
-            del _cuts[visitor]
+@router.post("/rooms/{room}")
+async def write_to_room(room: str, message: Message) -> str:
+    return await rooms.publish(message, key=room)
 
 
 @router.post("/cut")
-async def cut_connections(visitor: str) -> int:
-    """Breaks the visitor's connections, as a failing network would; answers how many."""
-    cuts = list(_cuts.get(visitor, ()))
-    for cut in cuts:
-        cut.set()
-    return len(cuts)
+async def cut_connections(client: str) -> None:
+    """Ends the streams of a client, which comes back by itself."""
+    await channels.close(owner=client)
 
 
 # The race
@@ -156,14 +116,3 @@ def _samples(number: int, contender: race.Contender, port: int) -> Iterable[Samp
 @router.get("/backend")
 def backend() -> str:
     return BACKEND
-
-
-class _OneLineForACut(logging.Filter):
-    """A cut is asked for, so its traceback helps nobody."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        return not isinstance(error, ConnectionCutError)
-
-
-logging.getLogger("uvicorn.error").addFilter(_OneLineForACut())

@@ -56,6 +56,7 @@ function startAndStop(button, errorId, work) {
     } catch (error) {
       if (error.name !== "AbortError") showError(errorId, error);
     } finally {
+      controller.abort(); // ends what was not read to its end
       controller = null;
       button.textContent = label;
     }
@@ -97,58 +98,135 @@ $("token-form").addEventListener("submit", (submit) => {
   runTokens();
 });
 
-// Notifications
+// The room
 
-const visitor = Math.random().toString(36).slice(2);
-let source = null;
+const room = Math.random().toString(36).slice(2);
 
-function setState(state, text) {
-  $("feed-state").dataset.state = state;
-  $("feed-state").textContent = text;
-  $("cut").disabled = state !== "open";
-  $("connect").hidden = state !== "closed";
+async function post(url, body) {
+  const response = await fetch(url, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: body && JSON.stringify(body),
+  });
+  if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
 }
 
-function addToFeed(className, ...children) {
-  const time = element("time", "", new Date().toLocaleTimeString([], { hourCycle: "h23" }));
-  $("feed").prepend(element("li", className, time, ...children));
-  while ($("feed").children.length > 40) $("feed").lastChild.remove();
+const write = (author, text) => post(`live/rooms/${room}`, { author, text });
+
+function reportErrors(work) {
+  showError("room-error", null);
+  return work().catch((error) => showError("room-error", error));
 }
 
-function connect() {
-  showError("feed-error", null);
-  setState("connecting", "Connecting…");
-  source = new EventSource(`live/notifications?visitor=${visitor}`);
-  source.addEventListener("open", () => setState("open", "Connected"));
-  source.addEventListener("welcome", (event) => {
-    const after = JSON.parse(event.data).resumed_after;
-    if (after !== null) addToFeed("note", `Reconnected with Last-Event-ID: ${after}`);
-  });
-  source.addEventListener("message", (event) => {
-    const text = element("span", "", JSON.parse(event.data).text);
-    addToFeed("", text, element("span", "id", `id ${event.lastEventId}`));
-  });
-  source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) {
-      setState("closed", "Closed");
-      showError("feed-error", "the server refused the stream.");
-    } else {
-      if ($("feed-state").dataset.state === "open") addToFeed("note lost", "Connection lost");
-      setState("connecting", "Reconnecting…");
-    }
-  });
-}
+/** One who reads the room, and writes to it. */
+class Client {
+  #id = Math.random().toString(36).slice(2);
+  #lastEventId = "";
+  #source = null;
 
-$("connect").addEventListener("click", connect);
-$("cut").addEventListener("click", async () => {
-  try {
-    const response = await fetch(`live/cut?visitor=${visitor}`, { method: "POST" });
-    if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
-  } catch (error) {
-    showError("feed-error", error);
+  constructor(name) {
+    this.key = name.toLowerCase();
+    $(`${this.key}-form`).addEventListener("submit", (submit) => {
+      submit.preventDefault();
+      reportErrors(() => write(name, $(`${this.key}-text`).value));
+    });
+    $(`${this.key}-cut`).addEventListener("click", () =>
+      reportErrors(() => post(`live/cut?client=${this.#id}`)),
+    );
+    this.connect();
   }
+
+  /** Reads what comes after an event ID, as an EventSource that is new has to ask for it. */
+  connect(after = this.#lastEventId) {
+    this.#setState("connecting", "Connecting…");
+    const query = new URLSearchParams({ client: this.#id, last_event_id: after });
+    const source = new EventSource(`live/rooms/${room}?${query}`);
+    this.#source = source;
+    source.addEventListener("open", () => {
+      if (this.#state === "cut") this.#note("Back");
+      this.#setState("open", "Connected");
+    });
+    source.addEventListener("error", () => this.#onError());
+    source.addEventListener("message", (event) => {
+      const { author, text } = JSON.parse(event.data);
+      this.#show(event, "", element("b", "", author), element("span", "", text));
+    });
+    source.addEventListener("gap", (event) => {
+      const { missed } = JSON.parse(event.data);
+      this.#show(event, "note lost", element("span", "", `Gap: ${missed} missed`));
+    });
+    source.addEventListener("reset", (event) => {
+      // What is here may be of another history, so all of it is fetched anew.
+      $(`${this.key}-feed`).replaceChildren();
+      const { reason } = JSON.parse(event.data);
+      this.#show(event, "note lost", element("span", "", `Reset: ${reason}`));
+    });
+  }
+
+  disconnect() {
+    this.#source.close();
+    this.#setState("connecting", "Away");
+    this.#note("Away");
+  }
+
+  #onError() {
+    if (this.#source.readyState === EventSource.CLOSED) {
+      this.#setState("closed", "Closed");
+      showError("room-error", "the server refused the stream.");
+    } else {
+      if (this.#state === "open") this.#note("Cut off");
+      this.#setState("cut", "Coming back…");
+    }
+  }
+
+  /** Adds a line for an event, with its number, which is the second part of its id. */
+  #show(event, className, ...children) {
+    this.#lastEventId = event.lastEventId;
+    const number = element("span", "id", event.lastEventId.split("-")[1]);
+    number.title = `id: ${event.lastEventId}`;
+    this.#add(className, ...children, number);
+  }
+
+  #note(text) {
+    this.#add("note", element("span", "", text));
+  }
+
+  #add(className, ...children) {
+    const feed = $(`${this.key}-feed`);
+    feed.append(element("li", className, ...children));
+    while (feed.children.length > 40) feed.firstChild.remove();
+    feed.scrollTop = feed.scrollHeight;
+  }
+
+  get #state() {
+    return $(`${this.key}-state`).dataset.state;
+  }
+
+  #setState(state, text) {
+    $(`${this.key}-state`).dataset.state = state;
+    $(`${this.key}-state`).textContent = text;
+    $(`${this.key}-cut`).disabled = state !== "open";
+    if (this.key === "grace") $("away").disabled = $("forge").disabled = state !== "open";
+  }
+}
+
+new Client("Ada");
+const grace = new Client("Grace");
+
+$("away").addEventListener("click", () =>
+  reportErrors(async () => {
+    grace.disconnect();
+    try {
+      for (let number = 1; number <= 8; number++) await write("Ada", `${number} of 8`);
+    } finally {
+      grace.connect();
+    }
+  }),
+);
+$("forge").addEventListener("click", () => {
+  grace.disconnect();
+  grace.connect("0123456789abcdef-7-1");
 });
-connect();
 
 // The race
 
@@ -232,8 +310,15 @@ const runExample = startAndStop($("example-start"), "example-error", async (sign
     request.headers["Content-Type"] = "application/json";
     request.body = JSON.stringify(example.body);
   }
-  const response = await fetch(example.url.slice(1), request);
-  for await (const { text, events } of readEventStream(response)) examplePanes.add(text, events);
+  const url = example.url.slice(1);
+  const response = await fetch(url, request);
+  for (const body of example.posts) await post(url, body);
+  let awaited = example.posts.length || Infinity;
+  for await (const { text, events } of readEventStream(response)) {
+    examplePanes.add(text, events);
+    awaited -= events.length;
+    if (awaited <= 0) return;
+  }
 });
 
 function describe() {

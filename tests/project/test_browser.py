@@ -367,20 +367,84 @@ def test_the_page_shows_an_answer_as_it_comes(live_page: Browser) -> None:
     assert shown_errors(live_page) == []
 
 
-def test_the_page_reconnects_after_a_cut(live_page: Browser) -> None:
-    feed = (
-        "return [...document.querySelectorAll('#feed li:not(.note) .id')].map((e) => e.innerText)"
-    )
-    until(lambda: live_page.run(feed))
-    click(live_page, "cut")
-    until(lambda: "Connection lost" in text(live_page, "feed"))
-    until(lambda: "Last-Event-ID" in text(live_page, "feed"))
-    before = len(live_page.run(feed))
-    until(lambda: len(live_page.run(feed)) > before + 1)
+def room(browser: Browser) -> None:
+    """Waits until both clients of the room are there."""
+    for name in ("ada", "grace"):
+        until(lambda n=name: text(browser, f"{n}-state") == "Connected")
 
-    numbers = [int(each.removeprefix("id ")) for each in live_page.run(feed)]
-    assert numbers == list(range(numbers[0], numbers[0] - len(numbers), -1))
-    assert text(live_page, "feed-state") == "Connected"
+
+def write(browser: Browser, name: str, message: str) -> None:
+    field = browser.driver.find_element("id", f"{name}-text")
+    field.clear()
+    field.send_keys(message)
+    browser.driver.find_element("css selector", f"#{name}-form button").click()
+
+
+def read(browser: Browser, name: str) -> list[str]:
+    """What a client of the room sees: messages, without their numbers, and notes."""
+    script = """
+        const lines = document.querySelectorAll(`#${arguments[0]}-feed li`);
+        const words = (line) => [...line.querySelectorAll(":not(.id)")].map((e) => e.innerText);
+        return [...lines].map((line) => words(line).join(": "));
+    """
+    return browser.run(script, name)  # type: ignore[no-any-return]
+
+
+def until_read(browser: Browser, name: str, lines: list[str]) -> None:
+    until(lambda: read(browser, name)[-len(lines) :] == lines)
+
+
+def test_both_clients_of_the_room_read_what_one_writes(live_page: Browser) -> None:
+    room(live_page)
+    write(live_page, "ada", "Hello <b>Grace</b>")
+    until_read(live_page, "grace", ["Ada: Hello <b>Grace</b>"])
+    write(live_page, "grace", "Hello 🐍")
+
+    for name in ("ada", "grace"):
+        until_read(live_page, name, ["Grace: Hello 🐍"])
+        assert read(live_page, name) == ["Ada: Hello <b>Grace</b>", "Grace: Hello 🐍"]
+    assert shown_errors(live_page) == []
+
+
+def test_a_client_of_the_room_that_is_cut_off_gets_what_it_missed_once(live_page: Browser) -> None:
+    room(live_page)
+    write(live_page, "ada", "before")
+    until_read(live_page, "grace", ["Ada: before"])
+    click(live_page, "grace-cut")
+    until_read(live_page, "grace", ["Cut off"])
+    write(live_page, "ada", "meanwhile")
+    write(live_page, "ada", "and again")
+    until_read(live_page, "ada", ["Ada: meanwhile", "Ada: and again"])
+    room(live_page)
+    write(live_page, "ada", "after")
+    until_read(live_page, "grace", ["Ada: after"])
+
+    missed = ["Ada: meanwhile", "Ada: and again"]
+    assert read(live_page, "grace") == ["Ada: before", "Cut off", "Back", *missed, "Ada: after"]
+    assert shown_errors(live_page) == []
+
+
+def test_a_client_of_the_room_is_told_of_a_gap(live_page: Browser) -> None:
+    room(live_page)
+    write(live_page, "ada", "before")
+    until_read(live_page, "grace", ["Ada: before"])
+    click(live_page, "away")
+    until_read(live_page, "grace", ["Ada: 8 of 8"])
+
+    kept = [f"Ada: {number} of 8" for number in range(4, 9)]
+    assert read(live_page, "grace") == ["Ada: before", "Away", "Gap: 3 missed", *kept]
+    assert shown_errors(live_page) == []
+
+
+def test_a_client_of_the_room_with_a_forged_id_begins_anew(live_page: Browser) -> None:
+    room(live_page)
+    write(live_page, "ada", "one")
+    write(live_page, "grace", "two")
+    until_read(live_page, "grace", ["Ada: one", "Grace: two"])
+    click(live_page, "forge")
+    until_read(live_page, "grace", ["Reset: epoch", "Ada: one", "Grace: two"])
+
+    assert read(live_page, "grace") == ["Reset: epoch", "Ada: one", "Grace: two"]
     assert shown_errors(live_page) == []
 
 
@@ -396,12 +460,13 @@ def stream_example(browser: Browser, number: int) -> None:
 
 def test_the_page_streams_every_example(live_page: Browser) -> None:
     count = until(lambda: live_page.run("return document.getElementById('example').length"))
+    events = []
     for number in range(count):
         stream_example(live_page, number)
         until(lambda: text(live_page, "example-start") == "Stream")
-        until(lambda: text(live_page, "example-events"))
+        events.append(until(lambda: text(live_page, "example-events")))
         assert "data: " in text(live_page, "example-wire")
-    assert "[DONE]" in text(live_page, "example-events")
+    assert "[DONE]" in "".join(events)
     assert shown_errors(live_page) == []
 
 
@@ -443,10 +508,19 @@ def test_the_parser_of_the_page(live_page: Browser, number: int) -> None:
     assert results == [expected] * (len(stream) + 1)
 
 
+def show_the_room(browser: Browser) -> None:
+    room(browser)
+    write(browser, "ada", "Is anybody here?")
+    write(browser, "grace", "Yes, I am")
+    until_read(browser, "ada", ["Grace: Yes, I am"])
+    click(browser, "away")
+    until_read(browser, "grace", ["Ada: 8 of 8"])
+
+
 def test_the_page_runs_the_race_and_looks_good(live_page: Browser, examples: Server) -> None:
     rust = httpx.get(f"{examples.url}/live/backend").json() == "rust"
     ask(live_page)
-    click(live_page, "cut")
+    show_the_room(live_page)
     stream_example(live_page, 4)
     click(live_page, "race-start")
     until(lambda: text(live_page, "race-start") == "Run the race", timeout=60)

@@ -1,0 +1,27 @@
+"""Channels: what is posted to a room comes to all who read it, also to those who were away."""
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from sserpent import EventSourceResponse
+from sserpent.channels import Channels, LastEventID, Subscription
+
+
+class Message(BaseModel):
+    author: str
+    text: str
+
+
+channels = Channels()
+rooms = channels.channel("rooms", Message)
+app = FastAPI(lifespan=channels.lifespan)
+
+
+@app.get("/rooms/{room}", response_class=EventSourceResponse)
+async def read_room(room: str, last_event_id: LastEventID = None) -> Subscription[Message]:
+    return rooms.subscribe(key=room, after=last_event_id)
+
+
+@app.post("/rooms/{room}")
+async def write_to_room(room: str, message: Message) -> str:
+    return await rooms.publish(message, key=room)
