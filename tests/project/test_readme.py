@@ -1,41 +1,120 @@
-"""The README's code runs, and says what is true."""
+"""The code of the README and of the page on channels runs, and does what they say."""
 
+import inspect
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 
 import sserpent
+from sserpent.channels import Channels
+from sserpent.testing import SyncClient, SyncEvents, connect_sync
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PROJECT = Path(__file__).parents[2]
+README = PROJECT / "README.md"
+CHANNELS = PROJECT / "docs" / "channels.md"
 
 
-def blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def test_every_python_block_runs(monkeypatch: Any) -> None:
+def run_blocks(page: Path) -> dict[str, Any]:
+    namespace: dict[str, Any] = {"__name__": page.stem}
+    for block in blocks(page):
+        exec(compile(block, page.name, "exec"), namespace)
+    return namespace
+
+
+def test_every_block_of_the_readme_runs(monkeypatch: Any) -> None:
     monkeypatch.setattr("sserpent._fastapi.routing._accelerated", False)
-    namespace: dict[str, Any] = {"__name__": "readme"}
-    assert len(blocks()) >= 4
-    for block in blocks():
-        exec(compile(block, "README.md", "exec"), namespace)
-    client = TestClient(namespace["app"])
+    assert len(blocks(README)) >= 5
+    app = run_blocks(README)["app"]
+    client = TestClient(app)
     assert client.get("/items").text == 'data: {"name":"Plumbus","price":32.99}\n\n'
     assert client.get("/prices").text == (
         'event: price\ndata: {"name":"Plumbus","price":32.99}\nid: 1\n\n'
     )
+    with connect_sync(app) as client:
+        assert read_of(client, "/rooms/a", ITEM) == [ITEM]
+
+
+ITEM = {"name": "Plumbus", "price": 32.99}
+HELLO = {"author": "Ada", "text": "Hello @Grace"}
+
+
+def read(events: SyncEvents, count: int = 1) -> list[Any]:
+    return [json.loads(events.next().data) for _ in range(count)]
+
+
+def read_of(client: SyncClient, url: str, *items: Any) -> list[Any]:
+    """Reads what comes to a URL of what is posted there."""
+    with client.events(url) as events:
+        for item in items:
+            client.post(url, json=item).raise_for_status()
+        return read(events, len(items))
+
+
+@pytest.fixture(scope="module")
+def page() -> dict[str, Any]:
+    return run_blocks(CHANNELS)
+
+
+def test_the_rooms_of_the_page_on_channels(page: dict[str, Any]) -> None:
+    with connect_sync(page["app"]) as client:
+        again = {**HELLO, "text": "again"}
+        assert read_of(client, "/rooms/den", HELLO, again) == [HELLO, again]
+        first = client.post("/rooms/den", json=HELLO).json()
+        client.post("/jobs/den").raise_for_status()
+        with client.events("/rooms/den", last_event_id=first) as events:
+            assert read(events) == [{"author": "job", "text": "done"}]
+        with client.events("/rooms/den", last_event_id="forged") as events:
+            reset = events.next()
+            assert (reset.type, reset.data) == ("reset", '{"reason":"unknown"}')
+
+
+def test_several_channels_in_one_stream(page: dict[str, Any]) -> None:
+    with connect_sync(page["app"]) as client, client.events("/home/den") as events:
+        client.post("/rooms/den", json=HELLO)
+        page["news"].publish_soon("news")
+        assert sorted(read(events, 2), key=str) == ["news", HELLO]
+
+
+def test_a_filter_and_a_logout(page: dict[str, Any]) -> None:
+    with connect_sync(page["app"]) as client, client.events("/mentions/Grace") as events:
+        client.post("/rooms/lobby", json={**HELLO, "text": "Hello @Ada"})
+        client.post("/rooms/lobby", json=HELLO)
+        assert read(events) == [HELLO]
+        client.post("/logout/Grace")
+        assert list(events) == []
+
+
+def test_every_option_of_a_channel_has_its_default_on_the_page() -> None:
+    text = CHANNELS.read_text()
+    options = inspect.signature(Channels.channel).parameters
+    for name, default in (("history", "1,000"), ("history_ttl", "3,600")):
+        assert f"| `{name}` | {default} |" in text
+        assert options[name].default == int(default.replace(",", ""))
+    assert "| `history_bytes` | 4 MiB |" in text
+    assert options["history_bytes"].default == 4 * 2**20
+    assert '| `"gap"`, the default |' in text
+    assert options["overflow"].default == "gap"
+    for name in options.keys() - {"self", "name", "item_type"}:
+        assert f"`{name}" in text or f"{name}=" in text
 
 
 def test_every_option_is_named_with_its_name() -> None:
-    for name in re.findall(r"^    (\w+) = ", blocks()[1], re.MULTILINE):
+    for name in re.findall(r"^    (\w+) = ", blocks(README)[1], re.MULTILINE):
         assert hasattr(sserpent.EventSourceResponse, name)
 
 
-def test_every_link_to_a_file_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)|(?:src|srcset)=\"([^\":]+)\"", README)
+@pytest.mark.parametrize("page", [README, CHANNELS], ids=lambda page: page.stem)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)[^):]*\)|(?:src|srcset)=\"([^\":]+)\"", page.read_text())
     assert links
     for link in links:
         target = "".join(link)
-        assert (Path(__file__).parents[2] / target).exists(), target
+        assert (page.parent / target).exists(), target
