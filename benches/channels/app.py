@@ -1,4 +1,4 @@
-"""The application of the benchmarks of channels: the same events for many clients, by each contender.
+"""The application of the benchmarks of channels: the same events for many clients, by contender.
 
 `/{contender}` streams, and a POST to it publishes:
 
