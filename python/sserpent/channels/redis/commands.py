@@ -1,0 +1,312 @@
+"""The connection for commands: what is asked in one turn of the event loop goes out together, and
+what is lost with a connection is asked again, if that cannot do harm."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from typing import Any
+
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from ..broker import BrokerUnavailable, PublishUncertain
+from .connection import LOST, Connection, Pauses, Server, Trouble, Unsupported, first_of, send
+from .scripts import Script
+
+# Answers that say that a command was not carried out, and may be later, or by another server.
+# Where they come from within a script, Redis 6 has them in the middle of a message.
+_NOT_NOW = (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    TryAgainError,
+)
+_NOT_NOW_TEXT = re.compile(r"\b(BUSY|LATE|LOADING|MASTERDOWN|NOREPLICAS|READONLY)\b")
+# What part of the timeout a connection may be silent before it is given up, before no more is sent
+# on it, and for how long what is sent is valid. What is on its way when a connection is given up
+# cannot be carried out afterwards: `_SILENT` is `_HESITATE` and `_VALID`.
+_SILENT, _HESITATE, _VALID = 0.5, 0.1, 0.4
+# How many times in a timeout to look for what has run out.
+_LOOKS = 20
+
+
+class Command:
+    """One command. A subclass says what may not be repeated.
+
+    Attributes:
+        future: For the answer.
+        deadline: When to give up, by the event loop's clock.
+        sent_at: When it was sent on this connection.
+        unsure_since: When it was first sent on a connection that was lost with the answer, if ever.
+    """
+
+    __slots__ = ("_args", "deadline", "future", "sent_at", "unsure_since")
+
+    def __init__(self, args: tuple[Any, ...], deadline: float) -> None:
+        self._args = args
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.deadline = deadline
+        self.sent_at = 0.0
+        self.unsure_since: float | None = None
+
+    def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
+        """Returns the command as it is sent now.
+
+        Args:
+            now: The time.
+            valid: For how many seconds from now it is to be carried out.
+            skew: What to add to a time to have it by the server's clock.
+        """
+        return self._args
+
+    def lose(self) -> None:
+        """Says that the connection was lost with the answer."""
+
+    def give_up(self, reason: str) -> None:
+        """Fails, because there is no answer, or because Redis refuses."""
+        self.fail(BrokerUnavailable(reason))
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def answer(self, answer: Any) -> None:
+        if not self.future.done():
+            self.future.set_result(answer)
+
+
+class Publish(Command):
+    """The script that publishes, which is carried out once or not at all.
+
+    Args:
+        before, after: The arguments around those of a time: until when it is valid, and since when
+            it may have been carried out already.
+    """
+
+    __slots__ = ("_after",)
+
+    def __init__(self, before: tuple[Any, ...], after: tuple[Any, ...], deadline: float) -> None:
+        super().__init__(before, deadline)
+        self._after = after
+
+    def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
+        until = b"%d" % ((now + valid + skew) * 1000)
+        since = self.unsure_since
+        elapsed = b"" if since is None else b"%d" % ((now - since) * 1000 + 1)
+        return (*self._args, until, elapsed, *self._after)
+
+    def lose(self) -> None:
+        if self.unsure_since is None:
+            self.unsure_since = self.sent_at
+
+    def give_up(self, reason: str) -> None:
+        if self.unsure_since is None:
+            super().give_up(reason)
+        else:
+            self.fail(PublishUncertain(f"Whether the event was published is not known. {reason}"))
+
+
+class Commands:
+    """The connection to one server for commands, made when it is needed first.
+
+    Args:
+        server: Which one.
+        scripts: What to have there.
+        timeout: For how many seconds a command may wait.
+
+    Attributes:
+        skew: What to add to the time of the event loop to have the server's, in seconds.
+    """
+
+    def __init__(self, server: Server, scripts: tuple[Script, ...], timeout: float) -> None:
+        self._server = server
+        self._scripts = scripts
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self.skew: float | None = None
+        # What waits to be sent, and what for an answer, in the order in which it was asked.
+        self._queue: deque[Command] = deque()
+        self._flight: deque[Command] = deque()
+        # What was refused, but not for good: the connection is made anew when the rest is answered.
+        self._again: list[Command] = []
+        self._news = asyncio.Event()
+        self._pauses = Pauses()
+        self._trouble = Trouble(server.place)
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._silent: asyncio.Future[None] | None = None
+
+    # Asking
+
+    def deadline(self) -> float:
+        return self._loop.time() + self._timeout
+
+    async def ask(self, *args: Any) -> Any:
+        """Returns the answer to a command that may be repeated.
+
+        Raises:
+            BrokerUnavailable: there is none within the timeout, or the server refuses.
+        """
+        command = Command(args, self.deadline())
+        self.send(command)
+        return await command.future
+
+    def send(self, command: Command) -> None:
+        """Sends a command, with all others of this turn of the event loop."""
+        self._queue.append(command)
+        self._news.set()
+        if self._timer is None:
+            self._look_later()
+        if self._task is None:
+            self._task = self._loop.create_task(self._run())
+
+    async def drain(self) -> None:
+        """Waits for what was asked."""
+        pending = [command.future for command in (*self._again, *self._flight, *self._queue)]
+        await asyncio.gather(*pending, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Ends the connection."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # The connection
+
+    async def _run(self) -> None:
+        while True:
+            await self._wanted()
+            await self._pauses.pause()
+            try:
+                connection = await self._connect()
+            except Unsupported as error:
+                self._refuse(error)
+            except LOST as error:
+                self._trouble.begin(error)
+            else:
+                await self._use(connection)
+
+    async def _wanted(self) -> None:
+        while not self._queue:
+            self._news.clear()
+            await self._news.wait()
+
+    async def _connect(self) -> Connection:
+        loads = [("SCRIPT", "LOAD", script.source) for script in self._scripts]
+        connection, answers = await self._server.connect(self._timeout * _SILENT, *loads, ("TIME",))
+        seconds, microseconds = answers[-1]
+        self.skew = int(seconds) + int(microseconds) / 1e6 - self._loop.time()
+        self._trouble.end()
+        return connection  # type: ignore[no-any-return]
+
+    async def _use(self, connection: Connection) -> None:
+        self._silent = self._loop.create_future()
+        reading = self._loop.create_task(self._read(connection))
+        writing = self._loop.create_task(self._write(connection))
+        try:
+            await first_of(reading, writing, self._silent)
+        except LOST as error:
+            self._trouble.reason = str(error)
+        finally:
+            self._silent = None
+            for command in self._flight:
+                command.lose()
+            waiting = [*self._again, *self._flight]
+            self._again.clear()
+            self._flight.clear()
+            self._queue.extendleft(reversed(waiting))
+            await connection.disconnect(nowait=True)
+
+    async def _write(self, connection: Connection) -> None:
+        # redis-py would make a lost connection anew.
+        while connection.is_connected:
+            now = self._loop.time()
+            if self._hesitates(now):
+                await asyncio.sleep(self._timeout / _LOOKS)
+                continue
+            commands: list[tuple[Any, ...]] = []
+            while self._queue:
+                command = self._queue.popleft()
+                if command.future.done():
+                    continue
+                command.sent_at = now
+                commands.append(command.args(now, self._timeout * _VALID, self.skew or 0.0))
+                self._flight.append(command)
+            self._news.clear()
+            if commands:
+                await send(connection, commands)
+            await self._news.wait()
+
+    def _hesitates(self, now: float) -> bool:
+        """Whether it is not good to send anything now."""
+        if self._again:
+            return True
+        return bool(self._flight) and now > self._flight[0].sent_at + self._timeout * _HESITATE
+
+    async def _read(self, connection: Connection) -> None:
+        flight = self._flight
+        while True:
+            try:
+                answer = await connection.read_response()
+            except (ResponseError, *_NOT_NOW) as error:
+                self._refused(flight.popleft(), error)
+            else:
+                flight.popleft().answer(answer)
+                self._pauses.reset()
+            if self._again and not flight:
+                return
+
+    def _refused(self, command: Command, error: Exception) -> None:
+        if isinstance(error, _NOT_NOW) or _NOT_NOW_TEXT.search(str(error)):
+            self._trouble.reason = str(error)
+            self._again.append(command)
+        else:
+            command.give_up(f"{self._server.place} refuses: {error}")
+
+    def _refuse(self, error: Exception) -> None:
+        while self._queue:
+            self._queue.popleft().fail(error)
+
+    # Time
+
+    def _look_later(self) -> None:
+        self._timer = self._loop.call_later(self._timeout / _LOOKS, self._look)
+
+    def _look(self) -> None:
+        """Gives up what waits too long, and a connection that is silent."""
+        self._timer = None
+        now = self._loop.time()
+        for waiting in (self._again, self._flight, self._queue):
+            for command in waiting:
+                if command.deadline > now:
+                    break
+                if waiting is self._flight:
+                    command.lose()
+                command.give_up(self._reason())
+        while self._queue and self._queue[0].future.done():
+            self._queue.popleft()
+        if self._silent is not None and not self._silent.done() and self._flight:
+            if now > self._flight[0].sent_at + self._timeout * _SILENT:
+                self._silent.set_exception(RedisConnectionError("it does not answer"))
+        if self._queue or self._flight or self._again:
+            self._look_later()
+
+    def _reason(self) -> str:
+        return (
+            f"{self._server.place} could not be reached within {self._timeout:g} s: "
+            f"{self._trouble.reason}"
+        )

@@ -1,0 +1,187 @@
+"""Connections to a Redis server, made by redis-py: one command or answer at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, cast
+
+from hiredis import pack_command
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from ..broker import BrokerUnavailable
+
+logger = logging.getLogger("sserpent")
+
+#: The oldest Redis with all that is asked of it: XTRIM by id, and ranges that exclude an end.
+OLDEST = (6, 2)
+
+# Seconds between attempts to connect.
+_LEAST_PAUSE = 0.05
+_MOST_PAUSE = 1.0
+
+#: How a connection ends.
+LOST = (RedisError, OSError, asyncio.TimeoutError)
+
+
+class Unsupported(BrokerUnavailable):
+    """The server is too old. It does not help to wait."""
+
+
+class Connection(Protocol):
+    """What is used of redis-py's connections."""
+
+    @property
+    def is_connected(self) -> bool: ...
+
+    async def connect(self) -> None: ...
+
+    async def disconnect(self, nowait: bool = False) -> None: ...
+
+    async def send_packed_command(
+        self, command: Iterable[bytes], check_health: bool = True
+    ) -> None: ...
+
+    async def read_response(self) -> Any: ...
+
+
+class Server:
+    """Where a Redis server is, and how to connect to it.
+
+    Args:
+        url: As redis-py takes it: `redis://`, `rediss://` or `unix://`, with its options.
+
+    Attributes:
+        database: The number of the database.
+        place: Its address, for messages: without a password.
+    """
+
+    def __init__(self, url: str) -> None:
+        pool = cast(Any, ConnectionPool).from_url(url)
+        self._class: Callable[..., Connection] = pool.connection_class
+        self._options: dict[str, Any] = {
+            **pool.connection_kwargs,
+            # Only `Commands` knows what may be repeated, and only `Subscription` what was missed.
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_error": [],
+            "retry_on_timeout": False,
+            "health_check_interval": 0,
+            # Each wait has a bound of ours.
+            "socket_timeout": None,
+            "decode_responses": False,
+            "protocol": 2,
+        }
+        self.database = int(self._options.get("db") or 0)
+        path = self._options.get("path")
+        host, port = self._options.get("host", "localhost"), self._options.get("port", 6379)
+        self.place = f"Redis at {path or f'{host}:{port}'}"
+
+    async def connect(self, timeout: float, *commands: tuple[Any, ...]) -> tuple[Any, list[Any]]:
+        """Makes a connection.
+
+        Args:
+            timeout: Seconds after which to give up.
+            commands: What to ask at once.
+
+        Returns:
+            The connection, and the answers.
+
+        Raises:
+            Unsupported: the server is too old.
+            RedisError, OSError, asyncio.TimeoutError: it could not be made.
+        """
+        connection = self._class(**self._options)
+        try:
+            return connection, await asyncio.wait_for(_greet(connection, commands), timeout)
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+
+
+async def _greet(connection: Connection, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:
+    await connection.connect()
+    try:
+        version = _version(await ask(connection, "INFO", "server"))
+    except ResponseError:
+        version = None  # it is not allowed to ask
+    if version is not None and version < OLDEST:
+        names = [".".join(map(str, each)) for each in (OLDEST, version)]
+        raise Unsupported(f"channels need Redis {names[0]} or newer, and this is {names[1]}")
+    return [await ask(connection, *command) for command in commands]
+
+
+def _version(info: bytes) -> tuple[int, ...] | None:
+    for line in info.decode(errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name == "redis_version":
+            return tuple(int(part) for part in value.split(".") if part.isdigit())
+    return None
+
+
+async def send(connection: Connection, commands: Iterable[tuple[Any, ...]]) -> None:
+    """Sends commands together."""
+    packed: list[bytes] = [pack_command(command) for command in commands]
+    await connection.send_packed_command([b"".join(packed)], check_health=False)
+
+
+async def ask(connection: Connection, *command: Any) -> Any:
+    """Returns the answer to one command."""
+    await send(connection, [command])
+    return await connection.read_response()
+
+
+class Pauses:
+    """How long to wait between attempts to connect: longer and longer."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def reset(self) -> None:
+        self._next = 0.0
+
+    async def pause(self) -> None:
+        pause = self._next
+        self._next = min(max(2 * pause, _LEAST_PAUSE), _MOST_PAUSE)
+        await asyncio.sleep(pause)
+
+
+class Trouble:
+    """Says once in the log that a server is away, and once that it is back.
+
+    Attributes:
+        reason: Why it could not be reached last.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self.reason = "it does not answer"
+        self._said = False
+
+    def begin(self, error: BaseException) -> None:
+        self.reason = str(error) or type(error).__name__
+        if not self._said:
+            self._said = True
+            logger.warning("%s is away: %s", self._what, self.reason)
+
+    def end(self) -> None:
+        self.reason = "it does not answer"
+        if self._said:
+            self._said = False
+            logger.warning("%s is back", self._what)
+
+
+async def first_of(*tasks: asyncio.Future[Any]) -> None:
+    """Waits until one of several tasks ends, ends the others, and raises what it has raised."""
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ended = [task for task in tasks if task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in ended:
+        task.result()

@@ -1,0 +1,236 @@
+"""One stream that is followed: how far its followers have come, and how that is made good when
+something was missed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from ..broker import Follower
+from ..log import Entry, Limits
+from ..position import ORIGIN, Position, Stream
+from .scripts import Head, Stored, read_message
+
+# How many entries are kept that come while the history is read. What does not fit is read again.
+_WAITING = 1_000
+
+
+class Source(Protocol):
+    """Where the history is read."""
+
+    async def head(self, name: bytes, limits: Limits) -> Head:
+        """Returns where a history ends, and has it live on."""
+        ...
+
+    async def page(
+        self, name: bytes, first: int, count: int = 1_000, last: int | None = None
+    ) -> list[Stored]:
+        """Returns entries of a history: so many, from an offset on, up to another."""
+        ...
+
+
+class Followed:
+    """A stream, its followers and their cursor. All of it is called in the log's event loop.
+
+    Args:
+        stream, limits: Of a channel.
+        name: Of the stream, in Redis.
+        source: Where the history is read.
+        refresh: Has `refresh` called soon.
+
+    Attributes:
+        cursor: After what the followers have been given; None before the first look.
+        followers: Who is told.
+        users: How many are about to follow.
+        look_at: When to compare the cursor with the history, by the event loop's clock.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        limits: Limits,
+        name: bytes,
+        source: Source,
+        refresh: Callable[[Followed], None],
+    ) -> None:
+        self.stream = stream
+        self.limits = limits
+        self.name = name
+        self.cursor: Position | None = None
+        self.followers: tuple[Follower, ...] = ()
+        self.users = 0
+        self.look_at = 0.0
+        self._source = source
+        self._refresh = refresh
+        self._subscribed = 0  # 0 if it is not, else which subscription
+        self._subscriptions = 0
+        # Whether what is heard is given on. It is not, until nothing is missing before it.
+        self._live = False
+        self._turned_live = asyncio.Event()
+        self._refreshing = False
+        self._waiting: deque[tuple[Entry, int]] = deque(maxlen=_WAITING)
+        self._waiting_bytes = 0
+
+    async def live(self) -> Position:
+        """Returns the cursor, once there is nothing missing before what is heard."""
+        while not self._live:
+            await self._turned_live.wait()
+        assert self.cursor is not None
+        return self.cursor
+
+    # What the subscription calls
+
+    def subscribed(self) -> None:
+        self._subscriptions += 1
+        self._subscribed = self._subscriptions
+        self._pause()
+        self._refresh(self)
+
+    def lost(self) -> None:
+        self._subscribed = 0
+        self._pause()
+
+    def hear(self, message: bytes) -> bool:
+        entry, before = read_message(message)
+        if not self._live:
+            self._wait(entry, before)
+            return False
+        if self._follows(entry, before):
+            return self._give(entry)
+        if not self._is_known(entry):
+            self._pause()
+            self._refresh(self)
+        return False
+
+    def _wait(self, entry: Entry, before: int) -> None:
+        """Keeps what may have to be given later, unless it is better read then."""
+        self._waiting_bytes += len(entry.frame)
+        if self._waiting_bytes > self.limits.history_bytes:
+            self._forget_waiting()
+        self._waiting.append((entry, before))
+
+    def _forget_waiting(self) -> None:
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    def _pause(self) -> None:
+        self._live = False
+        self._turned_live.clear()
+
+    # Giving entries to followers
+
+    def _follows(self, entry: Entry, before: int) -> bool:
+        """Whether an entry is the next one."""
+        cursor = self.cursor
+        if cursor is None or cursor.offset != entry.offset - 1 or cursor.tag != before:
+            return False
+        return cursor.epoch == entry.position.epoch or cursor == ORIGIN
+
+    def _is_known(self, entry: Entry) -> bool:
+        """Whether an entry was read from the history already."""
+        cursor = self.cursor
+        if cursor is None or cursor.epoch != entry.position.epoch:
+            return False
+        return entry.offset < cursor.offset or entry.position == cursor
+
+    def _give(self, entry: Entry) -> bool:
+        self.cursor = entry.position
+        full = False
+        for follower in self.followers:
+            full = follower.receive(entry) or full
+        return full
+
+    def _reset(self, reason: str, head: Position) -> None:
+        self.cursor = head
+        for follower in self.followers:
+            follower.reset(reason, head)
+
+    # Making good what was missed
+
+    async def refresh(self) -> None:
+        """Compares the cursor with the history, and gives what is missing.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+        if self._refreshing:
+            return  # that goes on until nothing is missing
+        self._refreshing = True
+        try:
+            if self._live:
+                await self._compare()
+            while self._subscribed and not self._live:
+                await self._catch_up()
+        finally:
+            self._refreshing = False
+
+    async def _compare(self) -> None:
+        cursor = self.cursor
+        head = await self._source.head(self.name, self.limits)
+        if self._live and self.cursor == cursor != head.position:
+            self._pause()
+
+    async def _catch_up(self) -> None:
+        """Gives what is missing before what is heard from now on, and then that."""
+        # The history has what was heard before it is read.
+        self._forget_waiting()
+        subscription = self._subscribed
+        head = (await self._source.head(self.name, self.limits)).position
+        if self.cursor is None:
+            self.cursor = head
+        elif self.cursor != head:
+            await self._read_on(self.cursor, head)
+        is_all = self.cursor.epoch == head.epoch and self.cursor.offset >= head.offset
+        if is_all and subscription == self._subscribed and self._give_waiting():
+            self._live = True
+            self._turned_live.set()
+
+    def _give_waiting(self) -> bool:
+        while self._waiting:
+            entry, before = self._waiting.popleft()
+            if self._follows(entry, before):
+                self._give(entry)
+            elif not self._is_known(entry):
+                return False
+        return True
+
+    async def _read_on(self, cursor: Position, head: Position) -> None:
+        """Gives what is in the history after a cursor."""
+        if cursor.epoch != head.epoch and cursor != ORIGIN:
+            await self._begin_anew(head)
+        elif head.offset < cursor.offset:
+            self._reset("diverged", head)
+        else:
+            await self._read_pages(head)
+
+    async def _begin_anew(self, head: Position) -> None:
+        """Goes on in another life of the history: from its beginning, if that is still there."""
+        first = await self._source.page(self.name, 1, 1) if head.offset else []
+        if first and first[0].entry.offset == 1:
+            self._reset("epoch", Position(head.epoch, 0, 0))
+            await self._read_pages(head)
+        else:
+            self._reset("epoch", head)
+
+    async def _read_pages(self, head: Position) -> None:
+        is_more = True
+        while is_more and self.cursor is not None:
+            page = await self._source.page(self.name, self.cursor.offset)
+            is_more = await self._give_page(page, head) and self.cursor.offset < head.offset
+
+    async def _give_page(self, page: list[Stored], head: Position) -> bool:
+        """Gives what is new of a page, and returns whether there may be more."""
+        before = self.cursor
+        for entry, _, _ in page:
+            cursor = self.cursor
+            assert cursor is not None
+            if entry.position.epoch != head.epoch:
+                return False
+            if entry.offset == cursor.offset and entry.position.tag != cursor.tag and cursor.tag:
+                self._reset("diverged", head)
+                return False
+            if entry.offset > cursor.offset and self._give(entry):
+                await asyncio.sleep(0)
+        return self.cursor != before

@@ -1,0 +1,160 @@
+"""The log on Redis, for any thread and any asyncio event loop of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from time import monotonic, time
+from typing import Any, TypeVar
+
+from anyio import from_thread
+
+from ..._shutdown.event_loop import on_asyncio
+from ..broker import Follower, Item
+from ..log import Entry, Limits
+from ..position import Position, Stream
+from .connection import Server
+from .session import Pace, Session
+
+T = TypeVar("T")
+
+
+class RedisLog:
+    """Keeps histories in Redis. Safe to use from any thread, once it runs on an event loop.
+
+    That is the one in which `open` is called, or else the first that uses it. Others, and threads,
+    have it do their work there.
+
+    Args:
+        url: Of the server, as redis-py takes it.
+        prefix: What the names of all keys begin with.
+        pace: How long to wait for the server.
+    """
+
+    def __init__(self, url: str, prefix: str = "sserpent", pace: Pace | None = None) -> None:
+        self._server = Server(url)
+        self._prefix = prefix
+        self._pace = pace or Pace()
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._session: Session | None = None
+        self._closed = False
+
+    def now(self) -> float:
+        session = self._session
+        if session is None or session.skew is None:
+            return time()
+        return monotonic() + session.skew
+
+    # Where it runs
+
+    def open(self) -> None:
+        """Runs on this event loop from now on, also after `aclose`."""
+        self._closed = False
+        self._home()
+
+    def _home(self) -> Session:
+        """Returns the session of this event loop, or of the one where there is one already."""
+        if not on_asyncio():
+            raise RuntimeError("Channels on Redis need asyncio: they do not run on Trio")
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("These channels are closed")
+            if self._session is None or self._loop is None or self._loop.is_closed():
+                self._loop = asyncio.get_running_loop()
+                self._session = Session(self._server, self._prefix, self._pace)
+            return self._session
+
+    def _is_home(self) -> bool:
+        return asyncio.get_running_loop() is self._loop
+
+    async def _at_home(self, run: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        session = self._home()
+        if self._is_home():
+            return await run(session)
+        assert self._loop is not None
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(session), self._loop))
+
+    # The log
+
+    def publish_soon(self, stream: Stream, limits: Limits, item: Item) -> Future[str]:
+        future: Future[str] = Future()
+
+        def publish() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    published = self._home().publish(stream, limits, item)
+                except Exception as error:
+                    future.set_exception(error)
+                else:
+                    published.add_done_callback(lambda published: _copy(published, future))
+
+        loop = self._loop
+        try:
+            if loop is None or loop.is_closed():
+                loop = _event_loop()
+            loop.call_soon_threadsafe(publish)
+        except RuntimeError as error:
+            future.set_exception(error)
+        return future
+
+    async def publish(self, stream: Stream, limits: Limits, item: Item) -> str:
+        session = self._home()
+        if self._is_home():
+            return (await session.publish(stream, limits, item)).decode()
+        return await asyncio.wrap_future(self.publish_soon(stream, limits, item))
+
+    async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
+        return await self._at_home(lambda session: session.follow(stream, limits, follower))
+
+    def unfollow(self, stream: Stream, follower: Follower) -> None:
+        loop, session = self._loop, self._session
+        if loop is not None and session is not None:
+            try:
+                loop.call_soon_threadsafe(session.unfollow, stream, follower)
+            except RuntimeError:
+                pass  # its event loop has ended
+
+    async def read(
+        self, stream: Stream, limits: Limits, first: int, before: int
+    ) -> tuple[Position, list[Entry]]:
+        return await self._at_home(lambda session: session.read(stream, limits, first, before))
+
+    async def aclose(self) -> None:
+        with self._lock:
+            self._closed = True
+            loop, session = self._loop, self._session
+            self._loop = self._session = None
+        if loop is None or session is None or loop.is_closed():
+            return
+        if loop is asyncio.get_running_loop():
+            await session.aclose()
+        else:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(session.aclose(), loop))
+
+
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """Returns the running event loop, or the one that this thread works for."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    try:
+        return from_thread.run_sync(asyncio.get_running_loop)
+    except RuntimeError:
+        raise RuntimeError(
+            "Channels on Redis do not run yet: use `lifespan`, or `async with channels`"
+        ) from None
+
+
+def _copy(published: asyncio.Future[bytes], future: Future[str]) -> None:
+    if published.cancelled():
+        future.set_exception(RuntimeError("The event loop of these channels has ended"))
+        return
+    error = published.exception()
+    if error is None:
+        future.set_result(published.result().decode())
+    else:
+        future.set_exception(error)

@@ -1,0 +1,28 @@
+"""What a stream is called in Redis: the key of its history, and its name on pub/sub."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+
+from ..position import Stream
+
+
+@lru_cache(maxsize=4_096)
+def name_of(prefix: str, database: int, stream: Stream) -> bytes:
+    """Returns the name of a stream, the same for its key and on pub/sub.
+
+    Pub/sub knows no databases, so the number is part of it. Names have their lengths before them,
+    so that no other pair of channel and key has the same. All there may ever be of one stream is
+    on one node of a cluster, by the part in braces.
+    """
+    name = _measured(stream.channel)
+    if stream.key is not None:
+        name += b":" + _measured(stream.key)
+    digest = hashlib.sha256(name).hexdigest()[:8]
+    return b"%b:%d:{%b}:%b" % (prefix.encode(), database, digest.encode(), name)
+
+
+def _measured(text: str) -> bytes:
+    encoded = text.encode()
+    return b"%d:%b" % (len(encoded), encoded)

@@ -1,0 +1,248 @@
+"""What the log has on its event loop: its connections, and the streams that are followed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections import deque
+from typing import NamedTuple
+
+from ..broker import BrokerUnavailable, Follower, Item
+from ..log import Entry, Limits
+from ..position import ORIGIN, Position, Stream
+from .commands import Commands, Publish
+from .connection import Server
+from .followed import Followed
+from .names import name_of
+from .scripts import HEAD, Head, Stored, marks, publish_script, read_head, read_stored
+from .subscription import Subscription
+
+# How many histories are looked at at the same time.
+_TOGETHER = 64
+# How many entries are read at once.
+_PAGE = 1_000
+# Seconds between two attempts to look at a history.
+_PAUSE = 0.5
+
+
+class Pace(NamedTuple):
+    """How long the log waits, in seconds.
+
+    Attributes:
+        timeout: For the server, before `BrokerUnavailable`.
+        probe: In silence, before it asks whether the subscription is alive.
+        compare: Between two looks at the newest entry of a stream that it follows.
+    """
+
+    timeout: float = 5.0
+    probe: float = 5.0
+    compare: float = 30.0
+
+
+class Session:
+    """Publishes, follows and reads, in the running event loop."""
+
+    def __init__(self, server: Server, prefix: str, pace: Pace) -> None:
+        self._prefix = prefix
+        self._database = server.database
+        self._pace = pace
+        self._loop = asyncio.get_running_loop()
+        self._publish = publish_script("PUBLISH")
+        self._commands = Commands(server, (self._publish, HEAD), pace.timeout)
+        self._subscription = Subscription(server, pace.timeout / 2, pace.probe)
+        self._followed: dict[Stream, Followed] = {}
+        # What is to be looked at now, and who does.
+        self._due: deque[Followed] = deque()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def skew(self) -> float | None:
+        """What to add to the event loop's time to have the server's, if that is known."""
+        return self._commands.skew
+
+    # Publishing
+
+    def publish(self, stream: Stream, limits: Limits, item: Item) -> asyncio.Future[bytes]:
+        """Publishes an event, and returns a future for its id."""
+        tag = int.from_bytes(os.urandom(4), "big") or 1
+        epoch = os.urandom(8).hex()
+        ttl = max(round(limits.history_ttl * 1000), 1)
+        command = Publish(
+            ("EVALSHA", self._publish.sha, 1, self._name(stream), tag, epoch),
+            (
+                limits.history,
+                ttl,
+                limits.history_bytes,
+                marks(item.raw, item.conflate),
+                item.body,
+            ),
+            self._commands.deadline(),
+        )
+        self._commands.send(command)
+        return command.future
+
+    def _name(self, stream: Stream) -> bytes:
+        return name_of(self._prefix, self._database, stream)
+
+    # Following
+
+    async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
+        followed = self._followed.get(stream)
+        if followed is None:
+            followed = Followed(stream, limits, self._name(stream), self, self._refresh)
+            self._followed[stream] = followed
+            self._subscription.add(followed)
+            self._look_later(followed, random.uniform(0.5, 1))
+        followed.users += 1
+        try:
+            position = await asyncio.wait_for(followed.live(), self._pace.timeout)
+            followed.followers = (*followed.followers, follower)
+        except asyncio.TimeoutError:
+            raise BrokerUnavailable(
+                f"Redis could not be reached within {self._pace.timeout:g} s"
+            ) from None
+        finally:
+            followed.users -= 1
+            self._leave_unused(followed)
+        return position
+
+    def unfollow(self, stream: Stream, follower: Follower) -> None:
+        followed = self._followed.get(stream)
+        if followed is not None:
+            followed.followers = tuple(each for each in followed.followers if each is not follower)
+            self._leave_unused(followed)
+
+    def _leave_unused(self, followed: Followed) -> None:
+        if not followed.users and not followed.followers:
+            del self._followed[followed.stream]
+            self._subscription.discard(followed)
+
+    # Looking at what is followed
+
+    def _refresh(self, followed: Followed) -> None:
+        self._due.append(followed)
+        if len(self._workers) < _TOGETHER:
+            worker = self._loop.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+
+    async def _work(self) -> None:
+        while self._due:
+            followed = self._due.popleft()
+            try:
+                await followed.refresh()
+            except BrokerUnavailable:
+                self._due.append(followed)
+                await asyncio.sleep(_PAUSE)
+
+    def _look_later(self, followed: Followed, part: float = 1) -> None:
+        followed.look_at = self._loop.time() + self._interval(followed) * part
+        if self._timer is None or followed.look_at < self._timer.when():
+            self._set_timer(followed.look_at)
+
+    def _interval(self, followed: Followed) -> float:
+        return min(self._pace.compare, followed.limits.history_ttl / 3)
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._look)
+
+    def _look(self) -> None:
+        """Has the streams looked at that have not been for long."""
+        self._timer = None
+        now = self._loop.time()
+        for followed in self._followed.values():
+            if followed.look_at <= now:
+                self._refresh(followed)
+                self._look_later(followed)
+        if self._followed:
+            # Not for each alone: there may be ten thousand.
+            least = min(self._interval(followed) for followed in self._followed.values())
+            soonest = min(followed.look_at for followed in self._followed.values())
+            self._set_timer(max(soonest, now + least / 8))
+
+    # Reading
+
+    async def head(self, name: bytes, limits: Limits) -> Head:
+        ttl = max(round(limits.history_ttl * 1000), 1)
+        return read_head(await self._commands.ask("EVALSHA", HEAD.sha, 1, name, ttl))
+
+    async def page(
+        self, name: bytes, first: int, count: int = _PAGE, last: int | None = None
+    ) -> list[Stored]:
+        end = "+" if last is None else last
+        reply = await self._commands.ask("XRANGE", name, first, end, "COUNT", count)
+        return [read_stored(each) for each in reply]
+
+    async def read(
+        self, stream: Stream, limits: Limits, first: int, before: int
+    ) -> tuple[Position, list[Entry]]:
+        """Reads as `Log.read`: what is beyond the limits is not returned, even if it is there."""
+        name = self._name(stream)
+        head = await self.head(name, limits)
+        kept = _Kept(head, limits, first, before)
+        offset = kept.first - 1  # for its position
+        while offset < kept.before:
+            page = await self.page(name, offset, last=kept.before - 1)
+            for each in page:
+                kept.add(each)
+            if len(page) < _PAGE:
+                break
+            offset = page[-1].entry.offset + 1
+        return kept.floor(), kept.entries
+
+    # The end
+
+    async def aclose(self) -> None:
+        await self._commands.drain()
+        if self._timer is not None:
+            self._timer.cancel()
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        await self._subscription.aclose()
+        await self._commands.aclose()
+
+
+class _Kept:
+    """The entries that are read and within the limits.
+
+    Attributes:
+        first, before: The offsets that they are between.
+    """
+
+    def __init__(self, head: Head, limits: Limits, first: int, before: int) -> None:
+        self._head = head
+        self._oldest = head.time - limits.history_ttl
+        self._bytes = limits.history_bytes
+        newest = head.position.offset
+        self.first = max(first, newest - limits.history + 1, 1)
+        self.before = min(before, newest + 1)
+        self.entries: list[Entry] = []
+        # The last that is not kept.
+        self._gone: Position | None = head.position if self.before > newest else None
+
+    def add(self, stored: Stored) -> None:
+        entry, start, _ = stored
+        if entry.position.epoch != self._head.position.epoch:
+            return  # another life of the history, since the head was read
+        if (
+            entry.offset >= self.first
+            and entry.time >= self._oldest
+            and self._head.stop - start <= self._bytes
+        ):
+            self.entries.append(entry)
+        else:
+            self.entries.clear()
+            self._gone = entry.position
+
+    def floor(self) -> Position:
+        offset = (self.entries[0].offset if self.entries else self.before) - 1
+        if self._gone is not None and self._gone.offset == offset:
+            return self._gone
+        if self._head.position == ORIGIN:
+            return ORIGIN
+        return Position(self._head.position.epoch, offset, 0)

@@ -1,0 +1,180 @@
+"""The connection for subscriptions: what is published comes by it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any, Protocol
+
+from redis.exceptions import ResponseError
+
+from .connection import LOST, Connection, Pauses, Server, Trouble, Unsupported, first_of, send
+
+# How many names are subscribed to by one command.
+_TOGETHER = 500
+
+
+class Listening(Protocol):
+    """Who is subscribed to a name.
+
+    Attributes:
+        name: On pub/sub.
+    """
+
+    name: bytes
+
+    def subscribed(self) -> None:
+        """Says that what is published from now on will be heard."""
+        ...
+
+    def hear(self, message: bytes) -> bool:
+        """Takes a message, and returns whether the event loop should turn."""
+        ...
+
+    def lost(self) -> None:
+        """Says that what is published from now on is not heard, until `subscribed`."""
+        ...
+
+
+class Subscription:
+    """The connection to one server for subscriptions, there while somebody is subscribed.
+
+    Args:
+        server: Which one.
+        timeout: For how many seconds to wait for a connection.
+        probe: After how many seconds of silence to ask whether it is alive, and after how many
+            more without an answer to make another.
+        command: "SUBSCRIBE", or "SSUBSCRIBE" in a cluster.
+    """
+
+    def __init__(
+        self, server: Server, timeout: float, probe: float, command: str = "SUBSCRIBE"
+    ) -> None:
+        self._server = server
+        self._timeout = timeout
+        self._probe = probe
+        self._commands = command, command.replace("SUB", "UNSUB")
+        self._listening: dict[bytes, Listening] = {}
+        # What is to be said to the server, and who waits for its answer, in order: a name may be
+        # left and subscribed to again before the first answer.
+        self._changes: deque[tuple[bool, Listening]] = deque()
+        self._expected: deque[tuple[bool, Listening]] = deque()
+        self._news = asyncio.Event()
+        self._heard = False
+        self._pauses = Pauses()
+        self._trouble = Trouble(f"The subscription to {server.place}")
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, listening: Listening) -> None:
+        """Subscribes. Nobody else is subscribed to the name."""
+        self._listening[listening.name] = listening
+        self._change(True, listening)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def discard(self, listening: Listening) -> None:
+        """Ends a subscription."""
+        if self._listening.get(listening.name) is listening:
+            del self._listening[listening.name]
+            self._change(False, listening)
+
+    def _change(self, wanted: bool, listening: Listening) -> None:
+        self._changes.append((wanted, listening))
+        self._news.set()
+
+    async def aclose(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    # The connection
+
+    async def _run(self) -> None:
+        while True:
+            while not self._listening:
+                self._changes.clear()
+                self._news.clear()
+                await self._news.wait()
+            await self._pauses.pause()
+            try:
+                connection, _ = await self._server.connect(self._timeout)
+            except (Unsupported, *LOST) as error:
+                self._trouble.begin(error)
+            else:
+                await self._use(connection)
+
+    async def _use(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        self._changes = deque((True, listening) for listening in self._listening.values())
+        self._expected.clear()
+        tasks = [
+            loop.create_task(each(connection)) for each in (self._read, self._write, self._watch)
+        ]
+        try:
+            await first_of(*tasks)
+        except ResponseError as error:  # it may not subscribe
+            self._trouble.begin(error)
+        except LOST as error:
+            self._trouble.reason = str(error)
+        finally:
+            for listening in self._listening.values():
+                listening.lost()
+            await connection.disconnect(nowait=True)
+
+    async def _write(self, connection: Connection) -> None:
+        self._news.set()
+        # redis-py would make a lost connection anew.
+        while connection.is_connected:
+            self._news.clear()
+            commands: list[tuple[Any, ...]] = []
+            while self._changes:
+                wanted = self._changes[0][0]
+                names: list[bytes] = []
+                while self._changes and self._changes[0][0] is wanted and len(names) < _TOGETHER:
+                    change = self._changes.popleft()
+                    self._expected.append(change)
+                    names.append(change[1].name)
+                commands.append((self._commands[not wanted], *names))
+            if commands:
+                await send(connection, commands)
+            await self._news.wait()
+
+    async def _read(self, connection: Connection) -> None:
+        listening = self._listening
+        while True:
+            kind, name, message = await _next(connection)
+            if not self._heard:
+                self._heard = True
+                self._pauses.reset()
+                self._trouble.end()
+            if kind in (b"message", b"smessage"):
+                heard = listening.get(name)
+                if heard is not None and heard.hear(message):
+                    await asyncio.sleep(0)
+            elif kind != b"pong":
+                wanted, changed = self._expected.popleft()
+                if wanted and listening.get(name) is changed:
+                    changed.subscribed()
+
+    async def _watch(self, connection: Connection) -> None:
+        """Ends when the connection is silent for too long."""
+        asked = False
+        while True:
+            self._heard = False
+            await asyncio.sleep(self._probe)
+            if self._heard:
+                asked = False
+            elif asked:
+                self._trouble.reason = "it does not answer"
+                return
+            else:
+                asked = True
+                await send(connection, [("PING",)])
+
+
+async def _next(connection: Connection) -> tuple[bytes, bytes, Any]:
+    answer = await connection.read_response()
+    if len(answer) == 2:  # the answer to PING
+        return b"pong", b"", b""
+    kind, name, message = answer
+    return kind, name, message
