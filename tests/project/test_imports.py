@@ -46,8 +46,8 @@ FOREIGN: dict[str, tuple[set[str], set[str]]] = {
     "_core.conversion": ({"starlette", "anyio", "trio", "asyncio"}, set()),
     "_delivery": ({"fastapi", "starlette"}, {"starlette.types"}),
 }
-# Each only in the module that is an optional extra.
-EXTRAS = {"redis": "channels.redis"}
+# Each only in the module or package that is an optional extra.
+EXTRAS = {"hiredis": "channels.redis", "redis": "channels.redis"}
 # Loaded on first use.
 OPTIONAL = ["channels", "client", "metrics", "testing"]
 
@@ -102,7 +102,7 @@ def broken_rule(module: str, target: str) -> str | None:
         of_ours = ", ".join(sorted(allowed)) or "nothing"
         return f"'{package or 'sserpent'}' may import of ours: {of_ours}"
     root = target.split(".")[0]
-    if root in EXTRAS and module != EXTRAS[root]:
+    if root in EXTRAS and not within(module, {EXTRAS[root]}):
         return f"'{root}' is imported by '{EXTRAS[root]}' alone"
     forbidden, excepted = FOREIGN.get(module) or FOREIGN.get(package) or (set(), set())
     if root in forbidden and not within(target, excepted):
@@ -159,6 +159,7 @@ def test_every_package_is_in_the_table() -> None:
         ("channels.memory", "from .._delivery import thread", "_delivery.observer"),
         ("channels.memory", "import redis.asyncio", "'channels.redis' alone"),
         ("channels.redis", "import redis.asyncio", None),
+        ("channels.redis.connection", "import redis.asyncio", None),
         ("client.parser", "from .._core import BACKEND", None),
         ("client.parser", "from ..channels import Channels", "ours: _core"),
         ("metrics", "from .channels.observer import Observer", None),

@@ -70,6 +70,15 @@ class Log(Protocol):
     @property
     def runs(self) -> RunLog: ...
 
+    def open(self) -> None:
+        """Begins, also again after `aclose`. Called in the event loop of the application, if it
+        tells: without it, the first use begins.
+
+        Raises:
+            RuntimeError: the log does not run on this event loop.
+        """
+        ...
+
     def publish_soon(self, stream: Stream, limits: Limits, item: Item) -> Future[str]:
         """Appends an event. May be called in any thread.
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from .._shutdown.event_loop import current_token
+from .broker import Log
 from .channel import Channel, Definition, Key
 from .checks import (
     checked_after,
@@ -19,10 +20,13 @@ from .checks import (
     checked_name,
     checked_overflow,
     checked_owner,
+    checked_prefix,
     checked_seconds,
     checked_selection,
     checked_start,
+    checked_url,
 )
+from .closures import Closures
 from .hub import Hub
 from .listening import Listener
 from .log import Limits
@@ -48,7 +52,16 @@ class Channels:
     Without a URL they are those of this process, and nothing has to be started: `lifespan`, or
     `async with channels`, only ends what is open when the application ends.
 
+        channels = Channels("redis://localhost:6379/0")
+
+    With the URL of a Redis server they are those of all processes that use it. It needs `pip
+    install "sserpent[redis]"`, and asyncio.
+
     Args:
+        url: Of a Redis server, as redis-py takes it: `redis://`, `rediss://` (with TLS) or
+            `unix://`. None, the default, for this process alone.
+        prefix: What the names of all keys and pub/sub channels in Redis begin with.
+        publish_timeout: For how many seconds to wait for Redis, before `BrokerUnavailable`.
         max_subscribers: How many streams there may be in this process; None, the default, for no
             limit. Beyond it a client gets 503 with `Retry-After`, and one that comes back gets a
             `retry` of 5 to 15 s and the end of the stream.
@@ -57,17 +70,27 @@ class Channels:
     Raises:
         TypeError: an argument has the wrong type; the message names it.
         ValueError: an argument breaks a rule; the message names it.
+        ImportError: there is a `url`, and redis-py is not installed.
     """
 
     def __init__(
         self,
+        url: str | None = None,
         *,
+        prefix: str = "sserpent",
+        publish_timeout: float = 5.0,
         max_subscribers: int | None = None,
         max_subscribers_per_owner: int | None = None,
     ) -> None:
         self._max_subscribers = checked_limit("max_subscribers", max_subscribers)
         self._max_per_owner = checked_limit("max_subscribers_per_owner", max_subscribers_per_owner)
-        self._log = MemoryLog()
+        checked_prefix(prefix)
+        checked_seconds("publish_timeout", publish_timeout)
+        self._log: Log = MemoryLog()
+        self._closures: Closures | None = None
+        if url is not None:
+            self._closures = Closures(self._end)
+            self._log = _redis_log(checked_url(url), prefix, publish_timeout, self._closures)
         self._places = Places()
         self._named: dict[str, Channel[Any] | Runs] = {}
         self._lock = threading.Lock()
@@ -104,13 +127,17 @@ class Channels:
         await self._log.aclose()
 
     async def close(self, *, owner: Key) -> None:
-        """Ends the streams that were opened with this `owner`: after a logout, say.
+        """Ends the streams that were opened with this `owner`: after a logout, say. On Redis in
+        every process, and where one is just reconnecting, as soon as it has.
 
         Raises:
             TypeError: `owner` is no str, int or UUID.
+            BrokerUnavailable: Redis could not be reached; the streams of this process are ended.
         """
         checked_key("owner", owner)
         self._end(lambda each: type(each.owner) is type(owner) and each.owner == owner)
+        if self._closures is not None:
+            await self._closures.tell(self._log, owner)
 
     def _end(self, wanted: Callable[[Subscriber], bool]) -> None:
         with self._lock:
@@ -269,3 +296,13 @@ class Channels:
     def _forget(self, token: Any) -> None:
         with self._lock:
             self._hubs.pop(token, None)
+
+
+def _redis_log(url: str, prefix: str, timeout: float, closures: Closures) -> Log:
+    try:
+        from .redis import Pace, RedisLog
+    except ImportError as error:
+        raise ImportError(
+            f'Channels on Redis need redis-py: pip install "sserpent[redis]" ({error})'
+        ) from error
+    return RedisLog(url, prefix, Pace(timeout), closures)

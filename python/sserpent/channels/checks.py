@@ -38,6 +38,19 @@ def checked_name(name: str, value: Any) -> str:
     return checked_text(name, value)
 
 
+def checked_prefix(value: Any) -> str:
+    prefix = checked_name("prefix", value)
+    if "{" in prefix or "}" in prefix:
+        raise ValueError("'prefix' must not have braces, which Redis Cluster gives a meaning")
+    return prefix
+
+
+def checked_url(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"'url' must be a str or None, not {type(value).__name__}")
+    return value
+
+
 def checked_text(name: str, value: str) -> str:
     try:
         value.encode()

@@ -253,9 +253,10 @@ class Commands:
 
     def _hesitates(self, now: float) -> bool:
         """Whether it is not good to send anything now."""
-        if self._again:
-            return True
-        return bool(self._flight) and now > self._flight[0].sent_at + self._timeout * _HESITATE
+        return bool(self._again) or self._is_silent_for(_HESITATE, now)
+
+    def _is_silent_for(self, part: float, now: float) -> bool:
+        return bool(self._flight) and now > self._flight[0].sent_at + self._timeout * part
 
     async def _read(self, connection: Connection) -> None:
         flight = self._flight
@@ -299,9 +300,9 @@ class Commands:
                 command.give_up(self._reason())
         while self._queue and self._queue[0].future.done():
             self._queue.popleft()
-        if self._silent is not None and not self._silent.done() and self._flight:
-            if now > self._flight[0].sent_at + self._timeout * _SILENT:
-                self._silent.set_exception(RedisConnectionError("it does not answer"))
+        silent = self._silent
+        if silent is not None and not silent.done() and self._is_silent_for(_SILENT, now):
+            silent.set_exception(RedisConnectionError("it does not answer"))
         if self._queue or self._flight or self._again:
             self._look_later()
 

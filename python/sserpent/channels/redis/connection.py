@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
-from hiredis import pack_command
+import hiredis
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -26,6 +26,10 @@ _MOST_PAUSE = 1.0
 
 #: How a connection ends.
 LOST = (RedisError, OSError, asyncio.TimeoutError)
+
+
+# Its types are not those of the parameters.
+_pack: Callable[[tuple[Any, ...]], bytes] = cast(Any, hiredis).pack_command
 
 
 class Unsupported(BrokerUnavailable):
@@ -124,8 +128,8 @@ def _version(info: bytes) -> tuple[int, ...] | None:
 
 async def send(connection: Connection, commands: Iterable[tuple[Any, ...]]) -> None:
     """Sends commands together."""
-    packed: list[bytes] = [pack_command(command) for command in commands]
-    await connection.send_packed_command([b"".join(packed)], check_health=False)
+    packed = b"".join([_pack(command) for command in commands])
+    await connection.send_packed_command([packed], check_health=False)
 
 
 async def ask(connection: Connection, *command: Any) -> Any:

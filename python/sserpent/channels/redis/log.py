@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from anyio import from_thread
 
 from ..._shutdown.event_loop import on_asyncio
-from ..broker import Follower, Item
+from ..broker import Follower, Item, RunLog
+from ..closures import Closures
 from ..log import Entry, Limits
 from ..position import Position, Stream
 from .connection import Server
@@ -31,14 +32,24 @@ class RedisLog:
         url: Of the server, as redis-py takes it.
         prefix: What the names of all keys begin with.
         pace: How long to wait for the server.
+        closures: Follows their stream, before any other is followed.
+
+    Raises:
+        ValueError: the URL is none of Redis.
     """
 
-    def __init__(self, url: str, prefix: str = "sserpent", pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        prefix: str = "sserpent",
+        pace: Pace | None = None,
+        closures: Closures | None = None,
+    ) -> None:
         self._server = Server(url)
         self._prefix = prefix
         self._pace = pace or Pace()
+        self._closures = closures
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._session: Session | None = None
         self._closed = False
 
@@ -48,6 +59,10 @@ class RedisLog:
             return time()
         return monotonic() + session.skew
 
+    @property
+    def runs(self) -> RunLog:
+        raise RuntimeError("Runs need channels in this process: Channels(), without a URL")
+
     # Where it runs
 
     def open(self) -> None:
@@ -56,26 +71,25 @@ class RedisLog:
         self._home()
 
     def _home(self) -> Session:
-        """Returns the session of this event loop, or of the one where there is one already."""
+        """Returns the session. It begins on this event loop, if there is none."""
         if not on_asyncio():
             raise RuntimeError("Channels on Redis need asyncio: they do not run on Trio")
         with self._lock:
-            if self._closed:
-                raise RuntimeError("These channels are closed")
-            if self._session is None or self._loop is None or self._loop.is_closed():
-                self._loop = asyncio.get_running_loop()
-                self._session = Session(self._server, self._prefix, self._pace)
-            return self._session
+            session = self._running()
+            if session is None:
+                session = Session(self._server, self._prefix, self._pace, self._closures)
+                self._session = session
+            return session
 
-    def _is_home(self) -> bool:
-        return asyncio.get_running_loop() is self._loop
+    def _running(self) -> Session | None:
+        """Returns the session, if there is one and its event loop has not ended."""
+        if self._closed:
+            raise RuntimeError("These channels are closed")
+        session = self._session
+        return None if session is None or session.loop.is_closed() else session
 
     async def _at_home(self, run: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
-        session = self._home()
-        if self._is_home():
-            return await run(session)
-        assert self._loop is not None
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(session), self._loop))
+        return await _run_in(self._home(), run)
 
     # The log
 
@@ -85,16 +99,15 @@ class RedisLog:
         def publish() -> None:
             if future.set_running_or_notify_cancel():
                 try:
-                    published = self._home().publish(stream, limits, item)
-                except Exception as error:
+                    published = (session or self._home()).publish(stream, limits, item)
+                except RuntimeError as error:
                     future.set_exception(error)
                 else:
                     published.add_done_callback(lambda published: _copy(published, future))
 
-        loop = self._loop
         try:
-            if loop is None or loop.is_closed():
-                loop = _event_loop()
+            session = self._running()
+            loop = _event_loop() if session is None else session.loop
             loop.call_soon_threadsafe(publish)
         except RuntimeError as error:
             future.set_exception(error)
@@ -102,7 +115,7 @@ class RedisLog:
 
     async def publish(self, stream: Stream, limits: Limits, item: Item) -> str:
         session = self._home()
-        if self._is_home():
+        if session.loop is asyncio.get_running_loop():
             return (await session.publish(stream, limits, item)).decode()
         return await asyncio.wrap_future(self.publish_soon(stream, limits, item))
 
@@ -110,10 +123,10 @@ class RedisLog:
         return await self._at_home(lambda session: session.follow(stream, limits, follower))
 
     def unfollow(self, stream: Stream, follower: Follower) -> None:
-        loop, session = self._loop, self._session
-        if loop is not None and session is not None:
+        session = self._session
+        if session is not None:
             try:
-                loop.call_soon_threadsafe(session.unfollow, stream, follower)
+                session.loop.call_soon_threadsafe(session.unfollow, stream, follower)
             except RuntimeError:
                 pass  # its event loop has ended
 
@@ -125,18 +138,20 @@ class RedisLog:
     async def aclose(self) -> None:
         with self._lock:
             self._closed = True
-            loop, session = self._loop, self._session
-            self._loop = self._session = None
-        if loop is None or session is None or loop.is_closed():
-            return
-        if loop is asyncio.get_running_loop():
-            await session.aclose()
-        else:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(session.aclose(), loop))
+            session, self._session = self._session, None
+        if session is not None and not session.loop.is_closed():
+            await _run_in(session, Session.aclose)
+
+
+async def _run_in(session: Session, run: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+    """Runs a coroutine in the event loop of a session."""
+    if session.loop is asyncio.get_running_loop():
+        return await run(session)
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(session), session.loop))
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:
-    """Returns the running event loop, or the one that this thread works for."""
+    """Returns the running event loop, or that for which the calling thread works."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

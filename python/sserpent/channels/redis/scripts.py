@@ -151,9 +151,9 @@ def read_head(reply: list[bytes]) -> Head:
 
 def read_message(message: bytes) -> tuple[Entry, int]:
     """Returns an entry as it came by pub/sub, and the tag of the one before it."""
-    length, id, before, rest = message.split(b" ", 3)
+    length, offset_tag, before, rest = message.split(b" ", 3)
     end = int(length)
-    return _entry(id, rest[:end], rest[end:])[0], int(before)
+    return _entry(offset_tag, rest[:end], rest[end:])[0], int(before)
 
 
 class Stored(NamedTuple):
@@ -171,8 +171,8 @@ class Stored(NamedTuple):
 
 def read_stored(reply: list[Any]) -> Stored:
     """Returns an entry as it is in the stream."""
-    id, (_, about, _, body) = reply
-    return _entry(id, about, body)
+    offset_tag, (_, about, _, body) = reply
+    return _entry(offset_tag, about, body)
 
 
 def marks(raw: bool, conflate: str | None) -> bytes:
@@ -181,9 +181,9 @@ def marks(raw: bool, conflate: str | None) -> bytes:
     return b"%d %b" % (raw, newest_of)
 
 
-def _entry(id: bytes, about: bytes, body: bytes) -> Stored:
+def _entry(offset_tag: bytes, about: bytes, body: bytes) -> Stored:
     epoch, time, start, size, raw, newest_of = about.split(b" ", 5)
-    offset, _, tag = id.partition(b"-")
+    offset, _, tag = offset_tag.partition(b"-")
     conflate = newest_of[1:].decode() if newest_of else None
     position = Position(epoch.decode(), int(offset), int(tag))
     entry = Entry(position, body, int(time) / 1000, raw == b"1", conflate)

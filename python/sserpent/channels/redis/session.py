@@ -9,6 +9,7 @@ from collections import deque
 from typing import NamedTuple
 
 from ..broker import BrokerUnavailable, Follower, Item
+from ..closures import LIMITS, STREAM, Closures
 from ..log import Entry, Limits
 from ..position import ORIGIN, Position, Stream
 from .commands import Commands, Publish
@@ -41,13 +42,17 @@ class Pace(NamedTuple):
 
 
 class Session:
-    """Publishes, follows and reads, in the running event loop."""
+    """Publishes, follows and reads, in the running event loop.
 
-    def __init__(self, server: Server, prefix: str, pace: Pace) -> None:
+    Attributes:
+        loop: That.
+    """
+
+    def __init__(self, server: Server, prefix: str, pace: Pace, closures: Closures | None) -> None:
         self._prefix = prefix
         self._database = server.database
         self._pace = pace
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._publish = publish_script("PUBLISH")
         self._commands = Commands(server, (self._publish, HEAD), pace.timeout)
         self._subscription = Subscription(server, pace.timeout / 2, pace.probe)
@@ -56,6 +61,11 @@ class Session:
         self._due: deque[Followed] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._closures: Followed | None = None
+        if closures is not None:
+            self._closures = self._begin(STREAM, LIMITS)
+            self._closures.followers = (closures,)
 
     @property
     def skew(self) -> float | None:
@@ -66,6 +76,8 @@ class Session:
 
     def publish(self, stream: Stream, limits: Limits, item: Item) -> asyncio.Future[bytes]:
         """Publishes an event, and returns a future for its id."""
+        if self._closed:
+            raise RuntimeError("These channels are closed")
         tag = int.from_bytes(os.urandom(4), "big") or 1
         epoch = os.urandom(8).hex()
         ttl = max(round(limits.history_ttl * 1000), 1)
@@ -89,15 +101,10 @@ class Session:
     # Following
 
     async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
-        followed = self._followed.get(stream)
-        if followed is None:
-            followed = Followed(stream, limits, self._name(stream), self, self._refresh)
-            self._followed[stream] = followed
-            self._subscription.add(followed)
-            self._look_later(followed, random.uniform(0.5, 1))
+        followed = self._followed.get(stream) or self._begin(stream, limits)
         followed.users += 1
         try:
-            position = await asyncio.wait_for(followed.live(), self._pace.timeout)
+            position = await asyncio.wait_for(self._live(followed), self._pace.timeout)
             followed.followers = (*followed.followers, follower)
         except asyncio.TimeoutError:
             raise BrokerUnavailable(
@@ -107,6 +114,18 @@ class Session:
             followed.users -= 1
             self._leave_unused(followed)
         return position
+
+    async def _live(self, followed: Followed) -> Position:
+        if self._closures is not None:
+            await self._closures.live()
+        return await followed.live()
+
+    def _begin(self, stream: Stream, limits: Limits) -> Followed:
+        followed = Followed(stream, limits, self._name(stream), self, self._refresh)
+        self._followed[stream] = followed
+        self._subscription.add(followed)
+        self._look_later(followed, random.uniform(0.5, 1))
+        return followed
 
     def unfollow(self, stream: Stream, follower: Follower) -> None:
         followed = self._followed.get(stream)
@@ -124,7 +143,7 @@ class Session:
     def _refresh(self, followed: Followed) -> None:
         self._due.append(followed)
         if len(self._workers) < _TOGETHER:
-            worker = self._loop.create_task(self._work())
+            worker = self.loop.create_task(self._work())
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
 
@@ -138,7 +157,7 @@ class Session:
                 await asyncio.sleep(_PAUSE)
 
     def _look_later(self, followed: Followed, part: float = 1) -> None:
-        followed.look_at = self._loop.time() + self._interval(followed) * part
+        followed.look_at = self.loop.time() + self._interval(followed) * part
         if self._timer is None or followed.look_at < self._timer.when():
             self._set_timer(followed.look_at)
 
@@ -148,12 +167,12 @@ class Session:
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._look)
+        self._timer = self.loop.call_at(at, self._look)
 
     def _look(self) -> None:
         """Has the streams looked at that have not been for long."""
         self._timer = None
-        now = self._loop.time()
+        now = self.loop.time()
         for followed in self._followed.values():
             if followed.look_at <= now:
                 self._refresh(followed)
@@ -197,6 +216,8 @@ class Session:
     # The end
 
     async def aclose(self) -> None:
+        await asyncio.sleep(0)  # what threads have asked for comes first
+        self._closed = True
         await self._commands.drain()
         if self._timer is not None:
             self._timer.cancel()

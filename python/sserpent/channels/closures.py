@@ -1,0 +1,60 @@
+"""Telling all processes whose streams are to end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from uuid import UUID
+
+from .broker import Item, Log
+from .log import Entry, Limits
+from .position import Position, Stream
+from .subscriber import Subscriber
+
+#: The stream of them. No channel has an empty name.
+STREAM = Stream("", None)
+LIMITS = Limits(1_000, 3_600, 4 * 2**20)
+
+
+class Closures:
+    """Follows the stream of closures, and ends the streams of owners that it names.
+
+    Args:
+        end: Ends those subscribers of this process of which a function says so.
+    """
+
+    def __init__(self, end: Callable[[Callable[[Subscriber], bool]], None]) -> None:
+        self._end = end
+        self._offset: int | None = None
+
+    async def tell(self, log: Log, owner: str | int | UUID) -> None:
+        """Has the streams of an owner ended in every process.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+        await log.publish(STREAM, LIMITS, Item(_digest(owner)))
+
+    # What the log calls
+
+    def receive(self, entry: Entry) -> bool:
+        if self._offset is not None and entry.offset != self._offset + 1:
+            self._end_all()
+        self._offset = entry.offset
+        owner = entry.body
+        self._end(lambda each: each.owner is not None and _digest(each.owner) == owner)
+        return False
+
+    def reset(self, reason: str, head: Position) -> None:
+        self._offset = head.offset
+        self._end_all()
+
+    def _end_all(self) -> None:
+        """Ends whatever has an owner: what was missed may have named them. They come back."""
+        self._end(lambda each: each.owner is not None)
+
+
+def _digest(owner: object) -> bytes:
+    """Returns what stands for an owner in the broker, with its type and without its name."""
+    text = f"{type(owner).__name__}:{owner}"
+    return hashlib.sha256(text.encode("utf-8")).hexdigest().encode()

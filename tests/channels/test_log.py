@@ -1,0 +1,560 @@
+"""What a log promises, whoever keeps it: the same tests over each."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from redis_server import RedisServer
+from sserpent.channels.broker import Item, Log
+from sserpent.channels.log import Entry, Limits
+from sserpent.channels.memory import MemoryLog
+from sserpent.channels.position import ORIGIN, Position, Stream, parse_id
+
+LIMITS = Limits(history=1_000, history_ttl=3_600, history_bytes=2**22)
+ALL = 1, 10**9
+Check = Callable[[Log], Awaitable[None]]
+Run = Callable[[Check], None]
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    redis = RedisServer()
+    yield redis
+    redis.close()
+
+
+@pytest.fixture(params=["memory-asyncio", "memory-trio", "redis-asyncio"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Runs a test on a log of its own."""
+    kind, backend = request.param.split("-")
+
+    def make() -> Log:
+        if kind == "memory":
+            return MemoryLog()
+        from sserpent.channels.redis import RedisLog
+
+        url = request.getfixturevalue("server").url
+        return RedisLog(url, prefix=f"test-{next(_numbers)}")
+
+    async def check_it(check: Check) -> None:
+        log = make()
+        log.open()
+        try:
+            with anyio.fail_after(60):
+                await check(log)
+        finally:
+            await log.aclose()
+
+    def run(check: Check) -> None:
+        anyio.run(check_it, check, backend=backend)
+
+    return run
+
+
+class Notes:
+    """A follower that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Entry | tuple[str, Position]] = []
+
+    def receive(self, entry: Entry) -> bool:
+        self.told.append(entry)
+        return False
+
+    def reset(self, reason: str, head: Position) -> None:
+        self.told.append((reason, head))
+
+    @property
+    def entries(self) -> list[Entry]:
+        assert all(isinstance(each, Entry) for each in self.told), self.told
+        return [each for each in self.told if isinstance(each, Entry)]
+
+    @property
+    def offsets(self) -> list[int]:
+        return [entry.offset for entry in self.entries]
+
+    @property
+    def numbers(self) -> list[int]:
+        return [number_of(entry) for entry in self.entries]
+
+    async def have(self, count: int) -> None:
+        await until(lambda: len(self.told) >= count)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    while not condition():
+        await anyio.sleep(0.002)
+
+
+def item(number: int) -> Item:
+    return Item(b"data: %d\n\n" % number)
+
+
+def number_of(entry: Entry) -> int:
+    return int(entry.body[6:])
+
+
+def stream(key: str | None = None, channel: str = "rooms") -> Stream:
+    return Stream(channel, key)
+
+
+async def publish(log: Log, each: Stream, *numbers: int, limits: Limits = LIMITS) -> list[str]:
+    return [await log.publish(each, limits, item(number)) for number in numbers]
+
+
+# Ids
+
+
+def test_c1_an_id_has_the_epoch_an_offset_that_rises_by_one_and_a_tag(run: Run) -> None:
+    async def check(log: Log) -> None:
+        ids = await publish(log, stream(), *range(20))
+        positions = [parse_id(each) for each in ids]
+        assert [str(position) for position in positions] == ids
+        assert len({position.epoch for position in positions if position}) == 1
+        assert [position.offset for position in positions if position] == list(range(1, 21))
+        tags = {position.tag for position in positions if position}
+        assert len(tags) == 20
+        assert all(0 < tag < 2**32 for tag in tags)
+
+    run(check)
+
+
+def test_followers_and_readers_get_what_was_published_under_its_id(run: Run) -> None:
+    items = [
+        Item(b"data: 1\n\n"),
+        Item(b"event: a\ndata: x\n\n", True),
+        Item("data: \u00fc \U0001f600\n\n".encode(), False, ""),
+        Item(b": " + b"x" * 100_000 + b"\n\n", True, "a b\nc = \u00fc {}"),
+    ]
+
+    async def check(log: Log) -> None:
+        notes = Notes()
+        await log.follow(stream(), LIMITS, notes)
+        before = log.now()
+        ids = [await log.publish(stream(), LIMITS, each) for each in items]
+        await notes.have(len(items))
+        _, read = await log.read(stream(), LIMITS, *ALL)
+        for entries in (notes.entries, read):
+            assert [Item(each.body, each.raw, each.conflate) for each in entries] == items
+            assert [each.id for each in entries] == ids
+            assert [each.frame for each in entries] == [
+                b"id: %b\n%b" % (id.encode(), each.body)
+                for id, each in zip(ids, items, strict=True)
+            ]
+            times = [each.time for each in entries]
+            assert times == sorted(times)
+            assert all(before - 1 < time < log.now() + 1 for time in times)
+
+    run(check)
+
+
+def test_c2_the_order_of_a_stream_is_the_same_for_all_and_that_of_each_task(run: Run) -> None:
+    async def check(log: Log) -> None:
+        followers = [Notes(), Notes()]
+        for notes in followers:
+            await log.follow(stream(), LIMITS, notes)
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+                tasks.start_soon(publish, log, stream(), *[number * 100 + n for n in range(10)])
+        _, read = await log.read(stream(), LIMITS, *ALL)
+        assert [entry.offset for entry in read] == list(range(1, 201))
+        for notes in followers:
+            await notes.have(200)
+            assert [entry.id for entry in notes.entries] == [entry.id for entry in read]
+        for number in range(20):
+            own = [each for each in followers[0].numbers if each // 100 == number]
+            assert own == sorted(own)
+
+    run(check)
+
+
+def test_each_key_is_a_stream_of_its_own_whatever_its_name(run: Run) -> None:
+    names: list[tuple[str, str | None]] = [
+        *(("a", None), ("a", ""), ("a", "b"), ("a:1", "b"), ("a", "1:b"), ("a:1:b", None)),
+        *(("a", "{b}"), ("{a}", "b"), ("a", "\u00fc"), ("a", "\0"), ("a", "*")),
+    ]
+
+    async def check(log: Log) -> None:
+        streams = [Stream(*each) for each in names]
+        followers = {each: Notes() for each in streams}
+        for each in streams:
+            assert await log.follow(each, LIMITS, followers[each]) == ORIGIN
+        for number, each in enumerate(streams):
+            await publish(log, each, number)
+        epochs = set()
+        for number, each in enumerate(streams):
+            await followers[each].have(1)
+            assert followers[each].numbers == [number]
+            _, (entry,) = await log.read(each, LIMITS, *ALL)
+            assert (entry.offset, number_of(entry)) == (1, number)
+            epochs.add(entry.position.epoch)
+        assert len(epochs) == len(streams)
+
+    run(check)
+
+
+# Following
+
+
+def test_following_begins_at_the_newest_event(run: Run) -> None:
+    async def check(log: Log) -> None:
+        early, late, later = Notes(), Notes(), Notes()
+        assert await log.follow(stream(), LIMITS, early) == ORIGIN
+        ids = await publish(log, stream(), 1, 2)
+        await early.have(2)
+        assert str(await log.follow(stream(), LIMITS, late)) == ids[-1]
+        ids += await publish(log, stream(), 3)
+        await late.have(1)
+        assert str(await log.follow(stream(), LIMITS, later)) == ids[-1]
+        await publish(log, stream(), 4)
+        await later.have(1)
+        await late.have(2)
+        await early.have(4)
+        assert (early.numbers, late.numbers, later.numbers) == ([1, 2, 3, 4], [3, 4], [4])
+
+    run(check)
+
+
+def test_c5_nothing_is_missed_while_following_begins(run: Run) -> None:
+    async def check(log: Log) -> None:
+        stopped = False
+
+        async def go_on_publishing() -> None:
+            for number in itertools.count():
+                await log.publish(stream(), LIMITS, item(number))
+                await anyio.lowlevel.checkpoint()
+                if stopped:
+                    return
+
+        async def begin() -> None:
+            notes = Notes()
+            position = await log.follow(stream(), LIMITS, notes)
+            await notes.have(20)
+            offsets = notes.offsets
+            first = position.offset + 1
+            assert offsets == list(range(first, first + len(offsets)))
+            log.unfollow(stream(), notes)
+
+        async with anyio.create_task_group() as publishing:
+            publishing.start_soon(go_on_publishing)
+            for _ in range(5):
+                await begin()
+            async with anyio.create_task_group() as tasks:
+                for _ in range(20):
+                    tasks.start_soon(begin)
+            stopped = True
+
+    run(check)
+
+
+def test_who_unfollows_is_told_nothing_more(run: Run) -> None:
+    async def check(log: Log) -> None:
+        gone, staying = Notes(), Notes()
+        log.unfollow(stream(), gone)
+        await log.follow(stream(), LIMITS, gone)
+        await log.follow(stream(), LIMITS, staying)
+        await publish(log, stream(), 1)
+        await gone.have(1)
+        log.unfollow(stream(), gone)
+        log.unfollow(stream(), gone)
+        await anyio.lowlevel.checkpoint()
+        await publish(log, stream(), 2)
+        await staying.have(2)
+        assert (gone.numbers, staying.numbers) == ([1], [1, 2])
+        log.unfollow(stream(), staying)
+        again = Notes()
+        assert (await log.follow(stream(), LIMITS, again)).offset == 2
+        await publish(log, stream(), 3)
+        await again.have(1)
+        assert (gone.numbers, staying.numbers, again.numbers) == ([1], [1, 2], [3])
+
+    run(check)
+
+
+def test_following_that_is_cancelled_leaves_nothing_behind(run: Run) -> None:
+    async def check(log: Log) -> None:
+        for _ in range(5):
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await log.follow(stream(), LIMITS, Notes())
+                await anyio.lowlevel.checkpoint()
+        notes = Notes()
+        await log.follow(stream(), LIMITS, notes)
+        await publish(log, stream(), 1)
+        await notes.have(1)
+        assert notes.numbers == [1]
+
+    run(check)
+
+
+# Reading
+
+
+def test_reading_a_stream_that_nobody_published_to(run: Run) -> None:
+    async def check(log: Log) -> None:
+        assert await log.read(stream(), LIMITS, *ALL) == (ORIGIN, [])
+
+    run(check)
+
+
+@pytest.mark.parametrize(
+    ("first", "before", "expected"),
+    [
+        (1, 11, range(1, 11)),
+        (1, 100, range(1, 11)),
+        (4, 8, range(4, 8)),
+        (10, 11, range(10, 11)),
+        (0, 3, range(1, 3)),
+    ],
+)
+def test_reading_a_stretch(run: Run, first: int, before: int, expected: range) -> None:
+    async def check(log: Log) -> None:
+        ids = await publish(log, stream(), *range(1, 11))
+        floor, read = await log.read(stream(), LIMITS, first, before)
+        assert [number_of(entry) for entry in read] == list(expected)
+        assert [entry.id for entry in read] == ids[expected.start - 1 : expected.stop - 1]
+        epoch = read[0].position.epoch
+        assert (floor.epoch, floor.offset) == (epoch, expected.start - 1)
+        if floor.offset:
+            assert str(floor) == ids[floor.offset - 1]
+
+    run(check)
+
+
+def test_reading_more_than_a_page(run: Run) -> None:
+    limits = LIMITS._replace(history=10_000)
+
+    async def check(log: Log) -> None:
+        for start in range(0, 2_500, 500):
+            async with anyio.create_task_group() as tasks:
+                for number in range(start, start + 500):
+                    tasks.start_soon(log.publish, stream(), limits, item(number))
+        floor, read = await log.read(stream(), limits, *ALL)
+        assert floor.offset == 0
+        assert [entry.offset for entry in read] == list(range(1, 2_501))
+        _, read = await log.read(stream(), limits, 900, 2_200)
+        assert [entry.offset for entry in read] == list(range(900, 2_200))
+
+    run(check)
+
+
+# Limits
+
+
+@pytest.mark.parametrize("history", [0, 1, 7])
+def test_c11_a_history_has_so_many_events(run: Run, history: int) -> None:
+    limits = LIMITS._replace(history=history)
+
+    async def check(log: Log) -> None:
+        ids = await publish(log, stream(), *range(1, 21), limits=limits)
+        floor, read = await log.read(stream(), limits, 1, 21)
+        assert [entry.offset for entry in read] == list(range(21 - history, 21))
+        assert floor.offset == 20 - history
+        assert not floor.tag or str(floor) == ids[floor.offset - 1]
+        # Without a history, new followers still know where they begin.
+        assert str(await log.follow(stream(), limits, Notes())) == ids[-1]
+
+    run(check)
+
+
+def test_c11_a_history_has_so_many_bytes(run: Run) -> None:
+    size = len(Entry(Position("0" * 16, 1, 2**31), b"data: 123\n\n", 0, False, None).frame)
+    limits = LIMITS._replace(history_bytes=10 * size)
+
+    async def check(log: Log) -> None:
+        await publish(log, stream(), *range(100, 130), limits=limits)
+        floor, read = await log.read(stream(), limits, *ALL)
+        # Tags have nine digits and some ten, and offsets one or two.
+        total = sum(len(entry.frame) for entry in read)
+        assert total <= 10 * size < total + size + 3
+        assert read[-1].offset == 30
+        assert [entry.offset for entry in read] == list(range(floor.offset + 1, 31))
+
+    run(check)
+
+
+def test_c11_a_history_has_events_of_so_many_seconds(run: Run) -> None:
+    limits = LIMITS._replace(history_ttl=0.5)
+
+    async def check(log: Log) -> None:
+        await publish(log, stream(), 1, limits=limits)
+        for number in itertools.count(2):
+            await publish(log, stream(), number, limits=limits)
+            now = log.now()
+            floor, read = await log.read(stream(), limits, *ALL)
+            assert [entry.offset for entry in read] == list(range(floor.offset + 1, number + 1))
+            assert all(entry.time > now - 0.5 - 0.05 for entry in read)
+            if floor.offset > 3:
+                break
+            await anyio.sleep(0.05)
+
+    run(check)
+
+
+def test_c11_a_key_that_nobody_uses_is_forgotten(run: Run) -> None:
+    limits = LIMITS._replace(history_ttl=0.2)
+
+    async def check(log: Log) -> None:
+        (first,) = await publish(log, stream(), 1, limits=limits)
+        while (await log.read(stream(), limits, *ALL)) != (ORIGIN, []):
+            await anyio.sleep(0.3)
+        (second,) = await publish(log, stream(), 2, limits=limits)
+        old, new = parse_id(first), parse_id(second)
+        assert old is not None
+        assert new is not None
+        assert (old.offset, new.offset) == (1, 1)
+        assert old.epoch != new.epoch
+
+    run(check)
+
+
+def test_c11_a_key_that_somebody_follows_is_not_forgotten(run: Run) -> None:
+    limits = LIMITS._replace(history_ttl=0.3)
+
+    async def check(log: Log) -> None:
+        notes = Notes()
+        (first,) = await publish(log, stream(), 1, limits=limits)
+        head = await log.follow(stream(), limits, notes)
+        assert str(head) == first
+        # Another key with the same limits goes.
+        other = stream("other")
+        await publish(log, other, 1, limits=limits)
+        while (await log.read(other, limits, *ALL)) != (ORIGIN, []):
+            await anyio.sleep(0.4)
+        (second,) = await publish(log, stream(), 2, limits=limits)
+        new = parse_id(second)
+        assert new is not None
+        assert (new.epoch, new.offset) == (head.epoch, 2)
+        await notes.have(1)
+        assert notes.numbers == [2]
+
+    run(check)
+
+
+# Threads and event loops
+
+
+def test_publishing_soon_from_any_thread(run: Run) -> None:
+    async def check(log: Log) -> None:
+        notes = Notes()
+        await log.follow(stream(), LIMITS, notes)
+        ids: list[str] = []
+
+        def work(number: int) -> None:
+            futures = [
+                log.publish_soon(stream(), LIMITS, item(number * 100 + n)) for n in range(20)
+            ]
+            ids.extend(future.result(30) for future in futures)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        await notes.have(80)
+        while any(thread.is_alive() for thread in threads):
+            await anyio.sleep(0.002)
+        assert sorted(ids) == sorted(entry.id for entry in notes.entries)
+        for number in range(4):
+            own = [each for each in notes.numbers if each // 100 == number]
+            assert own == [number * 100 + n for n in range(20)]
+
+    run(check)
+
+
+def test_publishing_soon_on_the_event_loop(run: Run) -> None:
+    async def check(log: Log) -> None:
+        futures = [log.publish_soon(stream(), LIMITS, item(number)) for number in range(50)]
+        await until(lambda: all(future.done() for future in futures))
+        _, read = await log.read(stream(), LIMITS, *ALL)
+        assert [entry.id for entry in read] == [future.result() for future in futures]
+        assert [number_of(entry) for entry in read] == list(range(50))
+
+    run(check)
+
+
+def test_another_event_loop_publishes_reads_and_follows(run: Run) -> None:
+    async def check(log: Log) -> None:
+        here, there = Notes(), Notes()
+        await log.follow(stream(), LIMITS, here)
+        results: list[Any] = []
+
+        async def work() -> None:
+            assert await log.follow(stream(), LIMITS, there) == ORIGIN
+            ids = await publish(log, stream(), *range(10))
+            await there.have(10)
+            log.unfollow(stream(), there)
+            _, read = await log.read(stream(), LIMITS, *ALL)
+            results.extend([ids, [entry.id for entry in read]])
+
+        thread = threading.Thread(target=anyio.run, args=(work,))
+        thread.start()
+        while thread.is_alive():
+            await anyio.sleep(0.002)
+        assert results[0] == results[1] == [entry.id for entry in there.entries]
+        await here.have(10)
+        await publish(log, stream(), 10)
+        await here.have(11)
+        assert (here.numbers, there.numbers) == (list(range(11)), list(range(10)))
+
+    run(check)
+
+
+def test_a_cancelled_publish_harms_no_other(run: Run) -> None:
+    async def check(log: Log) -> None:
+        async with anyio.create_task_group() as tasks:
+            for number in range(20):
+
+                async def publish_one(number: int = number) -> None:
+                    with anyio.CancelScope() as scope:
+                        if number % 2:
+                            scope.cancel()
+                        await log.publish(stream(), LIMITS, item(number))
+
+                tasks.start_soon(publish_one)
+        await publish(log, stream(), 100)
+        _, read = await log.read(stream(), LIMITS, *ALL)
+        numbers = [number_of(entry) for entry in read]
+        assert len(set(numbers)) == len(numbers)
+        assert {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 100} <= set(numbers)
+        assert [entry.offset for entry in read] == list(range(1, len(read) + 1))
+
+    run(check)
+
+
+# The end
+
+
+def test_c17_what_was_accepted_before_the_end_is_published(run: Run) -> None:
+    async def check(log: Log) -> None:
+        futures = [log.publish_soon(stream(), LIMITS, item(number)) for number in range(10)]
+        await log.aclose()
+        assert len({future.result(0) for future in futures}) == 10
+
+    run(check)
+
+
+def test_a_closed_log_refuses_until_it_is_opened(run: Run) -> None:
+    async def check(log: Log) -> None:
+        await publish(log, stream(), 1)
+        await log.aclose()
+        with pytest.raises(RuntimeError, match="closed"):
+            await log.publish(stream(), LIMITS, item(2))
+        with pytest.raises(RuntimeError, match="closed"):
+            await log.follow(stream(), LIMITS, Notes())
+        await log.aclose()
+        log.open()
+        notes = Notes()
+        await log.follow(stream(), LIMITS, notes)
+        await publish(log, stream(), 3)
+        await notes.have(1)
+        assert notes.numbers == [3]
+
+    run(check)

@@ -1,0 +1,118 @@
+"""Real Redis servers, each in a process and a folder of its own, on a loopback port."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from servers import free_port, give_back, until
+
+
+def skip_without_redis() -> None:
+    """Skips a test where there is no Redis; in CI that is an error."""
+    if shutil.which("redis-server") is None:
+        if os.environ.get("CI"):
+            raise RuntimeError("redis-server is missing: install Debian's package of this name")
+        pytest.skip("redis-server is not installed")
+
+
+class RedisServer:
+    """A Redis server.
+
+    Args:
+        options: Of its configuration; what is not given saves nothing.
+    """
+
+    def __init__(self, **options: str) -> None:
+        skip_without_redis()
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = Path(tempfile.mkdtemp(prefix="sserpent-redis-"))
+        self._options = {"save": "", "appendonly": "no", **options}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+        self.start()
+
+    def start(self) -> None:
+        options = [f"--{name}={value}" for name, value in self._options.items()]
+        arguments = [
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)),
+            *[part for option in options for part in option.split("=", 1)],
+        ]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["redis-server", *arguments], stdout=log, stderr=log, start_new_session=True
+            )
+        until(self.answers, timeout=30)
+
+    @property
+    def log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")
+
+    def answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError(f"Redis did not start:\n{self.log}")
+        try:
+            return bool(self.ask("PING"))
+        except redis.AuthenticationError:
+            return True
+        except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
+            return False
+
+    def ask(self, *command: Any, **options: Any) -> Any:
+        """Returns the answer to a command, asked on a connection of its own."""
+        with redis.Redis(
+            port=self.port, socket_timeout=20, decode_responses=True, **options
+        ) as client:
+            return client.execute_command(*command)
+
+    def keys(self) -> list[str]:
+        """The names of all keys."""
+        return sorted(self.ask("KEYS", "*"))
+
+    def clients(self, kind: str) -> list[str]:
+        """The ids of the connections of a kind: "normal" or "pubsub"; the asking one left out."""
+        with redis.Redis(port=self.port, decode_responses=True) as client:
+            own = str(client.client_id())
+            return [each["id"] for each in client.client_list(_type=kind) if each["id"] != own]
+
+    def kill_clients(self, kind: str) -> None:
+        """Ends the connections of a kind."""
+        self.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+
+    def subscriptions(self) -> list[str]:
+        """What anybody is subscribed to."""
+        return sorted(self.ask("PUBSUB", "CHANNELS", "*"))
+
+    def pause(self) -> None:
+        """Stops it, with its connections open."""
+        assert self._process is not None
+        self._stopped = True
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._stopped = False
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        if self._stopped:
+            self.go_on()
+        self.kill()
+        shutil.rmtree(self._folder)
+        give_back(self.port)
