@@ -8,6 +8,9 @@ from uuid import UUID
 
 from .subscriber import Overflow, Selection
 
+#: What the URL of a Redis server begins with.
+SCHEMES = ("redis://", "rediss://", "unix://")
+
 
 def checked_count(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
@@ -48,6 +51,8 @@ def checked_prefix(value: Any) -> str:
 def checked_url(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"'url' must be a str or None, not {type(value).__name__}")
+    if not value.startswith(SCHEMES):
+        raise ValueError(f"'url' must begin with {' or '.join(SCHEMES)}")
     return value
 
 

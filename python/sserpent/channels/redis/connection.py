@@ -62,10 +62,17 @@ class Server:
     Attributes:
         database: The number of the database.
         place: Its address, for messages: without a password.
+
+    Raises:
+        ValueError: the URL is none.
     """
 
     def __init__(self, url: str) -> None:
-        pool = cast(Any, ConnectionPool).from_url(url)
+        try:
+            pool = cast(Any, ConnectionPool).from_url(url)
+        except ValueError:
+            # Its message may have a password.
+            raise ValueError("'url' is not the URL of a Redis server") from None
         self._class: Callable[..., Connection] = pool.connection_class
         self._options: dict[str, Any] = {
             **pool.connection_kwargs,

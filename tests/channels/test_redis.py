@@ -1,0 +1,680 @@
+"""Channels on Redis when Redis fails: nothing is lost or repeated without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy import Proxy
+from redis_server import RedisServer
+from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain
+from sserpent.channels.broker import Item
+from sserpent.channels.log import Entry, Limits
+from sserpent.channels.position import ORIGIN, Position, Stream, parse_id
+from sserpent.channels.redis import Pace, RedisLog, connection
+
+LIMITS = Limits(history=10_000, history_ttl=3_600, history_bytes=2**24)
+ROOM = Stream("rooms", "lobby")
+QUICK = Pace(timeout=1.0, probe=0.2, compare=0.3)
+ALL = 1, 10**9
+MakeRedis = Callable[..., RedisServer]
+
+
+@pytest.fixture
+def make_redis() -> Iterator[MakeRedis]:
+    servers: list[RedisServer] = []
+
+    def make(**options: str) -> RedisServer:
+        servers.append(RedisServer(**options))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def server(make_redis: MakeRedis) -> RedisServer:
+    return make_redis()
+
+
+class Notes:
+    """A follower that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Entry | tuple[str, Position]] = []
+
+    def receive(self, entry: Entry) -> bool:
+        self.told.append(entry)
+        return False
+
+    def reset(self, reason: str, head: Position) -> None:
+        self.told.append((reason, head))
+
+    @property
+    def brief(self) -> list[int | str]:
+        """The numbers of events, and the reasons of resets."""
+        return [number_of(each) if isinstance(each, Entry) else each[0] for each in self.told]
+
+    @property
+    def ids(self) -> list[str]:
+        return [each.id for each in self.told if isinstance(each, Entry)]
+
+
+def item(number: int) -> Item:
+    return Item(b"data: %d\n\n" % number)
+
+
+def number_of(entry: Entry) -> int:
+    return int(entry.body[6:])
+
+
+async def until(condition: Callable[[], Any], timeout: float = 30) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        await asyncio.sleep(0.005)
+
+
+async def publish(log: RedisLog, *numbers: int, stream: Stream = ROOM) -> list[str]:
+    return [await log.publish(stream, LIMITS, item(number)) for number in numbers]
+
+
+async def publish_until_it_works(log: RedisLog, number: int) -> str:
+    while True:
+        try:
+            return await log.publish(ROOM, LIMITS, item(number))
+        except BrokerUnavailable:
+            await asyncio.sleep(0.05)
+
+
+async def numbers_in(log: RedisLog) -> list[int]:
+    return [number_of(entry) for entry in (await log.read(ROOM, LIMITS, *ALL))[1]]
+
+
+def run(
+    server: RedisServer, check: Callable[[RedisLog], Awaitable[None]], pace: Pace = QUICK
+) -> None:
+    """Runs a test with a log on a server."""
+
+    async def check_it() -> None:
+        log = RedisLog(server.url, pace=pace)
+        try:
+            await asyncio.wait_for(check(log), 90)
+        finally:
+            await log.aclose()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left
+
+    asyncio.run(check_it())
+
+
+async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    return await asyncio.to_thread(function, *args)
+
+
+# Redis goes and comes back
+
+
+def test_c12_redis_is_killed_and_comes_back_with_all_it_had(make_redis: MakeRedis) -> None:
+    server = make_redis(appendonly="yes", appendfsync="always")
+
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        await publish(log, *range(10))
+        for start in (10, 20):
+            server.kill()
+            with pytest.raises(BrokerUnavailable, match="could not be reached within 1 s"):
+                await log.publish(ROOM, LIMITS, item(-1))
+            await in_thread(server.start)
+            for number in range(start, start + 10):
+                await publish_until_it_works(log, number)
+        await until(lambda: len(notes.told) >= 30)
+        assert notes.brief == await numbers_in(log) == list(range(30))
+
+    run(server, check)
+
+
+def test_c7_redis_is_killed_and_comes_back_empty(server: RedisServer) -> None:
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        await publish(log, 1, 2)
+        await until(lambda: notes.brief == [1, 2])
+        server.kill()
+        await in_thread(server.start)
+        ids = [await publish_until_it_works(log, number) for number in (3, 4)]
+        await until(lambda: 4 in notes.brief)
+        # It may have been noticed before the first of the new life, or with it.
+        assert notes.brief in ([1, 2, "epoch", 3, 4], [1, 2, "epoch", 4])
+        new = parse_id(ids[0])
+        assert new is not None
+        assert new.offset == 1
+        _, head = [each for each in notes.told if not isinstance(each, Entry)][0]
+        assert head == ORIGIN or head.epoch == new.epoch
+
+    run(server, check)
+
+
+def test_c7_redis_is_emptied(server: RedisServer) -> None:
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        await publish(log, 1, 2)
+        server.ask("FLUSHALL")
+        await publish(log, 3, 4)
+        await until(lambda: len(notes.told) == 5)
+        assert notes.brief == [1, 2, "epoch", 3, 4]
+        server.ask("FLUSHALL")
+        # C13: it is noticed though nobody publishes.
+        await until(lambda: len(notes.told) == 6)
+        assert notes.told[-1] == ("epoch", ORIGIN)
+        await publish(log, 5)
+        await until(lambda: len(notes.told) == 7)
+        assert notes.brief == [1, 2, "epoch", 3, 4, "epoch", 5]
+
+    run(server, check)
+
+
+def test_c8_redis_comes_back_without_its_tail(make_redis: MakeRedis) -> None:
+    server = make_redis()
+
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        await publish(log, *range(5))
+        server.ask("SAVE")
+        await publish(log, 5, 6)
+        await until(lambda: notes.brief == list(range(7)))
+        server.kill()
+        await in_thread(server.start)
+        await until(lambda: len(notes.told) == 8)
+        reason, head = notes.told[-1]  # type: ignore[misc]
+        assert (reason, head.offset) == ("diverged", 5)
+        await publish_until_it_works(log, 7)
+        await until(lambda: len(notes.told) == 9)
+        assert notes.brief == [*range(7), "diverged", 7]
+        assert await numbers_in(log) == [*range(5), 7]
+
+    run(server, check)
+
+
+def test_c8_others_have_published_since_the_tail_was_lost(make_redis: MakeRedis) -> None:
+    server = make_redis()
+
+    async def check(log: RedisLog) -> None:
+        await publish(log, *range(5))
+        server.ask("SAVE")
+        last = (await publish(log, 5, 6))[-1]
+        server.kill()
+        await in_thread(server.start)
+        for number in (7, 8, 9):
+            await publish_until_it_works(log, number)
+        channels = Channels(server.url)
+        rooms = channels.channel("rooms")
+        async with channels, rooms.listen(key="lobby", after=last) as events:
+            await publish(log, 10)
+            found = [await anext(events) for _ in range(2)]
+        assert [(each.event, each.data) for each in found] == [
+            ("reset", {"reason": "diverged"}),
+            (None, 10),
+        ]
+
+    run(server, check)
+
+
+def test_c12_a_stopped_redis_loses_and_repeats_nothing(server: RedisServer) -> None:
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        outcomes: dict[int, str | type[BrokerUnavailable]] = {}
+
+        async def publish_one(number: int) -> None:
+            try:
+                outcomes[number] = await log.publish(ROOM, LIMITS, item(number))
+            except BrokerUnavailable as error:
+                outcomes[number] = type(error)
+
+        async def publish_many(numbers: range) -> None:
+            for number in numbers:
+                await publish_one(number)
+
+        await publish_many(range(100))
+        for start, pause in ((1_000, 0.3), (2_000, 0.8), (3_000, 1.6)):
+            tasks = [
+                asyncio.create_task(publish_many(range(first, first + 10)))
+                for first in range(start, start + 1_000, 50)
+            ]
+            await asyncio.sleep(0.01)
+            server.pause()
+            await asyncio.sleep(pause)
+            server.go_on()
+            await asyncio.gather(*tasks)
+        await publish_until_it_works(log, 5_000)
+        await until(lambda: 5_000 in notes.brief)
+        counted = Counter(await numbers_in(log))
+        for number, outcome in outcomes.items():
+            if isinstance(outcome, str):
+                assert counted[number] == 1
+            elif outcome is PublishUncertain:
+                assert counted[number] <= 1
+            else:
+                assert counted[number] == 0
+        assert notes.brief == await numbers_in(log)
+        assert BrokerUnavailable in outcomes.values() or PublishUncertain in outcomes.values()
+
+    run(server, check)
+
+
+def test_c13_the_subscription_alone_is_killed(server: RedisServer) -> None:
+    async def check(log: RedisLog) -> None:
+        notes = [Notes() for _ in range(3)]
+        for number, each in enumerate(notes):
+            await log.follow(Stream("rooms", str(number)), LIMITS, each)
+        for number in range(600):
+            if number % 60 == 30:
+                await in_thread(server.kill_clients, "pubsub")
+            await publish(log, number, stream=Stream("rooms", str(number % 3)))
+        for number, each in enumerate(notes):
+            await until(lambda each=each: len(each.told) >= 200)  # type: ignore[misc]
+            assert each.brief == list(range(number, 600, 3))
+
+    run(server, check)
+
+
+def test_c3_the_connection_for_commands_is_killed(server: RedisServer) -> None:
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        published: list[int] = []
+        uncertain: list[int] = []
+
+        async def publish_many(numbers: range) -> None:
+            for number in numbers:
+                try:
+                    await log.publish(ROOM, LIMITS, item(number))
+                    published.append(number)
+                except PublishUncertain:
+                    uncertain.append(number)
+
+        await publish_many(range(100))
+        tasks = [
+            asyncio.create_task(publish_many(range(start, start + 200)))
+            for start in range(1_000, 11_000, 1_000)
+        ]
+        while not all(task.done() for task in tasks):
+            await in_thread(server.kill_clients, "normal")
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*tasks)
+        counted = Counter(await numbers_in(log))
+        assert set(counted.values()) == {1}
+        assert set(published) <= set(counted)
+        await until(lambda: len(notes.told) >= len(counted))
+        assert notes.brief == await numbers_in(log)
+        # The history says of nearly all whether they were carried out.
+        assert len(uncertain) < 100
+
+    run(server, check)
+
+
+def test_c13_a_message_that_never_came_is_read(server: RedisServer) -> None:
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        await publish(log, 1)
+        (key,) = server.keys()
+        await until(lambda: len(notes.told) == 1)
+        epoch = notes.told[0].position.epoch  # type: ignore[union-attr]
+        about = f"{epoch} {int(time.time() * 1000)} 50 50 0 "
+        server.ask("XADD", key, "2-77", "about", about, "body", "data: 2\n\n")
+        await until(lambda: len(notes.told) == 2)
+        server.ask("XADD", key, "3-88", "about", about, "body", "data: 3\n\n")
+        await publish(log, 4)
+        await until(lambda: len(notes.told) == 4)
+        assert notes.brief == [1, 2, 3, 4]
+
+    run(server, check)
+
+
+# Answers that are lost
+
+
+def run_behind_proxy(
+    server: RedisServer, check: Callable[[RedisLog, Proxy], Awaitable[None]]
+) -> None:
+    async def check_it() -> None:
+        async with Proxy(server.port) as proxy:
+            log = RedisLog(f"redis://127.0.0.1:{proxy.port}", pace=QUICK)
+            try:
+                await check(log, proxy)
+            finally:
+                await log.aclose()
+
+    asyncio.run(check_it())
+
+
+async def publish_with_a_lost_answer(log: RedisLog, proxy: Proxy, limits: Limits) -> str:
+    """Has the answer to a publish lost, once."""
+    proxy.loses_answers = True
+    task = asyncio.create_task(log.publish(ROOM, limits, item(1_000)))
+    await asyncio.sleep(0.2)
+    proxy.loses_answers = False
+    return await task
+
+
+def test_c3_a_publish_with_a_lost_answer_is_not_repeated(server: RedisServer) -> None:
+    async def check(log: RedisLog, proxy: Proxy) -> None:
+        await publish(log, *range(10))
+        await asyncio.sleep(0.15)  # so that the history reaches back before the publish
+        found = await publish_with_a_lost_answer(log, proxy, LIMITS)
+        _, read = await log.read(ROOM, LIMITS, *ALL)
+        assert [number_of(entry) for entry in read] == [*range(10), 1_000]
+        assert read[-1].id == found
+
+    run_behind_proxy(server, check)
+
+
+def test_c3_where_the_history_is_too_short_the_publisher_is_told(server: RedisServer) -> None:
+    async def check(log: RedisLog, proxy: Proxy) -> None:
+        # Nothing is there that is older than the publish, so it may have been there and be gone.
+        with pytest.raises(PublishUncertain, match="does not reach back"):
+            proxy.loses_answers = True
+            task = asyncio.create_task(log.publish(ROOM, LIMITS, item(1)))
+            await until(lambda: server.keys() != [])
+            server.ask("FLUSHALL")
+            proxy.loses_answers = False
+            await task
+        assert await numbers_in(log) == []
+
+    async def warm(log: RedisLog, proxy: Proxy) -> None:
+        await publish(log, 0, stream=Stream("rooms", "other"))
+        server.ask("FLUSHALL")
+        await check(log, proxy)
+
+    run_behind_proxy(server, warm)
+
+
+# Redis refuses
+
+
+def test_c12_a_password_is_needed_and_changes(make_redis: MakeRedis) -> None:
+    server = make_redis(requirepass="first")
+
+    async def check() -> None:
+        nobody = RedisLog(server.url, pace=QUICK)
+        with pytest.raises(BrokerUnavailable, match=r"(?i)authentication"):
+            await nobody.publish(ROOM, LIMITS, item(1))
+        with pytest.raises(BrokerUnavailable):
+            await nobody.follow(ROOM, LIMITS, Notes())
+        await nobody.aclose()
+        log = RedisLog(f"redis://:first@127.0.0.1:{server.port}/0", pace=QUICK)
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        await publish(log, 1)
+        server.ask("CONFIG", "SET", "requirepass", "second", password="first")
+        for kind in ("normal", "pubsub"):
+            server.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes", password="second")
+        with pytest.raises(BrokerUnavailable, match=r"(?i)invalid|password") as raised:
+            await log.publish(ROOM, LIMITS, item(2))
+        assert "first" not in str(raised.value)
+        server.ask("CONFIG", "SET", "requirepass", "first", password="second")
+        await publish_until_it_works(log, 3)
+        await until(lambda: len(notes.told) >= 2)
+        assert notes.brief == [1, 3]
+        await log.aclose()
+
+    asyncio.run(check())
+
+
+def test_c12_redis_is_full(make_redis: MakeRedis) -> None:
+    server = make_redis(**{"maxmemory-policy": "noeviction"})
+
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        await publish(log, 1)
+        server.ask("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(BrokerUnavailable, match="used memory > 'maxmemory'") as raised:
+            await log.publish(ROOM, LIMITS, item(2))
+        assert not isinstance(raised.value, PublishUncertain)
+        server.ask("CONFIG", "SET", "maxmemory", "0")
+        await publish(log, 3)
+        await until(lambda: len(notes.told) == 2)
+        assert notes.brief == await numbers_in(log) == [1, 3]
+
+    run(server, check)
+
+
+def test_c7_redis_evicts_histories(make_redis: MakeRedis) -> None:
+    server = make_redis(**{"maxmemory-policy": "allkeys-lru"})
+    streams = [Stream("rooms", str(number)) for number in range(60)]
+
+    async def check(log: RedisLog) -> None:
+        notes = {stream: Notes() for stream in streams}
+        for stream in streams:
+            await log.follow(stream, LIMITS, notes[stream])
+        used = server.ask("INFO", "memory")["used_memory"]
+        server.ask("CONFIG", "SET", "maxmemory", str(used + 700_000))
+        filling = b" " * 3_000
+        for number in range(20):
+            for stream in streams:
+                body = b"data: %d%b\n\n" % (number, filling)
+                await log.publish(stream, LIMITS, Item(body))
+        assert server.ask("INFO", "stats")["evicted_keys"] > 0
+        resets = 0
+        for each in notes.values():
+            await until(lambda each=each: 19 in each.brief)  # type: ignore[misc]
+            previous: Position | None = None
+            for told in each.told:
+                if isinstance(told, Entry):
+                    if previous is not None and previous != ORIGIN:
+                        assert told.position.epoch == previous.epoch
+                        assert told.offset == previous.offset + 1
+                    previous = told.position
+                else:
+                    resets += 1
+                    assert told[0] == "epoch"
+                    previous = told[1]
+        assert resets > 0
+
+    run(server, check)
+
+
+def test_an_old_redis_is_refused_by_its_version(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "OLDEST", (99, 1))
+
+    async def check(log: RedisLog) -> None:
+        began = time.monotonic()
+        with pytest.raises(BrokerUnavailable, match=r"need Redis 99\.1 or newer, and this is"):
+            await log.publish(ROOM, LIMITS, item(1))
+        assert time.monotonic() - began < 20  # not after the timeout
+
+    run(server, check, Pace(timeout=60))
+
+
+# Nothing is left
+
+
+def test_ten_thousand_keys_leave_nothing(server: RedisServer) -> None:
+    streams = [Stream("rooms", str(number)) for number in range(10_000)]
+    limits = LIMITS._replace(history_ttl=2)
+
+    async def check(log: RedisLog) -> None:
+        followers = {stream: Notes() for stream in streams}
+        await asyncio.gather(*[log.follow(each, limits, followers[each]) for each in streams])
+        assert len(server.subscriptions()) == 10_000
+
+        async def publish_some(some: list[Stream]) -> None:
+            for stream in some:
+                await log.publish(stream, limits, item(7))
+
+        await asyncio.gather(*[publish_some(streams[start::50]) for start in range(50)])
+        await until(lambda: all(len(each.told) == 1 for each in followers.values()))
+        order = random.Random(5).sample(streams, len(streams))
+        for stream in order[:5_000]:
+            log.unfollow(stream, followers[stream])
+        again = [log.follow(each, limits, followers[each]) for each in order[:1_000]]
+        await asyncio.gather(*again)
+        await until(lambda: len(server.subscriptions()) == 6_000)
+        for stream in [*order[5_000:], *order[:1_000]]:
+            log.unfollow(stream, followers[stream])
+        await until(lambda: server.subscriptions() == [])
+        await until(lambda: server.keys() == [])
+        assert log._session is not None
+        assert not log._session._followed
+
+    run(server, check, Pace())
+
+
+# Processes
+
+
+def test_c16_an_owner_is_closed_in_every_process(server: RedisServer) -> None:
+    async def check() -> None:
+        here, there = Channels(server.url), Channels(server.url)
+        async with here, there:
+            ended: list[str] = []
+
+            async def listen(channels: Channels, owner: Any, name: str) -> None:
+                response = channels.channel(name).subscribe(owner=owner)
+                scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+                left = asyncio.Event()
+
+                async def receive() -> dict[str, Any]:
+                    await left.wait()
+                    return {"type": "http.disconnect"}
+
+                async def send(message: dict[str, Any]) -> None:
+                    if message["type"] == "http.response.start":
+                        ended.append(f"{name} begins")
+
+                await response(scope, receive, send)  # type: ignore[arg-type]
+                ended.append(name)
+
+            tasks = [
+                asyncio.create_task(listen(channels, owner, name))
+                for channels, owner, name in [
+                    (here, 1, "here 1"),
+                    (there, 1, "there 1"),
+                    (there, "1", "there '1'"),
+                    (there, None, "there nobody"),
+                ]
+            ]
+            await until(lambda: len(ended) == 4)
+            # One that is just reconnecting is told too.
+            await in_thread(server.kill_clients, "pubsub")
+            await here.close(owner=1)
+            await until(lambda: {"here 1", "there 1"} <= set(ended))
+            await there.close(owner="1")
+            await until(lambda: "there '1'" in ended)
+            assert "there nobody" not in ended
+            assert "'1'" not in str(server.ask("XRANGE", _closures_key(server), "-", "+"))
+        await asyncio.gather(*tasks)
+
+    asyncio.run(check())
+
+
+def _closures_key(server: RedisServer) -> str:
+    (key,) = [key for key in server.keys() if key.endswith(":0:")]
+    return key
+
+
+def test_c12_subscribing_while_redis_is_away(server: RedisServer) -> None:
+    async def check() -> None:
+        channels = Channels(server.url, publish_timeout=0.5)
+        rooms = channels.channel("rooms")
+        async with channels:
+            server.kill()
+            with pytest.raises(BrokerUnavailable):
+                await rooms.publish(1)
+            messages: list[Any] = []
+
+            async def send(message: Any) -> None:
+                messages.append(message)
+
+            async def receive() -> Any:
+                await asyncio.sleep(60)
+
+            scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+            response = rooms.subscribe(after="1-2-3")
+            await response(scope, receive, send)  # type: ignore[arg-type]
+            assert messages[0]["status"] == 200
+            assert b"".join(m.get("body", b"") for m in messages[1:]).startswith(b"retry: ")
+        server.start()
+
+    asyncio.run(check())
+
+
+# What channels refuse
+
+
+def test_trio_is_refused() -> None:
+    import trio
+
+    async def check() -> None:
+        channels = Channels("redis://127.0.0.1:1")
+        rooms = channels.channel("rooms")
+        with pytest.raises(RuntimeError, match="Trio"):
+            await rooms.publish(1)
+        with pytest.raises(RuntimeError, match="Trio"):
+            await channels.__aenter__()
+
+    trio.run(check)
+
+
+def test_a_thread_before_anything_runs_is_told_what_to_do() -> None:
+    rooms = Channels("redis://127.0.0.1:1").channel("rooms")
+    with pytest.raises(RuntimeError, match="lifespan"):
+        rooms.publish_soon(1).result(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"url": 1}, r"'url' must be a str or None, not int"),
+        ({"url": "http://localhost"}, r"'url' must begin with"),
+        ({"url": "redis://secret@localhost:x"}, r"'url'"),
+        ({"url": "redis://localhost", "prefix": "a{b}"}, r"'prefix' must not have braces"),
+        ({"url": "redis://localhost", "prefix": ""}, r"'prefix' must not be empty"),
+        ({"url": "redis://localhost", "prefix": 1}, r"'prefix' must be a string"),
+        ({"url": "redis://localhost", "publish_timeout": 0}, r"'publish_timeout' must be finite"),
+        ({"url": "redis://localhost", "publish_timeout": "1"}, r"'publish_timeout' must be a num"),
+    ],
+)
+def test_arguments_are_checked_by_name(arguments: dict[str, Any], error: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=error) as raised:
+        Channels(**arguments)
+    assert "secret" not in str(raised.value)
+
+
+def test_without_redis_py_the_error_names_the_extra() -> None:
+    code = """
+import sys
+sys.modules["redis"] = None
+from sserpent.channels import Channels
+Channels()
+try:
+    Channels("redis://localhost")
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert 'pip install "sserpent[redis]"' in done.stdout, done.stderr
+
+
+def test_importing_channels_loads_no_redis() -> None:
+    code = "import sserpent.channels, sys; print('redis' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

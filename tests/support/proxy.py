@@ -1,0 +1,60 @@
+"""A connection's faults, made on purpose: a proxy before a server."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+
+class Proxy:
+    """Passes connections on to a port of this machine, until it is told to lose what comes back.
+
+    Attributes:
+        port: Where it listens.
+        loses_answers: Whether what the server sends is lost, and the connection with it.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._to = port
+        self.port = 0
+        self.loses_answers = False
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        asking = asyncio.create_task(_copy(reader, back))
+        try:
+            while data := await there.read(65_536):
+                if self.loses_answers:
+                    break
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            asking.cancel()
+            back.close()
+            writer.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
