@@ -147,8 +147,8 @@ def test_followers_and_readers_get_what_was_published_under_its_id(run: Run) -> 
             assert [Item(each.body, each.raw, each.conflate) for each in entries] == items
             assert [each.id for each in entries] == ids
             assert [each.frame for each in entries] == [
-                b"id: %b\n%b" % (id.encode(), each.body)
-                for id, each in zip(ids, items, strict=True)
+                b"id: %b\n%b" % (event_id.encode(), each.body)
+                for event_id, each in zip(ids, items, strict=True)
             ]
             times = [each.time for each in entries]
             assert times == sorted(times)

@@ -75,7 +75,7 @@ class RedisServer:
         ) as client:
             return client.execute_command(*command)
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         """The names of all keys."""
         return sorted(self.ask("KEYS", "*"))
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from ..broker import Follower
+from ..broker import BrokerUnavailable, Follower
 from ..log import Entry, Limits
 from ..position import ORIGIN, Position, Stream
 from .scripts import Head, Stored, read_message
@@ -44,6 +44,7 @@ class Followed:
         cursor: After what the followers have been given; None before the first look.
         followers: Who is told.
         users: How many are about to follow.
+        is_due: Whether `refresh` is going to be called.
         look_at: When to compare the cursor with the history, by the event loop's clock.
     """
 
@@ -61,6 +62,7 @@ class Followed:
         self.cursor: Position | None = None
         self.followers: tuple[Follower, ...] = ()
         self.users = 0
+        self.is_due = False
         self.look_at = 0.0
         self._source = source
         self._refresh = refresh
@@ -68,15 +70,34 @@ class Followed:
         self._subscriptions = 0
         # Whether what is heard is given on. It is not, until nothing is missing before it.
         self._live = False
-        self._turned_live = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
         self._refreshing = False
         self._waiting: deque[tuple[Entry, int]] = deque(maxlen=_WAITING)
         self._waiting_bytes = 0
 
-    async def live(self) -> Position:
-        """Returns the cursor, once there is nothing missing before what is heard."""
+    @property
+    def is_subscribed(self) -> bool:
+        return bool(self._subscribed)
+
+    async def live(self, deadline: float) -> Position:
+        """Returns the cursor, once there is nothing missing before what is heard.
+
+        Args:
+            deadline: When to give up, by the event loop's clock.
+
+        Raises:
+            BrokerUnavailable: then.
+        """
         while not self._live:
-            await self._turned_live.wait()
+            # Ten thousand may wait at the same time: `asyncio.wait_for` makes a task for each.
+            loop = asyncio.get_running_loop()
+            waiter = loop.create_future()
+            timer = loop.call_at(deadline, _give_up, waiter)
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
         assert self.cursor is not None
         return self.cursor
 
@@ -97,6 +118,7 @@ class Followed:
         if not self._live:
             self._wait(entry, before)
             return False
+        self._notice_new_life(entry)
         if self._follows(entry, before):
             return self._give(entry)
         if not self._is_known(entry):
@@ -117,7 +139,13 @@ class Followed:
 
     def _pause(self) -> None:
         self._live = False
-        self._turned_live.clear()
+
+    def _turn_live(self) -> None:
+        self._live = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
 
     # Giving entries to followers
 
@@ -127,6 +155,13 @@ class Followed:
         if cursor is None or cursor.offset != entry.offset - 1 or cursor.tag != before:
             return False
         return cursor.epoch == entry.position.epoch or cursor == ORIGIN
+
+    def _notice_new_life(self, entry: Entry) -> None:
+        cursor = self.cursor
+        if cursor is None or cursor == ORIGIN or entry.offset != 1:
+            return
+        if cursor.epoch != entry.position.epoch:
+            self._reset("epoch", Position(entry.position.epoch, 0, 0))
 
     def _is_known(self, entry: Entry) -> bool:
         """Whether an entry was read from the history already."""
@@ -184,12 +219,12 @@ class Followed:
             await self._read_on(self.cursor, head)
         is_all = self.cursor.epoch == head.epoch and self.cursor.offset >= head.offset
         if is_all and subscription == self._subscribed and self._give_waiting():
-            self._live = True
-            self._turned_live.set()
+            self._turn_live()
 
     def _give_waiting(self) -> bool:
         while self._waiting:
             entry, before = self._waiting.popleft()
+            self._notice_new_life(entry)
             if self._follows(entry, before):
                 self._give(entry)
             elif not self._is_known(entry):
@@ -234,3 +269,8 @@ class Followed:
             if entry.offset > cursor.offset and self._give(entry):
                 await asyncio.sleep(0)
         return self.cursor != before
+
+
+def _give_up(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(BrokerUnavailable("Redis could not be reached in time"))

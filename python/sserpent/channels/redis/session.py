@@ -103,22 +103,16 @@ class Session:
     async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
         followed = self._followed.get(stream) or self._begin(stream, limits)
         followed.users += 1
+        deadline = self.loop.time() + self._pace.timeout
         try:
-            position = await asyncio.wait_for(self._live(followed), self._pace.timeout)
+            if self._closures is not None:
+                await self._closures.live(deadline)
+            position = await followed.live(deadline)
             followed.followers = (*followed.followers, follower)
-        except asyncio.TimeoutError:
-            raise BrokerUnavailable(
-                f"Redis could not be reached within {self._pace.timeout:g} s"
-            ) from None
         finally:
             followed.users -= 1
             self._leave_unused(followed)
         return position
-
-    async def _live(self, followed: Followed) -> Position:
-        if self._closures is not None:
-            await self._closures.live()
-        return await followed.live()
 
     def _begin(self, stream: Stream, limits: Limits) -> Followed:
         followed = Followed(stream, limits, self._name(stream), self, self._refresh)
@@ -137,10 +131,14 @@ class Session:
         if not followed.users and not followed.followers:
             del self._followed[followed.stream]
             self._subscription.discard(followed)
+            followed.lost()
 
     # Looking at what is followed
 
     def _refresh(self, followed: Followed) -> None:
+        if followed.is_due:
+            return
+        followed.is_due = True
         self._due.append(followed)
         if len(self._workers) < _TOGETHER:
             worker = self.loop.create_task(self._work())
@@ -150,11 +148,13 @@ class Session:
     async def _work(self) -> None:
         while self._due:
             followed = self._due.popleft()
+            followed.is_due = False
             try:
                 await followed.refresh()
             except BrokerUnavailable:
-                self._due.append(followed)
                 await asyncio.sleep(_PAUSE)
+                if followed.is_subscribed:
+                    self._refresh(followed)
 
     def _look_later(self, followed: Followed, part: float = 1) -> None:
         followed.look_at = self.loop.time() + self._interval(followed) * part
