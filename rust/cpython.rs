@@ -325,3 +325,31 @@ pub fn send_none<'py>(coroutine: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
         _ => Err(PyErr::fetch(py)),
     }
 }
+
+/// Returns the string of the bytes if all of them are ASCII. `PyUnicode_FromStringAndSize` and its
+/// kin look at each byte again.
+pub fn ascii_string<'py>(py: Python<'py>, bytes: &[u8]) -> Option<Bound<'py, PyString>> {
+    // The empty string and those of one character are shared, and not to be written to.
+    if bytes.len() < 2 {
+        return bytes
+            .is_ascii()
+            .then(|| PyString::new(py, std::str::from_utf8(bytes).unwrap_or_default()));
+    }
+    let length = ffi::Py_ssize_t::try_from(bytes.len()).ok()?;
+    if !bytes.is_ascii() {
+        return None;
+    }
+    // SAFETY: `PyUnicode_New` returns a new reference to a string that nobody else has seen, or null
+    // with an error set. With 127 as the largest character it is a compact ASCII string, whose data
+    // are one byte for each character, and a zero byte behind them, which is written already.
+    unsafe {
+        let string = Bound::from_owned_ptr_or_opt(py, ffi::PyUnicode_New(length, 127));
+        let Some(string) = string else {
+            ffi::PyErr_Clear();
+            return None;
+        };
+        let data = ffi::PyUnicode_1BYTE_DATA(string.as_ptr());
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
+        Some(string.cast_into_unchecked())
+    }
+}

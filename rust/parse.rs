@@ -9,6 +9,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyList, PyMemoryView, PyString, PyTuple};
 use pyo3::{create_exception, intern};
 
+use crate::cpython::ascii_string;
 use crate::event::text;
 use sserpent_wire::parse::{Parser, TooLarge};
 
@@ -37,41 +38,43 @@ pub struct MessageEvent {
 
 /// The data, as bytes that are decoded when somebody asks; but as text from the start where the
 /// text is ASCII and thus holds the bytes.
-struct Data {
-    text: OnceLock<Py<PyString>>,
-    bytes: Option<Py<PyBytes>>,
+enum Data {
+    Ascii(Py<PyString>),
+    Other {
+        bytes: Py<PyBytes>,
+        text: OnceLock<Py<PyString>>,
+    },
 }
 
 impl Data {
     fn new(py: Python<'_>, data: &[u8]) -> Self {
-        if data.is_ascii() {
-            if let Ok(text) = PyString::from_bytes(py, data) {
-                return Self {
-                    text: text.unbind().into(),
-                    bytes: None,
-                };
-            }
-        }
-        Self {
-            text: OnceLock::new(),
-            bytes: Some(PyBytes::new(py, data).unbind()),
+        match ascii_string(py, data) {
+            Some(text) => Self::Ascii(text.unbind()),
+            None => Self::Other {
+                bytes: PyBytes::new(py, data).unbind(),
+                text: OnceLock::new(),
+            },
         }
     }
 
     fn text<'py>(&self, py: Python<'py>) -> &Bound<'py, PyString> {
-        // Made before the lock, so that nothing waits for it.
-        let decoded = match (self.text.get(), &self.bytes) {
-            (Some(text), _) => return text.bind(py),
-            (None, Some(bytes)) => string(py, bytes.as_bytes(py)),
-            (None, None) => string(py, b""),
-        };
-        self.text.get_or_init(|| decoded.unbind()).bind(py)
+        match self {
+            Self::Ascii(text) => text.bind(py),
+            Self::Other { bytes, text } => {
+                if let Some(text) = text.get() {
+                    return text.bind(py);
+                }
+                // Made before the lock, so that nothing waits for it.
+                let decoded = string(py, bytes.as_bytes(py));
+                text.get_or_init(|| decoded.unbind()).bind(py)
+            }
+        }
     }
 
     fn bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        match &self.bytes {
-            Some(bytes) => Ok(bytes.bind(py).clone()),
-            None => Ok(PyBytes::new(py, self.text(py).to_str()?.as_bytes())),
+        match self {
+            Self::Ascii(text) => Ok(PyBytes::new(py, text.to_str(py)?.as_bytes())),
+            Self::Other { bytes, .. } => Ok(bytes.bind(py).clone()),
         }
     }
 }

@@ -202,13 +202,18 @@ impl Parser {
     }
 
     /// Processes a line that is not empty; returns the value if the field is `data`.
+    #[inline]
     fn process_line<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
-        let (name, value) = match line.strip_prefix(b"data:") {
-            Some(value) => (&b"data"[..], value),
-            None => match memchr(b':', line) {
-                Some(colon) => (&line[..colon], &line[colon + 1..]),
-                None => (line, &b""[..]),
-            },
+        match line.strip_prefix(b"data:") {
+            Some(value) => Some(value.strip_prefix(b" ").unwrap_or(value)),
+            None => self.process_rare_line(line),
+        }
+    }
+
+    fn process_rare_line<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
+        let (name, value) = match memchr(b':', line) {
+            Some(colon) => (&line[..colon], &line[colon + 1..]),
+            None => (line, &b""[..]),
         };
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match name {
@@ -257,6 +262,7 @@ impl Parser {
     }
 
     fn keep_data(&mut self, value: &[u8]) {
+        self.data.reserve(value.len() + 1);
         self.data.extend_from_slice(value);
         self.data.push(b'\n');
     }

@@ -222,15 +222,12 @@ class EventStreamParser:
             return events if self._keep(chunk) else self._fail(events)
         # What blank lines have ended, and what is left; the first may go on with what was left.
         *blocks, rest = chunk.split(b"\n\n")
+        max_event_size, last_event_id = self._max_event_size, self._last_event_id
+        is_between = self._is_between_events()
         for block in blocks:
             # Most events are data and nothing else, whole in their chunk. What counts of their size
             # is never more than the block.
-            if (
-                block.startswith(b"data: ")
-                and len(block) <= self._max_event_size
-                and not (self._line or self._data or self._type)
-                and self._id is self._last_event_id
-            ):
+            if is_between and block.startswith(b"data: ") and len(block) <= max_event_size:
                 value = block[6:]
                 is_data = True
                 if b"\n" in value:
@@ -243,11 +240,13 @@ class EventStreamParser:
                     event._data = None
                     event._data_bytes = value
                     event._type = "message"
-                    event._last_event_id = self._id
+                    event._last_event_id = last_event_id
                     events.append(event)
                     continue
             if not self._read_lines(block + b"\n\n", events):
                 return self._fail(events)
+            last_event_id = self._last_event_id
+            is_between = self._is_between_events()
         if rest and not self._read_lines(rest, events):
             return self._fail(events)
         return events
@@ -276,6 +275,10 @@ class EventStreamParser:
         self._bom = None
         self._line += _BOM[:read]
         return chunk
+
+    def _is_between_events(self) -> bool:
+        """Whether nothing of an event has been read yet."""
+        return not (self._line or self._data or self._type) and self._id is self._last_event_id
 
     def _read_lines(self, lines: bytes, events: list[MessageEvent]) -> bool:
         """Reads line by line; whether each is small enough."""
