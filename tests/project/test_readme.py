@@ -1,4 +1,5 @@
-"""The code of the README and of the page on channels runs, and does what they say."""
+"""The code of the README and of the pages on channels, reading and testing runs, and does what they
+say."""
 
 import inspect
 import json
@@ -6,16 +7,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from fastapi.testclient import TestClient
 
 import sserpent
 from sserpent.channels import Channels
-from sserpent.testing import SyncClient, SyncEvents, connect_sync
+from sserpent.testing import FakeUpstream, SyncClient, SyncEvents, connect, connect_sync
 
 PROJECT = Path(__file__).parents[2]
 README = PROJECT / "README.md"
 CHANNELS = PROJECT / "docs" / "channels.md"
+READING = PROJECT / "docs" / "reading.md"
+TESTING = PROJECT / "docs" / "testing.md"
 
 
 def blocks(page: Path) -> list[str]:
@@ -106,12 +110,34 @@ def test_every_option_of_a_channel_has_its_default_on_the_page() -> None:
         assert f"`{name}" in text or f"{name}=" in text
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_the_tests_on_the_page_on_testing_pass() -> None:
+    tests = [value for name, value in run_blocks(TESTING).items() if name.startswith("test_")]
+    assert len(tests) == 3
+    for test in tests:
+        if inspect.iscoroutinefunction(test):
+            await test()
+        else:
+            await anyio.to_thread.run_sync(test)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_the_code_on_the_page_on_reading_reads() -> None:
+    page = run_blocks(READING)
+    stream = [b'data: {"text": "Hel"}\n\n', b'data: {"text": "lo"}\n\ndata: [DONE]\n\n']
+    async with connect(FakeUpstream(stream)) as client:
+        assert await page["answer"](client.http) == "Hello"
+        assert await page["prices"](client.http) == ['{"text": "Hel"}', '{"text": "lo"}', "[DONE]"]
+
+
 def test_every_option_is_named_with_its_name() -> None:
     for name in re.findall(r"^    (\w+) = ", blocks(README)[1], re.MULTILINE):
         assert hasattr(sserpent.EventSourceResponse, name)
 
 
-@pytest.mark.parametrize("page", [README, CHANNELS], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [README, CHANNELS, READING, TESTING], ids=lambda page: page.stem)
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)[^):]*\)|(?:src|srcset)=\"([^\":]+)\"", page.read_text())
     assert links

@@ -1,0 +1,110 @@
+"""The examples of reading and of testing: a gateway, a reader that reconnects, tests of streams."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from servers import until, uvicorn
+from sserpent.testing import FakeUpstream, connect
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_the_tests_among_the_examples_pass() -> None:
+    options = ["-q", "-p", "no:cacheprovider", "-o", "addopts=", "-o", f"pythonpath={EXAMPLES}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "--rootdir", EXAMPLES, "test_streams.py"],
+        cwd=EXAMPLES,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 passed" in done.stdout
+
+
+def test_the_gateway_on_a_real_server_stops_its_upstream_when_its_client_leaves(
+    serve: Any,
+) -> None:
+    upstream = serve(uvicorn("upstream_app:app"))
+    gateway = serve(uvicorn("gateway:app"), EXAMPLES, UPSTREAM_URL=upstream.url)
+    with httpx2.stream("POST", gateway.url + "/chat", json={"text": "Hi"}) as response:
+        lines = response.iter_lines()
+        assert [next(lines), next(lines)] == ["event: token", "data: x"]
+        assert httpx2.get(upstream.url + "/clients").json() == {"came": 1, "left": 0}
+    until(lambda: httpx2.get(upstream.url + "/clients").json() == {"came": 1, "left": 1})
+    assert "Traceback" not in gateway.log
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize(
+    ("upstream", "events", "cut"),
+    [
+        ([b'data: {"token": "a"}\n\ndata: [DONE]\n\n'], ["a", "[DONE]"], False),
+        ([b'data: {"token": "a"}\n\n'], ["a"], True),
+        ([b'data: {"token": "a"}\n\n', OSError("down")], ["a"], True),
+    ],
+)
+async def test_the_gateway_ends_well_only_if_its_upstream_does(
+    monkeypatch: Any, upstream: list[Any], events: list[str], cut: bool
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import gateway
+
+    async with connect(FakeUpstream(upstream)) as provider, connect(gateway.app) as client:
+        gateway.app.state.upstream = provider
+        async with client.events("/chat", method="POST", json={"text": "Hi"}) as read:
+            assert [(await read.next()).data for _ in events] == events
+            if cut:
+                with pytest.raises(httpx2.RemoteProtocolError):
+                    await read.next()
+            else:
+                assert [event async for event in read] == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_the_reader_reconnects_where_it_was_until_204(monkeypatch: Any) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    from reconnect import follow
+
+    scripts = [
+        FakeUpstream([b"retry: 1\nid: 1\ndata: a\n\nid: 2\ndata: half", OSError("cut")]),
+        FakeUpstream([b"id: 2\ndata: b\n\n"]),
+        FakeUpstream([]),
+        FakeUpstream([], status=204),
+    ]
+    asked: list[str | None] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            script = scripts[len(asked)]
+            headers = dict(scope["headers"])
+            last = headers.get(b"last-event-id")
+            asked.append(last and last.decode())
+            await script(scope, receive, send)
+
+    async with connect(app) as client:
+        assert [event.data async for event in follow(client.http, "/")] == ["a", "b"]
+    assert asked == [None, "1", "2", "2"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_reader_does_not_come_back_after_a_refusal(monkeypatch: Any) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    from reconnect import follow
+
+    upstream = FakeUpstream([], status=403)
+    async with connect(upstream) as client:
+        with pytest.raises(ValueError, match="is no event stream: 403"):
+            await anext(follow(client.http, "/"))
+    assert len(upstream.requests) == 1
