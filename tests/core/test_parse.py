@@ -188,6 +188,33 @@ def test_r6_the_id_is_seeded_and_commits_at_the_blank_line(core: ModuleType) -> 
 
 
 @pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (b"id: 1\n\nretry: 5\n\nevent: e\n\n: comment\n\n\n\n", []),
+        (b"data\n\n", [Seen("")]),
+        (b"data:\n\n", [Seen("")]),
+        (b"data\ndata\n\n", [Seen("\n")]),
+        # The type of a block without data is forgotten with it.
+        (b"event: e\n\ndata: a\n\n", [Seen("a")]),
+    ],
+)
+def test_r5_an_event_has_a_data_line(core: ModuleType, stream: bytes, expected: list[Seen]) -> None:
+    for chunks in splits(stream):
+        found = [Seen(each.data, each.type) for each in read(core.EventStreamParser(), chunks)]
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    "unfinished", [b"data: b", b"data: b\n", b"data: b\nid: 2\n", b"id: 2\ndata: b\nevent: e"]
+)
+def test_r8_the_end_discards_the_unfinished_event(core: ModuleType, unfinished: bytes) -> None:
+    parser = core.EventStreamParser()
+    # `feed(b"")` is what the iterators call at the end.
+    assert read(parser, [b"id: 1\ndata: a\n\n" + unfinished, b""]) == [Seen("a", id="1")]
+    assert parser.last_event_id == "1"
+
+
+@pytest.mark.parametrize(
     ("value", "time"),
     [("0", 0), ("2147483647", MAX), ("2147483648", MAX), ("9" * 5000, MAX), ("0" * 5000 + "5", 5)],
 )
