@@ -64,10 +64,10 @@ async def test_one_that_never_answers() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    async with connect(app, timeout=0.05) as client:
+    async with connect(app, timeout=0.25) as client:
         for _ in range(2):
             with pytest.raises(
-                httpx2.ReadTimeout, match=r"GET /: the response did not start within 0\.05 s"
+                httpx2.ReadTimeout, match=r"GET /: the response did not start within 0\.25 s"
             ):
                 await client.get("/")
         with pytest.raises(httpx2.ReadTimeout):
@@ -82,9 +82,9 @@ async def test_one_that_sends_nothing_more() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    async with connect(app, timeout=0.05) as client, client.stream("GET", "/") as response:
+    async with connect(app, timeout=0.25) as client, client.stream("GET", "/") as response:
         with pytest.raises(
-            httpx2.ReadTimeout, match=r"nothing came within 0\.05 s; .* status 200 and 9 bytes"
+            httpx2.ReadTimeout, match=r"nothing came within 0\.25 s; .* status 200 and 9 bytes"
         ):
             await response.aread()
 
@@ -96,9 +96,9 @@ async def test_one_that_does_not_notice_a_client_that_leaves() -> None:
         while True:
             await send(EVENT)
 
-    async with connect(app, timeout=0.05) as client, client.events("/") as events:
+    async with connect(app, timeout=0.25) as client, client.events("/") as events:
         await events.next()
-        with pytest.raises(TimeoutError, match=r"still ran 0\.05 s after .* and was cancelled"):
+        with pytest.raises(TimeoutError, match=r"still ran 0\.25 s after .* and was cancelled"):
             await events.leave()
 
 
@@ -109,7 +109,7 @@ async def test_one_that_does_not_end_at_the_end_of_the_test() -> None:
         await anyio.sleep_forever()
 
     with pytest.raises(TimeoutError, match="was cancelled"):
-        async with connect(app, timeout=0.05) as client:
+        async with connect(app, timeout=0.25) as client:
             await client.http.send(client.build_request("GET", "/"), stream=True)
 
 
@@ -123,7 +123,7 @@ async def test_one_that_swallows_its_cancellation(anyio_backend: str) -> None:
             await stop.wait()
 
     with pytest.raises(TimeoutError, match="goes on after a cancellation"):
-        async with connect(app, timeout=0.05) as client, client.events("/"):
+        async with connect(app, timeout=0.25) as client, client.events("/"):
             pass
     stop.set()
 
@@ -290,7 +290,7 @@ async def test_an_exception_in_the_test_leaves_no_task(anyio_backend: str) -> No
             await anyio.sleep_forever()
 
     with pytest.raises(ZeroDivisionError):
-        async with connect(app, timeout=0.05) as client, client.events("/"):
+        async with connect(app, timeout=0.25) as client, client.events("/"):
             raise ZeroDivisionError
 
 
