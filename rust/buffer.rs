@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyFloat, PyInt};
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::declared::DeclaredEvents;
 use crate::event::{self, ServerSentEvent};
 use crate::json::{self, ItemSchema, Json, wrong_type};
 use sserpent_wire::frame::{self, FieldError, Fields};
@@ -19,7 +20,8 @@ const MAX_IDLE_CAPACITY: usize = 1024;
 /// The buffer between a stream's generator and its connection; safe to use from any thread.
 ///
 /// Args:
-///     item_schema: The declared item type, if there is one. Events are never checked against it.
+///     item_schema: What the route declares: the type of its items, which events are never checked
+///         against, or its events.
 ///     max_pending: How many bytes may be pending before it is time to hand them over.
 ///     max_age: How many seconds may pass after the oldest pending event, or after `restart_age`,
 ///         until it is time.
@@ -29,10 +31,17 @@ const MAX_IDLE_CAPACITY: usize = 1024;
 ///     ValueError: `max_pending` is negative, or `max_age` is negative or not finite.
 #[pyclass(frozen, module = "sserpent._core.compiled")]
 pub struct Buffer {
-    item_schema: Option<Py<ItemSchema>>,
+    schema: Schema,
     max_pending: usize,
     max_age: Duration,
     pending: Mutex<Pending>,
+}
+
+/// What a route declares of its items.
+enum Schema {
+    Nothing,
+    Items(Py<ItemSchema>),
+    Events(Py<DeclaredEvents>),
 }
 
 struct Pending {
@@ -60,7 +69,7 @@ impl Buffer {
         max_age: Argument<'_, f64>,
     ) -> PyResult<Self> {
         Ok(Self {
-            item_schema: item_schema.map(checked_item_schema).transpose()?,
+            schema: item_schema.map_or(Ok(Schema::Nothing), checked_schema)?,
             max_pending: max_pending.checked(checked_max_pending)?,
             max_age: max_age.checked(checked_max_age).map(|seconds| {
                 // Longer than any stream, where a `Duration` cannot hold it.
@@ -91,14 +100,16 @@ impl Buffer {
             due = self.append(fields).map_err(event::refusal)?;
             Ok(())
         };
-        if let Ok(event) = item.cast::<ServerSentEvent>() {
+        if let Schema::Events(declared) = &self.schema {
+            declared.get().with_fields(item, append)?;
+        } else if let Ok(event) = item.cast::<ServerSentEvent>() {
             event.get().with_fields(py, append)?;
         } else if json::is_fastapi_event(item)? {
             event::from_fastapi(item)?.with_fields(py, append)?;
         } else {
-            let json = match &self.item_schema {
-                Some(schema) => Json::Compact(schema.get().json_of(item)?),
-                None => Json::Written(json::item_json(item)?),
+            let json = match &self.schema {
+                Schema::Items(schema) => Json::Compact(schema.get().json_of(item)?),
+                _ => Json::Written(json::item_json(item)?),
             };
             append(&Fields {
                 data: Some(json.as_data()?),
@@ -135,7 +146,11 @@ impl Buffer {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.item_schema)
+        match &self.schema {
+            Schema::Nothing => Ok(()),
+            Schema::Items(schema) => visit.call(schema),
+            Schema::Events(declared) => visit.call(declared),
+        }
     }
 }
 
@@ -163,11 +178,15 @@ impl<T> Argument<'_, T> {
     }
 }
 
-fn checked_item_schema(value: Bound<'_, PyAny>) -> PyResult<Py<ItemSchema>> {
-    match value.cast_into::<ItemSchema>() {
-        Ok(item_schema) => Ok(item_schema.unbind()),
+fn checked_schema(value: Bound<'_, PyAny>) -> PyResult<Schema> {
+    let value = match value.cast_into::<ItemSchema>() {
+        Ok(item_schema) => return Ok(Schema::Items(item_schema.unbind())),
+        Err(error) => error.into_inner(),
+    };
+    match value.cast_into::<DeclaredEvents>() {
+        Ok(declared) => Ok(Schema::Events(declared.unbind())),
         Err(error) => Err(wrong_type(
-            "'item_schema' must be an ItemSchema or None",
+            "'item_schema' must be an ItemSchema, DeclaredEvents or None",
             &error.into_inner(),
         )),
     }

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cpython::{ConstructorSlots, KeywordClass, RecursiveCall};
@@ -133,6 +133,17 @@ impl ServerSentEvent {
         self.key(py)?.hash()
     }
 
+    /// For annotations: `ServerSentEvent[Item]`, `ServerSentEvent[Item, Literal["name"]]`.
+    #[classmethod]
+    #[pyo3(signature = (parameters, /))]
+    fn __class_getitem__<'py>(
+        cls: &Bound<'py, PyType>,
+        parameters: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let alias = cls.py().import("types")?.getattr("GenericAlias")?;
+        alias.call1((cls, parameters))
+    }
+
     fn __getnewargs_ex__<'py>(
         &self,
         py: Python<'py>,
@@ -208,6 +219,16 @@ impl ServerSentEvent {
             (None, Some(json)) => Some(json.as_data()?),
             (None, None) => None,
         };
+        self.with_data(py, data, use_fields)
+    }
+
+    /// Hands the fields to `use_fields`, with other data.
+    pub fn with_data<R>(
+        &self,
+        py: Python<'_>,
+        data: Option<Data<'_>>,
+        use_fields: impl FnOnce(&Fields<'_>) -> PyResult<R>,
+    ) -> PyResult<R> {
         with_fields(
             py,
             data,
@@ -215,6 +236,14 @@ impl ServerSentEvent {
             self.retry.as_ref(),
             use_fields,
         )
+    }
+
+    pub fn data<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.data.as_ref().map(|data| data.bind(py).clone())
+    }
+
+    pub fn name<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
+        self.event.as_ref().map(|event| event.bind(py).clone())
     }
 }
 

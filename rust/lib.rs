@@ -8,6 +8,7 @@
 
 mod buffer;
 mod cpython;
+mod declared;
 mod event;
 mod json;
 mod parse;
@@ -20,6 +21,8 @@ mod compiled {
     #[pymodule_export]
     use super::buffer::Buffer;
     use super::cpython::install_constructor;
+    #[pymodule_export]
+    use super::declared::DeclaredEvents;
     #[pymodule_export]
     use super::event::{ServerSentEvent, format_sse_event};
     #[pymodule_export]

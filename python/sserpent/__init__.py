@@ -9,6 +9,7 @@ from importlib.metadata import version as _version
 from ._core import BACKEND, ServerSentEvent, format_sse_event
 from ._delivery.sender import KEEPALIVE_COMMENT
 from ._fastapi import routing as _routing
+from ._fastapi.declarations import Named
 from ._fastapi.response import EventSourceResponse
 from ._fastapi.routing import accelerate
 from ._shutdown import shutdown_event
@@ -18,6 +19,7 @@ __all__ = [
     "BACKEND",
     "KEEPALIVE_COMMENT",
     "EventSourceResponse",
+    "Named",
     "ServerSentEvent",
     "__version__",
     "accelerate",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 __all__ = [
     "BACKEND",
     "Buffer",
+    "DeclaredEvents",
     "EventStreamParser",
     "EventTooLarge",
     "ItemSchema",
@@ -25,6 +26,7 @@ BACKEND: Literal["rust", "python"]
 if TYPE_CHECKING or os.environ.get("SSERPENT_PURE") == "1":
     from .pure import (
         Buffer,
+        DeclaredEvents,
         EventStreamParser,
         EventTooLarge,
         ItemSchema,
@@ -39,6 +41,7 @@ else:
     try:
         from .compiled import (
             Buffer,
+            DeclaredEvents,
             EventStreamParser,
             EventTooLarge,
             ItemSchema,
@@ -56,6 +59,7 @@ else:
             raise
         from .pure import (
             Buffer,
+            DeclaredEvents,
             EventStreamParser,
             EventTooLarge,
             ItemSchema,

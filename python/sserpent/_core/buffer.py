@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 from .conversion import FastAPIServerSentEvent
+from .declared import DeclaredEvents
 from .event import ServerSentEvent, from_fastapi
 from .json import ItemSchema, item_json, wrong_type
 
@@ -16,7 +17,8 @@ class Buffer:
     """The buffer between a stream's generator and its connection; safe to use from any thread.
 
     Args:
-        item_schema: The declared item type, if there is one. Events are never checked against it.
+        item_schema: What the route declares: the type of its items, which events are never checked
+            against, or its events.
         max_pending: How many bytes may be pending before it is time to hand them over.
         max_age: How many seconds may pass after the oldest pending event, or after `restart_age`,
             until it is time.
@@ -26,16 +28,26 @@ class Buffer:
         ValueError: `max_pending` is negative, or `max_age` is negative or not finite.
     """
 
-    __slots__ = ("_chunks", "_item_schema", "_lock", "_max_age", "_max_pending", "_since", "_size")
+    __slots__ = (
+        "_chunks",
+        "_declared",
+        "_item_schema",
+        "_lock",
+        "_max_age",
+        "_max_pending",
+        "_since",
+        "_size",
+    )
 
     def __init__(
         self,
-        item_schema: ItemSchema | None = None,
+        item_schema: ItemSchema | DeclaredEvents | None = None,
         *,
         max_pending: int = 65_536,
         max_age: float = 0.002,
     ) -> None:
-        self._item_schema = _checked_item_schema(item_schema)
+        self._declared = item_schema if isinstance(item_schema, DeclaredEvents) else None
+        self._item_schema = None if self._declared else _checked_item_schema(item_schema)
         self._max_pending = _checked_max_pending(max_pending)
         self._max_age = _checked_max_age(max_age)
         self._chunks: list[bytes] = []
@@ -56,8 +68,10 @@ class Buffer:
             ValueError: a field of an event breaks a rule.
             Exception: whatever the item's schema or FastAPI's encoder raise.
         """
-        if isinstance(item, ServerSentEvent):
-            framed = ServerSentEvent.encode(item)
+        if self._declared is not None:
+            framed = self._declared._framed(item)
+        elif isinstance(item, ServerSentEvent):
+            framed = ServerSentEvent.encode(item)  # pyright: ignore[reportUnknownArgumentType]
         elif FastAPIServerSentEvent in type(item).__mro__:
             framed = from_fastapi(item).encode()
         elif self._item_schema is not None:
@@ -94,7 +108,7 @@ class Buffer:
 def _checked_item_schema(value: Any) -> ItemSchema | None:
     if value is None or isinstance(value, ItemSchema):
         return value
-    raise wrong_type("'item_schema' must be an ItemSchema or None", value)
+    raise wrong_type("'item_schema' must be an ItemSchema, DeclaredEvents or None", value)
 
 
 def _checked_max_pending(value: Any) -> int:

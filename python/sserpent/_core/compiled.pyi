@@ -2,6 +2,7 @@
 
 import builtins
 from collections.abc import Callable, Coroutine
+from types import GenericAlias
 from typing import Any, TypeVar, final, overload
 
 from typing_extensions import Self, disjoint_base
@@ -9,6 +10,7 @@ from typing_extensions import Self, disjoint_base
 _T = TypeVar("_T")
 __all__ = [
     "Buffer",
+    "DeclaredEvents",
     "EventStreamParser",
     "EventTooLarge",
     "ItemSchema",
@@ -43,6 +45,8 @@ class ServerSentEvent:
     @property
     def comment(self) -> str | None: ...
     def encode(self) -> bytes: ...
+    @classmethod
+    def __class_getitem__(cls, parameters: Any, /) -> GenericAlias: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]: ...
@@ -59,10 +63,19 @@ class ItemSchema:
     ) -> Self: ...
 
 @final
+class DeclaredEvents:
+    def __new__(
+        cls,
+        by_name: dict[str | None, ItemSchema],
+        by_class: dict[type, tuple[str, ItemSchema]],
+        otherwise: Callable[[Any], tuple[str | None, ItemSchema]],
+    ) -> Self: ...
+
+@final
 class Buffer:
     def __new__(
         cls,
-        item_schema: ItemSchema | None = None,
+        item_schema: ItemSchema | DeclaredEvents | None = None,
         *,
         max_pending: int = 65_536,
         max_age: float = 0.002,

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, Generic
 
 from . import conversion
 from .frame import check_event, check_id, frame
 from .json import event_data_json
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
 
-class ServerSentEvent:
+    DataT = TypeVar("DataT", default=Any, covariant=True)
+    NameT = TypeVar("NameT", bound=str, default=Any, covariant=True)
+
+    class _Declared(Generic[DataT, NameT]):
+        pass
+
+else:
+    DataT = NameT = Any
+
+    class _Declared:
+        """For annotations: `ServerSentEvent[Item]`, `ServerSentEvent[Item, Literal["name"]]`."""
+
+        __slots__ = ()
+        __class_getitem__ = classmethod(GenericAlias)
+
+
+class ServerSentEvent(_Declared[DataT, NameT]):
     """One event, to be yielded by a path operation or turned into bytes with `encode()`.
 
     Immutable, comparable, hashable where its data is, picklable.
@@ -33,7 +52,7 @@ class ServerSentEvent:
     __slots__ = ("__weakref__", "_comment", "_data", "_event", "_id", "_raw_data", "_retry")
     __module__ = "sserpent"
 
-    _data: object
+    _data: Any
     _raw_data: str | None
     _event: str | None
     _id: str | None
@@ -43,13 +62,13 @@ class ServerSentEvent:
     def __new__(
         cls,
         *,
-        data: Any = None,
+        data: DataT | None = None,
         raw_data: str | None = None,
-        event: str | None = None,
+        event: NameT | None = None,
         id: str | None = None,
         retry: int | None = None,
         comment: str | None = None,
-    ) -> ServerSentEvent:
+    ) -> ServerSentEvent[DataT, NameT]:
         self = object.__new__(cls)
         self._data = data
         self._raw_data = raw_data = _text("raw_data", raw_data)
@@ -65,9 +84,10 @@ class ServerSentEvent:
         return self
 
     @property
-    def data(self) -> Any:
+    def data(self) -> DataT:
         """The value that is sent as JSON, or None."""
-        return self._data
+        data: DataT = self._data
+        return data
 
     @property
     def raw_data(self) -> str | None:
@@ -122,7 +142,8 @@ class ServerSentEvent:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ServerSentEvent):
             return NotImplemented
-        return type(self) is type(other) and self._fields() == other._fields()
+        same_class = type(self) is type(other)  # pyright: ignore[reportUnknownArgumentType]
+        return same_class and self._fields() == other._fields()
 
     def __hash__(self) -> int:
         return hash(tuple(self._fields().values()))

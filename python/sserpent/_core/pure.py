@@ -5,6 +5,7 @@ file. A change lands in both, with one test that runs over both.
 """
 
 from .buffer import Buffer
+from .declared import DeclaredEvents
 from .event import ServerSentEvent, format_sse_event
 from .json import ItemSchema
 from .parse import EventStreamParser, EventTooLarge, MessageEvent
@@ -12,6 +13,7 @@ from .stepping import step
 
 __all__ = [
     "Buffer",
+    "DeclaredEvents",
     "EventStreamParser",
     "EventTooLarge",
     "ItemSchema",

@@ -1,5 +1,5 @@
-"""The OpenAPI document of a route that does not yield, but returns a response that knows the type
-of its items: `-> Subscription[Message]`.
+"""The OpenAPI document of a route that declares events, or that does not yield, but returns a
+response that knows the type of its items: `-> Subscription[Message]`.
 
 FastAPI takes the item type from the annotation of a generator, and a response class for one that
 nobody has described. So the route is told here, wherever this FastAPI gives a route its state.
@@ -11,10 +11,14 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import fastapi.openapi.utils
 import fastapi.routing
+import fastapi.sse
+from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.utils import get_typed_return_annotation
 from fastapi.utils import create_model_field
 
+from .declarations import Declaration, declared_by
 from .response import EventSourceResponse
 
 
@@ -24,15 +28,18 @@ def install() -> None:
     routing: Any = fastapi.routing
     if hasattr(routing, "_populate_api_route_state"):
         routing._populate_api_route_state = _then_describe(routing._populate_api_route_state)
-    elif hasattr(routing.APIRoute.__init__, "__code__"):
+    else:
         routing.APIRoute.__init__ = _then_describe(routing.APIRoute.__init__)
+    openapi: Any = fastapi.openapi.utils
+    openapi.get_openapi_path = _then_describe_events(openapi.get_openapi_path)
 
 
 def _then_describe(populate: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(populate)
     def populate_and_describe(route: Any, *args: Any, **kwargs: Any) -> None:
         populate(route, *args, **kwargs)
-        item_type = _item_type(route)
+        declared = _declared(route)
+        item_type = _item_type(route) if declared is None else _all_types(declared)
         if item_type is not None:
             route.is_sse_stream = True
             route.stream_item_type = item_type
@@ -50,3 +57,60 @@ def _item_type(route: Any) -> Any:
     if not (isinstance(annotation, type) and issubclass(annotation, EventSourceResponse)):
         return None
     return annotation.item_type
+
+
+def _declared(route: Any) -> tuple[Declaration, ...] | None:
+    response_class = route.response_class
+    if isinstance(response_class, DefaultPlaceholder):
+        response_class = response_class.value
+    ours = isinstance(response_class, type) and issubclass(
+        response_class, fastapi.sse.EventSourceResponse
+    )
+    return declared_by(route.endpoint) if ours else None
+
+
+def _all_types(declared: tuple[Declaration, ...]) -> Any:
+    """A type whose schema has that of each event in its place."""
+    return tuple[tuple(each.item_type for each in declared)]  # type: ignore[misc]
+
+
+def _then_describe_events(get_path: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(get_path)
+    def get_path_with_events(*args: Any, **kwargs: Any) -> Any:
+        found = get_path(*args, **kwargs)
+        route = kwargs.get("route") or args[0]
+        declared = _declared(route)
+        if declared is not None:
+            for operation in found[0].values():
+                for response in operation["responses"].values():
+                    content = response.get("content", {}).get("text/event-stream")
+                    if content is not None:
+                        content["itemSchema"] = _described(content["itemSchema"], declared)
+        return found
+
+    return get_path_with_events
+
+
+def _described(schema: dict[str, Any], declared: tuple[Declaration, ...]) -> dict[str, Any]:
+    """Returns the schema of each event, from FastAPI's for all their types."""
+    of_data = schema["properties"]["data"]
+    events = [
+        _event_schema(schema, declaration, {**of_data, "contentSchema": content})
+        for declaration, content in zip(
+            declared, of_data["contentSchema"]["prefixItems"], strict=True
+        )
+    ]
+    return events[0] if len(events) == 1 else {"oneOf": events}
+
+
+def _event_schema(
+    schema: dict[str, Any], declaration: Declaration, data: dict[str, Any]
+) -> dict[str, Any]:
+    properties = {**schema["properties"], "data": data}
+    required = ["data"]
+    if declaration.name is not None:
+        properties["event"] = {"type": "string", "const": declaration.name}
+        required.append("event")
+    if not declaration.is_event:
+        del properties["id"], properties["retry"]
+    return {**schema, "properties": properties, "required": required}

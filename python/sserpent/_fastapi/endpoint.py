@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from starlette.types import Scope
 
 from .._delivery.origin import Origin
+from .declarations import Declaration, errors_of
 
 
 class Endpoint(Origin):
@@ -20,20 +21,33 @@ class Endpoint(Origin):
         endpoint: What the route calls.
         path: The route's path.
         item_field: FastAPI's field for the declared item type, if there is one.
+        declared: The declared events, if there are any.
     """
 
-    __slots__ = ("_item_field", "_path")
+    __slots__ = ("_declared", "_item_field", "_path")
 
-    def __init__(self, endpoint: Any, path: str | None, item_field: Any) -> None:
+    def __init__(
+        self,
+        endpoint: Any,
+        path: str | None,
+        item_field: Any,
+        declared: tuple[Declaration, ...] | None = None,
+    ) -> None:
         while hasattr(endpoint, "func") and not inspect.isfunction(endpoint):
             endpoint = endpoint.func  # functools.partial
         super().__init__(inspect.unwrap(endpoint))
         self._path = path
         self._item_field = item_field
+        self._declared = declared
 
     def explain(self, error: Exception, item: object, scope: Scope) -> Exception:
         """FastAPI's exception for an item that is not of the declared type, else `error` with a
         note."""
+        if self._declared is not None:
+            errors = errors_of(error, item, self._declared)
+            if errors:
+                context = self._context(scope)
+                return ResponseValidationError(errors, body=item, endpoint_ctx=context)
         if isinstance(error, ValidationError) and self._item_field is not None:
             _, errors = self._item_field.validate(item, {}, loc=("response",))
             if errors:

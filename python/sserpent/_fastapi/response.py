@@ -30,7 +30,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from .._core import Buffer, ItemSchema
+from .._core import Buffer, DeclaredEvents, ItemSchema
 from .._delivery.on_asyncio import Delivery
 from .._delivery.options import Streamable
 from .._delivery.origin import Origin
@@ -107,7 +107,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             self.media_type = media_type
         self.background = background
         self.origin = Origin(content)
-        self._item_schema: ItemSchema | None = None
+        self._item_schema: ItemSchema | DeclaredEvents | None = None
         self._injected: _Injected | None = None
         self._body_iterator: Any = None
         self.scope: Scope = {}
@@ -117,7 +117,10 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         self.headers.setdefault("X-Accel-Buffering", "no")
 
     def bind(
-        self, origin: Origin, item_schema: ItemSchema | None, injected: Response | None
+        self,
+        origin: Origin,
+        item_schema: ItemSchema | DeclaredEvents | None,
+        injected: Response | None,
     ) -> None:
         """Tells the response what FastAPI knows of its route."""
         self.origin = origin

@@ -34,11 +34,13 @@ import fastapi.dependencies.models
 import fastapi.routing
 import fastapi.sse
 from fastapi.datastructures import DefaultPlaceholder
+from fastapi.utils import create_model_field
 from starlette.responses import Response
 
-from .._core import ItemSchema, ServerSentEvent
+from .._core import DeclaredEvents, ItemSchema, ServerSentEvent
 from .._core.conversion import valid_class
 from . import documentation
+from .declarations import declarations, declared_by, events_of
 from .endpoint import Endpoint
 from .requests import share
 from .response import EventSourceResponse
@@ -164,9 +166,7 @@ class _Route:
         self._endpoint = dependant.call
         self._response_class = response_class
         self._status_code = arguments.get("status_code")
-        item_field = _item_field(self._endpoint, arguments.get("stream_item_field"))
-        self._origin = Endpoint(self._endpoint, dependant.path, item_field)
-        self._item_schema = _item_schema(item_field, arguments)
+        self._origin, self._item_schema = _declared(dependant, arguments)
         self._injected_name = dependant.response_param_name or _INJECTED
         self._hide_injected = dependant.response_param_name is None
         self._request_name = dependant.request_param_name or _REQUEST
@@ -246,6 +246,24 @@ class _Route:
             cache[id(call)] = extract(self._endpoint)
 
 
+def _declared(
+    dependant: Any, arguments: dict[str, Any]
+) -> tuple[Endpoint, ItemSchema | DeclaredEvents | None]:
+    """Returns whom to blame for an item, and what the route declares of its items."""
+    endpoint = dependant.call
+    declared = declared_by(endpoint)
+    if declared is None:
+        field = _item_field(endpoint, arguments.get("stream_item_field"))
+        schema = None if field is None else _item_schema(field, arguments)
+        return Endpoint(endpoint, dependant.path, field), schema
+
+    def schema_of(item_type: Any) -> ItemSchema:
+        field = create_model_field(name="data", type_=item_type, mode="serialization")
+        return _item_schema(field, arguments)
+
+    return Endpoint(endpoint, dependant.path, None, declared), events_of(declared, schema_of)
+
+
 def _is(kind: Callable[[Any], bool], endpoint: Any) -> bool:
     """Whether a callable is of a kind, as FastAPI decides it: through partials, through what
     `functools.wraps` has wrapped, and by `__call__` of an object."""
@@ -274,9 +292,7 @@ def _item_field(endpoint: Any, field: Any) -> Any:
     return field
 
 
-def _item_schema(field: Any, arguments: dict[str, Any]) -> ItemSchema | None:
-    if field is None:
-        return None
+def _item_schema(field: Any, arguments: dict[str, Any]) -> ItemSchema:
     options: dict[str, Any] = {}
     for name in _MODEL_OPTIONS:
         value = arguments.get(f"response_model_{name}", name == "by_alias")
@@ -306,9 +322,9 @@ def _is_event_class(annotation: object) -> bool:
 
 
 def _as_fastapi(annotation: object) -> Any:
-    """FastAPI's event class where an annotation names ours, or a subclass of ours: FastAPI skips
-    schema and validation for its own."""
-    if _is_event_class(annotation):
+    """FastAPI's event class where an annotation names ours, or a subclass of ours, or declares
+    events: FastAPI skips schema and validation for its own."""
+    if _is_event_class(annotation) or declarations(annotation) is not None:
         return fastapi.sse.ServerSentEvent
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):

@@ -1,0 +1,81 @@
+"""The events that a route declares, each with the type of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .conversion import FastAPIServerSentEvent
+from .event import ServerSentEvent, from_fastapi
+from .frame import frame
+from .json import ItemSchema, wrong_type
+
+
+class DeclaredEvents:
+    """The events that a route declares, each with the type of its data.
+
+    Args:
+        by_name: The schema of an event's `data`, by the event's name; under None for all others.
+        by_class: The event's name and the schema of an item that is no event, by its exact class.
+        otherwise: Called with an event or an item that neither has; returns the name and the
+            schema, or raises.
+
+    Raises:
+        TypeError: an argument has the wrong type; the message names it.
+    """
+
+    __slots__ = ("_by_class", "_by_name", "_otherwise")
+
+    def __init__(
+        self,
+        by_name: dict[str | None, ItemSchema],
+        by_class: dict[type, tuple[str, ItemSchema]],
+        otherwise: Callable[[Any], tuple[str | None, ItemSchema]],
+    ) -> None:
+        self._by_name = _checked_dict("by_name", by_name)
+        self._by_class = _checked_dict("by_class", by_class)
+        self._otherwise = otherwise
+
+    def _framed(self, item: object) -> bytes:
+        if isinstance(item, ServerSentEvent):
+            return self._framed_event(item)  # pyright: ignore[reportUnknownArgumentType]
+        if FastAPIServerSentEvent in type(item).__mro__:
+            return self._framed_event(from_fastapi(item))
+        found = self._by_class.get(type(item))
+        name, schema = _checked_pair(self._otherwise(item) if found is None else found)
+        return frame(schema._json_of(item), name, None, None, None)
+
+    def _framed_event(self, event: ServerSentEvent[Any, Any]) -> bytes:
+        if event._data is None:
+            return ServerSentEvent.encode(event)
+        schema = self._by_name.get(event._event)
+        if schema is None:
+            schema = self._by_name.get(None)
+        if schema is None:
+            _, schema = _checked_pair(self._otherwise(event))
+        data = _checked_schema(schema)._json_of(event._data)
+        return frame(data, event._event, event._id, event._retry, event._comment)
+
+
+def _checked_dict(name: str, value: Any) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise wrong_type(f"'{name}' must be a dict", value)
+    return dict(value)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _checked_pair(value: Any) -> tuple[Any, ItemSchema]:
+    pair: Any = value
+    if not isinstance(value, tuple) or len(pair) != 2:
+        raise wrong_type("a declared event must be a name and an ItemSchema", pair)
+    name: Any
+    schema: Any
+    name, schema = pair
+    if name is not None and not isinstance(name, str):
+        raise wrong_type("the name of a declared event must be a str or None", name)
+    return name, _checked_schema(schema)
+
+
+def _checked_schema(value: Any) -> ItemSchema:
+    if not isinstance(value, ItemSchema):
+        raise wrong_type("the schema of a declared event must be an ItemSchema", value)
+    return value

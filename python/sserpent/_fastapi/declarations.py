@@ -1,0 +1,278 @@
+"""Events as annotations declare them: `Annotated[Item, Named("created")]`, of which a value becomes
+an event of that name, and `ServerSentEvent[Item, Literal["created"]]`, which is yielded as it is.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal, NamedTuple, Union
+
+import fastapi.sse
+from fastapi.dependencies.utils import get_typed_return_annotation
+from pydantic import AfterValidator, TypeAdapter, ValidationError
+
+from .._core import DeclaredEvents, ItemSchema, ServerSentEvent
+from .response import EventSourceResponse
+
+_EVENTS = (ServerSentEvent, fastapi.sse.ServerSentEvent)
+# What a generator's annotation may be, as FastAPI reads it.
+_STREAMS = {
+    getattr(collections.abc, f"{prefix}{name}")
+    for prefix in ("", "Async")
+    for name in ("Iterable", "Iterator", "Generator")
+}
+
+
+@dataclass(frozen=True)
+class Named:
+    """Names the event that a value of a type becomes.
+
+        Created = Annotated[Item, Named("created")]
+
+        @app.get("/items", response_class=EventSourceResponse)
+        async def items() -> AsyncIterable[Created | Deleted]:
+            yield Item(...)
+
+    Args:
+        name: The event's name, a single line.
+
+    Raises:
+        TypeError: the name is no string.
+        ValueError: the name is empty or not a single line.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+
+
+class Declaration(NamedTuple):
+    """One kind of event.
+
+    Attributes:
+        name: The event's name; None for any.
+        item_type: The type of its data.
+        is_event: Whether it is yielded as an event, not as its data.
+    """
+
+    name: str | None
+    item_type: Any
+    is_event: bool
+
+
+class UndeclaredEvent(ValueError):
+    """An event was yielded whose name the route has not declared, or a value where it declares
+    events."""
+
+
+def declarations(annotation: Any) -> tuple[Declaration, ...] | None:
+    """Returns what the annotation of an item declares, or None if it declares no events.
+
+    Raises:
+        ValueError: two events have one name, or one type; or one has no name, and others have.
+    """
+    members = list(_members(annotation))
+    if not any(each.name is not None or _is_parametrised(each.item_type) for each in members):
+        return None
+    declared = tuple(each for member in members for each in _declared(member))
+    _check(declared)
+    return declared
+
+
+def _members(annotation: Any, name: str | None = None) -> Iterator[Declaration]:
+    """Takes unions, aliases and annotations apart."""
+    origin = typing.get_origin(annotation)
+    if hasattr(annotation, "__value__") and type(annotation).__name__ == "TypeAliasType":
+        yield from _members(annotation.__value__, name)
+    elif origin is Annotated:
+        inner, *metadata = typing.get_args(annotation)
+        names = [each.name for each in metadata if isinstance(each, Named)]
+        if len(set(names)) > 1:
+            raise ValueError(f"{_shown(inner)} has more than one name: {', '.join(names)}")
+        others = tuple(each for each in metadata if not isinstance(each, Named))
+        if names:
+            yield Declaration(names[0], _annotated(inner, others), is_event=False)
+        elif _has_names(inner):
+            yield from _members(inner)
+        else:
+            yield Declaration(None, annotation, is_event=False)
+    elif origin in (Union, types.UnionType):
+        for each in typing.get_args(annotation):
+            yield from _members(each)
+    else:
+        yield Declaration(None, annotation, is_event=False)
+
+
+def _has_names(annotation: Any) -> bool:
+    return any(each.name is not None or _is_event(each.item_type) for each in _members(annotation))
+
+
+def _annotated(inner: Any, metadata: tuple[Any, ...]) -> Any:
+    parts: Any = (inner, *metadata)
+    return Annotated[parts] if metadata else inner
+
+
+def _is_event(annotation: Any) -> bool:
+    kind = typing.get_origin(annotation) or annotation
+    return isinstance(kind, type) and issubclass(kind, _EVENTS)
+
+
+def _is_parametrised(annotation: Any) -> bool:
+    return _is_event(annotation) and bool(typing.get_args(annotation))
+
+
+def _declared(member: Declaration) -> Iterator[Declaration]:
+    """The kinds of events that one member of a union is."""
+    if not _is_event(member.item_type):
+        yield member
+        return
+    if member.name is not None:
+        raise ValueError(f"'{member.name}' names an event: ServerSentEvent[..., Literal[...]] does")
+    item_type, *names = typing.get_args(member.item_type) or (Any,)
+    if len(names) > 1:
+        raise ValueError("ServerSentEvent takes the type of its data and a Literal of its name")
+    if not names or names[0] in (str, Any):
+        yield Declaration(None, item_type, is_event=True)
+    elif typing.get_origin(names[0]) is Literal:
+        for name in typing.get_args(names[0]):
+            _check_name(name)
+            yield Declaration(name, item_type, is_event=True)
+    else:
+        raise ValueError(f"the name of an event must be a Literal, not {_shown(names[0])}")
+
+
+def _check(declared: tuple[Declaration, ...]) -> None:
+    if len(declared) == 1:
+        return
+    seen: set[str] = set()
+    for each in declared:
+        if each.name is None:
+            raise ValueError(f"{_shown(each.item_type)} has no name, and others beside it have")
+        if each.name in seen:
+            raise ValueError(f"two events are named '{each.name}'")
+        seen.add(each.name)
+    by_value = [each for each in declared if not each.is_event]
+    for number, each in enumerate(by_value):
+        for other in by_value[:number]:
+            if each.item_type == other.item_type or Any in (each.item_type, other.item_type):
+                raise ValueError(
+                    f"a value does not tell whether it is '{other.name}'"
+                    f" ({_shown(other.item_type)}) or '{each.name}' ({_shown(each.item_type)})"
+                )
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"the name of an event must be a str, not {type(name).__name__}")
+    if not name:
+        raise ValueError("the name of an event must not be empty")
+    ServerSentEvent(event=name)
+
+
+def _shown(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def events_of(
+    declared: Iterable[Declaration], schema_of: Callable[[Any], ItemSchema]
+) -> DeclaredEvents:
+    """Returns how the core checks and writes declared events.
+
+    Args:
+        declared: What `declarations` returns.
+        schema_of: Returns how a type is validated and serialized.
+    """
+    schemas = {each.name: schema_of(each.item_type) for each in declared}
+    by_value = [each for each in declared if not each.is_event]
+    by_class: dict[type, tuple[str, ItemSchema]] = {
+        each.item_type: (each.name, schemas[each.name])
+        for each in by_value
+        if isinstance(each.item_type, type) and each.name is not None
+    }
+    name_of = _name_of(by_value)
+
+    def otherwise(item: Any) -> tuple[str | None, ItemSchema]:
+        if isinstance(item, ServerSentEvent):
+            raise UndeclaredEvent(f"event {item.event!r} is not declared: {_shown_names(schemas)}")
+        if name_of is None:
+            raise UndeclaredEvent(
+                f"events are declared, not values: {_shown_names(schemas)};"
+                f" got {type(item).__name__}"
+            )
+        name = name_of(item)
+        return name, schemas[name]
+
+    return DeclaredEvents(schemas, by_class, otherwise)
+
+
+def errors_of(error: Exception, item: Any, declared: Iterable[Declaration]) -> list[Any]:
+    """Returns, as FastAPI reports them, what is wrong with an item, with the event's name; nothing
+    if the error is another."""
+    if isinstance(error, UndeclaredEvent):
+        return [
+            {"type": "undeclared_event", "loc": ("response",), "msg": str(error), "input": item}
+        ]
+    if not isinstance(error, ValidationError):
+        return []
+    named = item.event if isinstance(item, _EVENTS) else _name_of_class(type(item), declared)
+    where = ("response",) if named is None else ("response", named)
+    return [{**each, "loc": (*where, *each["loc"])} for each in error.errors(include_url=False)]
+
+
+def _name_of_class(kind: Any, declared: Iterable[Declaration]) -> str | None:
+    return next((each.name for each in declared if each.item_type is kind), None)
+
+
+def _shown_names(names: Iterable[str | None]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _name_of(by_value: list[Declaration]) -> Callable[[Any], str] | None:
+    """Returns what asks pydantic which of several types a value is of."""
+    if not by_value:
+        return None
+    members: Any = tuple(
+        _annotated(each.item_type, (AfterValidator(partial(_instead, each.name)),))
+        for each in by_value
+    )
+    union: Any = Union[members]  # noqa: UP007
+    adapter: TypeAdapter[Any] = TypeAdapter(union)
+    return partial(adapter.validate_python, from_attributes=True)
+
+
+def _instead(name: Any, value: Any) -> Any:
+    return name
+
+
+def declared_by(endpoint: Any) -> tuple[Declaration, ...] | None:
+    """Returns what the return annotation of an endpoint declares, or None if it declares no events.
+
+    Raises:
+        ValueError: as `declarations`.
+    """
+    annotation = get_typed_return_annotation(endpoint)
+    if isinstance(annotation, type) and issubclass(annotation, EventSourceResponse):
+        return declarations(annotation.item_type)
+    if typing.get_origin(annotation) not in _STREAMS:
+        return None
+    return declarations(_looked_up(endpoint, annotation))
+
+
+def _looked_up(endpoint: Any, annotation: Any) -> Any:
+    """The item type in an annotation. FastAPI looks up the names of an annotation that is a text,
+    not those of texts within: `AsyncIterable[ServerSentEvent["Item"]]`."""
+    namespace = getattr(inspect.unwrap(endpoint), "__globals__", {})
+    holder = types.SimpleNamespace(__annotations__={"return": annotation})
+    try:
+        annotation = typing.get_type_hints(holder, namespace, include_extras=True)["return"]
+    except NameError:
+        pass  # pydantic may know it later
+    arguments = typing.get_args(annotation)
+    return arguments[0] if arguments else Any

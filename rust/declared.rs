@@ -1,0 +1,141 @@
+//! The events that a route declares, each with the type of its data.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::{PyTraverseError, PyVisit};
+
+use crate::event::{self, ServerSentEvent};
+use crate::json::{self, ItemSchema, Json, wrong_type};
+use sserpent_wire::frame::Fields;
+
+/// The events that a route declares, each with the type of its data.
+///
+/// Args:
+///     by_name: The schema of an event's `data`, by the event's name; under None for all others.
+///     by_class: The event's name and the schema of an item that is no event, by its exact class.
+///     otherwise: Called with an event or an item that neither has; returns the name and the
+///         schema, or raises.
+///
+/// Raises:
+///     TypeError: an argument has the wrong type; the message names it.
+#[pyclass(frozen, module = "sserpent._core.compiled")]
+pub struct DeclaredEvents {
+    by_name: Py<PyDict>,
+    by_class: Py<PyDict>,
+    otherwise: Py<PyAny>,
+}
+
+#[pymethods]
+impl DeclaredEvents {
+    #[new]
+    fn new(
+        by_name: Bound<'_, PyAny>,
+        by_class: Bound<'_, PyAny>,
+        otherwise: Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        Ok(Self {
+            by_name: checked_dict("by_name", &by_name)?,
+            by_class: checked_dict("by_class", &by_class)?,
+            otherwise: otherwise.unbind(),
+        })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.by_name)?;
+        visit.call(&self.by_class)?;
+        visit.call(&self.otherwise)
+    }
+}
+
+impl DeclaredEvents {
+    /// Hands the fields of the event that an item is, or becomes, to `use_fields`.
+    pub fn with_fields<R>(
+        &self,
+        item: &Bound<'_, PyAny>,
+        use_fields: impl FnOnce(&Fields<'_>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        if let Ok(event) = item.cast::<ServerSentEvent>() {
+            return self.with_event(event, use_fields);
+        }
+        if json::is_fastapi_event(item)? {
+            let event = Bound::new(item.py(), event::from_fastapi(item)?)?;
+            return self.with_event(&event, use_fields);
+        }
+        let by_class = self.by_class.bind(item.py());
+        let found = match by_class.get_item(item.get_type())? {
+            Some(found) => found,
+            None => self.otherwise(item)?,
+        };
+        let (name, schema) = checked_pair(&found)?;
+        let json = Json::Compact(schema.get().json_of(item)?);
+        use_fields(&Fields {
+            event: name.as_ref().map(|name| name.to_str()).transpose()?,
+            data: Some(json.as_data()?),
+            ..Fields::default()
+        })
+    }
+
+    fn with_event<R>(
+        &self,
+        event: &Bound<'_, ServerSentEvent>,
+        use_fields: impl FnOnce(&Fields<'_>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let py = event.py();
+        let Some(data) = event.get().data(py) else {
+            return event.get().with_fields(py, use_fields);
+        };
+        let by_name = self.by_name.bind(py);
+        let named = match event.get().name(py) {
+            Some(name) => by_name.get_item(name)?,
+            None => None,
+        };
+        let schema = match named {
+            Some(schema) => Some(schema),
+            None => by_name.get_item(py.None())?,
+        };
+        let schema = match schema {
+            Some(schema) => checked_schema(schema)?,
+            None => checked_pair(&self.otherwise(event)?)?.1,
+        };
+        let json = Json::Compact(schema.get().json_of(&data)?);
+        event.get().with_data(py, Some(json.as_data()?), use_fields)
+    }
+
+    fn otherwise<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.otherwise.bind(item.py()).call1((item,))
+    }
+}
+
+fn checked_dict(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Py<PyDict>> {
+    match value.cast::<PyDict>() {
+        Ok(dict) => Ok(dict.copy()?.unbind()),
+        Err(_) => Err(wrong_type(&format!("'{name}' must be a dict"), value)),
+    }
+}
+
+type NameAndSchema<'py> = (Option<Bound<'py, PyString>>, Bound<'py, ItemSchema>);
+
+fn checked_pair<'py>(value: &Bound<'py, PyAny>) -> PyResult<NameAndSchema<'py>> {
+    let pair = value.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
+    let Some(pair) = pair else {
+        let rule = "a declared event must be a name and an ItemSchema";
+        return Err(wrong_type(rule, value));
+    };
+    let name = pair.get_item(0)?;
+    let name = if name.is_none() {
+        None
+    } else {
+        Some(name.cast_into::<PyString>().map_err(|error| {
+            let rule = "the name of a declared event must be a str or None";
+            wrong_type(rule, &error.into_inner())
+        })?)
+    };
+    Ok((name, checked_schema(pair.get_item(1)?)?))
+}
+
+fn checked_schema(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, ItemSchema>> {
+    value.cast_into::<ItemSchema>().map_err(|error| {
+        let rule = "the schema of a declared event must be an ItemSchema";
+        wrong_type(rule, &error.into_inner())
+    })
+}
