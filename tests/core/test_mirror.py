@@ -85,7 +85,7 @@ BAD_ARGUMENTS: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (
         lambda core: core.Buffer({}, max_pending=-1),
         TypeError,
-        "'item_schema' must be an ItemSchema or None, not dict",
+        "'item_schema' must be an ItemSchema, DeclaredEvents or None, not dict",
     ),
     (
         lambda core: schema(core, validate_options=[]),

@@ -27,6 +27,7 @@ OURS: dict[str, set[str]] = {
         "_core",
         "_delivery.observer",
         "_delivery.stream",
+        "_fastapi.declarations",
         "_fastapi.response",
         "_shutdown",
     },

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 
 import fastapi.sse
 from fastapi.dependencies.utils import get_typed_return_annotation
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import core_schema
 
 from .._core import DeclaredEvents, ItemSchema, ServerSentEvent
 from .response import EventSourceResponse
@@ -238,13 +239,30 @@ def _name_of(by_value: list[Declaration]) -> Callable[[Any], str] | None:
     """Returns what asks pydantic which of several types a value is of."""
     if not by_value:
         return None
-    members: Any = tuple(
-        _annotated(each.item_type, (AfterValidator(partial(_instead, each.name)),))
-        for each in by_value
-    )
-    union: Any = Union[members]  # noqa: UP007
-    adapter: TypeAdapter[Any] = TypeAdapter(union)
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[Any, _NameOfValue(by_value)])
     return partial(adapter.validate_python, from_attributes=True)
+
+
+class _NameOfValue:
+    """Has pydantic return an event's name in place of the value, chosen as in a union of the types.
+    Its errors have the names."""
+
+    def __init__(self, by_value: list[Declaration]) -> None:
+        self._by_value = by_value
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        choices: list[Any] = [
+            (
+                core_schema.no_info_after_validator_function(
+                    partial(_instead, each.name), handler.generate_schema(each.item_type)
+                ),
+                each.name,
+            )
+            for each in self._by_value
+        ]
+        return core_schema.union_schema(choices)
 
 
 def _instead(name: Any, value: Any) -> Any:

@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from .._core import Buffer, ItemSchema, ServerSentEvent
+from .._core import Buffer, DeclaredEvents, ItemSchema, ServerSentEvent
 from .._core.conversion import FastAPIServerSentEvent, valid_class
+from .._fastapi.declarations import declarations, events_of
 from .blocks import GAP, RESET, RUN_END
 from .broker import Item
 
@@ -25,19 +26,31 @@ class Encoding:
     """How items become events, and data becomes items again.
 
     Args:
-        item_type: The type that items are validated by; None for none.
-
-    Attributes:
-        decode: Makes an item of its JSON.
+        item_type: The type that items are validated by, or the events that it declares; None for
+            neither.
     """
 
     def __init__(self, item_type: Any = None) -> None:
-        self._schema: ItemSchema | None = None
-        self.decode: Callable[[str], Any] = json.loads
-        if item_type is not None:
-            adapter: TypeAdapter[Any] = TypeAdapter(item_type)
-            self._schema = _schema(adapter)
-            self.decode = adapter.validate_json
+        self._schema: ItemSchema | DeclaredEvents | None = None
+        self._decoders: dict[str | None, Callable[[str], Any]] = {None: json.loads}
+        declared = declarations(item_type)
+        if declared is not None:
+            self._schema = events_of(declared, _schema)
+            self._decoders = {each.name: _decoder(each.item_type) for each in declared}
+        elif item_type is not None:
+            self._schema = _schema(item_type)
+            self._decoders = {None: _decoder(item_type)}
+        self._declares_events = declared is not None
+
+    def decode(self, data: str, event: str) -> Any:
+        """Returns the item of which this is the JSON.
+
+        Args:
+            data: The JSON.
+            event: The type of the event.
+        """
+        decoder = self._decoders.get(event) or self._decoders.get(None, json.loads)
+        return decoder(data)
 
     def item(self, item: Any, event: str | None = None, conflate: str | None = None) -> Item:
         """Returns what is published for what a path operation can yield.
@@ -49,25 +62,28 @@ class Encoding:
         """
         if isinstance(item, (ServerSentEvent, FastAPIServerSentEvent)):
             return self._event_item(item, event, conflate)
-        body = self._framed(item)
-        if event is not None:
-            body = _event_line(checked_event_name(event)) + body
-        return Item(body, False, conflate)
+        if event is None:
+            return Item(self._framed(item), False, conflate)
+        if self._declares_events:
+            return self._event_item(ServerSentEvent(data=item, event=event), None, conflate)
+        return Item(_event_line(checked_event_name(event)) + self._framed(item), False, conflate)
 
     def _event_item(self, item: Any, event: str | None, conflate: str | None) -> Item:
         if item.id is not None:
             raise ReservedField("'id' must not be set in what is published: the channel gives ids")
         if event is not None and item.event is not None:
             raise ValueError("'event' must not be given twice: the item has one")
-        fields = ServerSentEvent(
-            raw_data=item.raw_data,
-            event=checked_event_name(item.event if event is None else event),
-            retry=item.retry,
-            comment=item.comment,
-        )
-        body = fields.encode()
-        if item.data is not None:
-            body = body[:-1] + self._framed(item.data)
+        fields = {
+            "raw_data": item.raw_data,
+            "event": checked_event_name(item.event if event is None else event),
+            "retry": item.retry,
+            "comment": item.comment,
+        }
+        if self._schema is None or self._declares_events or item.data is None:
+            body = self._framed(ServerSentEvent(data=item.data, **fields))
+        else:
+            # An item schema does not look into events: its data goes after the other fields.
+            body = ServerSentEvent(**fields).encode()[:-1] + self._framed(item.data)
         return Item(body, item.raw_data is not None, conflate)
 
     def _framed(self, data: Any) -> bytes:
@@ -76,7 +92,13 @@ class Encoding:
         return buffer.take()
 
 
-def _schema(adapter: TypeAdapter[Any]) -> ItemSchema:
+def _decoder(item_type: Any) -> Callable[[str], Any]:
+    adapter: TypeAdapter[Any] = TypeAdapter(item_type)
+    return adapter.validate_json
+
+
+def _schema(item_type: Any) -> ItemSchema:
+    adapter: TypeAdapter[Any] = TypeAdapter(item_type)
     return ItemSchema(
         adapter.validator.validate_python,
         {"from_attributes": True},

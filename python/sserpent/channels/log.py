@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -63,13 +62,11 @@ class Entry:
         """Whether this is the last event of a run."""
         return _RUN_END in self.frame
 
-    def event(
-        self, decode: Callable[[str], Any] = json.loads, id: str | None = None
-    ) -> ServerSentEvent:
+    def event(self, decode: Callable[[str, str], Any], id: str | None = None) -> ServerSentEvent:
         """Returns the event as it was published, with its id, but for a comment.
 
         Args:
-            decode: Makes the data of an event from its JSON.
+            decode: Makes the data of an event from its JSON and the event's type.
             id: The id, if not its own.
         """
         fields = self._fields
@@ -78,7 +75,7 @@ class Entry:
         return ServerSentEvent(**fields, id=id or self.id)
 
 
-def _fields(entry: Entry, decode: Callable[[str], Any]) -> dict[str, Any]:
+def _fields(entry: Entry, decode: Callable[[str, str], Any]) -> dict[str, Any]:
     parser = EventStreamParser()
     messages = parser.feed(entry.frame)
     fields: dict[str, Any] = {"retry": parser.reconnection_time}
@@ -89,7 +86,7 @@ def _fields(entry: Entry, decode: Callable[[str], Any]) -> dict[str, Any]:
         if entry.raw:
             fields["raw_data"] = message.data
         else:
-            fields["data"] = decode(message.data)
+            fields["data"] = decode(message.data, message.type)
     return fields
 
 

@@ -53,6 +53,7 @@ class Producer:
         run_id: What clients know the run by.
         run: Where it is kept.
         source: The generator, async or sync.
+        encoding: Of what it yields.
         log: Keeps it.
         max_bytes: How many bytes of events it may have.
         shutdown_grace: For how many seconds it may go on when the server shuts down.
@@ -64,6 +65,7 @@ class Producer:
         run_id: str,
         run: Stream,
         source: Any,
+        encoding: Encoding,
         log: RunLog,
         max_bytes: int,
         shutdown_grace: float,
@@ -76,7 +78,7 @@ class Producer:
         self._max_bytes = max_bytes
         self._shutdown_grace = shutdown_grace
         self._on_end = on_end
-        self._encoding = Encoding()
+        self._encoding = encoding
         self._token = current_token()
         self._fence = ""
         self._bytes = 0

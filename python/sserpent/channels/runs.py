@@ -20,6 +20,7 @@ from .blocks import come_back_later
 from .broker import RENEWAL, BrokerUnavailable, RunLog
 from .channel import Key
 from .checks import checked_after, checked_count, checked_name, checked_owner, checked_seconds
+from .encoding import Encoding
 from .memory_runs import UNLIMITED
 from .position import Stream
 from .producer import Producer, end_item
@@ -76,6 +77,8 @@ class Runs:
     Args:
         channels: Where they are kept, and who ends them.
         name: Of these runs; no channel of the same channels may have it.
+        item_type: What the generators yield, or the events that they do, for pydantic to validate;
+            anything, if it is left out.
         ttl: For how many seconds a run can be followed after its end.
         max_bytes: How many bytes of events a run may have; one that yields more ends with an
             error.
@@ -91,12 +94,14 @@ class Runs:
         self,
         channels: Channels,
         name: str,
+        item_type: Any = None,
         *,
         ttl: float = 3_600,
         max_bytes: int = 4 * 2**20,
         shutdown_grace: float = 30,
     ) -> None:
         self._name = checked_name("name", name)
+        self._encoding = Encoding(item_type)
         self._ttl = checked_seconds("ttl", ttl)
         self._max_bytes = checked_count("max_bytes", max_bytes, 1)
         self._shutdown_grace = checked_seconds("shutdown_grace", shutdown_grace, or_zero=True)
@@ -140,6 +145,7 @@ class Runs:
             run_id,
             stream,
             source,
+            self._encoding,
             self._log,
             self._max_bytes,
             self._shutdown_grace,
@@ -206,7 +212,7 @@ class Runs:
         self, run_id: str, owner: Key | None, after: str | None, options: dict[str, Any]
     ) -> Subscription[Any]:
         stream = self._stream(run_id, owner)
-        selection = Selection(stream, UNLIMITED, "gap", None, json.loads, ends=True)
+        selection = Selection(stream, UNLIMITED, "gap", None, self._encoding.decode, ends=True)
         request = Request((selection,), False, checked_after(after), "earliest", None)
         options["headers"] = {**(options.get("headers") or {}), RUN_ID: run_id}
         service = self._channels._service(request, owner)

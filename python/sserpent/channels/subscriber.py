@@ -27,7 +27,7 @@ class Selection(NamedTuple):
     limits: Limits
     overflow: Overflow
     max_subscribers: int | None
-    decode: Callable[[str], Any]
+    decode: Callable[[str, str], Any]
     #: Whether the event `run-end` is the last.
     ends: bool = False
 
