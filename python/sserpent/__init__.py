@@ -5,6 +5,7 @@ that keeps its promises.
 """
 
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
 
 from ._core import BACKEND, ServerSentEvent, format_sse_event
 from ._delivery.sender import KEEPALIVE_COMMENT
@@ -27,5 +28,7 @@ __all__ = [
     "shutdown_event",
 ]
 
-if not _routing.install():
-    from ._fastapi.fallback import ServerSentEvent  # type: ignore[assignment]
+if TYPE_CHECKING:
+    pass
+elif not _routing.install():
+    from ._fastapi.fallback import ServerSentEvent

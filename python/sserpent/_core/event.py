@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     DataT = TypeVar("DataT", default=Any, covariant=True)
-    NameT = TypeVar("NameT", bound=str, default=Any, covariant=True)
+    # mypy takes `event="price"` for a str where one of several events is expected; so that this is
+    # no error, an event with any name is one with a certain name to type checkers.
+    NameT = TypeVar("NameT", bound=str, default=Any, contravariant=True)
 
     class _Declared(Generic[DataT, NameT]):
         pass
