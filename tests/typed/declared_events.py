@@ -1,5 +1,5 @@
-"""What type checkers make of typed events. `make typecheck` reads it; each ignored error is one that
-has to be there, because an ignore that is not needed is an error too."""
+"""What type checkers make of typed events. `make typecheck` reads it; each ignored error has to be
+there, because an ignore that is not needed is an error too."""
 
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
