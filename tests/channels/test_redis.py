@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import random
 import subprocess
 import sys
@@ -15,11 +17,13 @@ import pytest
 
 from proxy import Proxy
 from redis_server import RedisServer
+from servers import Server, uvicorn
 from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain
 from sserpent.channels.broker import Item
 from sserpent.channels.log import Entry, Limits
 from sserpent.channels.position import ORIGIN, Position, Stream, parse_id
 from sserpent.channels.redis import Pace, RedisLog, connection
+from sserpent.client import EventStreamParser
 
 LIMITS = Limits(history=10_000, history_ttl=3_600, history_bytes=2**24)
 ROOM = Stream("rooms", "lobby")
@@ -611,6 +615,73 @@ def test_c12_subscribing_while_redis_is_away(server: RedisServer) -> None:
             assert messages[0]["status"] == 200
             assert b"\nretry: " in b"".join(message.get("body", b"") for message in messages)
         server.start()
+
+    asyncio.run(check())
+
+
+class Roamer:
+    """A client of two servers, that goes from one to the other."""
+
+    def __init__(self, servers: list[Server], seed: int) -> None:
+        self._servers = servers
+        self._random = random.Random(seed)
+        self._last: str | None = None
+        self.offset = 0
+        self.received = 0
+        self.missed = 0
+
+    async def read(self, upto: int) -> None:
+        for server in itertools.cycle(self._random.sample(self._servers, 2)):
+            if self.offset >= upto:
+                return
+            await self._read_some(server, min(upto, self.offset + self._random.randint(1, 600)))
+
+    async def _read_some(self, server: Server, upto: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        resume = "" if self._last is None else f"Last-Event-ID: {self._last}\r\n"
+        writer.write(f"GET /numbers HTTP/1.0\r\nHost: localhost\r\n{resume}\r\n".encode())
+        assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        parser = EventStreamParser()
+        while self.offset < upto:
+            for event in parser.feed(await reader.read(65_536)):
+                self._take(event.type, event.data, event.last_event_id)
+            self._last = parser.last_event_id or self._last
+        writer.close()
+
+    def _take(self, kind: str, data: str, last_event_id: str) -> None:
+        position = parse_id(last_event_id)
+        assert position is not None
+        if kind == "gap":
+            gap = json.loads(data)
+            assert position.offset == self.offset + gap["missed"]
+            self.missed += gap["missed"]
+        else:
+            assert kind == "message", (kind, data)
+            assert position.offset == self.offset + 1
+            self.received += 1
+        self.offset = position.offset
+
+
+def test_clients_move_between_two_processes(
+    server: RedisServer, serve: Callable[..., Server]
+) -> None:
+    servers = [serve(uvicorn("redis_app:app"), REDIS_URL=server.url) for _ in range(2)]
+
+    async def publish_there(server: Server) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"POST /numbers?count=2500&tasks=5 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def check() -> None:
+        roamers = [Roamer(servers, seed) for seed in range(12)]
+        reading = asyncio.gather(*[roamer.read(5_000) for roamer in roamers])
+        for each in servers:
+            await publish_there(each)
+        await asyncio.wait_for(reading, 90)
+        for roamer in roamers:
+            assert roamer.received + roamer.missed == roamer.offset == 5_000
+        assert any(roamer.received > 1_000 for roamer in roamers)
 
     asyncio.run(check())
 
