@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from proxy import Proxy
-from redis_server import RedisServer
+from redis_server import RedisServer, Sentinel
 from servers import Server, uvicorn
 from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain
 from sserpent.channels.broker import Item
@@ -345,6 +345,77 @@ def test_c13_a_message_that_never_came_is_read(server: RedisServer) -> None:
     run(server, check)
 
 
+# Sentinel
+
+
+def test_c8_a_replica_without_the_tail_takes_over(make_redis: MakeRedis) -> None:
+    master = make_redis()
+    replica = make_redis(replicaof=f"127.0.0.1 {master.port}")
+    sentinel = Sentinel(master)
+
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        for number in range(5):
+            await publish_until_it_works(log, number)
+        await until(lambda: "slave0" in master.ask("INFO", "replication"))
+        await until(lambda: replica.ask("XLEN", master.names()[0]) == 5)
+        await until(lambda: sentinel.ask("SENTINEL", "REPLICAS", "main"))
+        # From here on the replica gets nothing.
+        replica.pause()
+        master.ask("CLIENT", "KILL", "TYPE", "replica")
+        await publish(log, 5, 6)
+        await until(lambda: len(notes.told) == 7)
+        master.kill()
+        replica.go_on()
+        await publish_until_it_works(log, 7)
+        await until(lambda: "diverged" in notes.brief)
+        await publish_until_it_works(log, 8)
+        await until(lambda: 8 in notes.brief)
+        # 7 came before the new position, or after it.
+        assert [each for each in notes.brief if each != 7] == [*range(7), "diverged", 8]
+        assert await numbers_in(log) == [*range(5), 7, 8]
+
+    try:
+        run(sentinel, check)
+    finally:
+        sentinel.close()
+
+
+def test_c12_sentinel_moves_the_master(make_redis: MakeRedis) -> None:
+    master = make_redis()
+    replica = make_redis(replicaof=f"127.0.0.1 {master.port}")
+    sentinel = Sentinel(master)
+
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        await publish_until_it_works(log, 0)
+        await until(lambda: replica.ask("DBSIZE") == 1)
+        await until(lambda: _can_fail_over(sentinel))
+        for number in range(1, 100):
+            if number == 20:
+                sentinel.ask("SENTINEL", "FAILOVER", "main")
+            await publish_until_it_works(log, number)
+            await asyncio.sleep(0.02)
+        await until(lambda: 99 in notes.brief)
+        await until(lambda: replica.ask("ROLE")[0] == "master")
+        await until(lambda: replica.subscriptions() != [])
+        read = await numbers_in(log)
+        # What was published in the moment of the change may be lost, but not in silence.
+        if "diverged" not in notes.brief:
+            assert notes.brief == read == list(range(100))
+
+    try:
+        run(sentinel, check)
+    finally:
+        sentinel.close()
+
+
+def _can_fail_over(sentinel: Sentinel) -> bool:
+    return int(sentinel.ask("INFO", "sentinel")["master0"]["slaves"]) == 1
+
+
 # Answers that are lost
 
 
@@ -436,7 +507,7 @@ def test_c12_a_password_is_needed_and_changes(make_redis: MakeRedis) -> None:
 
 
 def test_c12_redis_is_full(make_redis: MakeRedis) -> None:
-    server = make_redis(**{"maxmemory-policy": "noeviction"})
+    server = make_redis(maxmemory_policy="noeviction")
 
     async def check(log: RedisLog) -> None:
         notes = Notes()
@@ -455,7 +526,7 @@ def test_c12_redis_is_full(make_redis: MakeRedis) -> None:
 
 
 def test_c7_redis_evicts_histories(make_redis: MakeRedis) -> None:
-    server = make_redis(**{"maxmemory-policy": "allkeys-lru"})
+    server = make_redis(maxmemory_policy="allkeys-lru")
     streams = [Stream("rooms", str(number)) for number in range(60)]
 
     async def check(log: RedisLog) -> None:

@@ -28,7 +28,7 @@ class RedisServer:
     """A Redis server.
 
     Args:
-        options: Of its configuration; what is not given saves nothing.
+        options: Of its configuration, with "-" for "_"; what is not given saves nothing.
     """
 
     def __init__(self, **options: str) -> None:
@@ -36,22 +36,25 @@ class RedisServer:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = Path(tempfile.mkdtemp(prefix="sserpent-redis-"))
-        self._options = {"save": "", "appendonly": "no", **options}
+        given = {name.replace("_", "-"): value for name, value in options.items()}
+        self._options = {"save": "", "appendonly": "no", **given}
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
         self.start()
 
     def start(self) -> None:
-        options = [f"--{name}={value}" for name, value in self._options.items()]
-        arguments = [
-            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)),
-            *[part for option in options for part in option.split("=", 1)],
-        ]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["redis-server", *arguments], stdout=log, stderr=log, start_new_session=True
+                self._command(), stdout=log, stderr=log, start_new_session=True
             )
         until(self.answers, timeout=30)
+
+    def _command(self) -> list[str]:
+        options = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self._folder)}
+        command = ["redis-server"]
+        for name, value in {**options, **self._options}.items():
+            command += [f"--{name}", *value.split(" ")]
+        return command
 
     @property
     def log(self) -> str:
@@ -116,3 +119,22 @@ class RedisServer:
         self.kill()
         shutil.rmtree(self._folder)
         give_back(self.port)
+
+
+class Sentinel(RedisServer):
+    """A Sentinel that watches one master, "main", and decides alone."""
+
+    def __init__(self, master: RedisServer) -> None:
+        self._master = master
+        super().__init__()
+        self.url = f"redis+sentinel://127.0.0.1:{self.port}/main/0"
+
+    def _command(self) -> list[str]:
+        configuration = self._folder / "sentinel.conf"
+        configuration.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self._folder}\n"
+            f"sentinel monitor main 127.0.0.1 {self._master.port} 1\n"
+            "sentinel down-after-milliseconds main 500\n"
+            "sentinel failover-timeout main 3000\n"
+        )
+        return ["redis-server", str(configuration), "--sentinel"]

@@ -9,7 +9,7 @@ from uuid import UUID
 from .subscriber import Overflow, Selection
 
 #: What the URL of a Redis server begins with.
-SCHEMES = ("redis://", "rediss://", "unix://")
+SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
 
 
 def checked_count(name: str, value: Any, least: int) -> int:

@@ -146,7 +146,7 @@ class Commands:
         self._trouble = Trouble(server.place)
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._silent: asyncio.Future[None] | None = None
+        self._dropped: asyncio.Future[None] | None = None
 
     # Asking
 
@@ -171,6 +171,14 @@ class Commands:
             self._look_later()
         if self._task is None:
             self._task = self._loop.create_task(self._run())
+
+    def renew(self) -> None:
+        """Makes the connection anew: the server is elsewhere."""
+        self._drop("the server has moved")
+
+    def _drop(self, reason: str) -> None:
+        if self._dropped is not None and not self._dropped.done():
+            self._dropped.set_exception(RedisConnectionError(reason))
 
     async def drain(self) -> None:
         """Waits for what was asked."""
@@ -214,15 +222,15 @@ class Commands:
         return connection  # type: ignore[no-any-return]
 
     async def _use(self, connection: Connection) -> None:
-        self._silent = self._loop.create_future()
+        self._dropped = self._loop.create_future()
         reading = self._loop.create_task(self._read(connection))
         writing = self._loop.create_task(self._write(connection))
         try:
-            await first_of(reading, writing, self._silent)
+            await first_of(reading, writing, self._dropped)
         except LOST as error:
             self._trouble.reason = str(error)
         finally:
-            self._silent = None
+            self._dropped = None
             for command in self._flight:
                 command.lose()
             waiting = [*self._again, *self._flight]
@@ -300,9 +308,8 @@ class Commands:
                 command.give_up(self._reason())
         while self._queue and self._queue[0].future.done():
             self._queue.popleft()
-        silent = self._silent
-        if silent is not None and not silent.done() and self._is_silent_for(_SILENT, now):
-            silent.set_exception(RedisConnectionError("it does not answer"))
+        if self._is_silent_for(_SILENT, now):
+            self._drop("it does not answer")
         if self._queue or self._flight or self._again:
             self._look_later()
 

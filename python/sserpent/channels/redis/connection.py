@@ -60,12 +60,15 @@ class Server:
         url: As redis-py takes it: `redis://`, `rediss://` or `unix://`, with its options.
 
     Attributes:
+        moves: Whether it may be elsewhere later; then `resolve` says where it is.
         database: The number of the database.
         place: Its address, for messages: without a password.
 
     Raises:
         ValueError: the URL is none.
     """
+
+    moves = False
 
     def __init__(self, url: str) -> None:
         try:
@@ -105,12 +108,22 @@ class Server:
             Unsupported: the server is too old.
             RedisError, OSError, asyncio.TimeoutError: it could not be made.
         """
-        connection = self._class(**self._options)
+        connection = await self._new_connection(timeout)
         try:
             return connection, await asyncio.wait_for(_greet(connection, commands), timeout)
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
+
+    async def resolve(self, timeout: float) -> tuple[str, int]:
+        """Returns the host and the port."""
+        return self._options["host"], self._options["port"]
+
+    async def _new_connection(self, timeout: float) -> Connection:
+        return self._connection()
+
+    def _connection(self, **options: Any) -> Connection:
+        return self._class(**{**self._options, **options})
 
 
 async def _greet(connection: Connection, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:

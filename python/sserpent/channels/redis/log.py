@@ -17,6 +17,7 @@ from ..closures import Closures
 from ..log import Entry, Limits
 from ..position import Position, Stream
 from .connection import Server
+from .sentinel import SentinelServer
 from .session import Pace, Session
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ class RedisLog:
     have it do their work there.
 
     Args:
-        url: Of the server, as redis-py takes it.
+        url: Of the server, as redis-py takes it, or as `SentinelServer`.
         prefix: What the names of all keys begin with.
         pace: How long to wait for the server.
         closures: Follows their stream, before any other is followed.
@@ -45,7 +46,7 @@ class RedisLog:
         pace: Pace | None = None,
         closures: Closures | None = None,
     ) -> None:
-        self._server = Server(url)
+        self._server = SentinelServer(url) if "+sentinel://" in url else Server(url)
         self._prefix = prefix
         self._pace = pace or Pace()
         self._closures = closures

@@ -13,7 +13,7 @@ from ..closures import LIMITS, STREAM, Closures
 from ..log import Entry, Limits
 from ..position import ORIGIN, Position, Stream
 from .commands import Commands, Publish
-from .connection import Server
+from .connection import LOST, Server
 from .followed import Followed
 from .names import name_of
 from .scripts import HEAD, Head, Stored, marks, publish_script, read_head, read_stored
@@ -61,6 +61,8 @@ class Session:
         self._due: deque[Followed] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        if server.moves:
+            self._workers.add(self.loop.create_task(self._go_along(server)))
         self._closed = False
         self._closures: Followed | None = None
         if closures is not None:
@@ -182,6 +184,21 @@ class Session:
             least = min(self._interval(followed) for followed in self._followed.values())
             soonest = min(followed.look_at for followed in self._followed.values())
             self._set_timer(max(soonest, now + least / 8))
+
+    async def _go_along(self, server: Server) -> None:
+        """Goes to where the server is. Where it was, another may still answer, and hear nothing."""
+        place = None
+        while True:
+            try:
+                found = await server.resolve(self._pace.timeout)
+            except LOST:
+                pass
+            else:
+                if place is not None and found != place:
+                    self._commands.renew()
+                    self._subscription.renew()
+                place = found
+            await asyncio.sleep(self._pace.probe)
 
     # Reading
 

@@ -63,6 +63,7 @@ class Subscription:
         self._heard = False
         self._pauses = Pauses()
         self._trouble = Trouble(f"The subscription to {server.place}")
+        self._dropped: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def add(self, listening: Listening) -> None:
@@ -81,6 +82,11 @@ class Subscription:
     def _change(self, wanted: bool, listening: Listening) -> None:
         self._changes.append((wanted, listening))
         self._news.set()
+
+    def renew(self) -> None:
+        """Makes the connection anew: the server is elsewhere."""
+        if self._dropped is not None and not self._dropped.done():
+            self._dropped.set_result(None)
 
     async def aclose(self) -> None:
         if self._task is not None:
@@ -107,11 +113,12 @@ class Subscription:
         loop = asyncio.get_running_loop()
         self._changes = deque((True, listening) for listening in self._listening.values())
         self._expected.clear()
+        self._dropped = loop.create_future()
         tasks = [
             loop.create_task(each(connection)) for each in (self._read, self._write, self._watch)
         ]
         try:
-            await first_of(*tasks)
+            await first_of(*tasks, self._dropped)
         except ResponseError as error:  # it may not subscribe
             self._trouble.begin(error)
         except LOST as error:
