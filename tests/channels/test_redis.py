@@ -6,11 +6,13 @@ import asyncio
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -572,6 +574,30 @@ def test_an_old_redis_is_refused_by_its_version(
         assert time.monotonic() - began < 20  # not after the timeout
 
     run(server, check, Pace(timeout=60))
+
+
+def test_the_rights_that_the_page_names_are_enough(server: RedisServer) -> None:
+    page = (Path(__file__).parents[2] / "docs/channels-redis.md").read_text(encoding="utf-8")
+    (rights,) = re.findall(r"```text\n(~sserpent:[^`]+)```", page)
+    server.ask("ACL", "SETUSER", "app", "reset", "on", ">secret", *rights.split())
+
+    async def check() -> None:
+        log = RedisLog(server.url.replace("//", "//app:secret@"), pace=QUICK)
+        notes = Notes()
+        limits = LIMITS._replace(history_bytes=1_000)
+        await log.follow(ROOM, limits, notes)
+        for number in range(100):
+            await log.publish(ROOM, limits, item(number))
+        await until(lambda: len(notes.told) == 100)
+        _, read = await log.read(ROOM, limits, *ALL)
+        assert 10 < len(read) < 25
+        log.unfollow(ROOM, notes)
+        await until(lambda: server.subscriptions() == [])
+        await log.aclose()
+        denied = [each["object"] for each in server.ask("ACL", "LOG")]
+        assert [each for each in denied if not each.startswith("client|")] == []
+
+    asyncio.run(check())
 
 
 # Nothing is left
