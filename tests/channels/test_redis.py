@@ -379,7 +379,7 @@ def test_c8_a_replica_without_the_tail_takes_over(make_redis: MakeRedis) -> None
         assert await numbers_in(log) == [*range(5), 7, 8]
 
     try:
-        run(sentinel, check)
+        run(sentinel, check, QUICK._replace(timeout=4))
     finally:
         sentinel.close()
 
@@ -409,7 +409,7 @@ def test_c12_sentinel_moves_the_master(make_redis: MakeRedis) -> None:
             assert notes.brief == read == list(range(100))
 
     try:
-        run(sentinel, check)
+        run(sentinel, check, QUICK._replace(timeout=4))
     finally:
         sentinel.close()
 
