@@ -93,7 +93,7 @@ impl Buffer {
     /// Raises:
     ///     ValueError: a field of an event breaks a rule.
     ///     Exception: whatever the item's schema or FastAPI's encoder raise.
-    fn push(&self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
+    pub fn push(&self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = item.py();
         let mut due = false;
         let mut append = |fields: &Fields<'_>| {
@@ -141,7 +141,7 @@ impl Buffer {
 
     /// How many bytes are pending.
     #[getter]
-    fn pending(&self) -> usize {
+    pub fn pending(&self) -> usize {
         self.lock().stream.len()
     }
 

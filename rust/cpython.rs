@@ -304,8 +304,8 @@ unsafe fn call_with_dict(
 pub enum Sent<'py> {
     /// It suspended, and waits for this.
     Yielded(Bound<'py, PyAny>),
-    /// It has ended.
-    Returned,
+    /// It has ended with this.
+    Returned(Bound<'py, PyAny>),
 }
 
 /// Runs a generator or coroutine to its next suspension. Its end is no exception here, as it would
@@ -321,7 +321,7 @@ pub fn send_none<'py>(coroutine: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
     };
     match (sent, result) {
         (ffi::PySendResult::PYGEN_NEXT, Some(awaited)) => Ok(Sent::Yielded(awaited)),
-        (ffi::PySendResult::PYGEN_RETURN, _) => Ok(Sent::Returned),
+        (ffi::PySendResult::PYGEN_RETURN, Some(returned)) => Ok(Sent::Returned(returned)),
         _ => Err(PyErr::fetch(py)),
     }
 }
@@ -352,4 +352,58 @@ pub fn ascii_string<'py>(py: Python<'py>, bytes: &[u8]) -> Option<Bound<'py, PyS
         std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
         Some(string.cast_into_unchecked())
     }
+}
+
+/// A slot of <https://docs.python.org/3/c-api/typeobj.html#async-object-structures>.
+fn async_slot(
+    object: &Bound<'_, PyAny>,
+    slot: impl FnOnce(&ffi::PyAsyncMethods) -> Option<ffi::unaryfunc>,
+) -> Option<ffi::unaryfunc> {
+    // SAFETY: the object keeps its type alive, and a type its slots. They are set before the type
+    // has objects; a class of Python's has them all, as functions that look for the method.
+    unsafe { (*ffi::Py_TYPE(object.as_ptr())).tp_as_async.as_ref() }.and_then(slot)
+}
+
+fn call_slot<'py>(object: &Bound<'py, PyAny>, slot: ffi::unaryfunc) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the slot is the object's own, and the object is alive for the call. The result is a
+    // new reference or NULL with an exception set.
+    unsafe { Bound::from_owned_ptr_or_err(object.py(), slot(object.as_ptr())) }
+}
+
+/// Whether an object has `__anext__`.
+pub fn is_async_iterator(object: &Bound<'_, PyAny>) -> bool {
+    async_slot(object, |slots| slots.am_anext).is_some()
+}
+
+/// What `await anext(iterator)` steps.
+pub fn steps_of_next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    match async_slot(iterator, |slots| slots.am_anext) {
+        Some(anext) => steps_of(&call_slot(iterator, anext)?),
+        None => Err(PyTypeError::new_err("'iterator' has no __anext__ any more")),
+    }
+}
+
+/// What `await` steps; a generator-based coroutine is its own steps.
+pub fn steps_of<'py>(awaitable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    match async_slot(awaitable, |slots| slots.am_await) {
+        Some(am_await) => call_slot(awaitable, am_await),
+        None => Ok(awaitable.clone()),
+    }
+}
+
+/// Calls a function in a context, an instance of `contextvars.Context`.
+pub fn in_context<T>(
+    context: &Bound<'_, PyAny>,
+    function: impl FnOnce() -> PyResult<T>,
+) -> PyResult<T> {
+    // SAFETY: the context is alive; CPython refuses what is no context, or has been entered.
+    if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
+        return Err(PyErr::fetch(context.py()));
+    }
+    let result = function();
+    // SAFETY: as above; this is the context that was entered last.
+    if unsafe { ffi::PyContext_Exit(context.as_ptr()) } != 0 {
+        return Err(PyErr::fetch(context.py()));
+    }
+    result
 }

@@ -30,7 +30,7 @@ mod compiled {
     #[pymodule_export]
     use super::parse::{EventStreamParser, EventTooLarge, MessageEvent};
     #[pymodule_export]
-    use super::stepping::step;
+    use super::stepping::{Pump, step, step_as};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextvars import ContextVar, copy_context
 from types import ModuleType, coroutine
 from typing import Any
 
@@ -101,3 +102,36 @@ def test_objects_with_send_are_stepped_too(core: ModuleType) -> None:
     steps = Steps()
     assert core.step(steps, ENDED) == 42
     assert core.step(steps, ENDED) is ENDED
+
+
+@pytest.mark.parametrize("is_current", [True, False])
+def test_step_as_makes_a_task_the_current_one_in_a_context(
+    core: ModuleType, is_current: bool
+) -> None:
+    variable: ContextVar[str] = ContextVar("variable", default="outside")
+    loop, before = object(), object()
+    current = {loop: before} if is_current else {}
+
+    def exchange(loop: object, task: object) -> object:
+        previous = current.pop(loop, None)
+        if task is not None:
+            current[loop] = task
+        return previous
+
+    async def waits() -> None:
+        variable.set("inside")
+        try:
+            await suspended(current[loop])
+        except KeyError:
+            await suspended((variable.get(), current[loop]))
+
+    for current_tasks in (current, exchange):
+        kept = dict(current)
+        coroutine = waits()
+        arguments = "a task", current_tasks, loop, copy_context(), coroutine, ENDED
+        assert core.step_as(*arguments) == "a task"
+        assert core.step_as(*arguments, KeyError()) == ("inside", "a task")
+        assert core.step_as(*arguments) is ENDED
+        with pytest.raises(RuntimeError, match="cannot reuse"):
+            core.step_as(*arguments)
+        assert (variable.get(), current) == ("outside", kept)

@@ -265,6 +265,24 @@ def test_d8_one_that_ends_by_itself_in_the_grace_ends_cleanly(run: Run) -> None:
 
 
 @runners
+def test_d8_one_that_fails_while_it_tidies_up_does_not_look_complete(run: Run) -> None:
+    async def content() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            raise LookupError("on purpose")
+        finally:
+            await anyio.sleep(2)
+
+    async def act(stream: Stream) -> None:
+        await anyio.sleep(1)
+        begin_shutdown()
+
+    stream = play(run, lambda: Stream(content()), act)
+    assert stream.connection.data == ['"a"']
+    assert not stream.connection.complete
+
+
+@runners
 @pytest.mark.parametrize("make", [endless, finite, finite_sync])
 def test_d8_a_stream_that_opens_after_the_shutdown_began_is_a_whole_200(
     run: Run, make: Callable[[], Any]

@@ -16,9 +16,11 @@ __all__ = [
     "EventTooLarge",
     "ItemSchema",
     "MessageEvent",
+    "Pump",
     "ServerSentEvent",
     "format_sse_event",
     "step",
+    "step_as",
 ]
 
 BACKEND: Literal["rust", "python"]
@@ -31,9 +33,11 @@ if TYPE_CHECKING or os.environ.get("SSERPENT_PURE") == "1":
         EventTooLarge,
         ItemSchema,
         MessageEvent,
+        Pump,
         ServerSentEvent,
         format_sse_event,
         step,
+        step_as,
     )
 
     BACKEND = "python"
@@ -46,9 +50,11 @@ else:
             EventTooLarge,
             ItemSchema,
             MessageEvent,
+            Pump,
             ServerSentEvent,
             format_sse_event,
             step,
+            step_as,
         )
 
         BACKEND = "rust"
@@ -64,9 +70,11 @@ else:
             EventTooLarge,
             ItemSchema,
             MessageEvent,
+            Pump,
             ServerSentEvent,
             format_sse_event,
             step,
+            step_as,
         )
 
         BACKEND = "python"

@@ -1,9 +1,10 @@
 """The compiled core. Documentation and specification: `pure`."""
 
 import builtins
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from contextvars import Context
 from types import GenericAlias
-from typing import Any, TypeVar, final, overload
+from typing import Any, Protocol, TypeVar, final, overload
 
 from typing_extensions import Self, disjoint_base
 
@@ -15,9 +16,11 @@ __all__ = [
     "EventTooLarge",
     "ItemSchema",
     "MessageEvent",
+    "Pump",
     "ServerSentEvent",
     "format_sse_event",
     "step",
+    "step_as",
 ]
 
 @disjoint_base
@@ -129,4 +132,38 @@ def format_sse_event(
     retry: int | None = None,
     comment: str | None = None,
 ) -> bytes: ...
+
+class _Sender(Protocol):
+    @property
+    def in_progress(self) -> Any: ...
+    def flush(self) -> None: ...
+
+@final
+class Pump:
+    def __new__(
+        cls,
+        iterator: AsyncIterator[Any],
+        buffer: Buffer,
+        sender: _Sender,
+        explain: Callable[[Exception, object], Exception],
+    ) -> Self: ...
+    @property
+    def suspended(self) -> bool: ...
+    @property
+    def at_yield(self) -> bool: ...
+    def stop(self) -> None: ...
+    def throw_next(self, error: BaseException, /) -> None: ...
+    def throw(self, *error: Any) -> Any: ...
+    def __await__(self) -> Generator[Any, None, bool]: ...
+
 def step(coroutine: Coroutine[Any, None, object], default: object, /) -> Any: ...
+def step_as(
+    task: Any,
+    current_tasks: Any,
+    loop: Any,
+    context: Context,
+    coroutine: Coroutine[Any, None, object],
+    default: object,
+    error: BaseException | None = None,
+    /,
+) -> Any: ...

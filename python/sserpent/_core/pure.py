@@ -9,7 +9,7 @@ from .declared import DeclaredEvents
 from .event import ServerSentEvent, format_sse_event
 from .json import ItemSchema
 from .parse import EventStreamParser, EventTooLarge, MessageEvent
-from .stepping import step
+from .stepping import Pump, step, step_as
 
 __all__ = [
     "Buffer",
@@ -18,7 +18,9 @@ __all__ = [
     "EventTooLarge",
     "ItemSchema",
     "MessageEvent",
+    "Pump",
     "ServerSentEvent",
     "format_sse_event",
     "step",
+    "step_as",
 ]

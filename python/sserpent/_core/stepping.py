@@ -1,9 +1,13 @@
-"""Stepping a coroutine by hand."""
+"""Stepping coroutines and async iterators by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from contextvars import Context
+from typing import Any, Protocol
+
+from .buffer import Buffer
+from .json import wrong_type
 
 
 def step(coroutine: Coroutine[Any, None, object], default: object, /) -> Any:
@@ -16,3 +20,182 @@ def step(coroutine: Coroutine[Any, None, object], default: object, /) -> Any:
         return coroutine.send(None)
     except StopIteration:
         return default
+
+
+def step_as(
+    task: Any,
+    current_tasks: Any,
+    loop: Any,
+    context: Context,
+    coroutine: Coroutine[Any, None, object],
+    default: object,
+    error: BaseException | None = None,
+    /,
+) -> Any:
+    """Runs a coroutine to its next suspension, in a context, as asyncio's current task.
+
+    Args:
+        task: The task.
+        current_tasks: Where asyncio keeps the current task of each event loop: the dict of them,
+            or the function that exchanges one, which it has since Python 3.12.
+        loop: The event loop.
+        context: The context.
+        coroutine: What is run.
+        default: What is returned at its end.
+        error: What is thrown into it first.
+
+    Returns:
+        What it waits for; `default` if it has ended, whatever it returned.
+    """
+    current = _exchange(current_tasks, loop, task)
+    try:
+        if error is None:
+            return context.run(step, coroutine, default)
+        return context.run(coroutine.throw, error)
+    except StopIteration:
+        return default
+    finally:
+        _exchange(current_tasks, loop, current)
+        error = None  # its traceback refers to this frame
+
+
+def _exchange(current_tasks: dict[Any, Any] | Callable[..., Any], loop: Any, task: Any) -> Any:
+    """Makes a task the current one of its event loop, and returns the one that was."""
+    if callable(current_tasks):
+        return current_tasks(loop, task)
+    current = current_tasks.pop(loop, None)
+    if task is not None:
+        current_tasks[loop] = task
+    return current
+
+
+class Sender(Protocol):
+    """What sends what a `Pump` has pushed."""
+
+    @property
+    def in_progress(self) -> Any:
+        """Not None while it is busy."""
+
+    def flush(self) -> None:
+        """Sends what is pending, or begins to."""
+
+
+class Pump:
+    """Runs an async iterator and pushes what it yields into a buffer.
+
+    To be awaited again and again, by one task. Each time it runs the iterator until that has ended,
+    or until the task has something to do before the iterator goes on: the buffer is due, the
+    iterator is at a yield and to stop, or the sender is busy.
+
+    Args:
+        iterator: What is run.
+        buffer: Where the items go.
+        sender: Its `flush()` is called whenever the iterator suspends and something is
+            pending, before the suspension is passed on. It is busy while `in_progress` is not None.
+        explain: Called with an error of `push` and the item; returns what is raised instead.
+
+    Returns:
+        Whether the iterator has ended.
+
+    Raises:
+        TypeError: `iterator` is no async iterator; the message names it.
+        Exception: whatever the iterator raises.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_error",
+        "_explain",
+        "_iterator",
+        "_sender",
+        "_steps",
+        "_stopping",
+        "_suspended",
+    )
+
+    def __init__(
+        self,
+        iterator: AsyncIterator[Any],
+        buffer: Buffer,
+        sender: Sender,
+        explain: Callable[[Exception, object], Exception],
+    ) -> None:
+        if not hasattr(type(iterator), "__anext__"):
+            raise wrong_type("'iterator' must be an async iterator", iterator)
+        self._iterator: Any = iterator
+        self._buffer = buffer
+        self._sender = sender
+        self._explain = explain
+        self._suspended = False
+        self._stopping = False
+        # What is stepped where the iterator is suspended, not at a yield.
+        self._steps: Any = None
+        # What is thrown into the iterator next.
+        self._error: BaseException | None = None
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the iterator has suspended since the pump was last awaited."""
+        return self._suspended
+
+    @property
+    def at_yield(self) -> bool:
+        """Whether the iterator is at a yield, or has not begun."""
+        return self._steps is None
+
+    def stop(self) -> None:
+        """Lets the iterator get no further than its next yield, whatever the sender does."""
+        self._stopping = True
+
+    def throw_next(self, error: BaseException, /) -> None:
+        """Has an error thrown into the iterator, where it is, when it would go on."""
+        self._error = error
+
+    def __await__(self) -> Generator[Any, None, bool]:
+        self._suspended = False
+        while self._error is not None or self._stopping or self._sender.in_progress is None:
+            steps, error = self._steps_to_take()
+            try:
+                while True:
+                    try:
+                        waiting_for = next(steps) if error is None else steps.throw(error)
+                        break
+                    except StopIteration as returned:
+                        item = returned.value
+                    finally:
+                        error = None  # its traceback may refer to this frame
+                    if self._push(item) or self._stopping:
+                        return False
+                    steps = self._iterator.__anext__().__await__()
+            except StopAsyncIteration:
+                return True
+            self._steps = steps
+            self._suspended = True
+            if self._buffer.pending:
+                self._sender.flush()
+            try:
+                yield waiting_for
+            except BaseException as thrown:
+                self._error = thrown
+        return False
+
+    def _steps_to_take(self) -> tuple[Any, BaseException | None]:
+        """Returns what is to be stepped, and what is to be thrown into it."""
+        error, self._error = self._error, None
+        steps, self._steps = self._steps, None
+        try:
+            if steps is not None:
+                return steps, error
+            if error is None:
+                return self._iterator.__anext__().__await__(), None
+            if not hasattr(self._iterator, "athrow"):
+                raise error
+            return self._iterator.athrow(error).__await__(), None
+        finally:
+            del error  # its traceback may refer to this frame
+
+    def _push(self, item: object) -> bool:
+        try:
+            return self._buffer.push(item)
+        except Exception as error:
+            raise self._explain(error, item) from error.__cause__

@@ -303,7 +303,7 @@ class Delivery:
             if error is not None and not cancelled:
                 self._cleanup_failed(error)
             if self._ending is Ending.SHUTDOWN:
-                self._finish_for_shutdown()
+                self._finish_for_shutdown(is_whole=error is None and not self._driver.cut)
         elif error is None:
             self._finish()
         elif cancelled:
@@ -322,8 +322,8 @@ class Delivery:
         else:
             _log_cleanup(error)
 
-    def _finish_for_shutdown(self) -> None:
-        if not self._driver.cut:
+    def _finish_for_shutdown(self, is_whole: bool) -> None:
+        if is_whole:
             self._finish()
         elif self._sender.phase is Phase.HELD and self._sender.in_progress is None:
             # An EventSource reconnects after a 200 that breaks off, and gives up on anything else.

@@ -19,44 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import Message, Send
 
-from .._core import step
+from .._core import step_as
 from .._shutdown.logger import logger
 
 if TYPE_CHECKING:
     from .stream import Pending
 
-if sys.version_info >= (3, 12):
-    _swap_current_task: Any = asyncio.tasks._swap_current_task
-
-    def _step_as(sender: Sender, loop: Any, run: Any, error: BaseException | None = None) -> Any:
-        """Steps a sender's `send` in progress, with the sender as asyncio's current task."""
-        current = _swap_current_task(loop, sender)
-        try:
-            if error is None:
-                return run(step, sender.in_progress, _SENT)
-            return run(sender.in_progress.throw, error)
-        finally:
-            _swap_current_task(loop, current)
-            error = None  # its traceback refers to this frame
-
-else:
-    _current_tasks: dict[asyncio.AbstractEventLoop, Any] = vars(asyncio.tasks)["_current_tasks"]
-
-    def _step_as(sender: Sender, loop: Any, run: Any, error: BaseException | None = None) -> Any:
-        """Steps a sender's `send` in progress, with the sender as asyncio's current task."""
-        current = _current_tasks.get(loop)
-        _current_tasks[loop] = sender
-        try:
-            if error is None:
-                return run(step, sender.in_progress, _SENT)
-            return run(sender.in_progress.throw, error)
-        finally:
-            if current is None:
-                del _current_tasks[loop]
-            else:
-                _current_tasks[loop] = current
-            error = None  # its traceback refers to this frame
-
+# Where asyncio keeps the current tasks, for `step_as`.
+_current_tasks: Any = vars(asyncio.tasks)[
+    "_swap_current_task" if sys.version_info >= (3, 12) else "_current_tasks"
+]
 
 # https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes recommends "a
 # comment line (one starting with a ':' character) every 15 seconds or so". Without a blank line:
@@ -74,6 +46,10 @@ class Phase(Enum):
     HELD = auto()  # the headers wait for a first event
     OPEN = auto()  # the headers are out, or on their way
     ENDED = auto()  # the end of the body is out, or on its way, or nothing can be sent any more
+
+
+# Until Python 3.12 a function of `enum`'s looks members up, which takes as long as half a `flush`.
+_OPEN = Phase.OPEN
 
 
 def body(content: bytes, more_body: bool = True) -> Message:
@@ -105,7 +81,6 @@ class Sender:
         "_must_cancel",
         "_on_error",
         "_on_idle",
-        "_run",
         "_send",
         "_start_message",
         "_time",
@@ -134,7 +109,6 @@ class Sender:
         # Each step of a `send` runs in this one context: a middleware may set a variable before
         # its `await send(...)` and reset it afterwards.
         self._context = contextvars.copy_context()
-        self._run = self._context.run
         #: The `send` in progress, which waits for the server, or None.
         self.in_progress: Any = None
         self.phase = Phase.HELD
@@ -161,16 +135,19 @@ class Sender:
         `send` is in progress or nothing more can be sent."""
         if self.in_progress is not None:
             return
-        if self.phase is Phase.OPEN:
+        if self.phase is _OPEN:
             # As `_begin(self._send(body(...)))`, in fewer calls: this is what an event costs.
             taken = self._buffer.take()
             if not taken:
                 return
-            self.in_progress = self._send(
+            sending: Any = self._send(
                 {"type": "http.response.body", "body": taken, "more_body": True}
             )
+            self.in_progress = sending
             try:
-                waiting_for = _step_as(self, self._loop, self._run)
+                waiting_for = step_as(
+                    self, _current_tasks, self._loop, self._context, sending, _SENT
+                )
             except BaseException as error:
                 self._failed(error)
                 return
@@ -224,9 +201,9 @@ class Sender:
             error: What to throw into it first.
         """
         try:
-            waiting_for = _step_as(self, self._loop, self._run, error)
-        except StopIteration:
-            waiting_for = _SENT
+            waiting_for = step_as(
+                self, _current_tasks, self._loop, self._context, self.in_progress, _SENT, error
+            )
         except BaseException as failure:
             self._failed(failure)
             return
