@@ -32,7 +32,7 @@ OURS: dict[str, set[str]] = {
         "_shutdown",
     },
     "client": {"_core"},
-    "metrics": {"_delivery.observer", "channels.observer"},
+    "metrics": {"_delivery.observer"},
     # The parser is that of `client`: its events equal those that a test makes.
     "testing": {"_shutdown", "client", "(public names)"},
     # `sserpent/__init__.py` has the public names, and loads what they need.

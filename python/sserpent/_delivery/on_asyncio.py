@@ -28,6 +28,7 @@ from .stream import call_on_disconnect, claim, release, warn_of_stall
 
 if TYPE_CHECKING:
     from .options import Streamable
+    from .stream import Pending
 
 # Event loops call timers up to this many seconds before they are due.
 _EARLY = 0.001
@@ -237,6 +238,16 @@ class Delivery:
                 raise error
             finally:
                 del error  # its traceback refers to this frame
+
+    # What metrics ask
+
+    @property
+    def ending(self) -> Ending | None:
+        return self._ending
+
+    @property
+    def buffer(self) -> Pending:
+        return self._sender._buffer
 
     # The end
 

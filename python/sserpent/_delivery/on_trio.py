@@ -29,6 +29,7 @@ from .tidying import is_tidying_up
 
 if TYPE_CHECKING:
     from .options import Streamable
+    from .stream import Pending
 
 
 class TrioDelivery:
@@ -123,6 +124,17 @@ class TrioDelivery:
             # The end of the body is on its way: whether it arrives, its `send` says.
             await trio.sleep(LAST_SEND)
         self._client_left()
+
+    # What metrics ask
+
+    @property
+    def ending(self) -> Ending | None:
+        return self._ending
+
+    @property
+    def buffer(self) -> Pending:
+        buffer: Pending = self._buffer
+        return buffer
 
     # The end
 

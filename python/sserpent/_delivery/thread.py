@@ -30,17 +30,17 @@ class _Slots:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running = 0
+        self.running = 0
         self._waiting: deque[GeneratorThread] = deque()
         self._told = False
 
     def acquire(self, thread: GeneratorThread, limit: int) -> None:
         """Begins a thread as soon as there is a slot, now or from the thread that frees one."""
         with self._lock:
-            if waits := self._running >= limit:
+            if waits := self.running >= limit:
                 self._waiting.append(thread)
             else:
-                self._running += 1
+                self.running += 1
             tell = waits and not self._told
             self._told = self._told or waits
         if tell:
@@ -62,7 +62,7 @@ class _Slots:
         while True:
             with self._lock:
                 if not self._waiting:
-                    self._running -= 1
+                    self.running -= 1
                     return
                 thread = self._waiting.popleft()
             if thread.begin():
@@ -71,6 +71,12 @@ class _Slots:
 
 _slots: WeakKeyDictionary[type[Streamable], _Slots] = WeakKeyDictionary()
 _slots_lock = threading.Lock()
+
+
+def running_threads() -> int:
+    """Returns how many threads run in this process."""
+    with _slots_lock:
+        return sum(slots.running for slots in _slots.values())
 
 
 def _slots_of(response: Streamable) -> _Slots:

@@ -31,6 +31,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from .._core import Buffer, DeclaredEvents, ItemSchema
+from .._delivery import observer
 from .._delivery.on_asyncio import Delivery
 from .._delivery.options import Streamable
 from .._delivery.origin import Origin
@@ -172,7 +173,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             await self._answer_head(send)
         else:
             receive = shared_receive(scope, receive, self.content)
-            await _delivery_class()(self, scope, receive, send).run()
+            await _deliver(self, scope, receive, send)
         if self.background is not None:
             await self.background()
 
@@ -182,6 +183,20 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         aclose = getattr(self.content, "aclose", None)
         if aclose is not None:
             await aclose()
+
+
+async def _deliver(response: Streamable, scope: Scope, receive: Receive, send: Send) -> None:
+    observing = observer.current
+    if observing is None:
+        await _delivery_class()(response, scope, receive, send).run()
+        return
+    record = observing.opened(scope)
+    delivery = _delivery_class()(response, scope, receive, record.counting(send))
+    record.pending = delivery.buffer
+    try:
+        await delivery.run()
+    finally:
+        observing.closed(record, delivery.ending)
 
 
 def _delivery_class() -> Any:

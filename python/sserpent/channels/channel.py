@@ -8,6 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from .._core import ServerSentEvent
+from .._delivery import observer
 from .broker import Item, Log
 from .checks import (
     checked_after,
@@ -91,9 +92,11 @@ class Channel(Generic[T]):
             RuntimeError: the channels are closed.
         """
         stream = self._stream(key)
-        return await self._log.publish(
+        event_id = await self._log.publish(
             stream, self._definition.limits, self._item(item, event, conflate)
         )
+        self._count()
+        return event_id
 
     def publish_soon(
         self,
@@ -109,9 +112,15 @@ class Channel(Generic[T]):
             A future for the event's id. What is wrong with an argument is raised at once.
         """
         stream = self._stream(key)
-        return self._log.publish_soon(
+        future = self._log.publish_soon(
             stream, self._definition.limits, self._item(item, event, conflate)
         )
+        self._count()
+        return future
+
+    def _count(self) -> None:
+        if observer.current is not None:
+            observer.current.published(self._definition.name)
 
     def _item(self, item: Any, event: str | None, conflate: Key | None) -> Item:
         newest_of = None if conflate is None else checked_key("conflate", conflate)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .._core import ServerSentEvent
+from .._delivery import observer
 from . import blocks
 from .hub import Hub, Tail, upto
 from .log import Entry, Limits
@@ -189,7 +190,7 @@ class Subscriber:
                 speaks = True
                 await cursor.start(self._hub, self._request.start)
         for reason in resets:
-            self._say(blocks.reset(reason, self.id))
+            self._say_reset(reason)
         if speaks and not resets:
             self._say(blocks.position_block(self.id))
         for cursor in self._cursors:
@@ -256,7 +257,13 @@ class Subscriber:
             if cursor.tail is tail:
                 cursor.position = tail.ring.head
                 cursor.live_from = cursor.position.offset
-                self._say(blocks.reset(reason, self.id))
+                self._say_reset(reason)
+
+    def _say_reset(self, reason: str) -> None:
+        self._say(blocks.reset(reason, self.id))
+        if observer.current is not None:
+            for channel in {each.stream.channel for each in self._request.selections}:
+                observer.current.reset(channel, reason)
 
     def _say(self, block: bytes | ServerSentEvent) -> None:
         self._plain = None
@@ -373,6 +380,8 @@ class Subscriber:
         missed = to.offset - cursor.position.offset
         cursor.position = to
         self._say(blocks.gap(reason, missed, *ids, self.id))
+        if observer.current is not None:
+            observer.current.gap(cursor.selection.stream.channel, reason, missed)
 
     # The filter
 

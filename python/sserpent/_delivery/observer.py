@@ -1,0 +1,191 @@
+"""What metrics hear of streams. Nothing is counted, and nothing costs, until somebody observes.
+
+What goes on all the time (events, bytes) is added up in the record of each open stream and read
+when somebody asks; what happens once in a stream's life is told to listeners.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+from starlette.types import Message, Scope, Send
+
+from .ending import Ending
+from .thread import running_threads
+
+if TYPE_CHECKING:
+    from .stream import Pending
+
+# Each block of an event stream ends with a blank line, and nothing within one has one.
+_BLANK_LINE = b"\n\n"
+
+
+class Record:
+    """What one open stream has done so far.
+
+    Attributes:
+        route: Which route it is of.
+        events: How many events have been sent.
+        sent_bytes: How many bytes of the body.
+        sends: How many messages of the body.
+    """
+
+    __slots__ = ("_observer", "events", "opened_at", "pending", "route", "sends", "sent_bytes")
+
+    def __init__(self, observer: Observer, route: str) -> None:
+        self._observer = observer
+        self.route = route
+        self.opened_at = monotonic()
+        self.events = self.sent_bytes = self.sends = 0
+        #: Where its events wait.
+        self.pending: Pending | None = None
+
+    def totals(self) -> dict[str, int]:
+        return {"events": self.events, "sent_bytes": self.sent_bytes, "sends": self.sends}
+
+    def counting(self, send: Send) -> Send:
+        """Returns an ASGI `send` that counts what it has sent."""
+
+        async def counting_send(message: Message) -> None:
+            await send(message)
+            if message["type"] == "http.response.body":
+                self._count(message["body"])
+
+        return counting_send
+
+    def _count(self, body: bytes) -> None:
+        self.sends += 1
+        self.sent_bytes += len(body)
+        events = body.count(_BLANK_LINE)
+        if events:
+            if not self.events:
+                self._observer.first_event(self.route, monotonic() - self.opened_at)
+            self.events += events
+
+
+class Listener(Protocol):
+    """Is told what happens once. Called in the event loop of the stream; must not raise."""
+
+    def first_event(self, route: str, seconds: float) -> None:
+        """The first event of a stream has been sent, so long after it was opened."""
+        ...
+
+    def ended(self, route: str, reason: str, seconds: float) -> None:
+        """A stream has ended, so long after it was opened: for the reason of an `Ending`."""
+        ...
+
+    def gap(self, channel: str, reason: str, missed: int) -> None:
+        """A subscriber has been told that it has missed so many events."""
+        ...
+
+    def reset(self, channel: str, reason: str) -> None:
+        """A subscriber has been told that continuity cannot be proved."""
+        ...
+
+
+class Observer:
+    """Knows the open streams of this process, and what all streams have done. Safe to use from any
+    thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: set[Record] = set()
+        # By route: of the streams that have ended.
+        self._ended: dict[str, Counter[str]] = {}
+        self._published: Counter[str] = Counter()
+        self._listeners: tuple[Listener, ...] = ()
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Has a listener told, and returns what ends that."""
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
+        return lambda: self._forget(listener)
+
+    def _forget(self, listener: Listener) -> None:
+        with self._lock:
+            self._listeners = tuple(each for each in self._listeners if each is not listener)
+
+    # What streams and channels say
+
+    def opened(self, scope: Scope) -> Record:
+        record = Record(self, route_of(scope))
+        with self._lock:
+            self._open.add(record)
+        return record
+
+    def closed(self, record: Record, ending: Ending | None) -> None:
+        reason = (ending or Ending.FAILED).name.lower()
+        with self._lock:
+            self._open.discard(record)
+            self._ended.setdefault(record.route, Counter()).update(record.totals())
+        for listener in self._listeners:
+            listener.ended(record.route, reason, monotonic() - record.opened_at)
+
+    def first_event(self, route: str, seconds: float) -> None:
+        for listener in self._listeners:
+            listener.first_event(route, seconds)
+
+    def gap(self, channel: str, reason: str, missed: int) -> None:
+        for listener in self._listeners:
+            listener.gap(channel, reason, missed)
+
+    def reset(self, channel: str, reason: str) -> None:
+        for listener in self._listeners:
+            listener.reset(channel, reason)
+
+    def published(self, channel: str) -> None:
+        with self._lock:
+            self._published[channel] += 1
+
+    # What is asked
+
+    def by_route(self) -> dict[str, Counter[str]]:
+        """Returns for each route how many streams are `open`, and the `events`, `sent_bytes` and
+        `sends` of all its streams, and the `pending_bytes`."""
+        with self._lock:
+            records = list(self._open)
+            found = {route: Counter(totals) for route, totals in self._ended.items()}
+        for record in records:
+            totals = found.setdefault(record.route, Counter())
+            totals.update(record.totals())
+            totals["open"] += 1
+            if record.pending is not None:
+                totals["pending_bytes"] += int(record.pending.pending)
+        return found
+
+    def by_channel(self) -> dict[str, int]:
+        """Returns how many events have been published to each channel in this process."""
+        with self._lock:
+            return dict(self._published)
+
+    @staticmethod
+    def threads() -> int:
+        """Returns how many threads sync generators have."""
+        return running_threads()
+
+
+def route_of(scope: Scope) -> str:
+    """Returns the path of the route that a request has reached, with its parameters' names, or
+    else the name of its endpoint: never more of them than there are routes."""
+    path = getattr(scope.get("route"), "path", None)
+    if path is not None:
+        return str(path)
+    return str(getattr(scope.get("endpoint"), "__qualname__", ""))
+
+
+_lock = threading.Lock()
+#: The observer of this process, if somebody observes.
+current: Observer | None = None
+
+
+def observe() -> Observer:
+    """Returns the observer of this process, which from now on knows of each stream that opens."""
+    global current
+    with _lock:
+        if current is None:
+            current = Observer()
+        return current

@@ -1,0 +1,283 @@
+"""Metrics: exact counts of a scripted run, read back by each exporter's own means."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import FastAPI, HTTPException
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
+
+import sserpent._delivery.observer as observing
+from asgi import Connection
+from sserpent import EventSourceResponse, ServerSentEvent
+from sserpent._shutdown import streams as shutdown
+from sserpent.channels import Channels
+from sserpent.metrics import opentelemetry, prometheus
+from virtual_time import run_on_asyncio, run_on_trio
+
+Labels = tuple[tuple[str, str], ...]
+Read = Callable[[], dict[tuple[str, Labels], float]]
+runners = pytest.mark.parametrize("run", [run_on_asyncio, run_on_trio], ids=["asyncio", "trio"])
+
+
+@pytest.fixture(autouse=True)
+def nobody_observes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observing, "current", None)
+
+
+@pytest.fixture
+def from_prometheus() -> Iterator[Read]:
+    registry = CollectorRegistry()
+    take_out = prometheus(registry)
+
+    def read() -> dict[tuple[str, Labels], float]:
+        text = generate_latest(registry).decode()
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    yield read
+    take_out()
+    assert generate_latest(registry) == b""
+
+
+@pytest.fixture
+def from_opentelemetry() -> Iterator[Read]:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    stop = opentelemetry(provider)
+
+    def read() -> dict[tuple[str, Labels], float]:
+        found: dict[tuple[str, Labels], float] = {}
+        data: Any = reader.get_metrics_data()
+        for of_resource in data.resource_metrics:
+            for of_scope in of_resource.scope_metrics:
+                for metric in of_scope.metrics:
+                    for point in metric.data.data_points:
+                        labels = tuple(sorted((k, str(v)) for k, v in point.attributes.items()))
+                        value = point.count if hasattr(point, "count") else point.value
+                        found[metric.name, labels] = value
+        return found
+
+    yield read
+    stop()
+    provider.shutdown()
+
+
+def test_nothing_is_counted_until_somebody_observes() -> None:
+    async def main() -> None:
+        connection = Connection()
+        await connection.run(EventSourceResponse(one()))
+        assert observing.current is None
+
+    anyio.run(main)
+
+
+async def one() -> AsyncIterator[str]:
+    yield "one"
+
+
+# Every reason of an end
+
+
+class Scripted:
+    """Routes whose streams end for each reason."""
+
+    def __init__(self) -> None:
+        self.app = app = FastAPI()
+
+        class Impatient(EventSourceResponse):
+            send_timeout = 5
+
+        @app.get("/{n}/complete", response_class=EventSourceResponse)
+        async def complete(n: int) -> AsyncIterator[int]:
+            for each in range(n):
+                yield each
+
+        @app.get("/failed", response_class=EventSourceResponse)
+        async def failed() -> AsyncIterator[int]:
+            yield 1
+            raise RuntimeError("on purpose")
+
+        @app.get("/refused", response_class=EventSourceResponse)
+        async def refused() -> AsyncIterator[int]:
+            raise HTTPException(403)
+            yield 1
+
+        @app.get("/idle", response_class=Impatient)
+        async def idle() -> AsyncIterator[ServerSentEvent]:
+            while True:
+                yield ServerSentEvent(data="x" * 100)
+                await anyio.sleep(1)
+
+    async def request(
+        self, path: str, act: Callable[[Connection], Any] | None = None
+    ) -> Connection:
+        connection = Connection(path)
+        async with anyio.create_task_group() as tasks:
+
+            async def run() -> None:
+                with contextlib.suppress(RuntimeError):
+                    await connection.run(self.app)
+
+            tasks.start_soon(run)
+            if act is not None:
+                await anyio.sleep(2.5)  # of virtual time
+                act(connection)
+        return connection
+
+    async def play(self) -> None:
+        for n in (3, 4):
+            await self.request(f"/{n}/complete")
+        await self.request("/failed")
+        await self.request("/refused")
+        await self.request("/idle", lambda connection: connection.disconnect())
+        await self.request("/idle", lambda connection: connection.stall())
+        await self.request("/idle", lambda _: shutdown._of_this_loop()._look(signalled=True))
+
+
+@runners
+def test_prometheus_reads_exact_counts(run: Callable[..., None], from_prometheus: Read) -> None:
+    scripted = Scripted()
+    run(scripted.play)
+    read = from_prometheus()
+
+    def of(name: str, **labels: str) -> float:
+        return read[name, tuple(sorted(labels.items()))]
+
+    assert of("sserpent_events_total", route="/{n}/complete") == 7
+    assert of("sserpent_events_total", route="/failed") == 1
+    assert of("sserpent_events_total", route="/idle") == 9
+    assert of("sserpent_streams_open", route="/idle") == 0
+    assert of("sserpent_pending_bytes", route="/idle") == 0
+    assert of("sserpent_sent_bytes_total", route="/{n}/complete") == 7 * len(b"data: 0\n\n")
+    reasons = {
+        (labels["route"], labels["reason"]): value
+        for (name, pairs), value in read.items()
+        if name == "sserpent_stream_seconds_count" and (labels := dict(pairs))
+    }
+    assert reasons == {
+        ("/{n}/complete", "complete"): 2,
+        ("/failed", "failed"): 1,
+        ("/refused", "failed"): 1,
+        ("/idle", "client_left"): 1,
+        ("/idle", "stalled"): 1,
+        ("/idle", "shutdown"): 1,
+    }
+    assert of("sserpent_first_event_seconds_count", route="/idle") == 3
+    assert ("sserpent_first_event_seconds_count", (("route", "/refused"),)) not in read
+    assert of("sserpent_generator_threads") == 0
+
+
+@runners
+def test_opentelemetry_reads_the_same(run: Callable[..., None], from_opentelemetry: Read) -> None:
+    run(Scripted().play)
+    read = from_opentelemetry()
+    assert read["sserpent.events", (("http.route", "/{n}/complete"),)] == 7
+    assert read["sserpent.streams.open", (("http.route", "/idle"),)] == 0
+    assert read["sserpent.sent", (("http.route", "/failed"),)] == len(b"data: 1\n\n")
+    ended = {labels: count for (name, labels), count in read.items() if "stream.dur" in name}
+    assert ended == {
+        (("http.route", "/{n}/complete"), ("sserpent.end.reason", "complete")): 2,
+        (("http.route", "/failed"), ("sserpent.end.reason", "failed")): 1,
+        (("http.route", "/refused"), ("sserpent.end.reason", "failed")): 1,
+        (("http.route", "/idle"), ("sserpent.end.reason", "client_left")): 1,
+        (("http.route", "/idle"), ("sserpent.end.reason", "stalled")): 1,
+        (("http.route", "/idle"), ("sserpent.end.reason", "shutdown")): 1,
+    }
+
+
+def test_open_streams_count_while_they_are_open(from_prometheus: Read) -> None:
+    async def main() -> None:
+        scripted = Scripted()
+        connections = [Connection("/idle") for _ in range(3)]
+        async with anyio.create_task_group() as tasks:
+            for each in connections:
+                tasks.start_soon(each.run, scripted.app)
+            for each in connections:
+                await each.until(lambda each=each: each.data)
+            read = from_prometheus()
+            assert read["sserpent_streams_open", (("route", "/idle"),)] == 3
+            assert read["sserpent_events_total", (("route", "/idle"),)] == 3
+            for each in connections:
+                each.disconnect()
+        assert from_prometheus()["sserpent_streams_open", (("route", "/idle"),)] == 0
+
+    anyio.run(main)
+
+
+def test_labels_do_not_grow_with_requests(from_prometheus: Read) -> None:
+    async def stream(_: Any) -> EventSourceResponse:
+        return EventSourceResponse(one())
+
+    scripted = Scripted()
+    app = Starlette(
+        routes=[
+            Mount("/tenants/{tenant}", Starlette(routes=[Route("/{n}/plain", stream)])),
+            Mount("/", scripted.app),
+        ]
+    )
+
+    async def main() -> None:
+        for n in range(20):
+            for path in (f"/{n}/complete", f"/tenants/t{n}/{n}/plain"):
+                await Connection(path).run(app)
+
+    anyio.run(main)
+    routes = {dict(labels).get("route") for _, labels in from_prometheus()} - {None}
+    assert len(routes) == 2
+    assert "/{n}/complete" in routes
+
+
+def test_channels_tell_of_gaps_resets_and_publishes(from_prometheus: Read) -> None:
+    async def main() -> None:
+        channels = Channels()
+        news = channels.channel("news", history=2)
+        first = await news.publish(0)
+        for n in range(1, 10):
+            await news.publish(n)
+        for after in (first, "garbage", None):
+            connection = Connection()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(connection.run, news.subscribe(after=after))
+                await connection.until(lambda connection=connection: connection.started)
+                connection.disconnect()
+
+    anyio.run(main)
+    read = from_prometheus()
+    assert read["sserpent_published_events_total", (("channel", "news"),)] == 10
+    trimmed = (("channel", "news"), ("reason", "trimmed"))
+    assert read["sserpent_gaps_total", trimmed] == 1
+    assert read["sserpent_missed_events_total", trimmed] == 7
+    assert read["sserpent_resets_total", (("channel", "news"), ("reason", "unknown"))] == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "names"),
+    [
+        ("prometheus_client", "prometheus", "prometheus-client"),
+        ("opentelemetry.metrics", "opentelemetry", "opentelemetry-api"),
+    ],
+)
+@pytest.mark.once
+def test_what_is_not_installed_is_named(module: str, function: str, names: str) -> None:
+    code = (
+        "import sys; import sserpent.metrics as metrics;"
+        f" sys.modules['{module}'] = None; metrics.{function}()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert f"ImportError: {names} is not installed: pip install 'sserpent[" in ran.stderr
