@@ -169,7 +169,7 @@ class Commands:
         self._news.set()
         if self._timer is None:
             self._look_later()
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = self._loop.create_task(self._run())
 
     def renew(self) -> None:

@@ -70,7 +70,7 @@ class Subscription:
         """Subscribes. Nobody else is subscribed to the name."""
         self._listening[listening.name] = listening
         self._change(True, listening)
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def discard(self, listening: Listening) -> None:
