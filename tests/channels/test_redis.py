@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.crc import key_slot
 
 from proxy import Proxy
-from redis_server import RedisServer, Sentinel
+from redis_server import Cluster, RedisServer, Sentinel
 from servers import Server, uvicorn
 from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain
 from sserpent.channels.broker import Item
@@ -113,7 +114,9 @@ async def numbers_in(log: RedisLog) -> list[int]:
 
 
 def run(
-    server: RedisServer, check: Callable[[RedisLog], Awaitable[None]], pace: Pace = QUICK
+    server: RedisServer | Cluster,
+    check: Callable[[RedisLog], Awaitable[None]],
+    pace: Pace = QUICK,
 ) -> None:
     """Runs a test with a log on a server."""
 
@@ -416,6 +419,62 @@ def test_c12_sentinel_moves_the_master(make_redis: MakeRedis) -> None:
 
 def _can_fail_over(sentinel: Sentinel) -> bool:
     return int(sentinel.ask("INFO", "sentinel")["master0"]["slaves"]) == 1
+
+
+# A cluster
+
+
+@pytest.fixture
+def cluster(make_redis: MakeRedis) -> Iterator[Cluster]:
+    cluster = Cluster(make_redis)
+    yield cluster
+    cluster.close()
+
+
+def test_a_cluster_has_keys_on_all_nodes(cluster: Cluster) -> None:
+    streams = [Stream("rooms", str(number)) for number in range(60)]
+
+    async def check(log: RedisLog) -> None:
+        notes = {stream: Notes() for stream in streams}
+        await asyncio.gather(*[log.follow(each, LIMITS, notes[each]) for each in streams])
+        for number in range(10):
+            await asyncio.gather(*[log.publish(each, LIMITS, item(number)) for each in streams])
+        for stream in streams:
+            await until(lambda stream=stream: len(notes[stream].told) == 10)  # type: ignore[misc]
+            assert notes[stream].brief == list(range(10))
+            _, read = await log.read(stream, LIMITS, *ALL)
+            assert [number_of(entry) for entry in read] == list(range(10))
+        assert all(node.ask("DBSIZE") > 5 for node in cluster.nodes)
+        for stream in streams:
+            log.unfollow(stream, notes[stream])
+        for node in cluster.nodes:
+            await until(lambda node=node: node.ask("PUBSUB", "SHARDCHANNELS") == [])  # type: ignore[misc]
+
+    run(cluster, check, QUICK._replace(timeout=4))
+
+
+def test_a_slot_of_a_cluster_moves(cluster: Cluster) -> None:
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        await publish(log, 0, 1)
+        (name,) = [name for node in cluster.nodes for name in node.names()]
+        slot = key_slot(name.encode())
+        for start in (2, 12):
+            source = cluster.node_of(slot)
+            to = next(node for node in cluster.nodes if node is not source)
+            cluster.begin_to_move(slot, to)
+            await publish(log, start, start + 1)
+            cluster.move_key(name, slot, to)
+            await publish(log, start + 2, start + 3)
+            cluster.end_move(slot, to)
+            for number in range(start + 4, start + 10):
+                await publish_until_it_works(log, number)
+            await until(lambda start=start: len(notes.told) >= start + 10)  # type: ignore[misc]
+            await until(lambda to=to: to.ask("PUBSUB", "SHARDCHANNELS") != [])  # type: ignore[misc]
+        assert notes.brief == await numbers_in(log) == list(range(22))
+
+    run(cluster, check, QUICK._replace(timeout=4))
 
 
 # Answers that are lost

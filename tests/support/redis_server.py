@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,55 @@ class Sentinel(RedisServer):
             "sentinel failover-timeout main 3000\n"
         )
         return ["redis-server", str(configuration), "--sentinel"]
+
+
+class Cluster:
+    """Three masters, one of another.
+
+    Args:
+        make: Makes a server with options, and ends it.
+    """
+
+    def __init__(self, make: Callable[..., RedisServer]) -> None:
+        # Ten thousand more than the port, as is usual, may be none.
+        self._buses = [free_port() for _ in range(3)]
+        self.nodes = [make(cluster_enabled="yes", cluster_port=str(bus)) for bus in self._buses]
+        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        for number, (node, bus) in enumerate(zip(self.nodes, self._buses, strict=True)):
+            node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            slots = 16_384 * number // 3, 16_384 * (number + 1) // 3 - 1
+            node.ask("CLUSTER", "ADDSLOTSRANGE", *slots)
+            self.nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+        until(lambda: all(self._is_whole(node) for node in self.nodes), timeout=60)
+
+    @staticmethod
+    def _is_whole(node: RedisServer) -> bool:
+        return "cluster_state:ok" in node.ask("EVAL", "return redis.call('CLUSTER', 'INFO')", 0)
+
+    def node_of(self, slot: int) -> RedisServer:
+        """The node that has a slot."""
+        for node in self.nodes:
+            found = node.ask("EVAL", "return redis.call('CLUSTER', 'SLOTS')", 0)
+            for first, last, (_, port, *_), *_ in found:
+                if first <= slot <= last and port == node.port:
+                    return node
+        raise AssertionError(f"nobody has slot {slot}")
+
+    def begin_to_move(self, slot: int, to: RedisServer) -> None:
+        source = self.node_of(slot)
+        ids = [node.ask("CLUSTER", "MYID") for node in (source, to)]
+        to.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+
+    def move_key(self, name: str, slot: int, to: RedisServer) -> None:
+        self.node_of(slot).ask("MIGRATE", "127.0.0.1", to.port, name, 0, 5_000)
+
+    def end_move(self, slot: int, to: RedisServer) -> None:
+        number = to.ask("CLUSTER", "MYID")
+        source = self.node_of(slot)
+        for node in (to, source, *self.nodes):
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", number)
+
+    def close(self) -> None:
+        for bus in self._buses:
+            give_back(bus)

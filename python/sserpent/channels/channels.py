@@ -59,8 +59,9 @@ class Channels:
 
     Args:
         url: Of a Redis server, as redis-py takes it: `redis://`, `rediss://` (with TLS) or
-            `unix://`; or, with Sentinels, `redis+sentinel://host:26379,host:26379/service/0`.
-            None, the default, for this process alone.
+            `unix://`; or, with Sentinels, `redis+sentinel://host:26379,host:26379/service/0`;
+            or that of a cluster, `redis+cluster://host:6379,host:6379`. None, the default, for
+            this process alone.
         prefix: What the names of all keys and pub/sub channels in Redis begin with.
         publish_timeout: For how many seconds to wait for Redis, before `BrokerUnavailable`.
         max_subscribers: How many streams there may be in this process; None, the default, for no

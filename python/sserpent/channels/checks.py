@@ -9,7 +9,10 @@ from uuid import UUID
 from .subscriber import Overflow, Selection
 
 #: What the URL of a Redis server begins with.
-SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+SCHEMES = (
+    *("redis://", "rediss://", "unix://"),
+    *("redis+sentinel://", "rediss+sentinel://", "redis+cluster://", "rediss+cluster://"),
+)
 
 
 def checked_count(name: str, value: Any, least: int) -> int:

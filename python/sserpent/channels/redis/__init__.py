@@ -1,6 +1,6 @@
 """Channels on Redis: for many processes and machines."""
 
 from .log import RedisLog
-from .session import Pace
+from .servers import Pace
 
 __all__ = ["Pace", "RedisLog"]

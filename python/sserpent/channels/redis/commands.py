@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
@@ -45,6 +46,9 @@ _LOOKS = 20
 class Command:
     """One command. A subclass says what may not be repeated.
 
+    Args:
+        name: Of the stream that it is about.
+
     Attributes:
         future: For the answer.
         deadline: When to give up, by the event loop's clock.
@@ -52,9 +56,10 @@ class Command:
         unsure_since: When it was first sent on a connection that was lost with the answer, if ever.
     """
 
-    __slots__ = ("_args", "deadline", "future", "sent_at", "unsure_since")
+    __slots__ = ("_args", "deadline", "future", "name", "sent_at", "unsure_since")
 
-    def __init__(self, args: tuple[Any, ...], deadline: float) -> None:
+    def __init__(self, name: bytes, args: tuple[Any, ...], deadline: float) -> None:
+        self.name = name
         self._args = args
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.deadline = deadline
@@ -97,8 +102,14 @@ class Publish(Command):
 
     __slots__ = ("_after",)
 
-    def __init__(self, before: tuple[Any, ...], after: tuple[Any, ...], deadline: float) -> None:
-        super().__init__(before, deadline)
+    def __init__(
+        self,
+        name: bytes,
+        before: tuple[Any, ...],
+        after: tuple[Any, ...],
+        deadline: float,
+    ) -> None:
+        super().__init__(name, before, deadline)
         self._after = after
 
     def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
@@ -118,6 +129,18 @@ class Publish(Command):
             self.fail(PublishUncertain(f"Whether the event was published is not known. {reason}"))
 
 
+class Redirector(Protocol):
+    """Who knows of other servers."""
+
+    def redirect(self, command: Command, error: AskError) -> None:
+        """Sends a command to the server that an answer names."""
+        ...
+
+    def away(self) -> None:
+        """Says that a server could not be reached."""
+        ...
+
+
 class Commands:
     """The connection to one server for commands, made when it is needed first.
 
@@ -125,13 +148,21 @@ class Commands:
         server: Which one.
         scripts: What to have there.
         timeout: For how many seconds a command may wait.
+        others: Knows of other servers, if there are any.
 
     Attributes:
         skew: What to add to the time of the event loop to have the server's, in seconds.
     """
 
-    def __init__(self, server: Server, scripts: tuple[Script, ...], timeout: float) -> None:
+    def __init__(
+        self,
+        server: Server,
+        scripts: tuple[Script, ...],
+        timeout: float,
+        others: Redirector | None = None,
+    ) -> None:
         self._server = server
+        self._others = others
         self._scripts = scripts
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
@@ -150,19 +181,6 @@ class Commands:
 
     # Asking
 
-    def deadline(self) -> float:
-        return self._loop.time() + self._timeout
-
-    async def ask(self, *args: Any) -> Any:
-        """Returns the answer to a command that may be repeated.
-
-        Raises:
-            BrokerUnavailable: there is none within the timeout, or the server refuses.
-        """
-        command = Command(args, self.deadline())
-        self.send(command)
-        return await command.future
-
     def send(self, command: Command) -> None:
         """Sends a command, with all others of this turn of the event loop."""
         self._queue.append(command)
@@ -179,6 +197,12 @@ class Commands:
     def _drop(self, reason: str) -> None:
         if self._dropped is not None and not self._dropped.done():
             self._dropped.set_exception(RedisConnectionError(reason))
+
+    def take(self) -> list[Command]:
+        """Returns what waits to be sent, for somebody else to send it."""
+        taken = list(self._queue)
+        self._queue.clear()
+        return taken
 
     async def drain(self) -> None:
         """Waits for what was asked."""
@@ -205,6 +229,8 @@ class Commands:
                 self._refuse(error)
             except LOST as error:
                 self._trouble.begin(error)
+                if self._others is not None:
+                    self._others.away()
             else:
                 await self._use(connection)
 
@@ -280,7 +306,9 @@ class Commands:
                 return
 
     def _refused(self, command: Command, error: Exception) -> None:
-        if isinstance(error, _NOT_NOW) or _NOT_NOW_TEXT.search(str(error)):
+        if self._others is not None and isinstance(error, AskError):
+            self._others.redirect(command, error)
+        elif isinstance(error, _NOT_NOW) or _NOT_NOW_TEXT.search(str(error)):
             self._trouble.reason = str(error)
             self._again.append(command)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from copy import copy
 from typing import Any, Protocol, cast
 
 import hiredis
@@ -121,6 +122,13 @@ class Server:
 
     async def _new_connection(self, timeout: float) -> Connection:
         return self._connection()
+
+    def at(self, host: str, port: int) -> Server:
+        """Returns another server, to which one connects in the same way."""
+        other = copy(self)
+        other._options = {**self._options, "host": host, "port": port}
+        other.place = f"Redis at {host}:{port}"
+        return other
 
     def _connection(self, **options: Any) -> Connection:
         return self._class(**{**self._options, **options})

@@ -16,9 +16,11 @@ from ..broker import Follower, Item, RunLog
 from ..closures import Closures
 from ..log import Entry, Limits
 from ..position import Position, Stream
+from .cluster import ClusterServer
 from .connection import Server
 from .sentinel import SentinelServer
-from .session import Pace, Session
+from .servers import Pace
+from .session import Session
 
 T = TypeVar("T")
 
@@ -30,7 +32,8 @@ class RedisLog:
     have it do their work there.
 
     Args:
-        url: Of the server, as redis-py takes it, or as `SentinelServer`.
+        url: Of the server, as redis-py takes it, or as `SentinelServer` or
+            `ClusterServer` do.
         prefix: What the names of all keys begin with.
         pace: How long to wait for the server.
         closures: Follows their stream, before any other is followed.
@@ -46,7 +49,7 @@ class RedisLog:
         pace: Pace | None = None,
         closures: Closures | None = None,
     ) -> None:
-        self._server = SentinelServer(url) if "+sentinel://" in url else Server(url)
+        self._server = _server(url)
         self._prefix = prefix
         self._pace = pace or Pace()
         self._closures = closures
@@ -142,6 +145,15 @@ class RedisLog:
             session, self._session = self._session, None
         if session is not None and not session.loop.is_closed():
             await _run_in(session, Session.aclose)
+
+
+def _server(url: str) -> Server:
+    scheme = url.partition("://")[0]
+    if scheme.endswith("+sentinel"):
+        return SentinelServer(url)
+    if scheme.endswith("+cluster"):
+        return ClusterServer(url)
+    return Server(url)
 
 
 async def _run_in(session: Session, run: Callable[[Session], Coroutine[Any, Any, T]]) -> T:

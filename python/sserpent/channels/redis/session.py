@@ -6,18 +6,19 @@ import asyncio
 import os
 import random
 from collections import deque
-from typing import NamedTuple
+from typing import Any
 
 from ..broker import BrokerUnavailable, Follower, Item
 from ..closures import LIMITS, STREAM, Closures
 from ..log import Entry, Limits
 from ..position import ORIGIN, Position, Stream
-from .commands import Commands, Publish
-from .connection import LOST, Server
+from .cluster import Cluster, ClusterServer
+from .commands import Command, Publish
+from .connection import Server
 from .followed import Followed
 from .names import name_of
 from .scripts import HEAD, Head, Stored, marks, publish_script, read_head, read_stored
-from .subscription import Subscription
+from .servers import OneServer, Pace, Servers
 
 # How many histories are looked at at the same time.
 _TOGETHER = 64
@@ -25,20 +26,6 @@ _TOGETHER = 64
 _PAGE = 1_000
 # Seconds between two attempts to look at a history.
 _PAUSE = 0.5
-
-
-class Pace(NamedTuple):
-    """How long the log waits, in seconds.
-
-    Attributes:
-        timeout: For the server, before `BrokerUnavailable`.
-        probe: In silence, before it asks whether the subscription is alive.
-        compare: Between two looks at the newest entry of a stream that it follows.
-    """
-
-    timeout: float = 5.0
-    probe: float = 5.0
-    compare: float = 30.0
 
 
 class Session:
@@ -53,16 +40,19 @@ class Session:
         self._database = server.database
         self._pace = pace
         self.loop = asyncio.get_running_loop()
-        self._publish = publish_script("PUBLISH")
-        self._commands = Commands(server, (self._publish, HEAD), pace.timeout)
-        self._subscription = Subscription(server, pace.timeout / 2, pace.probe)
+        is_cluster = isinstance(server, ClusterServer)
+        self._publish = publish_script("SPUBLISH" if is_cluster else "PUBLISH")
+        scripts = self._publish, HEAD
+        self._servers: Servers = (
+            Cluster(server, scripts, pace)
+            if isinstance(server, ClusterServer)
+            else OneServer(server, scripts, pace)
+        )
         self._followed: dict[Stream, Followed] = {}
         # What is to be looked at now, and who does.
         self._due: deque[Followed] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        if server.moves:
-            self._workers.add(self.loop.create_task(self._go_along(server)))
         self._closed = False
         self._closures: Followed | None = None
         if closures is not None:
@@ -72,7 +62,7 @@ class Session:
     @property
     def skew(self) -> float | None:
         """What to add to the event loop's time to have the server's, if that is known."""
-        return self._commands.skew
+        return self._servers.skew
 
     # Publishing
 
@@ -83,8 +73,10 @@ class Session:
         tag = int.from_bytes(os.urandom(4), "big") or 1
         epoch = os.urandom(8).hex()
         ttl = max(round(limits.history_ttl * 1000), 1)
+        name = self._name(stream)
         command = Publish(
-            ("EVALSHA", self._publish.sha, 1, self._name(stream), tag, epoch),
+            name,
+            ("EVALSHA", self._publish.sha, 1, name, tag, epoch),
             (
                 limits.history,
                 ttl,
@@ -92,10 +84,23 @@ class Session:
                 marks(item.raw, item.conflate),
                 item.body,
             ),
-            self._commands.deadline(),
+            self._deadline(),
         )
-        self._commands.send(command)
+        self._servers.send(command)
         return command.future
+
+    def _deadline(self) -> float:
+        return self.loop.time() + self._pace.timeout
+
+    async def _ask(self, name: bytes, *args: Any) -> Any:
+        """Returns the answer to a command that may be repeated.
+
+        Raises:
+            BrokerUnavailable: there is none within the timeout, or the server refuses.
+        """
+        command = Command(name, args, self._deadline())
+        self._servers.send(command)
+        return await command.future
 
     def _name(self, stream: Stream) -> bytes:
         return name_of(self._prefix, self._database, stream)
@@ -105,7 +110,7 @@ class Session:
     async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
         followed = self._followed.get(stream) or self._begin(stream, limits)
         followed.users += 1
-        deadline = self.loop.time() + self._pace.timeout
+        deadline = self._deadline()
         try:
             if self._closures is not None:
                 await self._closures.live(deadline)
@@ -119,7 +124,7 @@ class Session:
     def _begin(self, stream: Stream, limits: Limits) -> Followed:
         followed = Followed(stream, limits, self._name(stream), self, self._refresh)
         self._followed[stream] = followed
-        self._subscription.add(followed)
+        self._servers.add(followed)
         self._look_later(followed, random.uniform(0.5, 1))
         return followed
 
@@ -132,7 +137,7 @@ class Session:
     def _leave_unused(self, followed: Followed) -> None:
         if not followed.users and not followed.followers:
             del self._followed[followed.stream]
-            self._subscription.discard(followed)
+            self._servers.discard(followed)
             followed.lost()
 
     # Looking at what is followed
@@ -185,32 +190,17 @@ class Session:
             soonest = min(followed.look_at for followed in self._followed.values())
             self._set_timer(max(soonest, now + least / 8))
 
-    async def _go_along(self, server: Server) -> None:
-        """Goes to where the server is. Where it was, another may still answer, and hear nothing."""
-        place = None
-        while True:
-            try:
-                found = await server.resolve(self._pace.timeout)
-            except LOST:
-                pass
-            else:
-                if place is not None and found != place:
-                    self._commands.renew()
-                    self._subscription.renew()
-                place = found
-            await asyncio.sleep(self._pace.probe)
-
     # Reading
 
     async def head(self, name: bytes, limits: Limits) -> Head:
         ttl = max(round(limits.history_ttl * 1000), 1)
-        return read_head(await self._commands.ask("EVALSHA", HEAD.sha, 1, name, ttl))
+        return read_head(await self._ask(name, "EVALSHA", HEAD.sha, 1, name, ttl))
 
     async def page(
         self, name: bytes, first: int, count: int = _PAGE, last: int | None = None
     ) -> list[Stored]:
         end = "+" if last is None else last
-        reply = await self._commands.ask("XRANGE", name, first, end, "COUNT", count)
+        reply = await self._ask(name, "XRANGE", name, first, end, "COUNT", count)
         return [read_stored(each) for each in reply]
 
     async def read(
@@ -235,14 +225,13 @@ class Session:
     async def aclose(self) -> None:
         await asyncio.sleep(0)  # what threads have asked for comes first
         self._closed = True
-        await self._commands.drain()
+        await self._servers.drain()
         if self._timer is not None:
             self._timer.cancel()
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
-        await self._subscription.aclose()
-        await self._commands.aclose()
+        await self._servers.aclose()
 
 
 class _Kept:

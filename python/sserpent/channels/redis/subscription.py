@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from redis.exceptions import ResponseError
+from redis.exceptions import MovedError, ResponseError
 
 from .connection import LOST, Connection, Pauses, Server, Trouble, Unsupported, first_of, send
 
@@ -45,15 +46,25 @@ class Subscription:
         probe: After how many seconds of silence to ask whether it is alive, and after how many
             more without an answer to make another.
         command: "SUBSCRIBE", or "SSUBSCRIBE" in a cluster.
+        misplaced: Called, in a cluster, with whom the server has not, or no longer, and with what
+            it said where to go.
     """
 
     def __init__(
-        self, server: Server, timeout: float, probe: float, command: str = "SUBSCRIBE"
+        self,
+        server: Server,
+        timeout: float,
+        probe: float,
+        command: str = "SUBSCRIBE",
+        misplaced: Callable[[Listening, MovedError | None], None] | None = None,
     ) -> None:
         self._server = server
         self._timeout = timeout
         self._probe = probe
         self._commands = command, command.replace("SUB", "UNSUB")
+        self._misplaced = misplaced
+        # The names of a cluster are in different slots.
+        self._together = _TOGETHER if misplaced is None else 1
         self._listening: dict[bytes, Listening] = {}
         # What is to be said to the server, and who waits for its answer, in order: a name may be
         # left and subscribed to again before the first answer.
@@ -137,7 +148,9 @@ class Subscription:
             while self._changes:
                 wanted = self._changes[0][0]
                 names: list[bytes] = []
-                while self._changes and self._changes[0][0] is wanted and len(names) < _TOGETHER:
+                while (
+                    self._changes and self._changes[0][0] is wanted and len(names) < self._together
+                ):
                     change = self._changes.popleft()
                     self._expected.append(change)
                     names.append(change[1].name)
@@ -149,7 +162,11 @@ class Subscription:
     async def _read(self, connection: Connection) -> None:
         listening = self._listening
         while True:
-            kind, name, message = await _next(connection)
+            try:
+                kind, name, message = await _next(connection)
+            except MovedError as error:
+                self._move(self._expected.popleft(), error)
+                continue
             if not self._heard:
                 self._heard = True
                 self._pauses.reset()
@@ -159,9 +176,21 @@ class Subscription:
                 if heard is not None and heard.hear(message):
                     await asyncio.sleep(0)
             elif kind != b"pong":
-                wanted, changed = self._expected.popleft()
-                if wanted and listening.get(name) is changed:
-                    changed.subscribed()
+                self._changed(kind in (b"subscribe", b"ssubscribe"), name)
+
+    def _changed(self, wanted: bool, name: bytes) -> None:
+        if not wanted and not (self._expected and self._expected[0][1].name == name):
+            # Nobody asked: the name is on another server now.
+            self._move((True, self._listening[name]), None)
+            return
+        wanted, changed = self._expected.popleft()
+        if wanted and self._listening.get(name) is changed:
+            changed.subscribed()
+
+    def _move(self, change: tuple[bool, Listening], error: MovedError | None) -> None:
+        wanted, listening = change
+        if wanted and self._misplaced is not None:
+            self._misplaced(listening, error)
 
     async def _watch(self, connection: Connection) -> None:
         """Ends when the connection is silent for too long."""

@@ -1,0 +1,211 @@
+"""A cluster: each name is on one of its nodes, and may move to another."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from redis.crc import key_slot
+from redis.exceptions import AskError, MovedError
+
+from .commands import Command, Commands
+from .connection import LOST, Server
+from .scripts import Script
+from .servers import Pace
+from .subscription import Listening, Subscription
+
+Address = tuple[str, int]
+
+# Seconds between two looks for where the slots are, at least.
+_PAUSE = 0.1
+
+
+class ClusterServer(Server):
+    """Nodes of a cluster by which the others are found.
+
+    Args:
+        url: `redis+cluster://[[user]:password@]host[:port][,host[:port]...]`, or
+            `rediss+cluster://` for TLS.
+
+    Raises:
+        ValueError: the URL is no such.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parts = urlsplit(url)
+            account, _, hosts = parts.netloc.rpartition("@")
+            first, *_ = self.seeds = [_address(host) for host in hosts.split(",")]
+        except ValueError:
+            raise ValueError("'url' must be like redis+cluster://host:6379,host:6379") from None
+        account = f"{account}@" if account else ""
+        scheme = parts.scheme.partition("+")[0]
+        query = f"?{parts.query}" if parts.query else ""
+        super().__init__(f"{scheme}://{account}{first[0]}:{first[1]}/0{query}")
+
+
+def _address(host: str) -> Address:
+    parts = urlsplit(f"//{host}")
+    if not parts.hostname:
+        raise ValueError("there is no host")
+    return parts.hostname, parts.port or 6379
+
+
+class _Node:
+    """One node's connections."""
+
+    def __init__(self, cluster: Cluster, server: Server, scripts: tuple[Script, ...], pace: Pace):
+        self.server = server
+        self.commands = Commands(server, scripts, pace.timeout, cluster)
+        self.subscription = Subscription(
+            server, pace.timeout / 2, pace.probe, "SSUBSCRIBE", cluster.misplaced
+        )
+
+
+class Cluster:
+    """The nodes of a cluster, and which of them has which name.
+
+    A node that has a name no longer says so. Otherwise the nodes are asked, now and then, and when
+    one is away.
+    """
+
+    publish = "SPUBLISH"
+
+    def __init__(self, server: ClusterServer, scripts: tuple[Script, ...], pace: Pace) -> None:
+        self._server = server
+        self._scripts = scripts
+        self._pace = pace
+        self._nodes: dict[Address, _Node] = {}
+        self._slots: dict[int, Address] = {}
+        # Who is subscribed by which node; by none while it is not known which.
+        self._listening: dict[Listening, _Node | None] = {}
+        self._wanted = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._go_along())
+
+    @property
+    def skew(self) -> float | None:
+        return next(
+            (node.commands.skew for node in self._nodes.values() if node.commands.skew is not None),
+            None,
+        )
+
+    def send(self, command: Command) -> None:
+        self._node_of(command.name).commands.send(command)
+
+    def add(self, listening: Listening) -> None:
+        node = self._listening[listening] = self._node_of(listening.name)
+        node.subscription.add(listening)
+
+    def discard(self, listening: Listening) -> None:
+        node = self._listening.pop(listening, None)
+        if node is not None:
+            node.subscription.discard(listening)
+
+    async def drain(self) -> None:
+        await asyncio.gather(*[node.commands.drain() for node in self._nodes.values()])
+
+    async def aclose(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        for node in self._nodes.values():
+            await node.subscription.aclose()
+            await node.commands.aclose()
+
+    # Where a name is
+
+    def _node_of(self, name: bytes) -> _Node:
+        return self._node(self._slots.get(key_slot(name), self._server.seeds[0]))
+
+    def _node(self, address: Address) -> _Node:
+        node = self._nodes.get(address)
+        if node is None:
+            server = self._server.at(*address)
+            node = self._nodes[address] = _Node(self, server, self._scripts, self._pace)
+        return node
+
+    def redirect(self, command: Command, error: AskError) -> None:
+        """Sends a command to the node that has its name, says the one that was asked."""
+        address = _named(error)
+        if isinstance(error, MovedError):
+            self._slots[error.slot_id] = address
+            self._wanted.set()
+            self.send(command)
+        else:  # for this command alone
+            commands = self._node(address).commands
+            asking = Command(command.name, ("ASKING",), command.deadline)
+            asking.future.add_done_callback(_forget)
+            commands.send(asking)
+            commands.send(command)
+
+    def misplaced(self, listening: Listening, error: MovedError | None) -> None:
+        """Says that a node has the name no longer that somebody is subscribed to there."""
+        if listening not in self._listening:
+            return
+        listening.lost()
+        self.discard(listening)
+        self._listening[listening] = None
+        if error is not None:
+            self._slots[error.slot_id] = _named(error)
+            self.add(listening)
+        self._wanted.set()
+
+    def away(self) -> None:
+        """Says that a node could not be reached."""
+        self._wanted.set()
+
+    # Looking
+
+    async def _go_along(self) -> None:
+        while True:
+            self._wanted.clear()
+            for address in dict.fromkeys([*self._slots.values(), *self._server.seeds]):
+                slots = await self._ask(address)
+                if slots is not None:
+                    self._slots = slots
+                    self._place_anew()
+                    break
+            await asyncio.sleep(_PAUSE)
+            try:
+                await asyncio.wait_for(self._wanted.wait(), self._pace.probe)
+            except asyncio.TimeoutError:
+                pass
+
+    async def _ask(self, address: Address) -> dict[int, Address] | None:
+        try:
+            connection, (ranges,) = await self._server.at(*address).connect(
+                self._pace.timeout / 4, ("CLUSTER", "SLOTS")
+            )
+        except LOST:
+            return None
+        await connection.disconnect(nowait=True)
+        return _slots(ranges, address[0])
+
+    def _place_anew(self) -> None:
+        for node in self._nodes.values():
+            for command in node.commands.take():
+                self.send(command)
+        for listening, there in list(self._listening.items()):
+            if self._node_of(listening.name) is not there:
+                listening.lost()
+                self.discard(listening)
+                self.add(listening)
+
+
+def _named(error: AskError) -> Address:
+    """Returns the address that an answer names."""
+    return str(cast(Any, error).host), int(error.port)
+
+
+def _forget(future: asyncio.Future[Any]) -> None:
+    """Nobody else asks whether it has failed."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _slots(ranges: list[Any], asked: str) -> dict[int, Address]:
+    slots: dict[int, Address] = {}
+    for first, last, (host, port, *_), *_ in ranges:
+        address = (host.decode() if host else asked), port
+        slots.update(dict.fromkeys(range(first, last + 1), address))
+    return slots

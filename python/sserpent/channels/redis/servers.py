@@ -1,0 +1,98 @@
+"""One server, as what a session talks to."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple, Protocol
+
+from .commands import Command, Commands
+from .connection import LOST, Server
+from .scripts import Script
+from .subscription import Listening, Subscription
+
+
+class Pace(NamedTuple):
+    """How long the log waits, in seconds.
+
+    Attributes:
+        timeout: For the server, before `BrokerUnavailable`.
+        probe: In silence, before it asks whether the subscription is alive; and between two looks
+            for where the server is.
+        compare: Between two looks at the newest entry of a stream that it follows.
+    """
+
+    timeout: float = 5.0
+    probe: float = 5.0
+    compare: float = 30.0
+
+
+class Servers(Protocol):
+    """One server or many, for whoever has commands and names to subscribe to.
+
+    Attributes:
+        publish: The command that publishes: "PUBLISH" or "SPUBLISH".
+    """
+
+    publish: str
+
+    @property
+    def skew(self) -> float | None:
+        """What to add to the event loop's time to have the server's, if that is known."""
+        ...
+
+    def send(self, command: Command) -> None: ...
+
+    def add(self, listening: Listening) -> None: ...
+
+    def discard(self, listening: Listening) -> None: ...
+
+    async def drain(self) -> None:
+        """Waits for what was asked."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class OneServer:
+    """One server, also one that moves."""
+
+    publish = "PUBLISH"
+
+    def __init__(self, server: Server, scripts: tuple[Script, ...], pace: Pace) -> None:
+        self._server = server
+        self._pace = pace
+        self._commands = Commands(server, scripts, pace.timeout)
+        self._subscription = Subscription(server, pace.timeout / 2, pace.probe)
+        self._task: asyncio.Task[None] | None = None
+        if server.moves:
+            self._task = asyncio.get_running_loop().create_task(self._go_along())
+        self.send = self._commands.send
+        self.add = self._subscription.add
+        self.discard = self._subscription.discard
+        self.drain = self._commands.drain
+
+    @property
+    def skew(self) -> float | None:
+        return self._commands.skew
+
+    async def _go_along(self) -> None:
+        """Goes to where the server is. Where it was, another may still answer, and hear nothing."""
+        place = None
+        while True:
+            try:
+                found = await self._server.resolve(self._pace.timeout)
+            except LOST:
+                pass
+            else:
+                if place is not None and found != place:
+                    self._commands.renew()
+                    self._subscription.renew()
+                place = found
+            await asyncio.sleep(self._pace.probe)
+
+    async def aclose(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._subscription.aclose()
+        await self._commands.aclose()
