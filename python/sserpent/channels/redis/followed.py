@@ -70,7 +70,7 @@ class Followed:
         self._subscriptions = 0
         # Whether what is heard is given on. It is not, until nothing is missing before it.
         self._live = False
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: set[asyncio.Future[None]] = set()
         self._refreshing = False
         self._waiting: deque[tuple[Entry, int]] = deque(maxlen=_WAITING)
         self._waiting_bytes = 0
@@ -93,11 +93,12 @@ class Followed:
             loop = asyncio.get_running_loop()
             waiter = loop.create_future()
             timer = loop.call_at(deadline, _give_up, waiter)
-            self._waiters.append(waiter)
+            self._waiters.add(waiter)
             try:
                 await waiter
             finally:
                 timer.cancel()
+                self._waiters.discard(waiter)
         assert self.cursor is not None
         return self.cursor
 
