@@ -122,6 +122,18 @@ lint-workflows: install ## Check the GitHub workflows
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/zizmor --offline --quiet --no-progress .github/workflows
 
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --group docs
+	touch $@
+
+.PHONY: docs
+docs: .venv/installed-docs ## Build the documentation into site/, and fail on a warning or a dead link
+	$(BIN)/python tools/docs.py
+
+.PHONY: docs-serve
+docs-serve: .venv/installed-docs ## Show the documentation at http://localhost:8000, and each change of it
+	$(BIN)/zensical serve
+
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf .venv dist target fuzz/target python/sserpent/_core/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox .newer-python
+	rm -rf .venv dist site .cache target fuzz/target python/sserpent/_core/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox .newer-python

@@ -4,7 +4,6 @@ say."""
 import inspect
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,25 +11,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 import sserpent
+from pages import DOCS, README, blocks, run_blocks
 from sserpent.channels import Channels
 from sserpent.testing import FakeUpstream, SyncClient, SyncEvents, connect, connect_sync
 
-PROJECT = Path(__file__).parents[2]
-README = PROJECT / "README.md"
-CHANNELS = PROJECT / "docs" / "channels.md"
-READING = PROJECT / "docs" / "reading.md"
-TESTING = PROJECT / "docs" / "testing.md"
-
-
-def blocks(page: Path) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-
-
-def run_blocks(page: Path) -> dict[str, Any]:
-    namespace: dict[str, Any] = {"__name__": page.stem}
-    for block in blocks(page):
-        exec(compile(block, page.name, "exec"), namespace)
-    return namespace
+CHANNELS = DOCS / "channels.md"
+READING = DOCS / "reading.md"
+TESTING = DOCS / "testing.md"
 
 
 def test_every_block_of_the_readme_runs(monkeypatch: Any) -> None:
@@ -135,12 +122,3 @@ async def test_the_code_on_the_page_on_reading_reads() -> None:
 def test_every_option_is_named_with_its_name() -> None:
     for name in re.findall(r"^    (\w+) = ", blocks(README)[1], re.MULTILINE):
         assert hasattr(sserpent.EventSourceResponse, name)
-
-
-@pytest.mark.parametrize("page", [README, CHANNELS, READING, TESTING], ids=lambda page: page.stem)
-def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)[^):]*\)|(?:src|srcset)=\"([^\":]+)\"", page.read_text())
-    assert links
-    for link in links:
-        target = "".join(link)
-        assert (page.parent / target).exists(), target

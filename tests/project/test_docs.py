@@ -1,0 +1,111 @@
+"""The pages of the documentation: their code runs and prints what they say, and they name all there
+is."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+import sserpent
+import sserpent.channels
+import sserpent.client
+import sserpent.metrics
+import sserpent.testing
+from pages import DOCS, PAGES, PROJECT, blocks, run_blocks, text_of
+from sserpent._delivery.options import _CHECKS
+
+REFERENCE = DOCS / "reference"
+GUIDES = [page for page in PAGES if page.parent != REFERENCE]
+MODULES = (sserpent, sserpent.channels, sserpent.client, sserpent.metrics, sserpent.testing)
+REPOSITORY = "https://github.com/sserpent/sserpent/"
+
+
+def id_of(page: Path) -> str:
+    return page.relative_to(PROJECT).as_posix()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=id_of)
+def test_the_code_of_a_page_runs_and_prints_what_it_says(page: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sserpent._fastapi.routing._accelerated", False)
+    run_blocks(page)
+
+
+def test_the_metrics_of_the_page_on_deployment() -> None:
+    with TestClient(run_blocks(DOCS / "deployment.md")["app"]) as client:
+        client.get("/hello").raise_for_status()
+        assert 'sserpent_events_total{route="/hello"} 1.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=id_of)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    text = text_of(page)
+    links = re.findall(r"\]\(([^)#:]+)[^):]*\)|(?:src|srcset)=\"([^\":]+)\"", text)
+    files = [page.parent / "".join(link) for link in links]
+    files += [
+        PROJECT / link for link in re.findall(rf"{REPOSITORY}(?:blob|tree)/main/([^)#]+)", text)
+    ]
+    assert [file for file in files if not file.exists()] == []
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    configuration = (PROJECT / "zensical.toml").read_text(encoding="utf-8")
+    listed = re.findall(r'= "([\w./-]+\.md)"', configuration)
+    assert sorted(listed) == sorted(
+        page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")
+    )
+
+
+# Names
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_public_name_is_in_the_reference(module: Any) -> None:
+    page = REFERENCE / f"{module.__name__.rpartition('.')[2]}.md"
+    listed = re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(f"{module.__name__}.{name}" for name in module.__all__)
+
+
+def test_every_option_of_a_stream_is_on_its_page_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", (DOCS / "options.md").read_text(), re.MULTILINE)
+    options = rows[: len(_CHECKS) + 1]
+    assert sorted(name for name, _ in options) == sorted([*_CHECKS, "max_threads"])
+    for name, default in options:
+        value = getattr(sserpent.EventSourceResponse, name)
+        assert default == ("`None`" if value is None else f"{value:,g}"), name
+    arguments = inspect.signature(sserpent.EventSourceResponse).parameters
+    assert [name for name, _ in rows[len(options) :]] == [*arguments][:-1]
+
+
+CALLS = [
+    sserpent.ServerSentEvent,
+    sserpent.channels.Channels,
+    sserpent.channels.Channels.channel,
+    sserpent.channels.Channel.publish,
+    sserpent.channels.Channel.subscribe,
+    sserpent.client.aiter_events,
+    sserpent.testing.connect,
+]
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__qualname__)
+def test_every_parameter_is_on_a_page(call: Any) -> None:
+    text = "\n".join(map(text_of, GUIDES))
+    names = [name for name in inspect.signature(call).parameters if name not in ("self", "options")]
+    assert [name for name in names if not re.search(rf"`{name}\b|\b{name}[:=]", text)] == []
+
+
+def test_every_error_has_its_page() -> None:
+    text = "\n".join(map(text_of, GUIDES))
+    errors = [
+        name
+        for module in MODULES
+        for name in module.__all__
+        if inspect.isclass(found := getattr(module, name)) and issubclass(found, Exception)
+    ]
+    assert {"EventTooLarge", "BrokerUnavailable", "StreamEnded"} <= set(errors)
+    assert [name for name in errors if not re.search(rf"\b{name}\b", text)] == []

@@ -1,0 +1,74 @@
+"""Builds the documentation into `site/`, and fails on a warning or a link that leads nowhere.
+
+The generator checks the links of the pages' sources. This also follows the links of what it has
+made: of text that pages include, and of docstrings.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+SITE = Path("site")
+
+
+class Page(HTMLParser):
+    """What a page links to, and what on it can be linked to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("id", "name") and value:
+                self.anchors.add(value)
+            elif name in ("href", "src", "srcset") and value and tag != "base":
+                self.links.append(value)
+
+
+def main() -> None:
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    # `--strict` does not count what is wrong with docstrings.
+    problems = [line for line in done.stderr.splitlines() if line not in ("", "No issues found")]
+    if done.returncode and not problems:
+        problems = ["the build failed"]
+    problems = problems or dead_links()
+    if problems:
+        sys.exit("\n".join(problems))
+    print(f"The documentation is in {SITE}/")
+
+
+def dead_links() -> list[str]:
+    pages = {path.resolve(): Page(path) for path in SITE.rglob("*.html")}
+    return [
+        f"{path.relative_to(SITE.resolve())}: {link} leads nowhere"
+        for path, page in pages.items()
+        if path.name != "404.html"  # whose links are relative to the root of the host
+        for link in page.links
+        if not leads_somewhere(path, link, pages)
+    ]
+
+
+def leads_somewhere(path: Path, link: str, pages: dict[Path, Page]) -> bool:
+    url = urlsplit(link)
+    if url.scheme or url.netloc:
+        return True
+    target = (path.parent / unquote(url.path)).resolve() if url.path else path
+    if target.is_dir():
+        target /= "index.html"
+    if target not in pages:
+        return target.is_file()
+    # `__` begins the anchors that scripts of the theme make.
+    anchor = unquote(url.fragment)
+    return not anchor or anchor.startswith("__") or anchor in pages[target].anchors
+
+
+if __name__ == "__main__":
+    main()
