@@ -43,7 +43,8 @@ class Tail:
     Attributes:
         ring: The entries that subscribers are given.
         subscribers: Who is to be given them.
-        offered: The offset up to which each subscriber has had the occasion to take them.
+        offered: The offset up to which each subscriber was told to take them.
+        settled: The one up to which each has had the occasion: what is newer is not trimmed.
         users: How many subscribers and listeners there are, those who are about to be included.
     """
 
@@ -53,6 +54,7 @@ class Tail:
         self.ring = Ring(limits, ORIGIN)
         self.subscribers: OrderedDict[Subscriber, None] = OrderedDict()
         self.offered = 0
+        self.settled = 0
         self.users = 0
         self.following = False
         #: Held while the broker is asked.
@@ -100,7 +102,7 @@ class Tail:
         """Begins after a position; what the log has said before is part of it already."""
         self.chunks.clear()
         self.ring = Ring(self.limits, head)
-        self.offered = head.offset
+        self.offered = self.settled = head.offset
         self.following = True
 
     def drain(self) -> bool:
@@ -124,7 +126,7 @@ class Tail:
             return  # it was read from the history
         self.chunks.clear()
         self.ring.append(entry)
-        self.ring.trim(entry.time, self.offered)
+        self.ring.trim(entry.time, self.settled)
         self.conflates = self.conflates or entry.conflate is not None
 
     def _restart(self, reason: str, head: Position) -> None:
@@ -132,14 +134,15 @@ class Tail:
         for subscriber in self.subscribers:
             subscriber.reset(self, reason)
 
-    def settle(self) -> None:
-        """Says that everyone has had the occasion to take what is new."""
-        self.offered = self.ring.head.offset
-        self.trim()
+    def settle(self, head: Position) -> None:
+        """Says that everyone has had the occasion to take what there is up to a position."""
+        if head.epoch == self.ring.head.epoch:
+            self.settled = head.offset
+            self.trim()
 
     def trim(self) -> None:
         self.chunks.clear()
-        self.ring.trim(self._hub.now(), self.offered)
+        self.ring.trim(self._hub.now(), self.settled)
 
     def position_at(self, offset: int) -> Position | None:
         """Returns the position after the event with an offset, if it is known."""
@@ -225,13 +228,15 @@ class Hub:
             self._schedule()
 
     def _schedule(self) -> None:
-        if self._scheduled:
-            return
-        self._scheduled = True
+        if not self._scheduled:
+            self._scheduled = True
+            self._call_soon(self._run)
+
+    def _call_soon(self, function: Callable[[], object]) -> None:
         if self._asyncio_loop is not None and self._thread == threading.get_ident():
-            self._asyncio_loop.call_soon(self._run, context=self._context)
+            self._asyncio_loop.call_soon(function, context=self._context)
         else:
-            call_soon(self._token, self._run)
+            call_soon(self._token, function)
 
     def has_ended(self) -> bool:
         """Whether the event loop is closed."""
@@ -303,13 +308,22 @@ class Hub:
                 break
         if ready:
             self._schedule()
-        else:
+        elif self._unsettled:
             self._settle()
 
     def _settle(self) -> None:
-        for tail in self._unsettled:
-            tail.settle()
+        heads = {tail: tail.ring.head for tail in self._unsettled}
         self._unsettled.clear()
+        for tail, head in heads.items():
+            tail.offered = head.offset
+
+        def settle() -> None:
+            for tail, head in heads.items():
+                tail.settle(head)
+
+        # Listeners, and all on Trio, take in a task of their own, in the next turn; of that, Trio
+        # does not say what comes first.
+        self._call_soon(lambda: self._call_soon(settle))
 
     # What filters hide
 
