@@ -53,10 +53,10 @@ class Cursor:
     Attributes:
         position: After what it has taken.
         live_from: What has a greater offset was published after the subscription began.
-        shown: The offset of an entry that the filter has let through already.
+        filtered: What the filter has said of entries that are not taken yet, by offset.
     """
 
-    __slots__ = ("label", "live_from", "position", "selection", "shown", "tail")
+    __slots__ = ("filtered", "label", "live_from", "position", "selection", "tail")
 
     def __init__(self, selection: Selection, tail: Tail) -> None:
         self.selection = selection
@@ -64,7 +64,7 @@ class Cursor:
         self.tail = tail
         self.position = tail.ring.head
         self.live_from = self.position.offset
-        self.shown = 0
+        self.filtered: dict[int, bool] = {}
 
     @property
     def is_behind(self) -> bool:
@@ -80,6 +80,12 @@ class Cursor:
     def is_conflated(self) -> bool:
         """Whether it is slow, in a stream with events that stand for older ones."""
         return self.tail.conflates and self.position.offset < self.tail.offered
+
+    def forget(self) -> None:
+        """Forgets what the filter has said of entries that are taken."""
+        if self.filtered:
+            taken = self.position.offset
+            self.filtered = {each: said for each, said in self.filtered.items() if each > taken}
 
     async def start(self, hub: Hub, start: Start) -> None:
         """Goes to where somebody begins who has no position."""
@@ -257,6 +263,7 @@ class Subscriber:
             if cursor.tail is tail:
                 cursor.position = tail.ring.head
                 cursor.live_from = cursor.position.offset
+                cursor.filtered.clear()
                 self._say_reset(reason)
 
     def _say_reset(self, reason: str) -> None:
@@ -349,19 +356,37 @@ class Subscriber:
         """Takes entries of a stream, and returns how many bytes they have."""
         if size <= 0 or not cursor.is_behind or cursor.is_passed:
             return 0
-        entries = upto(cursor.tail.ring.after(cursor.position.offset), size)
+        entries = cursor.tail.ring.after(cursor.position.offset)
         if cursor.is_conflated:
-            entries = _conflated(entries, cursor.live_from)
+            entries = self._conflated(cursor, entries)
+        entries = upto(entries, size)
         for entry in entries:
             shown = self._shows(cursor, entry)
+            if shown is None:
+                break
             cursor.position = entry.position
             self._untold = not shown
             if shown:
                 taken.append(_Taken(entry, cursor, self.id if self._request.several else None))
+        cursor.forget()
         if cursor.selection.ends and entries[-1].is_run_end:
             self._stopped = True
             self._conclude()
         return sum(len(entry.frame) for entry in entries)
+
+    def _conflated(self, cursor: Cursor, entries: list[Entry]) -> list[Entry]:
+        """Returns entries without those that a newer one with the same `conflate` stands for."""
+        kept: list[Entry] = []
+        newer: set[str] = set()
+        for entry in reversed(entries):
+            if entry.conflate is not None and entry.offset > cursor.live_from:
+                if entry.conflate in newer:
+                    continue
+                if self._shows(cursor, entry):
+                    newer.add(entry.conflate)
+            kept.append(entry)
+        kept.reverse()
+        return kept
 
     def _catch_up(self, cursor: Cursor, reason: str) -> None:
         """Where the ring has passed a cursor, says what is missing and goes on after it."""
@@ -390,25 +415,32 @@ class Subscriber:
         if self._filter is None or cursor.is_passed:
             return True
         for entry in cursor.tail.ring.after(cursor.position.offset):
-            if self._shows(cursor, entry):
+            shown = self._shows(cursor, entry)
+            if shown is None:
+                return False
+            if shown:
                 return True
             cursor.position = entry.position
             self._untold = True
+        cursor.forget()
         self._hub.tell_later(self)
         return False
 
-    def _shows(self, cursor: Cursor, entry: Entry) -> bool:
-        if self._filter is None or entry.offset <= cursor.shown:
+    def _shows(self, cursor: Cursor, entry: Entry) -> bool | None:
+        """Returns what the filter says of an entry, or None where it has failed: the stream ends
+        before that."""
+        if self._filter is None:
             return True
-        try:
-            shows = bool(self._filter(entry.event(cursor.selection.decode)))
-        except Exception as error:
-            self._failure = self._failure or error
-            self._conclude()
-            return False
-        if shows:
-            cursor.shown = entry.offset
-        return shows
+        shown = cursor.filtered.get(entry.offset)
+        if shown is None and self._failure is None:
+            try:
+                shown = bool(self._filter(entry.event(cursor.selection.decode)))
+            except Exception as error:
+                self._failure = error
+                self._conclude()
+                return None
+            cursor.filtered[entry.offset] = shown
+        return shown
 
 
 def _nothing() -> None:
@@ -437,21 +469,3 @@ def _event(taken: bytes | ServerSentEvent | _Taken) -> ServerSentEvent | None:
     if isinstance(taken, ServerSentEvent):
         return taken
     return taken.entry.event(taken.cursor.selection.decode, taken.id)
-
-
-def _conflated(entries: list[Entry], after: int) -> list[Entry]:
-    """Returns entries without those that a newer one with the same `conflate` stands for.
-
-    Args:
-        after: Of entries with no greater offset, all stay.
-    """
-    kept: list[Entry] = []
-    newer: set[str] = set()
-    for entry in reversed(entries):
-        if entry.conflate is not None and entry.offset > after:
-            if entry.conflate in newer:
-                continue
-            newer.add(entry.conflate)
-        kept.append(entry)
-    kept.reverse()
-    return kept
