@@ -1,0 +1,279 @@
+"""C9 and C10: a slow subscriber disturbs nobody, and nobody disturbs the event loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import anyio
+import pytest
+
+from channel_clients import Client, MakeChannels, Run, connected, offset_of
+from sserpent.channels import Channels, hub
+
+
+async def turns(count: int = 20) -> None:
+    """Lets the event loop turn: everyone has had the occasion to take what there is."""
+    for _ in range(count):
+        await anyio.sleep(0)
+
+
+# C9
+
+
+def test_c9_a_slow_subscriber_delays_no_other(run: Run, make_channels: MakeChannels) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            news = channels.channel("news")
+            async with (
+                connected(news.subscribe()) as one,
+                connected(news.subscribe()) as slow,
+                connected(news.subscribe()) as two,
+            ):
+                slow.stall()
+                for n in range(500):
+                    await news.publish(n)
+                for client in (one, two):
+                    await client.has(*range(500))
+                assert slow.data == []
+                slow.unstall()
+                await slow.has(*range(500))
+                # What had gathered came at once.
+                assert len(slow.bodies) < 10
+
+    run(main)
+
+
+def test_c9_what_has_gathered_is_taken_in_chunks_of_max_pending(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            news = channels.channel("news")
+            async with connected(news.subscribe(max_pending=10_000)) as slow:
+                slow.stall()
+                for n in range(100):
+                    await news.publish([n, "x" * 900])
+                slow.unstall()
+                await slow.until(lambda: len(slow.data) == 100)
+                assert [n for n, _ in slow.data] == list(range(100))
+                assert max(map(len, slow.bodies)) <= 10_000
+                assert len(slow.bodies) < 20
+
+    run(main)
+
+
+# What was published while the client stalled, and what it then sees; history is 5.
+OVERFLOWS = {
+    "gap": ([*range(15, 20), "then"], 14, False),
+    "latest": ([19, "then"], 18, False),
+    "disconnect": ([], 0, True),
+}
+
+
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+def test_c9_when_the_ring_has_passed_a_subscriber_it_is_as_overflow_says(
+    run: Run, make_channels: MakeChannels, overflow: Any
+) -> None:
+    data, missed, ends = OVERFLOWS[overflow]
+
+    async def main() -> None:
+        async with make_channels() as channels:
+            news = channels.channel("news", history=5, overflow=overflow)
+            async with connected(news.subscribe()) as client:
+                client.stall()
+                ids = [await news.publish(0)]
+                await client.until(lambda: client.stalled)
+                for n in range(1, 20):
+                    ids.append(await news.publish(n))
+                    await turns()
+                client.unstall()
+                if ends:
+                    await client.until(lambda: client.complete)
+                    # The chunk that the client had stalled with, and no more.
+                    assert client.data == [0]
+                    assert client.said == []
+                    assert farewell(client)
+                else:
+                    await client.until(lambda: 19 in client.data)
+                    await news.publish("then")
+                    await client.has(0, *data)
+                    [gap] = client.said
+                    assert gap.data == {
+                        "reason": "overflow",
+                        "missed": missed,
+                        "from": ids[0],
+                        "to": ids[missed],
+                    }
+                    assert gap.id == ids[missed]
+            if ends:
+                async with connected(news.subscribe(after=client.last_id)) as back:
+                    await back.has(*range(15, 20))
+                    assert [each.data["missed"] for each in back.said] == [14]
+
+    run(main)
+
+
+def farewell(client: Client) -> bool:
+    *_, comment, retry, rest = client.lines
+    milliseconds = int(retry.removeprefix("retry: "))
+    return comment.startswith(":") and 1_000 <= milliseconds <= 5_000 and rest == ""
+
+
+@pytest.mark.parametrize("padding", [0, 5_000, 200_000])
+def test_c9_of_pending_events_a_slow_one_gets_the_newest_of_each_conflate(
+    run: Run, make_channels: MakeChannels, padding: int
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            prices = channels.channel("prices", history_bytes=2**24)
+            async with connected(prices.subscribe()) as client:
+                client.stall()
+                await prices.publish("first")
+                await client.until(lambda: client.stalled)
+                for n in range(20):
+                    for name in ("a", "b"):
+                        await prices.publish([name, n, "x" * padding], conflate=name)
+                    if n % 5 == 0:
+                        await prices.publish(n)
+                await turns()
+                client.unstall()
+                await client.until(lambda: ["b", 19, "x" * padding] in client.data)
+                assert [each[:2] if isinstance(each, list) else each for each in client.data] == [
+                    "first", 0, 5, 10, 15, ["a", 19], ["b", 19],
+                ]  # fmt: skip
+                assert client.said == []
+
+    run(main)
+
+
+def test_c9_conflate_takes_nothing_from_one_that_keeps_up_or_comes_back(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            prices = channels.channel("prices")
+            async with connected(prices.subscribe()) as client:
+                first = await prices.publish(0, conflate="a")
+                for n in range(1, 20):
+                    await client.has(*range(n))
+                    await prices.publish(n, conflate="a")
+                await client.has(*range(20))
+            async with connected(prices.subscribe(after=first)) as back:
+                await back.has(*range(1, 20))
+
+    run(main)
+
+
+def test_c9_conflate_does_not_let_what_a_filter_hides_stand_for_what_it_shows(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            prices = channels.channel("prices")
+            shown = prices.subscribe(filter=lambda event: event.data != "hidden")
+            async with connected(shown) as client:
+                client.stall()
+                await prices.publish("first")
+                await client.until(lambda: client.stalled)
+                await prices.publish("old", conflate="a")
+                await prices.publish("new", conflate="a")
+                await prices.publish("hidden", conflate="a")
+                await turns()
+                client.unstall()
+                await prices.publish("last")
+                await client.has("first", "new", "last")
+
+    run(main)
+
+
+# C10
+
+
+def test_c10_a_flush_takes_2_ms_at_a_stretch_and_another_is_the_first_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a clock that each look at it moves by half a millisecond."""
+    now = 0.0
+    stretches: deque[list[int]] = deque([[]])
+
+    def look() -> float:
+        nonlocal now
+        now += 0.0005
+        return now
+
+    run_of_hub = hub.Hub._run
+
+    def noted_run(self: Any) -> None:
+        stretches.append([])
+        run_of_hub(self)
+
+    monkeypatch.setattr(hub, "monotonic", look)
+    monkeypatch.setattr(hub.Hub, "_run", noted_run)
+
+    class Noted(Client):
+        number = 0
+
+        async def send(self, message: Any) -> None:
+            if b"data: " in message.get("body", b""):
+                stretches[-1].append(self.number)
+            await super().send(message)
+
+    async def main() -> None:
+        channels = Channels()
+        news = channels.channel("news")
+        clients = [Noted() for _ in range(40)]
+        async with anyio.create_task_group() as tasks:
+            for number, client in enumerate(clients):
+                client.number = number
+                tasks.start_soon(client.run, news.subscribe())
+                await client.until(lambda client=client: client.bodies)
+            firsts = []
+            for n in range(3):
+                stretches.clear()
+                stretches.append([])
+                await news.publish(n)
+                for client in clients:
+                    await client.has(*range(n + 1))
+                served = [each for each in stretches if each]
+                assert max(map(len, served)) <= 4
+                assert sorted(sum(served, [])) == list(range(40))
+                firsts.append(served[0][0])
+            assert len(set(firsts)) == 3
+            for client in clients:
+                client.disconnect()
+
+    anyio.run(main)
+
+
+def test_c10_nothing_waits_for_a_timer(run_in_time: Run) -> None:
+    async def main() -> None:
+        news = Channels().channel("news")
+        async with connected(news.subscribe()) as client:
+            for n in range(100):
+                now = anyio.current_time()
+                await news.publish(n)
+                while len(client.data) <= n:
+                    await anyio.sleep(0)
+                assert anyio.current_time() == now
+
+    run_in_time(main)
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_c9_a_flood_within_one_turn_reaches_those_who_keep_up_or_is_a_gap_that_is_exact(
+    run: Run, size: int
+) -> None:
+    async def main() -> None:
+        news = Channels().channel("news", history=100, history_bytes=2**20)
+        async with connected(news.subscribe()) as client:
+            for n in range(1_000 if size == 10 else 50):
+                news.publish_soon([n, "x" * size])
+            last = await news.publish("last")
+            await client.until(lambda: "last" in client.data)
+            missed = sum(each.data["missed"] for each in client.said)
+            assert len(client.data) + missed == offset_of(last)
+            assert [each.data["reason"] for each in client.said] == (["overflow"] if missed else [])
+            assert bool(missed) == (size == 100_000)
+
+    run(main)
