@@ -35,18 +35,22 @@ def current_token() -> Any:
     """
     if on_asyncio():
         return asyncio.get_running_loop()
-    import trio
-
-    return trio.lowlevel.current_trio_token()
+    return _trio().lowlevel.current_trio_token()
 
 
 def current_time() -> float:
     """Returns the time by the clock of the running event loop, also in a callback of its."""
     if on_asyncio():
         return asyncio.get_running_loop().time()
-    import trio
+    return float(_trio().current_time())
 
-    return trio.current_time()
+
+def _trio() -> Any:
+    """Returns Trio, which may not be installed, and is imported where it runs."""
+    trio = sys.modules.get("trio")
+    if trio is None:
+        raise RuntimeError("There is no running event loop")
+    return trio
 
 
 def call_soon(token: Any, function: Callable[[], object]) -> None:
@@ -75,7 +79,11 @@ def _nothing() -> None:
 
 
 def call_every(seconds: float, function: Callable[[], object]) -> Callable[[], object]:
-    """Calls a function again and again in the running event loop, and returns what ends that."""
+    """Calls a function again and again in the running event loop, and returns what ends that.
+
+    Raises:
+        RuntimeError: there is no event loop.
+    """
     return _Repeated(seconds, function).end if on_asyncio() else _repeat_on_trio(seconds, function)
 
 
@@ -98,8 +106,7 @@ class _Repeated:
 
 
 def _repeat_on_trio(seconds: float, function: Callable[[], object]) -> Callable[[], object]:
-    import trio
-
+    trio = _trio()
     scope = trio.CancelScope()
 
     async def repeat() -> None:
@@ -109,7 +116,8 @@ def _repeat_on_trio(seconds: float, function: Callable[[], object]) -> Callable[
                 function()
 
     trio.lowlevel.spawn_system_task(repeat)
-    return scope.cancel
+    cancel: Callable[[], object] = scope.cancel
+    return cancel
 
 
 def running_frames() -> Iterator[FrameType]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import heapq
 import os
 import threading
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from time import monotonic
+from typing import Any
 from weakref import ref
 
 import anyio.lowlevel
 
-from .._shutdown.event_loop import call_every
-from .broker import Follower, Item
+from .._shutdown.event_loop import call_every, call_soon, current_token
+from .broker import BrokerUnavailable, Follower, Item
 from .log import Entry, Limits, Ring
 from .memory_runs import MemoryRuns
 from .position import ORIGIN, Position, Stream
@@ -40,18 +44,56 @@ class History:
         self.used_at = monotonic()
 
 
+class _Lock:
+    """A lock that is entered again where Python runs other code in the middle of what it guards: a
+    finalizer, or a signal handler, in the same thread. What such code changes would be changed
+    under the hands of what it has interrupted, so it is done `later`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._later: deque[Callable[[], object]] = deque()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        is_free = not self._depth
+        self._lock.release()
+        while is_free and self._later:
+            try:
+                function = self._later.popleft()
+            except IndexError:
+                return  # another thread was faster
+            function()
+
+    def later(self, function: Callable[[], object]) -> bool:
+        """Has a function called when the lock is free, if it is held by what this interrupts.
+
+        Returns:
+            Whether that is so. Called with the lock held.
+        """
+        interrupts = self._depth > 1
+        if interrupts:
+            self._later.append(function)
+        return interrupts
+
+
 class MemoryLog:
     """Keeps histories in this process. Safe to use from any thread; nothing has to be started.
     `broker.Log` documents the methods; `lock` is held for those that `MemoryRuns` calls.
     """
 
     def __init__(self) -> None:
-        # Reentrant: a finalizer that runs while it is held may publish.
-        self.lock = threading.RLock()
+        self.lock = _Lock()
         self.histories: dict[Stream, History] = {}
         # When to look whether a history is still used.
         self._expiries: list[tuple[float, Stream]] = []
         self._sweeper: _Sweeper | None = None
+        # An event loop that has been seen, for a history that begins where there is none.
+        self._event_loop: Callable[[], Any] = _no_event_loop
         self._closed = False
         self.runs = MemoryRuns(self)
 
@@ -62,8 +104,22 @@ class MemoryLog:
 
     def publish_soon(self, stream: Stream, limits: Limits, item: Item) -> Future[str]:
         future: Future[str] = Future()
-        future.set_result(self.append(stream, limits, item)[0])
+        with self.lock:
+            if self.lock.later(partial(self._publish_for, future, stream, limits, item)):
+                return future
+            event_id, _ = self.append(stream, limits, item)
+        future.set_result(event_id)
         return future
+
+    def _publish_for(self, future: Future[str], stream: Stream, limits: Limits, item: Item) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            event_id, _ = self.append(stream, limits, item)
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            future.set_result(event_id)
 
     async def publish(self, stream: Stream, limits: Limits, item: Item) -> str:
         event_id, full = self.append(stream, limits, item)
@@ -96,13 +152,17 @@ class MemoryLog:
 
     async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
         with self.lock:
-            self.check_open()
+            if self._closed:
+                raise BrokerUnavailable("These channels are closed")
+            self._event_loop = ref(current_token())
             history = self.history(stream, limits)
             history.followers = (*history.followers, follower)
             return history.ring.head
 
     def unfollow(self, stream: Stream, follower: Follower) -> None:
         with self.lock:
+            if self.lock.later(partial(self.unfollow, stream, follower)):
+                return
             history = self.histories.get(stream)
             if history is None:
                 return
@@ -140,8 +200,18 @@ class MemoryLog:
         """Begins an epoch, with the first event."""
         history.ring = Ring(limits, Position(os.urandom(8).hex(), 0, 0))
         heapq.heappush(self._expiries, (monotonic() + history.ttl, stream))
-        if self._sweeper is None or self._sweeper.is_late():
-            self._sweeper = _Sweeper.started(self, history.ttl)
+        self._see_to_sweeping(history.ttl)
+
+    def _see_to_sweeping(self, ttl: float) -> None:
+        if self._sweeper is not None and not self._sweeper.is_late():
+            return
+        try:
+            self._sweeper = _Sweeper(self, min(max(ttl / 2, _LEAST_INTERVAL), _MOST_INTERVAL))
+            self._event_loop = ref(current_token())
+        except RuntimeError:  # no event loop runs here
+            event_loop, self._event_loop = self._event_loop(), _no_event_loop
+            if event_loop is not None:
+                call_soon(event_loop, partial(self._see_to_sweeping, ttl))
 
     def sweep(self) -> bool:
         """Lets go of the histories that nobody has published to, or followed, for `history_ttl`,
@@ -169,6 +239,7 @@ class MemoryLog:
 
     def open(self) -> None:
         """Allows publishing again, after `aclose`."""
+        self._event_loop = ref(current_token())
         self._closed = False
 
     async def aclose(self) -> None:
@@ -191,13 +262,6 @@ class _Sweeper:
         self._swept_at = monotonic()
         self._end = call_every(interval, self._sweep)
 
-    @classmethod
-    def started(cls, log: MemoryLog, ttl: float) -> _Sweeper | None:
-        try:
-            return cls(log, min(max(ttl / 2, _LEAST_INTERVAL), _MOST_INTERVAL))
-        except RuntimeError:
-            return None  # no event loop runs here: publishing sweeps
-
     def is_late(self) -> bool:
         """Whether its event loop seems to have ended."""
         return monotonic() - self._swept_at > 3 * self._interval
@@ -207,3 +271,7 @@ class _Sweeper:
         log = self._log()
         if log is None or not log.sweep():
             self._end()
+
+
+def _no_event_loop() -> None:
+    return None
