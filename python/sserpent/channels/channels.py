@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, TypeVar, overload
@@ -95,7 +95,8 @@ class Channels:
             self._log = _redis_log(checked_url(url), prefix, publish_timeout, self._closures)
         self._places = Places()
         self._named: dict[str, Channel[Any] | Runs] = {}
-        self._lock = threading.Lock()
+        # Reentrant: a finalizer that runs while it is held may end a stream.
+        self._lock = threading.RLock()
         self._hubs: dict[Any, Hub] = {}
 
     # An application's life
@@ -125,7 +126,11 @@ class Channels:
         for named in list(self._named.values()):
             if isinstance(named, Runs):
                 await named._aclose()
-        self._end(lambda _: True)
+        with self._lock:
+            # Who comes when the channels are entered again follows the log anew.
+            hubs, self._hubs = self._hubs, {}
+        for hub in hubs.values():
+            hub.end(lambda _: True)
         await self._log.aclose()
 
     async def close(self, *, owner: Key) -> None:
@@ -283,7 +288,7 @@ class Channels:
         return Service(self._hub, self._places, limits)
 
     def _listen(self, request: Request) -> Listener:
-        return Listener(Subscriber(self._hub(), request))
+        return Listener(lambda: Subscriber(self._hub(), request))
 
     def _hub(self) -> Hub:
         """Returns the hub of the running event loop."""
@@ -295,9 +300,9 @@ class Channels:
                 hub = self._hubs[token] = Hub(self._log, self._forget)
             return hub
 
-    def _forget(self, token: Any) -> None:
+    def _forget(self, hub: Hub) -> None:
         with self._lock:
-            self._hubs.pop(token, None)
+            self._hubs = {t: h for t, h in self._hubs.items() if h is not hub}
 
 
 def _redis_log(url: str, prefix: str, timeout: float, closures: Closures) -> Log:

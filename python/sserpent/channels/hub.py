@@ -14,7 +14,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -193,14 +193,14 @@ class Hub:
 
     Args:
         log: Where the streams come from.
-        forget: Called with the token of the event loop when no stream is followed any more.
+        forget: Called with this hub when no stream is followed any more.
 
     Attributes:
         subscribers: Those that are open, or about to be.
         now: Returns the time by the clock of the log.
     """
 
-    def __init__(self, log: Log, forget: Callable[[Any], None]) -> None:
+    def __init__(self, log: Log, forget: Callable[[Hub], None]) -> None:
         self.log = log
         self.now = log.now
         self.subscribers: set[Subscriber] = set()
@@ -273,7 +273,7 @@ class Hub:
             del self._tails[tail.stream]
             self.log.unfollow(tail.stream, tail)
             if not self._tails:
-                self._forget(self._token)
+                self._forget(self)
 
     def enqueue(self, subscriber: Subscriber) -> None:
         """Lets a subscriber take what is pending, in its turn."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 
 import anyio
@@ -21,14 +22,15 @@ class Listener:
     It ends when the channels are closed. One that falls behind gets a `gap`, as a client does.
     """
 
-    def __init__(self, subscriber: Subscriber) -> None:
-        self._subscriber = subscriber
+    def __init__(self, subscriber: Callable[[], Subscriber]) -> None:
+        self._make_subscriber = subscriber
         self._events: deque[ServerSentEvent] = deque()
         self._news = anyio.Event()
         self._error: Exception | None = None
         self._finished = False
 
     async def __aenter__(self) -> Listener:
+        self._subscriber = self._make_subscriber()
         try:
             await self._subscriber.open()
         except BaseException:

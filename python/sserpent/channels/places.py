@@ -12,7 +12,8 @@ class Places:
     """Counts the open subscriptions, by whatever has a limit. Safe to use from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a finalizer that runs while it is held may give a place back.
+        self._lock = threading.RLock()
         self._taken: Counter[Hashable] = Counter()
 
     @contextmanager
