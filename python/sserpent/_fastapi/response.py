@@ -172,10 +172,13 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         if scope["method"] == "HEAD":
             await self._answer_head(send)
         else:
-            receive = shared_receive(scope, receive, self.content)
-            await _deliver(self, scope, receive, send)
+            await self._stream(scope, receive, send)
         if self.background is not None:
             await self.background()
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        receive = shared_receive(scope, receive, self.content)
+        await _deliver(self, scope, receive, send)
 
     async def _answer_head(self, send: Send) -> None:
         await send(self.start_message())

@@ -60,34 +60,30 @@ class Subscription(EventSourceResponse, Generic[T]):
         self._service = service
         self._request = request
         self._owner = owner
-        super().__init__(self._events(), **options)
+        super().__init__(_Events(service, request, owner), **options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        starts_nothing = scope["type"] == "websocket" or scope["method"] == "HEAD"
-        if starts_nothing or self._body_iterator is not None:
+        if scope["type"] == "websocket":
+            # It can only be denied, and a denial has an end.
+            await Response(None, self.status_code, self.headers)(scope, receive, send)
+        else:
             await super().__call__(scope, receive, send)
-            return
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._service.places.taken(self._service.limits) as free:
             if not free:
                 await self._refusal()(scope, receive, send)
                 return
-            self.source = subscriber = self._subscriber()
+            hub = self._service.hub()
+            subscriber = Subscriber(hub, self._request, self.max_pending, self._owner)
             try:
-                await subscriber.open()
-                await super().__call__(scope, receive, send)
-            except BrokerUnavailable:
-                await self._come_back_later()(scope, receive, send)
+                if await _opened(subscriber):
+                    self.source = subscriber
+                    await super()._stream(scope, receive, send)
+                else:
+                    await self._come_back_later()(scope, receive, send)
             finally:
                 subscriber.close()
-
-    def _subscriber(self) -> Subscriber:
-        return Subscriber(self._service.hub(), self._request, self.max_pending, self._owner)
-
-    async def _events(self) -> AsyncIterator[ServerSentEvent]:
-        """The events alone, for whoever replaces the delivery or reads `body_iterator`."""
-        async with Listener(self._subscriber()) as events:
-            async for event in events:
-                yield event
 
     def _refusal(self) -> Response:
         if self._request.after:
@@ -101,3 +97,28 @@ class Subscription(EventSourceResponse, Generic[T]):
 
     def _come_back_later(self) -> Response:
         return Response(blocks.come_back_later(), 200, self.headers, self.media_type)
+
+
+async def _opened(subscriber: Subscriber) -> bool:
+    try:
+        await subscriber.open()
+    except BrokerUnavailable:
+        return False
+    return True
+
+
+class _Events:
+    """The events alone, for whoever replaces the delivery or reads `body_iterator`."""
+
+    def __init__(self, service: Service, request: Request, owner: object) -> None:
+        self._service = service
+        self._request = request
+        self._owner = owner
+
+    async def __aiter__(self) -> AsyncIterator[ServerSentEvent]:
+        async with Listener(self._subscriber) as events:
+            async for event in events:
+                yield event
+
+    def _subscriber(self) -> Subscriber:
+        return Subscriber(self._service.hub(), self._request, owner=self._owner)
