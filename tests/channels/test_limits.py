@@ -152,7 +152,7 @@ def test_c11_a_key_that_somebody_reads_keeps_its_epoch_though_it_is_quiet(
 
 def grown(channels: Channels) -> int:
     log: Any = channels._log
-    return len(log._histories)
+    return len(log.histories)
 
 
 def from_the_loop(channel: Any) -> None:

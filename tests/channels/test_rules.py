@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 from pydantic import BaseModel, ValidationError, field_serializer
 
-from channel_clients import Client, MakeChannels, Run, connected, offset_of
+from channel_clients import MakeChannels, Run, connected, offset_of
 from sserpent import ServerSentEvent
 from sserpent.channels import Channels
 
