@@ -139,6 +139,10 @@ class Channel(Generic[T]):
             self._encoding.decode,
         )
 
+    def made(self, selection: Selection) -> bool:
+        """Returns whether a selection is one of this very channel."""
+        return selection.limits is self._definition.limits
+
     def subscribe(
         self,
         *,
@@ -195,13 +199,11 @@ class Channel(Generic[T]):
         )
 
     def _stream(self, key: Key | None) -> Stream:
-        name = self._definition.name
+        stream = Stream(self._definition.name, None if key is None else checked_key("key", key))
         if self._has_keys is None:
             self._has_keys = key is not None
-        if key is None:
-            if self._has_keys:
-                raise ValueError(f"'key' must be given: channel '{name}' has keys")
-            return Stream(name, None)
-        if not self._has_keys:
-            raise ValueError(f"'key' must not be given: channel '{name}' has no keys")
-        return Stream(name, checked_key("key", key))
+        if key is None and self._has_keys:
+            raise ValueError(f"'key' must be given: channel '{stream.channel}' has keys")
+        if key is not None and not self._has_keys:
+            raise ValueError(f"'key' must not be given: channel '{stream.channel}' has no keys")
+        return stream

@@ -255,7 +255,9 @@ class Channels:
             ValueError: an argument breaks a rule; the message names it.
         """
         for selection in selections:
-            checked_selection(selection)
+            channel = self._named.get(checked_selection(selection).stream.channel)
+            if not (isinstance(channel, Channel) and channel.made(selection)):
+                raise ValueError("'selections' must be of these channels")
         if not 1 <= len(selections) <= MAX_CHANNELS:
             raise ValueError(f"'selections' must be 1 to {MAX_CHANNELS}, not {len(selections)}")
         if len({selection.stream.label for selection in selections}) < len(selections):

@@ -30,10 +30,14 @@ def checked_limit(name: str, value: Any) -> int | None:
 def checked_seconds(name: str, value: Any, *, or_zero: bool = False) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"'{name}' must be a number of seconds, not {type(value).__name__}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and not or_zero):
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not or_zero):
         rule = "not negative" if or_zero else "more than 0"
-        raise ValueError(f"'{name}' must be finite and {rule}, not {value!r}")
-    return value
+        raise ValueError(f"'{name}' must be finite and {rule}, not {seconds!r}")
+    return seconds
 
 
 def checked_name(name: str, value: Any) -> str:

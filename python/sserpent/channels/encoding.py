@@ -73,6 +73,8 @@ class Encoding:
             raise ReservedField("'id' must not be set in what is published: the channel gives ids")
         if event is not None and item.event is not None:
             raise ValueError("'event' must not be given twice: the item has one")
+        if isinstance(item.data, (ServerSentEvent, FastAPIServerSentEvent)):
+            raise ValueError("'data' must not be an event")
         fields = {
             "raw_data": item.raw_data,
             "event": checked_event_name(item.event if event is None else event),
@@ -109,6 +111,8 @@ def _schema(item_type: Any) -> ItemSchema:
 
 
 def checked_event_name(name: Any) -> Any:
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"'event' must be a string or None, not {type(name).__name__}")
     if name in _RESERVED:
         raise ReservedField(f"'event' must not be {name!r}, which channels use themselves")
     return name

@@ -60,6 +60,10 @@ class Subscription(EventSourceResponse, Generic[T]):
         self._service = service
         self._request = request
         self._owner = owner
+        if "open_delay" in options:
+            raise TypeError(
+                "A subscription has no option 'open_delay': its headers wait for nothing"
+            )
         super().__init__(_Events(service, request, owner), **options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
