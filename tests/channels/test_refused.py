@@ -1,0 +1,214 @@
+"""What is refused, by its name, where it is given; and nothing is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import fastapi.sse
+import pytest
+
+from sserpent import ServerSentEvent
+from sserpent.channels import Channels
+
+
+class Odd:
+    pass
+
+
+CHANNELS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"max_subscribers": 0}, ValueError, "'max_subscribers' must be at least 1"),
+    ({"max_subscribers": "a"}, TypeError, "'max_subscribers' must be an integer, not str"),
+    ({"max_subscribers": True}, TypeError, "'max_subscribers' must be an integer, not bool"),
+    ({"max_subscribers_per_owner": -1}, ValueError, "'max_subscribers_per_owner'"),
+    ({"max_subscribers_per_owner": 1.5}, TypeError, "'max_subscribers_per_owner'"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), CHANNELS)
+def test_channels(options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Channels(**options)
+
+
+CHANNEL: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"name": ""}, ValueError, "'name' must not be empty"),
+    ({"name": None}, TypeError, "'name' must be a string, not NoneType"),
+    ({"name": 5}, TypeError, "'name' must be a string, not int"),
+    ({"name": "\ud800"}, ValueError, "'name' must be text"),
+    ({"history": -1}, ValueError, "'history' must be at least 0, not -1"),
+    ({"history": None}, TypeError, "'history' must be an integer, not NoneType"),
+    ({"history": 1.0}, TypeError, "'history' must be an integer, not float"),
+    ({"history": False}, TypeError, "'history' must be an integer, not bool"),
+    ({"history_ttl": 0}, ValueError, "'history_ttl' must be finite and more than 0, not 0.0"),
+    ({"history_ttl": -1}, ValueError, "'history_ttl' must be finite and more than 0"),
+    ({"history_ttl": float("nan")}, ValueError, "'history_ttl' must be finite"),
+    ({"history_ttl": float("inf")}, ValueError, "'history_ttl' must be finite"),
+    ({"history_ttl": "1"}, TypeError, "'history_ttl' must be a number of seconds, not str"),
+    ({"history_ttl": 10**400}, ValueError, "'history_ttl' must be finite"),
+    ({"history_bytes": 0}, ValueError, "'history_bytes' must be at least 1, not 0"),
+    ({"history_bytes": "4M"}, TypeError, "'history_bytes' must be an integer, not str"),
+    ({"overflow": "drop"}, ValueError, "'overflow' must be 'gap', 'latest'"),
+    ({"overflow": None}, ValueError, "'overflow' must be"),
+    ({"overflow": []}, ValueError, "'overflow' must be"),
+    ({"max_subscribers": 0}, ValueError, "'max_subscribers' must be at least 1"),
+    ({"max_subscribers": "2"}, TypeError, "'max_subscribers' must be an integer"),
+    ({"item_type": Odd}, Exception, "Odd"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), CHANNEL)
+def test_a_channel(options: Any, error: type[Exception], message: str) -> None:
+    channels = Channels()
+    with pytest.raises(error, match=message):
+        channels.channel(**{"name": "news", **options})
+    channels.channel("news")  # the name is still free
+
+
+def test_a_channel_has_a_name_of_its_own() -> None:
+    channels = Channels()
+    channels.channel("news")
+    with pytest.raises(ValueError, match="'name' must be new: .* 'news' already"):
+        channels.channel("news")
+
+
+PUBLISH: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
+    (1, {"event": "gap"}, ValueError, "'event' must not be 'gap'"),
+    (1, {"event": "reset"}, ValueError, "'event' must not be 'reset'"),
+    (ServerSentEvent(data=1, event="gap"), {}, ValueError, "'event' must not be 'gap'"),
+    (ServerSentEvent(data=1, event="a"), {"event": "b"}, ValueError, "'event' must not be given"),
+    (ServerSentEvent(data=1, id="1"), {}, ValueError, "'id' must not be set"),
+    (ServerSentEvent(data=1, id=""), {}, ValueError, "'id' must not be set"),
+    (
+        ServerSentEvent(data=fastapi.sse.ServerSentEvent(data=1, id="1")),
+        {},
+        ValueError,
+        "'data' must not be an event",
+    ),
+    (1, {"event": 5}, TypeError, "'event' must be"),
+    (1, {"event": []}, TypeError, "'event' must be"),
+    (1, {"event": "a\nb"}, ValueError, "event"),
+    (1, {"event": "\ud800"}, ValueError, "event"),
+    (1, {"conflate": 1.5}, TypeError, "'conflate' must be a str, int or UUID, not float"),
+    (1, {"conflate": []}, TypeError, "'conflate' must be a str, int or UUID, not list"),
+    (1, {"key": 1.5}, TypeError, "'key' must be a str, int or UUID, not float"),
+    (1, {"key": True}, TypeError, "'key' must be a str, int or UUID, not bool"),
+    (1, {"key": b"a"}, TypeError, "'key' must be a str, int or UUID, not bytes"),
+    (1, {"key": []}, TypeError, "'key' must be a str, int or UUID, not list"),
+    (1, {"key": "\ud800"}, ValueError, "'key' must be text"),
+]
+
+
+@pytest.mark.parametrize(("item", "options", "error", "message"), PUBLISH)
+def test_publishing(item: Any, options: Any, error: type[Exception], message: str) -> None:
+    async def main() -> None:
+        for method in ("publish", "publish_soon"):
+            channels = Channels()
+            news = channels.channel("news")
+            with pytest.raises(error, match=message):
+                publishing = getattr(news, method)(item, **options)
+                await publishing
+            assert channels._log.histories == {}  # type: ignore[attr-defined]
+            # A key that was refused has not made it a channel with keys.
+            await news.publish(1)
+
+    anyio.run(main)
+
+
+SUBSCRIBE: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"after": 5}, TypeError, "'after' must be an id or None, not int"),
+    ({"after": b"1"}, TypeError, "'after' must be an id or None, not bytes"),
+    ({"start": "latest"}, ValueError, "'start' must be 'live', 'earliest' or a number"),
+    ({"start": -1}, ValueError, "'start' must be"),
+    ({"start": None}, ValueError, "'start' must be"),
+    ({"start": True}, ValueError, "'start' must be"),
+    ({"start": 1.5}, ValueError, "'start' must be"),
+    ({"filter": "a"}, TypeError, "'filter' must be callable or None, not str"),
+    ({"owner": 1.5}, TypeError, "'owner' must be a str, int or UUID, not float"),
+    ({"owner": True}, TypeError, "'owner' must be a str, int or UUID, not bool"),
+    ({"ping_interval": -1}, ValueError, "'ping_interval'"),
+    ({"send_timeout": 0}, ValueError, "'send_timeout'"),
+    ({"no_such_option": 1}, TypeError, "'no_such_option'"),
+    ({"open_delay": 1}, TypeError, "'open_delay'"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), SUBSCRIBE)
+def test_subscribing(options: Any, error: type[Exception], message: str) -> None:
+    channels = Channels()
+    news = channels.channel("news")
+    with pytest.raises(error, match=message):
+        news.subscribe(**options)
+    with pytest.raises(error, match=message):
+        channels.subscribe(news.on(), **options)
+    only = {"after", "start", "filter"}
+    if options.keys() <= only:
+        with pytest.raises(error, match=message):
+            news.listen(**options)
+
+
+USES: list[Callable[..., Any]] = [
+    lambda channel, **key: channel.subscribe(**key),
+    lambda channel, **key: channel.listen(**key),
+    lambda channel, **key: channel.on(**key),
+    lambda channel, **key: channel.publish_soon(1, **key),
+]
+
+
+@pytest.mark.parametrize("first", USES)
+@pytest.mark.parametrize("second", USES)
+def test_a_channel_has_keys_or_has_none(first: Any, second: Any) -> None:
+    with_keys, without = Channels().channel("rooms"), Channels().channel("news")
+    first(with_keys, key="a")
+    with pytest.raises(ValueError, match="'key' must be given: channel 'rooms' has keys"):
+        second(with_keys)
+    first(without)
+    with pytest.raises(ValueError, match="'key' must not be given: channel 'news' has no keys"):
+        second(without, key="a")
+
+
+def test_selections() -> None:
+    channels = Channels()
+    rooms, news = channels.channel("rooms"), channels.channel("news")
+    with pytest.raises(ValueError, match="'selections' must be 1 to 32, not 0"):
+        channels.subscribe()
+    with pytest.raises(ValueError, match="'selections' must be 1 to 32, not 33"):
+        channels.subscribe(*(rooms.on(key) for key in range(33)))
+    for twice in ((rooms.on(1), rooms.on("1")), (news.on(), rooms.on(1), news.on())):
+        with pytest.raises(ValueError, match="must not have the same channel and key twice"):
+            channels.subscribe(*twice)
+    for other in (news, "news", None, news.subscribe()):
+        with pytest.raises(TypeError, match="'selections' must be what Channel.on"):
+            channels.subscribe(other)  # type: ignore[arg-type]
+
+
+def test_selections_of_other_channels() -> None:
+    theirs = Channels().channel("news")
+    with pytest.raises(ValueError, match="'selections' must be of these channels"):
+        Channels().subscribe(theirs.on())
+
+
+@pytest.mark.parametrize("owner", [None, True, 1.5, b"a"])
+def test_closing_needs_an_owner(owner: Any) -> None:
+    async def main() -> None:
+        with pytest.raises(TypeError, match="'owner' must be a str, int or UUID"):
+            await Channels().close(owner=owner)
+
+    anyio.run(main)
+
+
+def test_closed_channels() -> None:
+    async def main() -> None:
+        channels = Channels()
+        news = channels.channel("news")
+        async with channels:
+            await news.publish(1)
+        with pytest.raises(RuntimeError, match="closed"):
+            await news.publish(1)
+        with pytest.raises(RuntimeError, match="closed"):
+            news.publish_soon(1)
+        async with channels:
+            await news.publish(1)
+
+    anyio.run(main)
