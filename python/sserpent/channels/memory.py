@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from functools import partial
 from time import monotonic
 from typing import Any
-from weakref import ref
+from weakref import WeakSet, ref
 
 import anyio.lowlevel
 
@@ -87,6 +87,11 @@ class MemoryLog:
     """
 
     def __init__(self) -> None:
+        self.begin_anew()
+        _logs.add(self)
+
+    def begin_anew(self) -> None:
+        """Begins without histories."""
         self.lock = _Lock()
         self.histories: dict[Stream, History] = {}
         # When to look whether a history is still used.
@@ -275,3 +280,18 @@ class _Sweeper:
 
 def _no_event_loop() -> None:
     return None
+
+
+_logs: WeakSet[MemoryLog] = WeakSet()
+
+
+def _begin_anew() -> None:
+    """In a process that was forked: what it publishes is not what its parent publishes, and under
+    the parent's epoch an id would seem to be of either. And a thread may have held a lock that is
+    not here to release it."""
+    for log in list(_logs):
+        log.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
