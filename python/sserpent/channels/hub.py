@@ -234,7 +234,8 @@ class Hub:
 
     def _call_soon(self, function: Callable[[], object]) -> None:
         if self._asyncio_loop is not None and self._thread == threading.get_ident():
-            self._asyncio_loop.call_soon(function, context=self._context)
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
+                self._asyncio_loop.call_soon(function, context=self._context)
         else:
             call_soon(self._token, function)
 
@@ -300,16 +301,18 @@ class Hub:
             if tail.drain():
                 self._offer(tail)
         ready = self._ready
-        while ready:
-            subscriber = ready.popleft()
-            subscriber.queued = False
-            subscriber.flush()
-            if monotonic() >= until:
-                break
-        if ready:
-            self._schedule()
-        elif self._unsettled:
-            self._settle()
+        try:
+            while ready:
+                subscriber = ready.popleft()
+                subscriber.queued = False
+                subscriber.flush()
+                if monotonic() >= until:
+                    break
+        finally:  # a filter may raise what nobody catches
+            if ready:
+                self._schedule()
+            elif self._unsettled:
+                self._settle()
 
     def _settle(self) -> None:
         heads = {tail: tail.ring.head for tail in self._unsettled}

@@ -246,7 +246,7 @@ class Subscriber:
 
     def close(self) -> None:
         """Follows nothing any more."""
-        self._sink = None
+        self._sink = self._failure = None
         self.flush = _nothing
         self._hub.subscribers.discard(self)
         for cursor in self._cursors:
