@@ -1,0 +1,318 @@
+"""What else can be done to channels."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from channel_clients import Client, Run, connected, offset_of
+from sserpent.channels import Channels
+
+
+def test_a_subscription_that_is_returned_twice_serves_both(run: Run) -> None:
+    async def main() -> None:
+        channels = Channels()
+        news = channels.channel("news")
+        subscription = news.subscribe()
+        async with connected(subscription) as one, connected(subscription) as two:
+            await news.publish(1)
+            for client in (one, two):
+                await client.has(1)
+        assert channels._hubs == {}
+
+    run(main)
+
+
+def test_a_filter_that_publishes(run: Run) -> None:
+    async def main() -> None:
+        news = Channels().channel("news")
+
+        def publish_more(event: Any) -> bool:
+            if event.data < 10:
+                news.publish_soon(event.data + 1)
+            return True
+
+        async with connected(news.subscribe(filter=publish_more)) as client:
+            await news.publish(0)
+            await client.has(*range(11))
+
+    run(main)
+
+
+def test_channels_that_are_closed_during_publishing_and_subscribing(run: Run) -> None:
+    async def main() -> None:
+        channels = Channels()
+        news = channels.channel("news")
+        published: list[str] = []
+        statuses: list[int] = []
+
+        async def publish() -> None:
+            while True:
+                try:
+                    published.append(await news.publish(len(published)))
+                except RuntimeError:
+                    break
+                await anyio.lowlevel.checkpoint()
+
+        async def read() -> None:
+            client = Client()
+            await client.run(news.subscribe(start="earliest"))
+            statuses.append(client.status)
+            assert client.data == list(range(len(client.data)))
+            assert client.stream.retry is not None
+
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(publish)
+                for _ in range(20):
+                    tasks.start_soon(read)
+                    await anyio.lowlevel.checkpoint()
+                await channels.aclose()
+                for _ in range(5):
+                    tasks.start_soon(read)
+        assert statuses == [200] * 25
+        assert channels._hubs == {}
+
+    run(main)
+
+
+def test_channels_that_are_entered_again_while_an_old_subscriber_is_left(run: Run) -> None:
+    async def main() -> None:
+        channels = Channels()
+        news = channels.channel("news")
+        async with connected(news.subscribe()) as old:
+            old.stall()
+            async with channels:
+                await news.publish("before")
+            async with channels, connected(news.subscribe()) as new:
+                await news.publish("after")
+                await new.has("after")
+                await channels.close(owner="nobody")
+                old.unstall()
+                await old.until(lambda: old.complete)
+                assert old.data == ["before"]
+                await news.publish("later")
+                await new.has("after", "later")
+
+    run(main)
+
+
+def test_a_listener_that_was_made_long_ago_is_of_these_channels(run: Run) -> None:
+    async def main() -> None:
+        channels = Channels()
+        news = channels.channel("news")
+        listener = news.listen()
+        async with connected(news.subscribe()):
+            pass
+        async with connected(news.subscribe()) as client, listener as events:
+            await news.publish(1)
+            await client.has(1)
+            await channels.aclose()
+            with anyio.fail_after(20):
+                assert [event.data async for event in events] == [1]
+
+    run(main)
+
+
+def test_a_finalizer_that_publishes_while_an_event_is_published() -> None:
+    """At every place where the garbage collector can run."""
+    news = Channels().channel("news", history=100_000)
+    futures: list[Any] = []
+
+    class Cycle:
+        def __init__(self) -> None:
+            self.me = self
+
+        def __del__(self) -> None:
+            futures.append(news.publish_soon("finalizer"))
+
+    thresholds = gc.get_threshold()
+    own = []
+    try:
+        for n in range(300):
+            Cycle()
+            # The collector runs after so many further objects, in the middle of what follows.
+            gc.set_threshold(1 + n % 30)
+            own.append(news.publish_soon(n).result())
+    finally:
+        gc.set_threshold(*thresholds)
+    gc.collect()
+    ids = own + [each.result(timeout=0) for each in futures]
+    assert len(futures) == 300
+    assert sorted(map(offset_of, ids)) == list(range(1, 601))
+
+
+def test_a_finalizer_that_publishes_while_others_are_subscribed(run: Run) -> None:
+    async def main() -> None:
+        news = Channels().channel("news", history=100_000)
+        futures: list[Any] = []
+
+        class Cycle:
+            def __init__(self) -> None:
+                self.me = self
+
+            def __del__(self) -> None:
+                futures.append(news.publish_soon("finalizer"))
+
+        thresholds = gc.get_threshold()
+        async with connected(news.subscribe()) as client:
+            try:
+                for n in range(100):
+                    Cycle()
+                    gc.set_threshold(1 + n % 20)
+                    await news.publish(n)
+            finally:
+                gc.set_threshold(*thresholds)
+            gc.collect()
+            await client.until(lambda: len(client.data) == 100 + len(futures))
+            assert [offset_of(each.id) for each in client.seen] == list(range(1, 201))
+            assert [each for each in client.data if each != "finalizer"] == list(range(100))
+
+    run(main)
+
+
+def test_an_exception_in_one_flush_leaves_nobody_waiting() -> None:
+    """A filter may raise what no stream catches."""
+
+    class Fatal(BaseException):
+        pass
+
+    def fail(event: Any) -> bool:
+        raise Fatal
+
+    async def main() -> None:
+        import asyncio
+
+        caught: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: caught.append(context))
+        news = Channels().channel("news")
+        async with (
+            connected(news.subscribe(filter=fail)),
+            connected(news.subscribe()) as one,
+            connected(news.subscribe()) as two,
+        ):
+            await news.publish(1)
+            for client in (one, two):
+                await client.has(1)
+            assert len(caught) == 1
+
+    anyio.run(main)
+
+
+FORK = """
+import os, sys, threading
+from sserpent.channels import Channels
+channels = Channels()
+news = channels.channel("news")
+before = news.publish_soon("before").result()
+held, done = threading.Event(), threading.Event()
+def hold():
+    with channels._log.lock:
+        held.set()
+        done.wait()
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+read, write = os.pipe()
+if os.fork() == 0:
+    # What the other thread held is held for ever here, if it is held.
+    os.write(write, news.publish_soon("in the child").result().encode())
+    os._exit(0)
+os.close(write)
+done.set()
+after = news.publish_soon("in the parent").result()
+child = os.read(read, 1000).decode()
+os.wait()
+print(before, after, child)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_is_forked_has_histories_of_its_own() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+    before, after, child = ran.stdout.split()
+    assert before.split("-")[0] == after.split("-")[0]
+    assert child.split("-")[0] != after.split("-")[0]
+
+
+WITHOUT_TRIO = """
+import sys
+sys.modules["trio"] = None
+from sserpent.channels import Channels
+news = Channels().channel("news")
+print(news.publish_soon(1).result())
+"""
+
+
+def test_publishing_where_no_event_loop_runs_does_not_need_trio() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TRIO], capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("count", [1, 50])
+def test_a_flood_from_a_thread_while_the_event_loop_is_slow(count: int) -> None:
+    async def main() -> None:
+        news = Channels().channel("news", history_bytes=20_000)
+
+        def flood() -> None:
+            for n in range(20_000):
+                news.publish_soon(n)
+
+        clients = [Client() for _ in range(count)]
+        async with anyio.create_task_group() as tasks:
+            for client in clients:
+                tasks.start_soon(client.run, news.subscribe())
+            for client in clients:
+                await client.until(lambda client=client: client.started)
+            await anyio.to_thread.run_sync(flood)
+            for client in clients:
+                await client.until(lambda client=client: b"data: 19999\n" in client.bodies[-1])
+                expected = 0
+                for each in client.seen:
+                    if each.type == "gap":
+                        expected += each.data["missed"]
+                    else:
+                        assert each.data == expected
+                        expected += 1
+                assert expected == 20_000
+                client.disconnect()
+
+    anyio.run(main)
+
+
+@pytest.mark.parametrize("turn", [anyio.lowlevel.checkpoint, None])
+def test_a_publisher_that_never_waits_does_not_keep_the_event_loop(
+    run: Run, turn: Callable[[], Any] | None
+) -> None:
+    async def main() -> None:
+        news = Channels().channel("news", history=100)
+        async with connected(news.subscribe()) as client:
+
+            async def publish() -> None:
+                for n in range(20_000):
+                    await news.publish(n)
+                    if turn is not None and n % 100 == 0:
+                        await turn()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(publish)
+                # It is served in between.
+                await client.until(lambda: any(b"data: 0\n" in each for each in client.bodies))
+                assert b"data: 19999\n" not in client.body
+                await client.until(lambda: b"data: 19999\n" in client.bodies[-1])
+            missed = sum(each.data["missed"] for each in client.said)
+            assert len(client.data) + missed == 20_000
+
+    run(main)
