@@ -18,6 +18,13 @@ class BrokerUnavailable(Exception):
     """The broker could not be reached: what was to be published is not, and will not be."""
 
 
+class ChannelsClosed(RuntimeError):
+    """The channels are closed, and have not been entered again."""
+
+    def __init__(self) -> None:
+        super().__init__("These channels are closed")
+
+
 class PublishUncertain(BrokerUnavailable):
     """The broker went away while an event was on its way: whether it was published is not known,
     and it will not be published again."""

@@ -16,7 +16,7 @@ from weakref import WeakSet, ref
 import anyio.lowlevel
 
 from .._shutdown.event_loop import call_every, call_soon, current_token
-from .broker import BrokerUnavailable, Follower, Item
+from .broker import ChannelsClosed, Follower, Item
 from .log import Entry, Limits, Ring
 from .memory_runs import MemoryRuns
 from .position import ORIGIN, Position, Stream
@@ -157,8 +157,7 @@ class MemoryLog:
 
     async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
         with self.lock:
-            if self._closed:
-                raise BrokerUnavailable("These channels are closed")
+            self.check_open()
             self._event_loop = ref(current_token())
             history = self.history(stream, limits)
             history.followers = (*history.followers, follower)
@@ -240,7 +239,7 @@ class MemoryLog:
 
     def check_open(self) -> None:
         if self._closed:
-            raise RuntimeError("These channels are closed")
+            raise ChannelsClosed
 
     def open(self) -> None:
         """Allows publishing again, after `aclose`."""

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from .._core import ServerSentEvent
 from .._fastapi.response import EventSourceResponse
 from . import blocks
-from .broker import BrokerUnavailable
+from .broker import BrokerUnavailable, ChannelsClosed
 from .hub import Hub
 from .listening import Listener
 from .places import Places
@@ -106,7 +106,7 @@ class Subscription(EventSourceResponse, Generic[T]):
 async def _opened(subscriber: Subscriber) -> bool:
     try:
         await subscriber.open()
-    except BrokerUnavailable:
+    except (BrokerUnavailable, ChannelsClosed):
         return False
     return True
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from anyio import from_thread
 
 from ..._shutdown.event_loop import on_asyncio
-from ..broker import Follower, Item, RunLog
+from ..broker import ChannelsClosed, Follower, Item, RunLog
 from ..closures import Closures
 from ..log import Entry, Limits
 from ..position import Position, Stream
@@ -88,7 +88,7 @@ class RedisLog:
     def _running(self) -> Session | None:
         """Returns the session, if there is one and its event loop has not ended."""
         if self._closed:
-            raise RuntimeError("These channels are closed")
+            raise ChannelsClosed
         session = self._session
         return None if session is None or session.loop.is_closed() else session
 

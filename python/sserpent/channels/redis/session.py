@@ -8,7 +8,7 @@ import random
 from collections import deque
 from typing import Any
 
-from ..broker import BrokerUnavailable, Follower, Item
+from ..broker import BrokerUnavailable, ChannelsClosed, Follower, Item
 from ..closures import LIMITS, STREAM, Closures
 from ..log import Entry, Limits
 from ..position import ORIGIN, Position, Stream
@@ -69,7 +69,7 @@ class Session:
     def publish(self, stream: Stream, limits: Limits, item: Item) -> asyncio.Future[bytes]:
         """Publishes an event, and returns a future for its id."""
         if self._closed:
-            raise RuntimeError("These channels are closed")
+            raise ChannelsClosed
         tag = int.from_bytes(os.urandom(4), "big") or 1
         epoch = os.urandom(8).hex()
         ttl = max(round(limits.history_ttl * 1000), 1)
