@@ -261,13 +261,13 @@ def test_publishing_where_no_event_loop_runs_does_not_need_trio() -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-@pytest.mark.parametrize("count", [1, 50])
+@pytest.mark.parametrize("count", [1, 5])
 def test_a_flood_from_a_thread_while_the_event_loop_is_slow(count: int) -> None:
     async def main() -> None:
         news = Channels().channel("news", history_bytes=20_000)
 
         def flood() -> None:
-            for n in range(20_000):
+            for n in range(5_000):
                 news.publish_soon(n)
 
         clients = [Client() for _ in range(count)]
@@ -278,7 +278,7 @@ def test_a_flood_from_a_thread_while_the_event_loop_is_slow(count: int) -> None:
                 await client.until(lambda client=client: client.started)
             await anyio.to_thread.run_sync(flood)
             for client in clients:
-                await client.until(lambda client=client: b"data: 19999\n" in client.bodies[-1])
+                await client.until(lambda client=client: b"data: 4999\n" in client.bodies[-1])
                 expected = 0
                 for each in client.seen:
                     if each.type == "gap":
@@ -286,7 +286,7 @@ def test_a_flood_from_a_thread_while_the_event_loop_is_slow(count: int) -> None:
                     else:
                         assert each.data == expected
                         expected += 1
-                assert expected == 20_000
+                assert expected == 5_000
                 client.disconnect()
 
     anyio.run(main)
@@ -301,7 +301,7 @@ def test_a_publisher_that_never_waits_does_not_keep_the_event_loop(
         async with connected(news.subscribe()) as client:
 
             async def publish() -> None:
-                for n in range(20_000):
+                for n in range(5_000):
                     await news.publish(n)
                     if turn is not None and n % 100 == 0:
                         await turn()
@@ -310,9 +310,9 @@ def test_a_publisher_that_never_waits_does_not_keep_the_event_loop(
                 tasks.start_soon(publish)
                 # It is served in between.
                 await client.until(lambda: any(b"data: 0\n" in each for each in client.bodies))
-                assert b"data: 19999\n" not in client.body
-                await client.until(lambda: b"data: 19999\n" in client.bodies[-1])
+                assert b"data: 4999\n" not in client.body
+                await client.until(lambda: b"data: 4999\n" in client.bodies[-1])
             missed = sum(each.data["missed"] for each in client.said)
-            assert len(client.data) + missed == 20_000
+            assert len(client.data) + missed == 5_000
 
     run(main)

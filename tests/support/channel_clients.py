@@ -25,6 +25,12 @@ class Seen(NamedTuple):
     id: str
 
 
+def seen_in(body: bytes) -> list[Seen]:
+    return [
+        Seen(each.type, json.loads(each.data), each.last_event_id) for each in parse(body).events
+    ]
+
+
 class Client(Connection):
     """One client. What is sent of a block that is not whole yet is an error, unless the stream has
     come to its end: a farewell has no blank line after it."""
@@ -35,10 +41,7 @@ class Client(Connection):
 
     @property
     def seen(self) -> list[Seen]:
-        return [
-            Seen(each.type, json.loads(each.data), each.last_event_id)
-            for each in self.stream.events
-        ]
+        return seen_in(self.body)
 
     @property
     def data(self) -> list[Any]:
