@@ -11,10 +11,10 @@ from uuid import UUID
 import anyio
 import anyio.lowlevel
 import pytest
-from channel_clients import Client, MakeChannels, Run, connected
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 
+from channel_clients import Client, MakeChannels, Run, connected
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._shutdown import streams as shutdown
 from sserpent._shutdown.event_loop import current_time
