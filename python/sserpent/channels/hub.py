@@ -174,7 +174,9 @@ class Tail:
             if first > floor.offset:
                 return
             read_floor, entries = await log.read(self.stream, self.limits, first, floor.offset + 1)
-            if self.ring.floor == floor and entries and entries[-1].offset == floor.offset:
+            # Meanwhile the ring may have moved on, or the history have begun anew.
+            continues = bool(entries) and entries[-1].position[:2] == floor[:2]
+            if self.ring.floor == floor and continues:
                 self.ring.prepend(read_floor, entries)
 
 
