@@ -39,16 +39,16 @@ def main() -> None:
     problems = [line for line in done.stderr.splitlines() if line not in ("", "No issues found")]
     if done.returncode and not problems:
         problems = ["the build failed"]
-    problems = problems or dead_links()
+    problems = problems or dead_links(SITE)
     if problems:
         sys.exit("\n".join(problems))
     print(f"The documentation is in {SITE}/")
 
 
-def dead_links() -> list[str]:
-    pages = {path.resolve(): Page(path) for path in SITE.rglob("*.html")}
+def dead_links(site: Path) -> list[str]:
+    pages = {path.resolve(): Page(path) for path in site.rglob("*.html")}
     return [
-        f"{path.relative_to(SITE.resolve())}: {link} leads nowhere"
+        f"{path.relative_to(site.resolve()).as_posix()}: {link} leads nowhere"
         for path, page in pages.items()
         if path.name != "404.html"  # whose links are relative to the root of the host
         for link in page.links

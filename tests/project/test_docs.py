@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,18 @@ def test_every_page_is_in_the_navigation() -> None:
     assert sorted(listed) == sorted(
         page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")
     )
+
+
+def test_a_link_of_the_site_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    (tmp_path / "guide").mkdir()
+    (tmp_path / "index.html").write_text('<a href="guide/#here">1</a><a href="https://a.b/">2</a>')
+    guide = '<h2 id="here"></h2><a href="..">1</a><a href="#there">2</a><img src="gone.png">'
+    (tmp_path / "guide" / "index.html").write_text(guide)
+    dead_links = runpy.run_path(str(PROJECT / "tools" / "docs.py"))["dead_links"]
+    assert dead_links(tmp_path) == [
+        "guide/index.html: #there leads nowhere",
+        "guide/index.html: gone.png leads nowhere",
+    ]
 
 
 # Names
