@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,11 +17,49 @@ from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 
 from channel_clients import Client, MakeChannels, Run, connected
+from redis_server import RedisServer
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._shutdown import streams as shutdown
 from sserpent._shutdown.event_loop import current_time
-from sserpent.channels import LastEventID, Runs
+from sserpent.channels import Channels, LastEventID, Runs
 from sserpent.channels.broker import Fenced
+from sserpent.channels.position import Stream
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    redis = RedisServer()
+    yield redis
+    redis.close()
+
+
+@pytest.fixture(params=["memory-asyncio", "memory-trio", "redis-asyncio"])
+def setting(request: pytest.FixtureRequest) -> list[str]:
+    """A broker, and an event loop that it runs on."""
+    return str(request.param).split("-")
+
+
+@pytest.fixture
+def run(setting: list[str]) -> Run:
+    return partial(anyio.run, backend=setting[1])
+
+
+@pytest.fixture
+def make_channels(setting: list[str], request: pytest.FixtureRequest) -> MakeChannels:
+    """Makes channels, to be entered."""
+    if setting[0] == "memory":
+        return Channels
+    server: RedisServer = request.getfixturevalue("server")
+    return partial(Channels, server.url, prefix=f"test-{next(_numbers)}")
+
+
+@pytest.fixture
+def in_memory() -> MakeChannels:
+    """Makes channels, to be entered, for a test whose clock jumps: that of Redis does not.
+    `test_redis_runs` has real processes for the same rules."""
+    return Channels
 
 
 class Answer:
@@ -77,7 +117,7 @@ def said(client: Client) -> list[Any]:
 async def followed(runs: Runs, run_id: str, **arguments: Any) -> Client:
     """A follower that has stayed to the end."""
     client = Client()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         await client.run(await runs.follow(run_id, **arguments))
     assert client.complete
     return client
@@ -217,12 +257,12 @@ def test_x2_a_generator_may_not_speak_for_the_run(
 
 
 def test_x2_a_run_can_be_followed_until_its_ttl_counted_from_its_end(
-    run_in_time: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+    run_in_time: Run, in_memory: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
         monkeypatch.setattr("sserpent.channels.memory.monotonic", current_time)
         monkeypatch.setattr("sserpent.channels.memory_runs.monotonic", current_time)
-        async with make_channels() as channels:
+        async with in_memory() as channels:
             runs, answer = Runs(channels, "answers", ttl=100), Answer()
             started = await runs.start(answer())
             answer.say("a")
@@ -265,10 +305,10 @@ def test_x3_a_stop_cancels_once_and_keeps_what_was_yielded(
 
 
 def test_x3_a_run_that_is_stopped_before_it_begins_is_not_entered(
-    run: Run, make_channels: MakeChannels
+    run_in_time: Run, in_memory: MakeChannels
 ) -> None:
     async def main() -> None:
-        async with make_channels() as channels:
+        async with in_memory() as channels:
             runs, answer = Runs(channels, "answers"), Answer()
             source = answer()
             started = await runs.start(source)
@@ -277,6 +317,31 @@ def test_x3_a_run_that_is_stopped_before_it_begins_is_not_entered(
             assert not answer.entered
             with pytest.raises(StopAsyncIteration):
                 await source.__anext__()  # it is closed
+
+    run_in_time(main)
+
+
+def test_x3_a_run_that_is_stopped_while_it_is_recorded_is_not_entered(
+    run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer, log = Runs(channels, "answers"), Answer(), channels._log.runs
+            start = log.start
+
+            async def start_and_stop(
+                stream: Stream, ttl: float, on_stop: Callable[[str], None]
+            ) -> str | None:
+                heard = threading.Event()
+                fence = await start(stream, ttl, lambda reason: (on_stop(reason), heard.set())[0])
+                assert await log.stop(stream, "request")
+                assert await anyio.to_thread.run_sync(heard.wait, 20)
+                return fence
+
+            monkeypatch.setattr(log, "start", start_and_stop)
+            started = await runs.start(answer())
+            assert end_of(await followed(runs, started.id)) == ("stopped", "request")
+            assert not answer.entered
 
     run(main)
 
@@ -355,7 +420,7 @@ def test_x3_a_sync_generator_is_stopped_after_the_step_it_is_in(
 
 
 def test_x4_a_producer_that_dies_is_noticed_by_its_lease(
-    run_in_time: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+    run_in_time: Run, in_memory: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def dead(self: Any, streams: Any) -> None:
         """A producer's lease that nobody renews."""
@@ -364,7 +429,7 @@ def test_x4_a_producer_that_dies_is_noticed_by_its_lease(
         monkeypatch.setattr("sserpent.channels.memory.monotonic", current_time)
         monkeypatch.setattr("sserpent.channels.memory_runs.monotonic", current_time)
         monkeypatch.setattr("sserpent.channels.producer.Producer._supervise", dead)
-        async with make_channels() as channels:
+        async with in_memory() as channels:
             runs, answer = Runs(channels, "answers"), Answer()
             started = await runs.start(answer())
             runs._producers.clear()  # nobody waits for it either
@@ -391,12 +456,12 @@ async def followed_slowly(runs: Runs, run_id: str) -> Client:
 
 
 def test_x4_a_producer_that_lives_is_not_taken_for_dead(
-    run_in_time: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+    run_in_time: Run, in_memory: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
         monkeypatch.setattr("sserpent.channels.memory.monotonic", current_time)
         monkeypatch.setattr("sserpent.channels.memory_runs.monotonic", current_time)
-        async with make_channels() as channels:
+        async with in_memory() as channels:
             runs, answer = Runs(channels, "answers"), Answer()
             started = await runs.start(answer())
             async with connected(started.follow()) as client:
@@ -551,11 +616,11 @@ def test_x7_nothing_of_a_run_is_trimmed(run: Run, make_channels: MakeChannels) -
 
 @pytest.mark.parametrize("grace", [0, 10])
 def test_x8_a_run_ends_with_its_channels_within_its_grace(
-    run_in_time: Run, make_channels: MakeChannels, grace: float
+    run_in_time: Run, in_memory: MakeChannels, grace: float
 ) -> None:
     async def main() -> None:
         runs, answer = None, Answer()
-        async with make_channels() as channels:
+        async with in_memory() as channels:
             runs = Runs(channels, "answers", shutdown_grace=grace)
             started = await runs.start(answer())
             client = Client()
@@ -574,10 +639,10 @@ def test_x8_a_run_ends_with_its_channels_within_its_grace(
 
 
 def test_x8_a_run_without_followers_is_told_of_the_server_s_shutdown(
-    run_in_time: Run, make_channels: MakeChannels
+    run_in_time: Run, in_memory: MakeChannels
 ) -> None:
     async def main() -> None:
-        async with make_channels() as channels:
+        async with in_memory() as channels:
             runs, answer = Runs(channels, "answers", shutdown_grace=10), Answer()
             started = await runs.start(answer())
             answer.say("a")
@@ -612,8 +677,6 @@ def test_x8_nothing_is_left_of_a_run_that_has_ended(run: Run, make_channels: Mak
 
 
 def test_runs_in_an_application() -> None:
-    from sserpent.channels import Channels
-
     channels = Channels()
     runs = Runs(channels, "answers")
     app = FastAPI(lifespan=channels.lifespan)

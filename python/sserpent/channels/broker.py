@@ -60,10 +60,6 @@ class Follower(Protocol):
         ...
 
 
-#: Seconds between two renewals of a producer's lease, and until one that is not renewed is over.
-RENEWAL, LEASE = 5.0, 15.0
-
-
 class Log(Protocol):
     """Keeps histories, and tells followers what is new.
 
@@ -152,9 +148,11 @@ class RunStatus(NamedTuple):
 
     Attributes:
         end: The position of its last event, if it has ended.
+        is_evicted: Whether its history is no longer there, for want of memory.
     """
 
     end: Position | None
+    is_evicted: bool = False
 
 
 class RunLog(Protocol):
@@ -185,7 +183,8 @@ class RunLog(Protocol):
 
         Raises:
             Fenced: this producer may append nothing more.
-            BrokerUnavailable, PublishUncertain: as for `Log.publish`.
+            BrokerUnavailable: the broker could not be reached. If another is appended, it is the
+                same event again: it may be in the history already, and is not added twice.
         """
         ...
 
@@ -206,6 +205,9 @@ class RunLog(Protocol):
 
         Returns:
             Whether it was appended.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached; the end may be tried again.
         """
         ...
 

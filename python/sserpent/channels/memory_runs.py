@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import anyio.lowlevel
 
-from .broker import LEASE, Fenced, Item, RunStatus
+from . import lease
+from .broker import Fenced, Item, RunStatus
 from .log import Limits
 from .position import Position, Stream
 
@@ -29,7 +30,7 @@ class _Run:
 
     def __init__(self, on_stop: Callable[[str], None]) -> None:
         self.fence: str | None = os.urandom(8).hex()
-        self.lease_until = monotonic() + LEASE
+        self.lease_until = monotonic() + lease.DURATION
         self.on_stop = on_stop
         self.stop: str | None = None
         self.end: Position | None = None
@@ -64,7 +65,7 @@ class MemoryRuns:
     async def renew(self, run: Stream, fence: str) -> str | None:
         with self._log.lock:
             kept = self._check(run, fence)
-            kept.lease_until = monotonic() + LEASE
+            kept.lease_until = monotonic() + lease.DURATION
             return kept.stop
 
     def _check(self, run: Stream, fence: str) -> _Run:

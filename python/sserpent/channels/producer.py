@@ -13,8 +13,9 @@ from .. import _shutdown
 from .._core import ServerSentEvent
 from .._shutdown.event_loop import call_every, call_soon, current_time, current_token, on_asyncio
 from .._shutdown.logger import logger
+from . import lease
 from .blocks import RUN_END
-from .broker import RENEWAL, BrokerUnavailable, Fenced, Item, PublishUncertain, RunLog
+from .broker import BrokerUnavailable, Fenced, Item, RunLog
 from .encoding import Encoding, ReservedField
 from .position import Stream
 
@@ -225,24 +226,16 @@ class Producer:
         self._bytes += len(encoded.body)
         if self._bytes > self._max_bytes:
             raise TooMuch(f"'max_bytes' ({self._max_bytes}) is exceeded")
-        while not await self._append_now(encoded):  # noqa: ASYNC110, the broker does not call back
-            await anyio.sleep(_RETRY)
-
-    async def _append_now(self, item: Item) -> bool:
-        try:
-            await self._log.append(self._run, self._fence, item)
-        except PublishUncertain:
-            raise
-        except BrokerUnavailable:
-            return False
-        return True
+        await _until_available(
+            lambda: self._log.append(self._run, self._fence, encoded), lambda: self._cleanup_until
+        )
 
     # The lease, and the end
 
     async def _supervise(self, streams: Any) -> None:
         try:
             while not self._driven.is_set() and current_time() < self._cleanup_until:
-                with anyio.move_on_after(RENEWAL):
+                with anyio.move_on_after(lease.RENEWAL):
                     await self._driven.wait()
                 if not self._driven.is_set():
                     await self._renew()
@@ -274,8 +267,36 @@ class Producer:
             )
             end, reason = "stopped", self._stop
         item = end_item(self._run_id, end, reason)
+        until = current_time() + lease.DURATION
         try:
-            await self._log.end(self._run, self._fence, item)
+            await _until_available(
+                lambda: self._log.end(self._run, self._fence, item), lambda: until
+            )
         except Exception:
             # Its lease is not renewed any more, so whoever follows it will know.
             logger.exception("The end of run '%s' could not be recorded", self._run_id)
+
+
+async def _until_available(
+    ask: Callable[[], Awaitable[object]], until: Callable[[], float]
+) -> None:
+    """Asks the broker, again and again while it is away.
+
+    Args:
+        until: Returns the time after which it is not asked again.
+
+    Raises:
+        BrokerUnavailable: it has not come back until then.
+    """
+    while not await _is_available(ask, until):  # noqa: ASYNC110, the broker does not call back
+        await anyio.sleep(_RETRY)
+
+
+async def _is_available(ask: Callable[[], Awaitable[object]], until: Callable[[], float]) -> bool:
+    try:
+        await ask()
+    except BrokerUnavailable:
+        if current_time() >= until():
+            raise
+        return False
+    return True

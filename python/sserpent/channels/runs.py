@@ -16,8 +16,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .._shutdown.event_loop import call_every, current_token
+from . import lease
 from .blocks import come_back_later
-from .broker import RENEWAL, BrokerUnavailable, RunLog
+from .broker import BrokerUnavailable, ChannelsClosed, RunLog
 from .channel import Key
 from .checks import checked_after, checked_count, checked_name, checked_owner, checked_seconds
 from .encoding import Encoding
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 #: The header of a response that follows a run: the id with which a client can come back to it.
 RUN_ID = "Run-ID"
 
+# In the place of the id of somebody who has none. No event has it, so that the client is told that
+# the history is not what it was.
+_EVICTED = "evicted"
 # The reason of a run that somebody has stopped.
 _REQUEST = "request"
 # https://www.rfc-editor.org/rfc/rfc3986#section-2.3 has these as "unreserved".
@@ -187,6 +191,8 @@ class Runs:
             raise _unknown()
         if status.end is not None and after == str(status.end):
             return Response(status_code=204)
+        if status.is_evicted:
+            after = after or _EVICTED
         return self._response(run_id, owner, after, options)
 
     async def stop(self, run_id: str, *, owner: Key | None = None) -> None:
@@ -267,7 +273,7 @@ class _Watch:
         self._forget = forget
         self._followers: Counter[Stream] = Counter()
         self._ids: dict[Stream, str] = {}
-        self._end = call_every(RENEWAL, self._look)
+        self._end = call_every(lease.RENEWAL, self._look)
 
     def add(self, run: Stream, run_id: str) -> None:
         self._followers[run] += 1
@@ -289,8 +295,8 @@ class _Watch:
     async def _end_lost(self, run: Stream, run_id: str) -> None:
         try:
             await self._log.end(run, None, end_item(run_id, "lost", None))
-        except BrokerUnavailable:
-            pass  # it is looked for again
+        except (BrokerUnavailable, ChannelsClosed):
+            pass  # it is looked for again, if anybody is left
 
 
 def _checked_id(value: Any) -> str:

@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 from anyio import from_thread
 
 from ..._shutdown.event_loop import on_asyncio
-from ..broker import ChannelsClosed, Follower, Item, RunLog
+from ..broker import ChannelsClosed, Follower, Item
 from ..closures import Closures
 from ..log import Entry, Limits
 from ..position import Position, Stream
 from .cluster import ClusterServer
 from .connection import Server
+from .runs import RedisRuns
 from .sentinel import SentinelServer
 from .servers import Pace
 from .session import Session
@@ -56,16 +57,13 @@ class RedisLog:
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._closed = False
+        self.runs = RedisRuns(self)
 
     def now(self) -> float:
         session = self._session
         if session is None or session.skew is None:
             return time()
         return monotonic() + session.skew
-
-    @property
-    def runs(self) -> RunLog:
-        raise RuntimeError("Runs need channels in this process: Channels(), without a URL")
 
     # Where it runs
 
@@ -92,7 +90,8 @@ class RedisLog:
         session = self._session
         return None if session is None or session.loop.is_closed() else session
 
-    async def _at_home(self, run: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+    async def at_home(self, run: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
+        """Runs a coroutine in the event loop of the session."""
         return await _run_in(self._home(), run)
 
     # The log
@@ -124,7 +123,7 @@ class RedisLog:
         return await asyncio.wrap_future(self.publish_soon(stream, limits, item))
 
     async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
-        return await self._at_home(lambda session: session.follow(stream, limits, follower))
+        return await self.at_home(lambda session: session.follow(stream, limits, follower))
 
     def unfollow(self, stream: Stream, follower: Follower) -> None:
         session = self._session
@@ -137,7 +136,7 @@ class RedisLog:
     async def read(
         self, stream: Stream, limits: Limits, first: int, before: int
     ) -> tuple[Position, list[Entry]]:
-        return await self._at_home(lambda session: session.read(stream, limits, first, before))
+        return await self.at_home(lambda session: session.read(stream, limits, first, before))
 
     async def aclose(self) -> None:
         with self._lock:

@@ -101,7 +101,9 @@ local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 if not last then
   return {time[1], time[2]}
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
+if ARGV[1] ~= '' then
+  redis.call('PEXPIRE', KEYS[1], ARGV[1])
+end
 return {time[1], time[2], last[1], last[2][2]}
 """
 

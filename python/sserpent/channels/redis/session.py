@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 from collections import deque
@@ -17,6 +18,7 @@ from .commands import Command, Publish
 from .connection import Server
 from .followed import Followed
 from .names import name_of
+from .run_scripts import record_of, run_scripts
 from .scripts import HEAD, Head, Stored, marks, publish_script, read_head, read_stored
 from .servers import OneServer, Pace, Servers
 
@@ -33,6 +35,7 @@ class Session:
 
     Attributes:
         loop: That.
+        servers: Whom it talks to.
     """
 
     def __init__(self, server: Server, prefix: str, pace: Pace, closures: Closures | None) -> None:
@@ -41,9 +44,11 @@ class Session:
         self._pace = pace
         self.loop = asyncio.get_running_loop()
         is_cluster = isinstance(server, ClusterServer)
-        self._publish = publish_script("SPUBLISH" if is_cluster else "PUBLISH")
-        scripts = self._publish, HEAD
-        self._servers: Servers = (
+        command = "SPUBLISH" if is_cluster else "PUBLISH"
+        self._publish = publish_script(command)
+        self._run_scripts = run_scripts(command)
+        scripts = self._publish, HEAD, *self._run_scripts.values()
+        self.servers: Servers = (
             Cluster(server, scripts, pace)
             if isinstance(server, ClusterServer)
             else OneServer(server, scripts, pace)
@@ -62,7 +67,7 @@ class Session:
     @property
     def skew(self) -> float | None:
         """What to add to the event loop's time to have the server's, if that is known."""
-        return self._servers.skew
+        return self.servers.skew
 
     # Publishing
 
@@ -73,7 +78,7 @@ class Session:
         tag = int.from_bytes(os.urandom(4), "big") or 1
         epoch = os.urandom(8).hex()
         ttl = max(round(limits.history_ttl * 1000), 1)
-        name = self._name(stream)
+        name = self.name_of(stream)
         command = Publish(
             name,
             ("EVALSHA", self._publish.sha, 1, name, tag, epoch),
@@ -86,7 +91,7 @@ class Session:
             ),
             self._deadline(),
         )
-        self._servers.send(command)
+        self.servers.send(command)
         return command.future
 
     def _deadline(self) -> float:
@@ -99,11 +104,23 @@ class Session:
             BrokerUnavailable: there is none within the timeout, or the server refuses.
         """
         command = Command(name, args, self._deadline())
-        self._servers.send(command)
+        self.servers.send(command)
         return await command.future
 
-    def _name(self, stream: Stream) -> bytes:
+    def name_of(self, stream: Stream) -> bytes:
         return name_of(self._prefix, self._database, stream)
+
+    # Runs
+
+    async def ask_of_run(self, script: str, run: Stream, *args: Any) -> Any:
+        """Has one of `run_scripts` carried out, and returns its answer.
+
+        Raises:
+            BrokerUnavailable: as `_ask`.
+        """
+        name = self.name_of(run)
+        sha = self._run_scripts[script].sha
+        return await self._ask(name, "EVALSHA", sha, 2, name, record_of(name), *args)
 
     # Following
 
@@ -122,9 +139,9 @@ class Session:
         return position
 
     def _begin(self, stream: Stream, limits: Limits) -> Followed:
-        followed = Followed(stream, limits, self._name(stream), self, self._refresh)
+        followed = Followed(stream, limits, self.name_of(stream), self, self._refresh)
         self._followed[stream] = followed
-        self._servers.add(followed)
+        self.servers.add(followed)
         self._look_later(followed, random.uniform(0.5, 1))
         return followed
 
@@ -137,7 +154,7 @@ class Session:
     def _leave_unused(self, followed: Followed) -> None:
         if not followed.users and not followed.followers:
             del self._followed[followed.stream]
-            self._servers.discard(followed)
+            self.servers.discard(followed)
             followed.lost()
 
     # Looking at what is followed
@@ -193,7 +210,9 @@ class Session:
     # Reading
 
     async def head(self, name: bytes, limits: Limits) -> Head:
-        ttl = max(round(limits.history_ttl * 1000), 1)
+        # That of a run lives on by itself.
+        is_run = limits.history_ttl == math.inf
+        ttl = b"" if is_run else max(round(limits.history_ttl * 1000), 1)
         return read_head(await self._ask(name, "EVALSHA", HEAD.sha, 1, name, ttl))
 
     async def page(
@@ -207,7 +226,7 @@ class Session:
         self, stream: Stream, limits: Limits, first: int, before: int
     ) -> tuple[Position, list[Entry]]:
         """Reads as `Log.read`: what is beyond the limits is not returned, even if it is there."""
-        name = self._name(stream)
+        name = self.name_of(stream)
         head = await self.head(name, limits)
         kept = _Kept(head, limits, first, before)
         offset = kept.first - 1  # for its position
@@ -225,13 +244,13 @@ class Session:
     async def aclose(self) -> None:
         await asyncio.sleep(0)  # what threads have asked for comes first
         self._closed = True
-        await self._servers.drain()
+        await self.servers.drain()
         if self._timer is not None:
             self._timer.cancel()
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
-        await self._servers.aclose()
+        await self.servers.aclose()
 
 
 class _Kept:

@@ -1,0 +1,138 @@
+"""The runs on Redis, of which any process may be the producer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .. import lease
+from ..broker import BrokerUnavailable, ChannelsClosed, Fenced, Item, RunStatus
+from ..position import Stream
+from ..tasks import spawn
+from .run_scripts import read_status, record_of
+from .scripts import marks
+
+if TYPE_CHECKING:
+    from .log import RedisLog
+    from .session import Session
+
+# For how many milliseconds the end of a run is kept of which Redis has forgotten everything.
+_FORGOTTEN = 60_000
+
+
+class RedisRuns:
+    """Keeps runs in Redis; `broker.RunLog` documents the methods."""
+
+    def __init__(self, log: RedisLog) -> None:
+        self._log = log
+        # By fence.
+        self._produced: dict[str, _Produced] = {}
+
+    async def start(self, run: Stream, ttl: float, on_stop: Callable[[str], None]) -> str | None:
+        fence = os.urandom(16).hex()
+        milliseconds = max(round(ttl * 1000), 1)
+        if not await self._ask("start", run, fence, _lease(), milliseconds):
+            return None
+        produced = _Produced(self, run, fence, on_stop)
+        self._produced[fence] = produced
+        await self._log.at_home(produced.listen)
+        return fence
+
+    async def append(self, run: Stream, fence: str, item: Item) -> None:
+        produced = self._produced.get(fence)
+        offset = 0 if produced is None else produced.offset + 1
+        if not await self._ask("append", run, fence, _lease(), offset, *_entry(item)):
+            raise _fenced(run)
+        if produced is not None:
+            produced.offset = offset
+
+    async def renew(self, run: Stream, fence: str) -> str | None:
+        reason = await self._ask("renew", run, fence, _lease())
+        if reason is None:
+            raise _fenced(run)
+        return reason.decode() or None
+
+    async def end(self, run: Stream, fence: str | None, item: Item) -> bool:
+        produced = self._produced.get(fence or "")
+        offset = 0 if produced is None else produced.offset
+        ended = await self._ask("end", run, fence or "", _FORGOTTEN, offset, *_entry(item))
+        if produced is not None:
+            self._produced.pop(produced.fence, None)
+            await self._log.at_home(produced.leave)
+        return bool(ended)
+
+    async def stop(self, run: Stream, reason: str) -> bool:
+        return bool(await self._ask("stop", run, reason))
+
+    async def status(self, run: Stream) -> RunStatus | None:
+        return read_status(await self._ask("status", run))
+
+    async def _ask(self, script: str, run: Stream, *args: Any) -> Any:
+        return await self._log.at_home(lambda session: session.ask_of_run(script, run, *args))
+
+
+class _Produced:
+    """A run of this process: what it has appended, and whoever is to hear that it is to stop.
+
+    Args:
+        runs: Where it is kept.
+        run: Which one.
+        fence: The producer's.
+        on_stop: Called with the reason.
+
+    Attributes:
+        name: What the script that stops it publishes to.
+        offset: Of the newest event.
+    """
+
+    def __init__(
+        self, runs: RedisRuns, run: Stream, fence: str, on_stop: Callable[[str], None]
+    ) -> None:
+        self.name = b""
+        self.fence = fence
+        self.offset = 0
+        self._runs = runs
+        self._run = run
+        self._on_stop = on_stop
+
+    async def listen(self, session: Session) -> None:
+        self.name = record_of(session.name_of(self._run))
+        session.servers.add(self)
+
+    async def leave(self, session: Session) -> None:
+        session.servers.discard(self)
+
+    # What the subscription calls
+
+    def subscribed(self) -> None:
+        spawn(self._look)  # it may have been stopped before
+
+    def hear(self, message: bytes) -> bool:
+        spawn(self._look)
+        return False
+
+    def lost(self) -> None:
+        """Does nothing: each renewal of the lease looks too."""
+
+    async def _look(self) -> None:
+        try:
+            reason = await self._runs.renew(self._run, self.fence)
+        except (BrokerUnavailable, ChannelsClosed, Fenced):
+            return  # the producer comes to know when it renews its lease
+        if reason is not None:
+            self._on_stop(reason)
+
+
+def _lease() -> int:
+    return round(lease.DURATION * 1000)
+
+
+def _entry(item: Item) -> tuple[Any, ...]:
+    """Returns what is added to a history: an epoch, if it has none yet, tag, marks and body."""
+    tag = int.from_bytes(os.urandom(4), "big") or 1
+    return os.urandom(8).hex(), tag, marks(item.raw, item.conflate), item.body
+
+
+def _fenced(run: Stream) -> Fenced:
+    return Fenced(f"The run '{run.key}' has ended, or another produces it")
