@@ -1,8 +1,9 @@
-"""The code of the README and of the pages on channels, reading and testing runs, and does what they
-say."""
+"""The code of the README and of the pages on channels, runs, reading and testing works, and does
+what they say."""
 
 import inspect
 import json
+import re
 from typing import Any
 
 import anyio
@@ -10,10 +11,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from pages import DOCS, README, run_blocks
-from sserpent.channels import Channels
+from sserpent.channels import Channels, Runs
 from sserpent.testing import FakeUpstream, SyncClient, SyncEvents, connect, connect_sync
 
 CHANNELS = DOCS / "channels.md"
+RUNS = DOCS / "runs.md"
 READING = DOCS / "reading.md"
 TESTING = DOCS / "testing.md"
 
@@ -87,6 +89,40 @@ def test_every_option_of_a_channel_has_its_default_on_the_page() -> None:
     assert options["overflow"].default == "gap"
     for name in options.keys() - {"self", "name", "item_type"}:
         assert f"`{name}" in text or f"{name}=" in text
+
+
+def test_the_runs_of_the_page_on_runs() -> None:
+    page = run_blocks(RUNS)
+    with connect_sync(page["app"]) as client:
+        answer = client.post("/answers", params={"prompt": "Hi"})
+        run_id = answer.headers["Run-ID"]
+        data = re.findall(r"^data: (.*)$", answer.text, re.MULTILINE)
+        assert [json.loads(each) for each in data[:-1]] == ["You", "said:", "Hi"]
+        url = f"/answers/{run_id}"
+        with client.events(url) as events:
+            first, *_, last = events
+            assert json.loads(first.data) == "You"
+            end = {"run": run_id, "end": "done", "reason": None}
+            assert (last.type, json.loads(last.data)) == ("run-end", end)
+        with client.events(url, last_event_id=first.last_event_id) as events:
+            assert json.loads(events.next().data) == "said:"
+        assert client.delete(url).status_code == 200
+        assert client.delete("/answers/unknown").status_code == 404
+        client.post("/users/7/chats/chat", params={"prompt": "Hi"}).raise_for_status()
+        again = client.post("/users/7/chats/chat", params={"prompt": "never"})
+        assert "never" not in again.text
+        assert client.get("/users/8/chats/chat").status_code == 404
+
+
+def test_every_option_of_runs_has_its_default_on_the_page() -> None:
+    text = RUNS.read_text()
+    options = inspect.signature(Runs).parameters
+    assert "| `ttl` | 3,600 s |" in text
+    assert options["ttl"].default == 3_600
+    assert "| `max_bytes` | 4 MiB |" in text
+    assert options["max_bytes"].default == 4 * 2**20
+    assert "| `shutdown_grace` | 30 s |" in text
+    assert options["shutdown_grace"].default == 30
 
 
 @pytest.mark.anyio
