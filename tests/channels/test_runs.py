@@ -117,7 +117,7 @@ def said(client: Client) -> list[Any]:
 async def followed(runs: Runs, run_id: str, **arguments: Any) -> Client:
     """A follower that has stayed to the end."""
     client = Client()
-    with anyio.fail_after(60):
+    with anyio.fail_after(100):
         await client.run(await runs.follow(run_id, **arguments))
     assert client.complete
     return client
