@@ -6,6 +6,7 @@ cd examples && uvicorn app:app
 from pathlib import Path
 from typing import Any
 
+import answers
 import async_generator
 import event_fields
 import live
@@ -79,6 +80,13 @@ EXAMPLES = [
         path="/users/ada/notifications",
         posts=[{"text": "A parcel has left the depot"}],
     ),
+    Example(
+        title="A run, which goes on without its client",
+        name="answers",
+        path="/answers",
+        method="POST",
+        body={"text": "Streams are made of words"},
+    ),
 ]
 
 app = FastAPI(title="sserpent examples", lifespan=live.channels.lifespan)
@@ -94,6 +102,7 @@ for module in (
     post_chat,
     rooms,
     notifications,
+    answers,
 ):
     app.mount(f"/examples/{module.__name__}", module.app)
 

@@ -11,6 +11,8 @@ import signal
 import socket
 import statistics
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from operator import truediv
@@ -18,6 +20,7 @@ from operator import truediv
 import httpx
 import race
 from app import EXAMPLES, Example
+from redis_for_demo import redis_url
 from serving import Server
 
 import sserpent
@@ -31,13 +34,37 @@ PORT = 8000
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print_backend()
-    with Server("app:app", port=free_port(PORT)) as server:
+    with redis_url() as redis, serving(redis) as (server, *others):
+        print_where(redis)
         for number, example in enumerate(EXAMPLES, start=1):
             show(server.url, number, example)
         print_speed()
         if sys.stdin.isatty() and sys.stdout.isatty():
             print(f"\nThe live page:  {bold(server.url)}   (Ctrl-C to end)", flush=True)
+            for other in others:
+                print(f"  from another process:  {bold(other.url)}", flush=True)
             serve_until_interrupted(server)
+
+
+@contextmanager
+def serving(redis: str | None) -> Iterator[list[Server]]:
+    """Serves all examples: in two processes, on ports of their own, if Redis connects them."""
+    ports = [PORT] if redis is None else [PORT, PORT + 1]
+    with ExitStack() as servers:
+        yield [
+            servers.enter_context(Server("app:app", free_port(port), {"REDIS_URL": redis}))
+            for port in ports
+        ]
+
+
+def print_where(redis: str | None) -> None:
+    if redis is None:
+        print(
+            "  channels and runs in this process: for two processes, install redis-server, or set"
+            ' REDIS_URL,\n  and pip install "sserpent[redis]"\n'
+        )
+    else:
+        print("  channels and runs of the live page on Redis, in two processes\n")
 
 
 def serve_until_interrupted(server: Server) -> None:

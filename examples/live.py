@@ -1,15 +1,18 @@
-"""What the live page streams: tokens, a room with clients that can be cut off, and the race."""
+"""What the live page streams: tokens, an answer that goes on, a room with clients that can be cut
+off, and the race. With REDIS_URL all processes that serve it share the answers and the room."""
 
 import asyncio
+import os
 import threading
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import Any
 
 import race
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, Field
 
 from sserpent import BACKEND, EventSourceResponse, ServerSentEvent
-from sserpent.channels import Channels, LastEventID, Subscription
+from sserpent.channels import Channels, LastEventID, Runs, Subscription
 
 router = APIRouter()
 
@@ -44,7 +47,8 @@ class Message(BaseModel):
     text: str = Field(min_length=1, max_length=200)
 
 
-channels = Channels()
+REDIS_URL = os.environ.get("REDIS_URL")
+channels = Channels(REDIS_URL)
 # So little is kept that whoever is away for a moment can have missed more.
 rooms = channels.channel("rooms", Message, history=5, history_ttl=600)
 
@@ -65,6 +69,33 @@ async def write_to_room(room: str, message: Message) -> str:
 async def cut_connections(client: str) -> None:
     """Ends the streams of a client, which comes back by itself."""
     await channels.close(owner=client)
+
+
+# The answer that goes on
+
+runs = Runs(channels, "answers", str, ttl=600, shutdown_grace=0)
+
+
+async def count(prompt: Prompt) -> AsyncIterator[str]:
+    yield f"“{prompt.text}”, in process {os.getpid()}:"
+    for number in range(1, 101):
+        yield f" {number}"
+        await asyncio.sleep(0.2)
+
+
+@router.post("/answers")
+async def ask(prompt: Prompt) -> str:
+    return (await runs.start(count(prompt))).id
+
+
+@router.get("/answers/{run_id}", response_class=EventSourceResponse)
+async def follow(run_id: str, last_event_id: LastEventID = None) -> Any:
+    return await runs.follow(run_id, after=last_event_id)
+
+
+@router.delete("/answers/{run_id}")
+async def stop(run_id: str) -> None:
+    await runs.stop(run_id)
 
 
 # The race
@@ -116,3 +147,8 @@ def _samples(number: int, contender: race.Contender, port: int) -> Iterable[Samp
 @router.get("/backend")
 def backend() -> str:
     return BACKEND
+
+
+@router.get("/redis")
+def is_on_redis() -> bool:
+    return REDIS_URL is not None

@@ -63,6 +63,18 @@ function startAndStop(button, errorId, work) {
   };
 }
 
+async function send(method, url, body) {
+  const response = await fetch(url, {
+    method,
+    headers: { "Content-Type": "application/json" },
+    body: body && JSON.stringify(body),
+  });
+  if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
+  return response;
+}
+
+const post = (url, body) => send("POST", url, body);
+
 // Tokens
 
 const tokenPanes = new Panes("token");
@@ -98,18 +110,68 @@ $("token-form").addEventListener("submit", (submit) => {
   runTokens();
 });
 
+// The answer that goes on. The URL of the page has its id, so that a reload or another tab follows it.
+
+let answerSource = null;
+
+const runId = () => new URLSearchParams(location.hash.slice(1)).get("run");
+
+function followRun() {
+  answerSource?.close();
+  $("run-answer").textContent = "";
+  const id = runId();
+  $("run-stop").disabled = !id;
+  $("run-state").dataset.state = id ? "connecting" : "";
+  $("run-state").textContent = "";
+  if (!id) return;
+  const source = (answerSource = new EventSource(`live/answers/${id}`));
+  const end = (state, text) => {
+    source.close();
+    $("run-state").dataset.state = state;
+    $("run-state").textContent = text;
+    $("run-stop").disabled = true;
+  };
+  source.addEventListener("open", () => {
+    $("run-state").dataset.state = "open";
+    $("run-state").textContent = "Goes on";
+  });
+  source.addEventListener("message", (event) => $("run-answer").append(JSON.parse(event.data)));
+  source.addEventListener("reset", () => ($("run-answer").textContent = ""));
+  source.addEventListener("run-end", (event) => end("closed", `Ended: ${JSON.parse(event.data).end}`));
+  source.addEventListener("error", () => {
+    if (source.readyState === EventSource.CLOSED) end("closed", "There is no such run any more");
+  });
+}
+
+async function withRunErrors(work) {
+  showError("run-error", null);
+  try {
+    await work();
+  } catch (error) {
+    showError("run-error", error);
+  }
+}
+
+$("run-form").addEventListener("submit", (submit) => {
+  submit.preventDefault();
+  withRunErrors(async () => {
+    const response = await send("POST", "live/answers", { text: $("run-prompt").value });
+    location.hash = `run=${await response.json()}`;
+  });
+});
+$("run-stop").addEventListener("click", () =>
+  withRunErrors(() => send("DELETE", `live/answers/${runId()}`)),
+);
+window.addEventListener("hashchange", followRun);
+// A browser has six connections to a server at most, for all tabs together.
+document.addEventListener("visibilitychange", () =>
+  document.hidden ? answerSource?.close() : followRun(),
+);
+followRun();
+
 // The room
 
 const room = Math.random().toString(36).slice(2);
-
-async function post(url, body) {
-  const response = await fetch(url, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: body && JSON.stringify(body),
-  });
-  if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
-}
 
 const write = (author, text) => post(`live/rooms/${room}`, { author, text });
 
@@ -334,7 +396,9 @@ async function loadExamples() {
   $("example").replaceChildren(...examples.map((each) => element("option", "", each.title)));
   describe();
   const backend = await (await fetch("live/backend")).json();
-  $("backend").textContent = backend === "rust" ? "Running in Rust" : "Running in pure Python";
+  const isOnRedis = await (await fetch("live/redis")).json();
+  const core = backend === "rust" ? "Running in Rust" : "Running in pure Python";
+  $("backend").textContent = core + (isOnRedis ? ", channels on Redis" : "");
 }
 
 $("example").addEventListener("change", () => {

@@ -367,6 +367,39 @@ def test_the_page_shows_an_answer_as_it_comes(live_page: Browser) -> None:
     assert shown_errors(live_page) == []
 
 
+def run_answer(browser: Browser) -> str:
+    return text(browser, "run-answer")
+
+
+def test_an_answer_goes_on_over_a_reload_and_is_stopped_from_a_second_tab(
+    live_page: Browser,
+) -> None:
+    driver = live_page.driver
+    click(live_page, "run-start")
+    until(lambda: " 3" in run_answer(live_page))
+    driver.refresh()
+    until(lambda: " 6" in run_answer(live_page))
+    assert "process" in run_answer(live_page)
+    first, url = driver.current_window_handle, driver.current_url
+    driver.switch_to.new_window("tab")
+    try:
+        driver.get(url)
+        until(lambda: " 6" in run_answer(live_page))
+        click(live_page, "run-stop")
+        until(lambda: text(live_page, "run-state") == "Ended: stopped")
+    finally:
+        driver.close()
+        driver.switch_to.window(first)
+    until(lambda: text(live_page, "run-state") == "Ended: stopped")
+    kept = run_answer(live_page)
+    numbers = kept.partition(":")[2].split()
+    assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
+    driver.refresh()
+    until(lambda: text(live_page, "run-state") == "Ended: stopped")
+    assert run_answer(live_page) == kept
+    assert shown_errors(live_page) == []
+
+
 def room(browser: Browser) -> None:
     """Waits until both clients of the room are there."""
     for name in ("ada", "grace"):

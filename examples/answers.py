@@ -1,0 +1,46 @@
+"""Runs: answers that go on when the client leaves, and are followed again from where it was.
+
+Here the header says who the user is; in an application the session does.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header
+from pydantic import BaseModel
+
+from sserpent import EventSourceResponse
+from sserpent.channels import Channels, LastEventID, Runs
+
+
+class Prompt(BaseModel):
+    text: str
+
+
+channels = Channels()
+runs = Runs(channels, "answers", str)
+app = FastAPI(lifespan=channels.lifespan)
+User = Annotated[str, Header()]
+
+
+async def answer(prompt: Prompt) -> AsyncIterator[str]:
+    for word in f"You said: {prompt.text}".split():
+        yield word
+        await asyncio.sleep(0.05)
+
+
+@app.post("/answers", response_class=EventSourceResponse)
+async def ask(prompt: Prompt, user: User = "guest") -> Any:
+    run = await runs.start(answer(prompt), owner=user)
+    return run.follow()
+
+
+@app.get("/answers/{run_id}", response_class=EventSourceResponse)
+async def follow(run_id: str, user: User = "guest", last_event_id: LastEventID = None) -> Any:
+    return await runs.follow(run_id, owner=user, after=last_event_id)
+
+
+@app.delete("/answers/{run_id}")
+async def stop(run_id: str, user: User = "guest") -> None:
+    await runs.stop(run_id, owner=user)
