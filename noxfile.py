@@ -38,7 +38,8 @@ def matrix(session: nox.Session, fastapi: str, others: str) -> None:
     session.log(f"{release} with {chosen}")
     # Of an old release only: it may use what its own dependencies have deprecated since.
     options = ["--quiet", "-W", "default::DeprecationWarning", *session.posargs]
-    tests = ["tests/fastapi/test_fastapi_routes.py"]
+    names = ("fastapi_routes", "declared_events")
+    tests = [f"tests/fastapi/test_{name}.py" for name in names]
     session.run("python", "-m", "pytest", *options, *tests)
     session.run("python", "-m", "pytest", *options, *tests, env={"SSERPENT_PURE": "1"})
     if others == "oldest" and fastapi in ("0.135.0", "newest"):

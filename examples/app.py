@@ -18,6 +18,7 @@ import raw_data
 import resume
 import rooms
 import sync_generator
+import typed_events
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
@@ -50,6 +51,7 @@ EXAMPLES = [
     Example(title="No return type", name="no_annotation", path="/orders"),
     Example(title="No return type, plain", name="no_annotation_sync", path="/countdown"),
     Example(title="Comment, event, id, retry", name="event_fields", path="/prices"),
+    Example(title="Events that have types", name="typed_events", path="/auction"),
     Example(title="Raw data and an end mark", name="raw_data", path="/log"),
     Example(title="A stream with ids", name="resume", path="/chapters"),
     Example(
@@ -97,6 +99,7 @@ for module in (
     no_annotation,
     no_annotation_sync,
     event_fields,
+    typed_events,
     raw_data,
     resume,
     post_chat,

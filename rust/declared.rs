@@ -1,7 +1,7 @@
 //! The events that a route declares, each with the type of its data.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::event::{self, ServerSentEvent};
@@ -13,8 +13,8 @@ use sserpent_wire::frame::Fields;
 /// Args:
 ///     by_name: The schema of an event's `data`, by the event's name; under None for all others.
 ///     by_class: The event's name and the schema of an item that is no event, by its exact class.
-///     otherwise: Called with an event or an item that neither has; returns the name and the
-///         schema, or raises.
+///     otherwise: Called with an event or an item that neither has; returns the name, the schema
+///         and the data, which is not validated again, or raises.
 ///
 /// Raises:
 ///     TypeError: an argument has the wrong type; the message names it.
@@ -62,12 +62,14 @@ impl DeclaredEvents {
             return self.with_event(&event, use_fields);
         }
         let by_class = self.by_class.bind(item.py());
-        let found = match by_class.get_item(item.get_type())? {
-            Some(found) => found,
-            None => self.otherwise(item)?,
+        let (name, json) = match by_class.get_item(item.get_type())? {
+            Some(found) => {
+                let (name, schema) = checked_pair(&found)?;
+                (name, schema.get().json_of(item)?)
+            }
+            None => self.asked(item)?,
         };
-        let (name, schema) = checked_pair(&found)?;
-        let json = Json::Compact(schema.get().json_of(item)?);
+        let json = Json::Compact(json);
         use_fields(&Fields {
             event: name.as_ref().map(|name| name.to_str()).transpose()?,
             data: Some(json.as_data()?),
@@ -93,16 +95,23 @@ impl DeclaredEvents {
             Some(schema) => Some(schema),
             None => by_name.get_item(py.None())?,
         };
-        let schema = match schema {
-            Some(schema) => checked_schema(schema)?,
-            None => checked_pair(&self.otherwise(event)?)?.1,
+        let json = match schema {
+            Some(schema) => checked_schema(schema)?.get().json_of(&data)?,
+            None => self.asked(event)?.1,
         };
-        let json = Json::Compact(schema.get().json_of(&data)?);
+        let json = Json::Compact(json);
         event.get().with_data(py, Some(json.as_data()?), use_fields)
     }
 
-    fn otherwise<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        self.otherwise.bind(item.py()).call1((item,))
+    fn asked<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<NameAndJson<'py>> {
+        let answer = self.otherwise.bind(item.py()).call1((item,))?;
+        let triple = answer.cast::<PyTuple>().ok();
+        let Some(triple) = triple.filter(|triple| triple.len() == 3) else {
+            let rule = "a declared event must be a name, an ItemSchema and its data";
+            return Err(wrong_type(rule, &answer));
+        };
+        let (name, schema) = checked_pair(triple.get_slice(0, 2).as_any())?;
+        Ok((name, schema.get().written(&triple.get_item(2)?)?))
     }
 }
 
@@ -113,6 +122,7 @@ fn checked_dict(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Py<PyDict>> {
     }
 }
 
+type NameAndJson<'py> = (Option<Bound<'py, PyString>>, Bound<'py, PyBytes>);
 type NameAndSchema<'py> = (Option<Bound<'py, PyString>>, Bound<'py, ItemSchema>);
 
 fn checked_pair<'py>(value: &Bound<'py, PyAny>) -> PyResult<NameAndSchema<'py>> {

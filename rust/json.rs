@@ -180,13 +180,16 @@ fn checked_valid_class(value: Bound<'_, PyAny>) -> PyResult<Py<PyType>> {
 
 impl ItemSchema {
     pub fn json_of<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-        let py = item.py();
-        let to_json = self.to_json.bind(py);
         if self.is_valid(item) {
-            return json_bytes(self.json_options.call(to_json, item)?);
+            return self.written(item);
         }
-        let value = self.validate_options.call(self.validate.bind(py), item)?;
-        json_bytes(self.json_options.call(to_json, &value)?)
+        let validate = self.validate.bind(item.py());
+        self.written(&self.validate_options.call(validate, item)?)
+    }
+
+    pub fn written<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let to_json = self.to_json.bind(value.py());
+        json_bytes(self.json_options.call(to_json, value)?)
     }
 
     fn is_valid(&self, item: &Bound<'_, PyAny>) -> bool {

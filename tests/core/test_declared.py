@@ -32,7 +32,7 @@ def declared(core: ModuleType, *, any_name: bool = False) -> Any:
 
     def otherwise(asked: Any) -> Any:
         if isinstance(asked, Item):
-            return "item", item
+            return "item", item, asked
         raise Undeclared(asked)
 
     by_name = {"item": item, **({None: number} if any_name else {})}
@@ -112,10 +112,10 @@ def test_bad_arguments_are_refused_in_the_same_words(
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (7, "a declared event must be a name and an ItemSchema, not int"),
-        ((1, 2, 3), "a declared event must be a name and an ItemSchema, not tuple"),
-        ((7, 8), "the name of a declared event must be a str or None, not int"),
-        (("a", 8), "the schema of a declared event must be an ItemSchema, not int"),
+        (7, "a declared event must be a name, an ItemSchema and its data, not int"),
+        ((1, 2), "a declared event must be a name, an ItemSchema and its data, not tuple"),
+        ((7, 8, 9), "the name of a declared event must be a str or None, not int"),
+        (("a", 8, 9), "the schema of a declared event must be an ItemSchema, not int"),
     ],
 )
 def test_a_bad_answer_is_refused_in_the_same_words(core: Any, answer: Any, message: str) -> None:
@@ -123,6 +123,21 @@ def test_a_bad_answer_is_refused_in_the_same_words(core: Any, answer: Any, messa
     with pytest.raises(TypeError) as caught:
         buffer.push(1)
     assert str(caught.value) == message
+
+
+def test_what_the_classes_of_items_have_is_refused_in_the_same_words(core: Any) -> None:
+    buffer = core.Buffer(core.DeclaredEvents({}, {int: 7}, print))
+    with pytest.raises(TypeError) as caught:
+        buffer.push(1)
+    assert str(caught.value) == "a declared event must be a name and an ItemSchema, not int"
+
+
+def test_the_data_that_is_returned_is_not_validated_again(core: Any) -> None:
+    never = core.ItemSchema(pytest.fail, {}, TypeAdapter(int).serializer.to_json, {})
+    buffer = core.Buffer(core.DeclaredEvents({}, {}, lambda _: ("a", never, 7)))
+    buffer.push("seven")
+    buffer.push(core.ServerSentEvent(data="seven", event="b", id="1"))
+    assert buffer.take() == b"event: a\ndata: 7\n\nevent: b\ndata: 7\nid: 1\n\n"
 
 
 def test_subscripting_is_for_annotations_alone(core: Any) -> None:

@@ -10,12 +10,19 @@ from typing import Annotated, Any, Generic, Literal, Optional, TypeVar, Union
 
 import fastapi
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.exceptions import ResponseValidationError
 from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
-from pydantic import BaseModel, Field, ValidationError
-from typing_extensions import TypedDict
+from pydantic import (
+    BaseModel,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_serializer,
+)
+from typing_extensions import TypeAliasType, TypedDict
 
 import sserpent
 from sserpent import EventSourceResponse, Named, ServerSentEvent
@@ -198,6 +205,143 @@ def test_it_is_what_a_plain_item_type_is_where_there_is_one_type() -> None:
     assert named[0] == ("created", '{"name":"a"}')
 
 
+def test_a_hundred_kinds_of_events() -> None:
+    models = [create_model(f"Model{n}", **{f"field{n}": (int, ...)}) for n in range(100)]
+    kinds = [Annotated[model, Named(f"event{n}")] for n, model in enumerate(models)]
+    app = app_of(Union[tuple(kinds)], [models[99](field99=1), {"field50": 2}])
+    assert received(app) == [("event99", '{"field99":1}'), ("event50", '{"field50":2}')]
+    assert len(events_in(app)) == 100
+
+
+def test_the_class_of_a_value_decides_where_several_types_would_do() -> None:
+    class Twin(Item):
+        pass
+
+    items = [Twin(name="a"), Item(name="b")]
+    got = received(app_of(Union[Created, Annotated[Twin, Named("twin")]], items))
+    assert [name for name, _ in got] == ["twin", "created"]
+
+
+def test_options_of_the_route_count_for_each_kind_of_event() -> None:
+    annotation = Union[
+        Created, Annotated[Cat, Named("cat")], ServerSentEvent[Item, Literal["item"]]
+    ]
+    items = [
+        Item(name="a", price=1),
+        Cat(meows=2),
+        ServerSentEvent(data=Item(name="b"), event="item"),
+    ]
+    got = received(app_of(annotation, items, response_model_exclude={"price", "kind"}))
+    assert [data for _, data in got] == ['{"name":"a"}', '{"meows":2}', '{"name":"b"}']
+
+
+def test_a_model_with_a_serializer_of_its_own() -> None:
+    class Celsius(BaseModel):
+        degrees: int
+
+        @model_serializer
+        def text(self) -> str:
+            return f"{self.degrees} °C"
+
+    annotation = Union[Annotated[Celsius, Named("celsius")], Deleted]
+    assert received(app_of(annotation, [Celsius(degrees=7)])) == [("celsius", '"7 °C"')]
+
+
+@pytest.mark.parametrize("others", [(), (Deleted,)], ids=["one", "a union"])
+def test_a_value_is_validated_once(others: Any) -> None:
+    validated = []
+
+    class Counted(BaseModel):
+        number: int
+
+        @field_validator("number")
+        @classmethod
+        def count(cls, number: int) -> int:
+            validated.append(number)
+            return number
+
+    annotation = Union[(Annotated[Counted, Named("counted")], *others)]
+    received(app_of(annotation, [{"number": 1}]))
+    assert validated == [1, 1]  # one for each route
+    received(app_of(annotation, [Counted.model_construct(number=1)]))
+    assert validated == [1, 1]
+
+
+def test_a_value_that_can_be_read_only_once() -> None:
+    annotation = Union[Annotated[list[int], Named("list")], Deleted]
+    for path in ("/", "/sync"):
+        app = app_of(annotation, [iter([1, 2])])
+        assert TestClient(app).get(path).text == "event: list\ndata: [1,2]\n\n"
+
+
+class DeclaredEvent(ServerSentEvent[Item, Literal["named"]]):
+    pass
+
+
+class Of(ServerSentEvent[T, Literal["of"]], Generic[T]):
+    pass
+
+
+class Plain(ServerSentEvent):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("annotation", "good", "bad"),
+    [
+        (
+            DeclaredEvent,
+            DeclaredEvent(data={"name": "a"}, event="named"),
+            [
+                DeclaredEvent(data=1, event="named"),
+                DeclaredEvent(data={"name": "a"}, event="other"),
+            ],
+        ),
+        (
+            Of[int],
+            Of(data=1, event="of"),
+            [Of(data="x", event="of"), Of(data=1, event="other")],
+        ),
+        (
+            Plain[int, Literal["plain"]],
+            Plain(data=1, event="plain"),
+            [Plain(data="x", event="plain"), Plain(data=1, event="other")],
+        ),
+    ],
+    ids=["of a declared event", "generic", "subscripted"],
+)
+def test_subclasses_of_events(annotation: Any, good: Any, bad: list[Any]) -> None:
+    assert [name for name, _ in received(app_of(annotation, [good]))] == [good.event]
+    for each in bad:
+        with pytest.raises(ResponseValidationError):
+            received(app_of(annotation, [each]))
+
+
+def test_a_plain_subclass_declares_nothing() -> None:
+    event = Plain(data=1, event="any")
+    assert received(app_of(Plain, [event])) == [("any", "1")]
+
+
+def test_an_alias_with_parameters() -> None:
+    alias = TypeAliasType("alias", Union[Annotated[T, Named("of")], Deleted], type_params=(T,))
+    app = app_of(alias[Item], [Item(name="a"), 7])
+    assert [name for name, _ in received(app)] == ["of", "deleted"]
+
+
+def test_dependencies_that_are_overridden() -> None:
+    app = FastAPI()
+
+    def number() -> int:
+        return 1
+
+    @app.get("/", response_class=EventSourceResponse)
+    async def stream(number: Annotated[int, Depends(number)]) -> AsyncIterable[Deleted]:
+        yield number
+
+    app.dependency_overrides[number] = lambda: 42
+    assert TestClient(app).get("/").text == "event: deleted\ndata: 42\n\n"
+
+
 # What is not declared
 
 
@@ -207,6 +351,7 @@ def test_it_is_what_a_plain_item_type_is_where_there_is_one_type() -> None:
         (Union[Created, Deleted], "text", "created"),
         (Union[Created, Deleted], ServerSentEvent(data=1, event="other"), "other"),
         (Union[Created, Deleted], ServerSentEvent(data="x", event="deleted"), "deleted"),
+        (Deleted, "text", "deleted"),
         (ServerSentEvent[int, Literal["up"]], ServerSentEvent(data="x", event="up"), "up"),
         (ServerSentEvent[int, Literal["up"]], ServerSentEvent(data=1, event="down"), "down"),
         (ServerSentEvent[int, Literal["up"]], ServerSentEvent(data=1), "None"),
@@ -361,6 +506,64 @@ def test_an_event_of_the_document_describes_what_is_sent() -> None:
     )
 
 
+def test_other_responses_of_the_route_are_documented_as_they_are() -> None:
+    schemas = [{"schema": {"type": "string"}}, {"itemSchema": {"type": "string"}}]
+    responses: Any = {
+        206 + number: {"description": "", "content": {"text/event-stream": schema}}
+        for number, schema in enumerate(schemas)
+    }
+    app = app_of(Created, [], responses=responses)
+    assert events_in(app)[0]["properties"]["event"]["const"] == "created"
+    found = app.openapi()["paths"]["/"]["get"]["responses"]
+    assert [found[code]["content"]["text/event-stream"] for code in ("206", "207")] == schemas
+
+
+def test_webhooks_callbacks_and_applications_within() -> None:
+    app, inner, callbacks = FastAPI(), FastAPI(), APIRouter()
+
+    def stream() -> Iterable[Deleted]:
+        yield 7
+
+    app.webhooks.post("hook", response_class=EventSourceResponse)(stream)
+    callbacks.post("{$url}", response_class=EventSourceResponse)(stream)
+    app.post("/", response_class=EventSourceResponse, callbacks=callbacks.routes)(stream)
+    inner.get("/", response_class=EventSourceResponse)(stream)
+    app.mount("/inner", inner)
+    document = app.openapi()
+    route = document["paths"]["/"]["post"]
+    for operation in (
+        document["webhooks"]["hook"]["post"],
+        route,
+        route["callbacks"]["stream"]["{$url}"]["post"],
+        inner.openapi()["paths"]["/"]["get"],
+    ):
+        schema = operation["responses"]["200"]["content"]["text/event-stream"]["itemSchema"]
+        assert schema["properties"]["event"]["const"] == "deleted"
+    assert TestClient(app).get("/inner/").text == "event: deleted\ndata: 7\n\n"
+
+
+def test_the_document_is_the_same_each_time() -> None:
+    app = app_of(Union[Created, Pet], [])
+    first = json.dumps(app.openapi())
+    app.openapi_schema = None
+    assert json.dumps(app.openapi()) == first
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_the_types_are_documented_as_those_of_plain_items(separate: bool) -> None:
+    documents = []
+    for annotation in (Item, Created):
+        app = FastAPI(separate_input_output_schemas=separate)
+
+        async def stream(item: Any) -> Any:
+            yield item
+
+        stream.__annotations__.update({"item": Item, "return": AsyncIterable[annotation]})
+        app.post("/", response_class=EventSourceResponse)(stream)
+        documents.append(app.openapi()["components"])
+    assert documents[0] == documents[1]
+
+
 def test_other_routes_are_documented_as_before() -> None:
     app = app_of(Item, [])
     [schema] = events_in(app)
@@ -387,10 +590,9 @@ def test_channels_that_declare_events() -> None:
     async def read() -> Subscription[Created | Deleted]:
         return items.subscribe()
 
-    assert [each["properties"]["event"]["const"] for each in events_in(app, "/items")] == [
-        "created",
-        "deleted",
-    ]
+    documented = [each["properties"] for each in events_in(app, "/items")]
+    assert [each["event"]["const"] for each in documented] == ["created", "deleted"]
+    assert all({"id", "retry"} <= each.keys() for each in documented)
 
     import anyio
 

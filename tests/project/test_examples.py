@@ -81,6 +81,13 @@ PRICES = [
     Event("price", compact({"symbol": "SNEK", "price": price}), number, 5000)
     for number, price in [("1", 101.5), ("2", 99.25), ("3", 103.0)]
 ]
+AUCTION = [
+    *(
+        Event("bid", compact({"bidder": bidder, "amount": amount}))
+        for bidder, amount in [("Ada", 10), ("Grace", 15), ("Ada", 25)]
+    ),
+    Event("sold", compact({"to": "Ada"})),
+]
 LOG = [
     Event("message", "12:00:01 INFO  listening on port 8000"),
     Event("message", "12:00:07 WARN  slow query: 1.9 s"),
@@ -106,6 +113,7 @@ CASES: list[tuple[str, str, dict[str, Any], list[Event]]] = [
     ("no_annotation", "/orders", {}, ORDERS),
     ("no_annotation_sync", "/countdown", {}, COUNTDOWN),
     ("event_fields", "/prices", {}, PRICES),
+    ("typed_events", "/auction", {}, AUCTION),
     ("raw_data", "/log", {}, LOG),
     ("resume", "/chapters", {}, CHAPTERS),
     ("post_chat", "/chat", CHAT, ANSWER),

@@ -1,5 +1,5 @@
-"""The code of the README and of the pages on channels, runs, reading and testing works, and does
-what they say."""
+"""The code of the README and of the pages on channels, runs, typed events, reading and testing
+works, and does what they say."""
 
 import inspect
 import json
@@ -18,6 +18,7 @@ CHANNELS = DOCS / "channels.md"
 RUNS = DOCS / "runs.md"
 READING = DOCS / "reading.md"
 TESTING = DOCS / "testing.md"
+TYPED = DOCS / "typed-events.md"
 
 
 def test_the_code_of_the_readme_does_what_it_says() -> None:
@@ -145,3 +146,24 @@ async def test_the_code_on_the_page_on_reading_reads() -> None:
     async with connect(FakeUpstream(stream)) as client:
         assert await page["answer"](client.http) == "Hello"
         assert await page["prices"](client.http) == ['{"text": "Hel"}', '{"text": "lo"}', "[DONE]"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_the_code_on_the_page_on_typed_events_does_what_the_page_says() -> None:
+    page = run_blocks(TYPED)
+    item, sold = {"name": "Plumbus", "price": 32.99}, {"name": "Plumbus", "buyer": "Ada"}
+    async with connect(page["app"]) as client:
+        async with client.http.stream("GET", "/market") as response:
+            read = await page["read"](response.aiter_bytes())
+        assert read == [page["Item"](**item), page["Sold"](**sold)]
+        async with client.events("/events") as events:
+            got = [await events.next() for _ in range(2)]
+            assert [(each.type, each.last_event_id) for each in got] == [
+                ("created", "1"),
+                ("up", "2"),
+            ]
+        async with client.events("/market/live") as events:
+            (await client.http.post("/market", json=item)).raise_for_status()
+            event = await events.next()
+            assert (event.type, json.loads(event.data)) == ("created", item)

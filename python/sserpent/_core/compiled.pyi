@@ -71,7 +71,7 @@ class DeclaredEvents:
         cls,
         by_name: dict[str | None, ItemSchema],
         by_class: dict[type, tuple[str, ItemSchema]],
-        otherwise: Callable[[Any], tuple[str | None, ItemSchema]],
+        otherwise: Callable[[Any], tuple[str | None, ItemSchema, Any]],
     ) -> Self: ...
 
 @final

@@ -17,8 +17,8 @@ class DeclaredEvents:
     Args:
         by_name: The schema of an event's `data`, by the event's name; under None for all others.
         by_class: The event's name and the schema of an item that is no event, by its exact class.
-        otherwise: Called with an event or an item that neither has; returns the name and the
-            schema, or raises.
+        otherwise: Called with an event or an item that neither has; returns the name, the schema
+            and the data, which is not validated again, or raises.
 
     Raises:
         TypeError: an argument has the wrong type; the message names it.
@@ -30,7 +30,7 @@ class DeclaredEvents:
         self,
         by_name: dict[str | None, ItemSchema],
         by_class: dict[type, tuple[str, ItemSchema]],
-        otherwise: Callable[[Any], tuple[str | None, ItemSchema]],
+        otherwise: Callable[[Any], tuple[str | None, ItemSchema, Any]],
     ) -> None:
         self._by_name = _checked_dict("by_name", by_name)
         self._by_class = _checked_dict("by_class", by_class)
@@ -42,8 +42,12 @@ class DeclaredEvents:
         if FastAPIServerSentEvent in type(item).__mro__:
             return self._framed_event(from_fastapi(item))
         found = self._by_class.get(type(item))
-        name, schema = _checked_pair(self._otherwise(item) if found is None else found)
-        return frame(schema._json_of(item), name, None, None, None)
+        if found is None:
+            name, data = self._asked(item)
+        else:
+            name, schema = _checked_pair(found)
+            data = schema._json_of(item)
+        return frame(data, name, None, None, None)
 
     def _framed_event(self, event: ServerSentEvent[Any, Any]) -> bytes:
         if event._data is None:
@@ -52,9 +56,17 @@ class DeclaredEvents:
         if schema is None:
             schema = self._by_name.get(None)
         if schema is None:
-            _, schema = _checked_pair(self._otherwise(event))
-        data = _checked_schema(schema)._json_of(event._data)
+            _, data = self._asked(event)
+        else:
+            data = _checked_schema(schema)._json_of(event._data)
         return frame(data, event._event, event._id, event._retry, event._comment)
+
+    def _asked(self, item: object) -> tuple[Any, bytes]:
+        answer: Any = self._otherwise(item)
+        if not isinstance(answer, tuple) or len(answer) != 3:  # pyright: ignore[reportUnknownArgumentType]
+            raise wrong_type("a declared event must be a name, an ItemSchema and its data", answer)
+        name, schema = _checked_pair(answer[:2])  # pyright: ignore[reportUnknownArgumentType]
+        return name, schema._written(answer[2])  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _checked_dict(name: str, value: Any) -> dict[Any, Any]:

@@ -52,7 +52,10 @@ class ItemSchema:
     def _json_of(self, item: object) -> bytes:
         if type(item) is not self._valid_class:
             item = self._validate(item, **self._validate_options)
-        return _json_bytes(self._to_json(item, **self._json_options))
+        return self._written(item)
+
+    def _written(self, value: object) -> bytes:
+        return _json_bytes(self._to_json(value, **self._json_options))
 
 
 # More keyword arguments than pydantic's validators and serializers take.

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple, Union
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
 import fastapi.sse
 from fastapi.dependencies.utils import get_typed_return_annotation
@@ -87,11 +87,14 @@ def declarations(annotation: Any) -> tuple[Declaration, ...] | None:
     return declared
 
 
-def _members(annotation: Any, name: str | None = None) -> Iterator[Declaration]:
+def _members(annotation: Any) -> Iterator[Declaration]:
     """Takes unions, aliases and annotations apart."""
     origin = typing.get_origin(annotation)
-    if hasattr(annotation, "__value__") and type(annotation).__name__ == "TypeAliasType":
-        yield from _members(annotation.__value__, name)
+    if _is_alias(annotation):
+        yield from _members(annotation.__value__)
+    elif _is_alias(origin):
+        arguments = dict(zip(origin.__type_params__, typing.get_args(annotation), strict=False))
+        yield from _members(_with_arguments(origin.__value__, arguments))
     elif origin is Annotated:
         inner, *metadata = typing.get_args(annotation)
         names = [each.name for each in metadata if isinstance(each, Named)]
@@ -111,6 +114,21 @@ def _members(annotation: Any, name: str | None = None) -> Iterator[Declaration]:
         yield Declaration(None, annotation, is_event=False)
 
 
+def _is_alias(annotation: Any) -> bool:
+    """Whether it is of a `type` statement, or of `TypeAliasType`, of which there are two."""
+    return type(annotation).__name__ == "TypeAliasType"
+
+
+def _with_arguments(annotation: Any, arguments: dict[Any, Any]) -> Any:
+    """Puts types in the place of type variables; Any where there is none."""
+    parameters = getattr(annotation, "__parameters__", ())
+    if isinstance(annotation, TypeVar):
+        return arguments.get(annotation, Any)
+    if not parameters:
+        return annotation
+    return annotation[tuple(arguments.get(each, Any) for each in parameters)]
+
+
 def _has_names(annotation: Any) -> bool:
     return any(each.name is not None or _is_event(each.item_type) for each in _members(annotation))
 
@@ -126,7 +144,21 @@ def _is_event(annotation: Any) -> bool:
 
 
 def _is_parametrised(annotation: Any) -> bool:
-    return _is_event(annotation) and bool(typing.get_args(annotation))
+    return _is_event(annotation) and bool(_event_arguments(annotation))
+
+
+def _event_arguments(annotation: Any) -> tuple[Any, ...]:
+    """What stands in the brackets of `ServerSentEvent`, in a subclass of it too."""
+    kind = typing.get_origin(annotation) or annotation
+    arguments = typing.get_args(annotation)
+    if kind in _EVENTS:
+        return arguments
+    parameters = dict(zip(getattr(kind, "__parameters__", ()), arguments, strict=False))
+    for base in kind.__dict__.get("__orig_bases__", kind.__bases__):
+        if _is_event(base):
+            found = _event_arguments(base)
+            return tuple(_with_arguments(each, parameters) for each in found) or arguments
+    return arguments
 
 
 def _declared(member: Declaration) -> Iterator[Declaration]:
@@ -136,7 +168,7 @@ def _declared(member: Declaration) -> Iterator[Declaration]:
         return
     if member.name is not None:
         raise ValueError(f"'{member.name}' names an event: ServerSentEvent[..., Literal[...]] does")
-    item_type, *names = typing.get_args(member.item_type) or (Any,)
+    item_type, *names = _event_arguments(member.item_type) or (Any,)
     if len(names) > 1:
         raise ValueError("ServerSentEvent takes the type of its data and a Literal of its name")
     if not names or names[0] in (str, Any):
@@ -197,18 +229,18 @@ def events_of(
         for each in by_value
         if isinstance(each.item_type, type) and each.name is not None
     }
-    name_of = _name_of(by_value)
+    named = _validator_of(by_value)
 
-    def otherwise(item: Any) -> tuple[str | None, ItemSchema]:
+    def otherwise(item: Any) -> tuple[str | None, ItemSchema, Any]:
         if isinstance(item, ServerSentEvent):
             raise UndeclaredEvent(f"event {item.event!r} is not declared: {_shown_names(schemas)}")
-        if name_of is None:
+        if named is None:
             raise UndeclaredEvent(
                 f"events are declared, not values: {_shown_names(schemas)};"
                 f" got {type(item).__name__}"
             )
-        name = name_of(item)
-        return name, schemas[name]
+        name, value = named(item)
+        return name, schemas[name], value
 
     return DeclaredEvents(schemas, by_class, otherwise)
 
@@ -222,29 +254,34 @@ def errors_of(error: Exception, item: Any, declared: Iterable[Declaration]) -> l
         ]
     if not isinstance(error, ValidationError):
         return []
-    named = item.event if isinstance(item, _EVENTS) else _name_of_class(type(item), declared)
+    named = item.event if isinstance(item, _EVENTS) else _name_of(item, declared)
     where = ("response",) if named is None else ("response", named)
     return [{**each, "loc": (*where, *each["loc"])} for each in error.errors(include_url=False)]
 
 
-def _name_of_class(kind: Any, declared: Iterable[Declaration]) -> str | None:
-    return next((each.name for each in declared if each.item_type is kind), None)
+def _name_of(item: Any, declared: Iterable[Declaration]) -> str | None:
+    """The name of an item's event if that is known; else pydantic's errors have the names."""
+    by_value = [each for each in declared if not each.is_event]
+    if len(by_value) == 1:
+        return by_value[0].name
+    return next((each.name for each in by_value if each.item_type is type(item)), None)
 
 
 def _shown_names(names: Iterable[str | None]) -> str:
     return ", ".join(repr(name) for name in names)
 
 
-def _name_of(by_value: list[Declaration]) -> Callable[[Any], str] | None:
-    """Returns what asks pydantic which of several types a value is of."""
+def _validator_of(by_value: list[Declaration]) -> Callable[[Any], tuple[str, Any]] | None:
+    """Returns what asks pydantic which of several types a value is of: with the event's name it
+    returns the value that it has validated, since a value may be one that can be read only once."""
     if not by_value:
         return None
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[Any, _NameOfValue(by_value)])
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[Any, _NamedValue(by_value)])
     return partial(adapter.validate_python, from_attributes=True)
 
 
-class _NameOfValue:
-    """Has pydantic return an event's name in place of the value, chosen as in a union of the types.
+class _NamedValue:
+    """Has pydantic return an event's name beside the value, chosen as in a union of the types.
     Its errors have the names."""
 
     def __init__(self, by_value: list[Declaration]) -> None:
@@ -256,7 +293,7 @@ class _NameOfValue:
         choices: list[Any] = [
             (
                 core_schema.no_info_after_validator_function(
-                    partial(_instead, each.name), handler.generate_schema(each.item_type)
+                    partial(_with_name, each.name), handler.generate_schema(each.item_type)
                 ),
                 each.name,
             )
@@ -265,8 +302,8 @@ class _NameOfValue:
         return core_schema.union_schema(choices)
 
 
-def _instead(name: Any, value: Any) -> Any:
-    return name
+def _with_name(name: Any, value: Any) -> Any:
+    return name, value
 
 
 def declared_by(endpoint: Any) -> tuple[Declaration, ...] | None:

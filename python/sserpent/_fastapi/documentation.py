@@ -81,36 +81,44 @@ def _then_describe_events(get_path: Callable[..., Any]) -> Callable[..., Any]:
         route = kwargs.get("route") or args[0]
         declared = _declared(route)
         if declared is not None:
+            # A response may write what is published as it likes: channels give ids to values.
+            is_response = _item_type(route) is not None
             for operation in found[0].values():
                 for response in operation["responses"].values():
-                    content = response.get("content", {}).get("text/event-stream")
-                    if content is not None:
-                        content["itemSchema"] = _described(content["itemSchema"], declared)
+                    content = response.get("content", {}).get("text/event-stream", {})
+                    _describe(content, declared, is_response)
         return found
 
     return get_path_with_events
 
 
-def _described(schema: dict[str, Any], declared: tuple[Declaration, ...]) -> dict[str, Any]:
-    """Returns the schema of each event, from FastAPI's for all their types."""
-    of_data = schema["properties"]["data"]
+def _describe(
+    content: dict[str, Any], declared: tuple[Declaration, ...], is_response: bool
+) -> None:
+    """Puts the schema of each event in the place of FastAPI's for all their types."""
+    schema: Any = content.get("itemSchema")
+    try:
+        of_data = schema["properties"]["data"]
+        of_types = of_data["contentSchema"]["prefixItems"]
+    except (KeyError, TypeError):
+        return  # what the route itself says of another response
     events = [
-        _event_schema(schema, declaration, {**of_data, "contentSchema": content})
-        for declaration, content in zip(
-            declared, of_data["contentSchema"]["prefixItems"], strict=True
+        _event_schema(
+            schema, each.name, {**of_data, "contentSchema": of_type}, each.is_event or is_response
         )
+        for each, of_type in zip(declared, of_types, strict=True)
     ]
-    return events[0] if len(events) == 1 else {"oneOf": events}
+    content["itemSchema"] = events[0] if len(events) == 1 else {"oneOf": events}
 
 
 def _event_schema(
-    schema: dict[str, Any], declaration: Declaration, data: dict[str, Any]
+    schema: Any, name: str | None, data: dict[str, Any], has_id: bool
 ) -> dict[str, Any]:
     properties = {**schema["properties"], "data": data}
     required = ["data"]
-    if declaration.name is not None:
-        properties["event"] = {"type": "string", "const": declaration.name}
+    if name is not None:
+        properties["event"] = {"type": "string", "const": name}
         required.append("event")
-    if not declaration.is_event:
+    if not has_id:
         del properties["id"], properties["retry"]
     return {**schema, "properties": properties, "required": required}
