@@ -16,6 +16,7 @@ NAMES = {
     "fastapi": "`fastapi.sse`",
     "sserpent": "`sserpent`",
     "sserpent-pure": "`sserpent`, pure Python",
+    "typed": "`sserpent`, typed events",
     "hand": "`StreamingResponse`, hand-framed",
     "orjson": "`orjson.dumps`, hand-framed",
     "joined": "hand-framed, 100 events a chunk",

@@ -1,4 +1,4 @@
-"""Typed events: the annotation says which event has which data, and what is sent is checked by it."""
+"""Typed events: the annotation says which event has which data, and what is sent is checked."""
 
 from collections.abc import AsyncIterable
 from typing import Annotated

@@ -30,6 +30,16 @@ class Order(BaseModel):
     items: list[Item]
 
 
+class Change(BaseModel):
+    id: int
+    price: float
+
+
+class Removal(BaseModel):
+    id: int
+    reason: str
+
+
 ITEM = Item(
     id=1,
     name="Portal Gun that is long enough to be",
@@ -38,6 +48,12 @@ ITEM = Item(
     ok=True,
 )
 ITEM_DICT = ITEM.model_dump()
+# Events of three kinds.
+NAMED = (
+    ("created", ITEM),
+    ("changed", Change(id=1, price=899.99)),
+    ("removed", Removal(id=1, reason="sold out")),
+)
 ORDER = Order(
     number=17,
     customer={"name": "Chell", "address": "Aperture Science, Test Chamber 17"},

@@ -4,6 +4,7 @@
 
 - `fastapi` and `sserpent`: the same code, only the import differs;
 - `sse-starlette`;
+- `typed`: `sserpent` with values of types that have names, where others yield events;
 - `hand`: `StreamingResponse` with bytes that the generator frames itself;
 - `joined`: the same, but 100 events in each chunk: the least that a burst can cost;
 - `asgi`: nothing but a route, no generator, a loop calls `send`: the least that events cost which
@@ -14,10 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import json
 import os
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import fastapi.routing
 import fastapi.sse
@@ -26,6 +28,7 @@ import pydantic_core
 import sse_starlette
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
+from pydantic import TypeAdapter
 from starlette.routing import Route, Router
 
 import sserpent
@@ -44,6 +47,11 @@ async def stream(){returns}:
 BURST = """
 async def stream(n: int){returns}:
     for _ in range(n):
+        yield {item}
+"""
+NAMED = """
+async def stream(n: int){returns}:
+    for name, value in itertools.islice(itertools.cycle(NAMED), n):
         yield {item}
 """
 JOINED = """
@@ -81,6 +89,7 @@ KINDS = {
     "tokens": ("token", BURST),
     "dicts": ("dict", BURST),
     "records": ("record", BURST),
+    "named": ("named", NAMED),
     "sync": ("model", SYNC),
     "turn": ("model", TURN),
     "gated": ("model", GATED),
@@ -92,15 +101,17 @@ DROP_IN = {
     "token": "Event(raw_data=TOKEN)",
     "dict": "ITEM_DICT",
     "record": "RECORD",
+    "named": "Event(data=value, event=name)",
 }
 # The type of the items that the drop-ins declare, where they do.
-DECLARED = {"model": "Item", "event": "Event", "token": "Event"}
+DECLARED = {"model": "Item", "event": "Event", "token": "Event", "named": "Event"}
 SSE_STARLETTE = {
     "model": "dict(data=ITEM.model_dump_json())",
     "event": "dict(data=ITEM.model_dump_json(), event='item', id='7')",
     "token": "dict(data=TOKEN)",
     "dict": "dict(data=json.dumps(ITEM_DICT))",
     "record": "dict(data=orjson.dumps(RECORD).decode())",
+    "named": "dict(data=value.model_dump_json(), event=name)",
 }
 HAND = {
     "model": r'b"data: %b\n\n" % item_to_json(ITEM)',
@@ -108,11 +119,13 @@ HAND = {
     "token": r'b"data: %b\n\n" % TOKEN.encode()',
     "dict": r'b"data: %b\n\n" % pydantic_core.to_json(ITEM_DICT)',
     "record": r'b"data: %b\n\n" % orjson.dumps(RECORD)',
+    "named": r'b"event: %b\ndata: %b\n\n" % (name.encode(), value_to_json(value))',
 }
 
 
 # What the templates hold streams with, until a request opens it.
 gates = {"start": asyncio.Event(), "end": asyncio.Event()}
+value_to_json = TypeAdapter(payloads.Item | payloads.Change | payloads.Removal).dump_json
 item_to_json = payloads.Item.__pydantic_serializer__.to_json
 # The names of the templates.
 NAMES = dict(
@@ -122,9 +135,13 @@ NAMES = dict(
     asyncio=asyncio,
     gates=gates,
     item_to_json=item_to_json,
+    itertools=itertools,
     json=json,
     orjson=orjson,
     pydantic_core=pydantic_core,
+    Named=sserpent.Named,
+    Annotated=Annotated,
+    value_to_json=value_to_json,
 )
 
 
@@ -146,6 +163,17 @@ def drop_in(prefix: str, response_class: Any, event_class: Any) -> FastAPI:
     return app
 
 
+def typed(prefix: str) -> FastAPI:
+    """The route of events that a union of types declares."""
+    app = FastAPI()
+    kinds = (
+        f"Annotated[{type(value).__name__}, Named({name!r})]" for name, value in payloads.NAMED
+    )
+    stream = stream_of(NAMED, "value", " | ".join(kinds))
+    app.get(f"{prefix}/named", response_class=SserpentResponse)(stream)
+    return app
+
+
 def returned(prefix: str, items: dict[str, str], response: Callable[[Any], Any]) -> FastAPI:
     """The routes of those whose endpoints return a response."""
     app = FastAPI()
@@ -158,7 +186,7 @@ def returned(prefix: str, items: dict[str, str], response: Callable[[Any], Any])
         return endpoint
 
     for kind, (item, shape) in KINDS.items():
-        if prefix == "/joined":
+        if prefix == "/joined" and kind != "named":
             shape = JOINED
         app.get(f"{prefix}/{kind}")(endpoint_of(stream_of(shape, items[item])))
     return app
@@ -196,6 +224,7 @@ def streaming_response(content: Any) -> StreamingResponse:
 applications: dict[str, Any] = {
     "fastapi": drop_in("/fastapi", fastapi.sse.EventSourceResponse, fastapi.sse.ServerSentEvent),
     "sserpent": drop_in("/sserpent", SserpentResponse, sserpent.ServerSentEvent),
+    "typed": typed("/typed"),
     "sse-starlette": returned("/sse-starlette", SSE_STARLETTE, sse_starlette_response),
     "hand": returned("/hand", HAND, streaming_response),
     "joined": returned("/joined", HAND, streaming_response),

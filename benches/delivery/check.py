@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import sse_parser
-from benches.core.payloads import ITEM_DICT, RECORD, TOKEN, plain
+from benches.core.payloads import ITEM_DICT, NAMED, RECORD, TOKEN, plain
 
 
 def check_stream(kind: str, stream: bytes, count: int) -> None:
@@ -13,6 +13,11 @@ def check_stream(kind: str, stream: bytes, count: int) -> None:
     parsed = sse_parser.parse(stream)
     assert not parsed.is_cut
     assert len(parsed.events) == count, f"{len(parsed.events)} events instead of {count}"
+    if kind == "named":
+        kinds = [(name, value.model_dump()) for name, value in NAMED]
+        for number, event in enumerate(parsed.events):
+            assert (event.type, json.loads(event.data)) == kinds[number % len(kinds)]
+        return
     wanted = TOKEN if kind == "tokens" else plain(RECORD if kind == "records" else ITEM_DICT)
     named = ("item", "7") if kind == "events" else ("message", "")
     for event in parsed.events:

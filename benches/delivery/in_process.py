@@ -51,6 +51,9 @@ def counted() -> Iterator[Counted]:
         for name, events in (("sserpent", 500), ("fastapi", 50)):
             run = partial(stream, f"/{name}/{kind}")
             yield Counted(f"burst of {kind}, in process", name, events, run)
+    for name, events in (("typed", 500), ("sserpent", 500), ("fastapi", 50)):
+        run = partial(stream, f"/{name}/named")
+        yield Counted("burst of named, in process", name, events, run)
     for name in ("sserpent", "hand", "asgi", "fastapi"):
         yield Counted(TURN, name, 100, partial(stream, f"/{name}/turn"))
         yield Counted(FIRST_EVENT, name, 20, partial(first_events, f"/{name}/idle"))

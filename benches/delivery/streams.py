@@ -24,7 +24,7 @@ from benches.harness.timing import Table, Turn, in_turns
 from .check import check_stream
 
 APP = "benches.delivery.app:app"
-KINDS = ("models", "events", "tokens", "dicts", "records", "sync")
+KINDS = ("models", "events", "tokens", "dicts", "records", "named", "sync")
 CONTENDERS = ("fastapi", "sserpent", "sserpent-pure", "sse-starlette", "hand")
 QUICK = ("fastapi", "sserpent", "hand")
 TURN_SECONDS = 0.1
@@ -94,8 +94,10 @@ def bursts(name: str, servers: Running, quick: bool) -> Table:
     table = Table(f"{name}, burst", PROCESSOR)
     for kind in KINDS:
         # Joined chunks are a floor for generators on the event loop only.
-        floors = () if quick or kind == "sync" else ("joined",)
-        contenders = (*(QUICK if quick else CONTENDERS), *floors)
+        others = () if quick or kind in ("named", "sync") else ("joined",)
+        if kind == "named":
+            others = ("typed",)
+        contenders = (*(QUICK if quick else CONTENDERS), *others)
         measured = {(kind, each): servers.turn_of(each, kind) for each in contenders}
         in_turns([table], measured, rounds=7)
     return table

@@ -63,10 +63,11 @@ class DeclaredEvents:
 
     def _asked(self, item: object) -> tuple[Any, bytes]:
         answer: Any = self._otherwise(item)
-        if not isinstance(answer, tuple) or len(answer) != 3:  # pyright: ignore[reportUnknownArgumentType]
-            raise wrong_type("a declared event must be a name, an ItemSchema and its data", answer)
-        name, schema = _checked_pair(answer[:2])  # pyright: ignore[reportUnknownArgumentType]
-        return name, schema._written(answer[2])  # pyright: ignore[reportUnknownArgumentType]
+        triple: Any = answer
+        if not isinstance(answer, tuple) or len(triple) != 3:
+            raise wrong_type("a declared event must be a name, an ItemSchema and its data", triple)
+        name, schema = _checked_pair(triple[:2])
+        return name, schema._written(triple[2])
 
 
 def _checked_dict(name: str, value: Any) -> dict[Any, Any]:
