@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
+from threading import get_ident
 from time import monotonic
 from typing import Any
 from weakref import WeakSet, ref
@@ -47,38 +48,43 @@ class History:
 class _Lock:
     """A lock that is entered again where Python runs other code in the middle of what it guards: a
     finalizer, or a signal handler, in the same thread. What such code changes would be changed
-    under the hands of what it has interrupted, so it is done `later`."""
+    under the hands of what it has interrupted, so it is done `later`.
+
+    Attributes:
+        later: What is to be called when the lock is free.
+    """
+
+    __slots__ = ("_depth", "_lock", "_owner", "later")
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self._owner = 0
         self._depth = 0
-        self._later: deque[Callable[[], object]] = deque()
+        self.later: deque[Callable[[], object]] = deque()
 
     def __enter__(self) -> None:
         self._lock.acquire()
+        self._owner = get_ident()
         self._depth += 1
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
-        is_free = not self._depth
+        if self._depth:
+            self._lock.release()
+            return
+        self._owner = 0
         self._lock.release()
-        while is_free and self._later:
+        while self.later:
             try:
-                function = self._later.popleft()
+                function = self.later.popleft()
             except IndexError:
                 return  # another thread was faster
             function()
 
-    def later(self, function: Callable[[], object]) -> bool:
-        """Has a function called when the lock is free, if it is held by what this interrupts.
-
-        Returns:
-            Whether that is so. Called with the lock held.
-        """
-        interrupts = self._depth > 1
-        if interrupts:
-            self._later.append(function)
-        return interrupts
+    @property
+    def is_mine(self) -> bool:
+        """Whether this thread holds the lock: then this is in the middle of something."""
+        return self._owner == get_ident()
 
 
 class MemoryLog:
@@ -109,11 +115,10 @@ class MemoryLog:
 
     def publish_soon(self, stream: Stream, limits: Limits, item: Item) -> Future[str]:
         future: Future[str] = Future()
-        with self.lock:
-            if self.lock.later(partial(self._publish_for, future, stream, limits, item)):
-                return future
-            event_id, _ = self.append(stream, limits, item)
-        future.set_result(event_id)
+        if self.lock.is_mine:
+            self.lock.later.append(partial(self._publish_for, future, stream, limits, item))
+        else:
+            future.set_result(self.append(stream, limits, item)[0])
         return future
 
     def _publish_for(self, future: Future[str], stream: Stream, limits: Limits, item: Item) -> None:
@@ -164,9 +169,10 @@ class MemoryLog:
             return history.ring.head
 
     def unfollow(self, stream: Stream, follower: Follower) -> None:
+        if self.lock.is_mine:
+            self.lock.later.append(partial(self.unfollow, stream, follower))
+            return
         with self.lock:
-            if self.lock.later(partial(self.unfollow, stream, follower)):
-                return
             history = self.histories.get(stream)
             if history is None:
                 return
