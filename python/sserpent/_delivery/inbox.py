@@ -65,7 +65,11 @@ class Inbox:
             if self._reading:
                 await self._wait()
             else:
-                await self._read()
+                self._reading = True
+                try:
+                    self._keep(await self._receive())
+                finally:
+                    self._end_reading()
         message = self._kept.pop(0)
         self._kept_size -= _size(message)
         self._tell()
@@ -77,7 +81,12 @@ class Inbox:
             if self._reading:
                 await self._wait()
             elif self._kept_size <= MAX_KEPT:
-                await self._read()
+                # Here, not in a coroutine of its own, which each idle stream would have to keep.
+                self._reading = True
+                try:
+                    self._keep(await self._receive())
+                finally:
+                    self._end_reading()
             elif self._asked:
                 await self._wait()
             else:
@@ -93,18 +102,16 @@ class Inbox:
             self._kept.clear()
             self._kept_size = 0
 
-    async def _read(self) -> None:
-        self._reading = True
-        try:
-            message = await self._receive()
-        finally:
-            self._reading = False
-            self._tell()
+    def _keep(self, message: Message) -> None:
         if message["type"] == "http.disconnect":
             self._gone = True
         elif not self._lost:
             self._kept.append(message)
             self._kept_size += _size(message)
+
+    def _end_reading(self) -> None:
+        self._reading = False
+        self._tell()
 
     async def _wait(self) -> None:
         if self._news is None:

@@ -23,7 +23,7 @@ from .deadlines import LAST_SEND, Due, Moment, look_again_at, next_due
 from .driver import Driver
 from .ending import Ending, is_disconnect
 from .feed import Feed
-from .sender import Phase, Sender
+from .sender import ENDED, HELD, OPEN, Sender
 from .stream import call_on_disconnect, claim, release, warn_of_stall
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Delivery:
         "_sender",
         "_streams",
         "_timer",
+        "_told",
     )
 
     def __init__(self, response: Streamable, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,6 +86,8 @@ class Delivery:
         self._streams: _shutdown.ServerStreams | None = None
         # The reason of the end, as soon as there is one.
         self._ending: Ending | None = None
+        # `on_disconnect` has been called.
+        self._told = False
         # What is raised in the end: why it FAILED, or what failed in a cleanup.
         self._error: BaseException | None = None
         # A cancellation of the ASGI task by somebody else, which is raised in the end too.
@@ -115,23 +118,32 @@ class Delivery:
         """
         claim(self._response.content)
         try:
-            self._streams = streams = _shutdown.opened(self, self._scope)
-            if streams.ending:
-                # It opens when its server shuts down already: nothing of it is cut off yet, so
-                # it ends as a whole.
-                self._driver.stop()
-                self._allow_cleanup()
-                self._finish()
-            elif self._response.open_delay == 0:
-                self._sender.open()
+            self._open_stream()
             if self._ending or self._finishing:
                 await self._end_unstarted()
             else:
-                self._start(streams)
-            await self._stay()
+                self._start()
+            while not self._is_over():
+                if self._is_to_tell():
+                    await self._tell()
+                else:
+                    await self._receive_or_wait()
+            if self._ending and self._ending.connection == "close" and not self._sender.complete:
+                await self._close_connection()
         finally:
             self._release()
         self._raise_error()
+
+    def _open_stream(self) -> None:
+        self._streams = streams = _shutdown.opened(self, self._scope)
+        if streams.ending:
+            # It opens when its server shuts down already: nothing of it is cut off yet, so it ends
+            # as a whole.
+            self._driver.stop()
+            self._allow_cleanup()
+            self._finish()
+        elif self._response.open_delay == 0:
+            self._sender.open()
 
     async def _end_unstarted(self) -> None:
         self._driven = True
@@ -139,22 +151,23 @@ class Delivery:
         if aclose is not None:
             await aclose()
 
-    def _start(self, streams: _shutdown.ServerStreams) -> None:
-        self._driver.start(streams, self._on_generator_end)
-        self._arm_timer()
+    def _start(self) -> None:
+        assert self._streams is not None
+        self._driver.start(self._streams, self._on_generator_end)
+        # When the driver has run: most streams have sent their headers by then.
+        self._loop.call_soon(self._arm_timer)
 
-    async def _stay(self) -> None:
-        """Reads from the client until nothing is left that was started."""
-        told = False
-        while True:
-            if self._ending and self._ending.tells and not told:
-                told = True
-                await self._tell()
-            if self._ending and self._driven and self._sender.in_progress is None:
-                break
-            await self._receive_or_wait()
-        if self._ending.connection == "close" and not self._sender.complete:
-            await self._close_connection()
+    def _is_over(self) -> bool:
+        """Returns whether nothing is left that was started."""
+        return (
+            self._ending is not None
+            and self._driven
+            and self._sender.in_progress is None
+            and not self._is_to_tell()
+        )
+
+    def _is_to_tell(self) -> bool:
+        return self._ending is not None and self._ending.tells and not self._told
 
     async def _receive_or_wait(self) -> None:
         """Reads one message from the client, or waits for news where there is none to come."""
@@ -198,6 +211,7 @@ class Delivery:
             self._asgi_task.cancel()
 
     async def _tell(self) -> None:
+        self._told = True
         try:
             await call_on_disconnect(self._response)
         except asyncio.CancelledError as error:
@@ -269,7 +283,7 @@ class Delivery:
 
     def _on_disconnect(self) -> None:
         """`receive` has said that the client is gone."""
-        if self._ending is None and self._sender.phase is Phase.ENDED:
+        if self._ending is None and self._sender.phase is ENDED:
             # The end of the body is on its way: whether it arrives, its `send` says.
             self._cleanup_until = self._loop.time() + LAST_SEND
             self._arm_timer()
@@ -336,7 +350,7 @@ class Delivery:
     def _finish_for_shutdown(self, is_whole: bool) -> None:
         if is_whole:
             self._finish()
-        elif self._sender.phase is Phase.HELD and self._sender.in_progress is None:
+        elif self._sender.phase is HELD and self._sender.in_progress is None:
             # An EventSource reconnects after a 200 that breaks off, and gives up on anything else.
             self._sender.open()
 
@@ -350,7 +364,7 @@ class Delivery:
     def _go_on(self) -> None:
         """Sends what there is to send, if nothing is being sent."""
         sender = self._sender
-        if self._finishing and sender.in_progress is None and sender.phase is not Phase.ENDED:
+        if self._finishing and sender.in_progress is None and sender.phase is not ENDED:
             sender.end()
         else:
             sender.flush()
@@ -373,6 +387,8 @@ class Delivery:
     # only when it fires, so that events cost it nothing.
 
     def _arm_timer(self) -> None:
+        if self._asgi_task is None:
+            return  # nothing of the stream is left
         if self._timer is not None:
             self._timer.cancel()
         at = look_again_at(self._response, self._moment(), self._loop.time())
@@ -381,8 +397,8 @@ class Delivery:
     def _moment(self) -> Moment:
         sender = self._sender
         return Moment(
-            can_open=sender.phase is Phase.HELD,
-            can_ping=sender.phase is Phase.OPEN,
+            can_open=sender.phase is HELD,
+            can_ping=sender.phase is OPEN,
             sending_since=sender.sending_since,
             sent_at=sender.sent_at,
             grace_until=self._grace_until,
@@ -393,8 +409,7 @@ class Delivery:
         due = next_due(self._response, self._moment())
         if due is not None and due[0] <= self._loop.time() + _EARLY:
             _ON_DUE[due[1]](self)
-        if self._asgi_task is not None:
-            self._arm_timer()
+        self._arm_timer()
 
     def _open(self) -> None:
         self._sender.open()

@@ -49,7 +49,7 @@ class Phase(Enum):
 
 
 # Until Python 3.12 a function of `enum`'s looks members up, which takes as long as half a `flush`.
-_OPEN = Phase.OPEN
+HELD, OPEN, ENDED = Phase
 
 
 def body(content: bytes, more_body: bool = True) -> Message:
@@ -111,7 +111,7 @@ class Sender:
         self._context = contextvars.copy_context()
         #: The `send` in progress, which waits for the server, or None.
         self.in_progress: Any = None
-        self.phase = Phase.HELD
+        self.phase = HELD
         #: Whether the whole body is out, its end included.
         self.complete = False
         #: When the last `send` ended, or the stream began, in the event loop's time.
@@ -135,7 +135,7 @@ class Sender:
         `send` is in progress or nothing more can be sent."""
         if self.in_progress is not None:
             return
-        if self.phase is _OPEN:
+        if self.phase is OPEN:
             # As `_begin(self._send(body(...)))`, in fewer calls: this is what an event costs.
             taken = self._buffer.take()
             if not taken:
@@ -158,7 +158,7 @@ class Sender:
             else:
                 self.in_progress = None
                 self.sent_at = self._time()
-        elif self.phase is Phase.HELD and self._buffer.pending:
+        elif self.phase is HELD and self._buffer.pending:
             self._begin(self._open_and_flush())
 
     def ping(self) -> None:
@@ -170,7 +170,7 @@ class Sender:
         self._begin(self._end())
 
     async def _open(self) -> None:
-        self.phase = Phase.OPEN
+        self.phase = OPEN
         sending = self._send(self._start_message())
         if not iscoroutine(sending):
             # ASGI asks for an awaitable; what is to be stepped by hand is a coroutine.
@@ -182,9 +182,9 @@ class Sender:
         await self._send(body(self._buffer.take()))
 
     async def _end(self) -> None:
-        if self.phase is Phase.HELD:
+        if self.phase is HELD:
             await self._open()
-        self.phase = Phase.ENDED
+        self.phase = ENDED
         await self._send(body(self._buffer.take(), more_body=False))
         self.complete = True
 
@@ -269,12 +269,12 @@ class Sender:
     def give_up(self) -> None:
         """Sends nothing more, and cancels the `send` in progress: the client has gone, or nobody
         wants what is still to be sent."""
-        self.phase = Phase.ENDED
+        self.phase = ENDED
         self.cancel()
 
     def close(self) -> None:
         """Ends a `send` in progress that did not heed its cancellation, and reports no more."""
-        self.phase = Phase.ENDED
+        self.phase = ENDED
         self._on_idle = self._on_error = _report_to_nobody
         coroutine, self.in_progress = self.in_progress, None
         if coroutine is not None:
