@@ -40,6 +40,8 @@ pub struct Model {
     pub to_python: Py<PyAny>,
     /// Of the class's serializer.
     pub to_json: Py<PyAny>,
+    /// Whether the JSON of its serializer is that of its dump, unless `json::is_doubtful`.
+    pub writes_plain_json: bool,
     has_own_dump: bool,
     has_own_dump_json: bool,
 }
@@ -116,6 +118,7 @@ fn ask(class: &Bound<'_, PyType>) -> PyResult<Treatment> {
             to_json: detail(2)?.unbind(),
             has_own_dump: detail(3)?.extract()?,
             has_own_dump_json: detail(4)?.extract()?,
+            writes_plain_json: detail(5)?.extract()?,
         }),
         "dataclass" => Treatment::Dataclass(fields(&detail(1)?)?),
         "enum" => Treatment::Enum(detail(1)?.cast_into::<PyString>()?.unbind()),

@@ -11,8 +11,9 @@ use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{
-    PyBool, PyBytes, PyDate, PyDateAccess, PyDateTime, PyDelta, PyDeltaAccess, PyDict, PyFloat,
-    PyInt, PyList, PyString, PyTime, PyTimeAccess, PyTuple, PyType, PyTzInfo, PyTzInfoAccess,
+    IntoPyDict, PyBool, PyBytes, PyDate, PyDateAccess, PyDateTime, PyDelta, PyDeltaAccess, PyDict,
+    PyFloat, PyInt, PyList, PyString, PyTime, PyTimeAccess, PyTuple, PyType, PyTzInfo,
+    PyTzInfoAccess,
 };
 use pyo3::{intern, types::PyAnyMethods};
 
@@ -339,8 +340,9 @@ impl<'py> Writer<'py> {
             Treatment::Enum(attribute) => self.encoded(&value.getattr(attribute)?),
             _ if place.in_dataclass => self.copied(value, place),
             Treatment::Model(model) => {
-                // Another walk over what pydantic makes of it is as fast as a search of its JSON
-                // for what FastAPI would clean away, and encodes nothing twice.
+                if self.plain_model(value, model)? {
+                    return Ok(());
+                }
                 let dump = self.fastapi.model_dump(value, model)?;
                 self.value(&dump, inside)
             }
@@ -360,6 +362,29 @@ impl<'py> Writer<'py> {
                 None => self.as_fastapi(value),
             },
             Treatment::Other => self.as_fastapi(value),
+        }
+    }
+
+    /// Whether pydantic-core's own JSON of a model is what FastAPI makes of its dump, and so
+    /// written.
+    fn plain_model(&mut self, value: &Bound<'py, PyAny>, model: &Model) -> PyResult<bool> {
+        let py = value.py();
+        if !model.writes_plain_json || !model.has_own_dump(value) {
+            return Ok(false);
+        }
+        let to_json = model.to_json.bind(py);
+        match self.fastapi.to_json_options.call(to_json, value) {
+            Ok(json) => {
+                let json = json.cast_into::<PyBytes>()?;
+                let is_plain = !json::is_doubtful(json.as_bytes());
+                if is_plain {
+                    self.out.extend_from_slice(json.as_bytes());
+                }
+                Ok(is_plain)
+            }
+            // FastAPI accepts more, such as lone surrogates, and its refusals are the known ones.
+            Err(error) if error.is_instance_of::<PyException>(py) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -451,6 +476,7 @@ struct FastAPI {
     with_encoded_keys: Py<PyAny>,
     model_dump_options: Py<PyDict>,
     to_python_options: Keywords,
+    to_json_options: Keywords,
 }
 
 impl FastAPI {
@@ -480,6 +506,7 @@ impl FastAPI {
                 with_encoded_keys: function("with_encoded_keys")?,
                 model_dump_options: dict("MODEL_DUMP_OPTIONS")?.unbind(),
                 to_python_options: Keywords::new(&dict("MODEL_DUMP_OPTIONS")?)?,
+                to_json_options: Keywords::new(&[("by_alias", true)].into_py_dict(py)?)?,
             })
         })
     }

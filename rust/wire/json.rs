@@ -1,5 +1,9 @@
 //! The JSON text of scalars, as RFC 8259 has it: compact, in UTF-8, without a raw line break.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 /// Appends a string.
 pub fn string(out: &mut Vec<u8>, text: &str) {
     out.reserve(text.len() + 2);
@@ -138,6 +142,20 @@ fn first_in_word(word: [u8; WORD]) -> Option<usize> {
     let is = |byte: u8| less(word ^ (ONES * u64::from(byte)), 1);
     let found = (less(word, b' ') | is(b'"') | is(b'\\')) & HIGHEST;
     (found != 0).then(|| found.trailing_zeros() as usize / 8)
+}
+
+/// Whether FastAPI may make something else of a model's JSON: it leaves out keys that start with
+/// `_sa`, makes NaN and infinities null, and refuses integers of more digits than
+/// `sys.get_int_max_str_digits()`. That is 640 at least, which fill a block of 320.
+#[must_use]
+pub fn is_doubtful(json: &[u8]) -> bool {
+    static MARKS: LazyLock<[Finder<'_>; 3]> =
+        LazyLock::new(|| [b"\"_sa".as_slice(), b"NaN", b"Infinity"].map(Finder::new));
+    MARKS.iter().any(|mark| mark.find(json).is_some())
+        || json.len() > 640
+            && json
+                .chunks_exact(320)
+                .any(|block| block.iter().all(u8::is_ascii_digit))
 }
 
 #[cfg(test)]

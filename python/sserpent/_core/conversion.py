@@ -229,7 +229,7 @@ def treatment(kind: type[Any]) -> tuple[Any, ...]:
         except Exception:  # the class is not defined fully yet
             return ("other",)
         has_own = kind.model_dump is MODEL_DUMP, kind.model_dump_json is MODEL_DUMP_JSON
-        return "model", *methods, *has_own
+        return "model", *methods, *has_own, _writes_plain_json(kind.__pydantic_core_schema__)
     if dataclasses.is_dataclass(kind):
         names = [field.name for field in dataclasses.fields(kind)]
         has_state = any(name.startswith("_sa") for name in names)
@@ -248,6 +248,81 @@ def treatment(kind: type[Any]) -> tuple[Any, ...]:
     if issubclass(kind, (list, set, frozenset, GeneratorType, tuple, deque)):
         return ("sequence",)
     return ("leaf",)
+
+
+# Types of pydantic's core schemas whose values have one form in JSON, in a text and in a dump, and
+# that writing them twice does not change.
+_PLAIN_SCHEMAS = frozenset(
+    [
+        "str",
+        "int",
+        "float",
+        "bool",
+        "none",
+        "literal",
+        "enum",
+        "date",
+        "time",
+        "datetime",
+        "timedelta",
+        "uuid",
+        "decimal",
+        "url",
+        "multi-host-url",
+        "definition-ref",
+        "definitions",
+        "model",
+        "model-fields",
+        "model-field",
+        "nullable",
+        "default",
+        "list",
+        "set",
+        "frozenset",
+        "tuple",
+        "dict",
+        "union",
+        "function-before",
+        "function-after",
+    ]
+)
+
+
+def _writes_plain_json(schema: Any) -> bool:
+    """Returns whether nothing of a model decides about its JSON but its fields' names and types: no
+    serializer of the user's, no computed or additional fields. What `jsonable_encoder` makes of its
+    dump is then its JSON, unless a text says `_sa`, NaN or Infinity, or has a huge integer."""
+    if isinstance(schema, (list, tuple)):
+        return all(map(_writes_plain_json, schema))
+    if isinstance(schema, str):
+        return True  # the label of a choice
+    if "serialization" in schema or schema["type"] not in _PLAIN_SCHEMAS:
+        return False
+    config: dict[str, Any] = schema.get("config") or {}
+    if schema.get("computed_fields") or "allow" in (
+        config.get("extra_fields_behavior"),
+        schema.get("extra_behavior"),
+    ):
+        return False
+    fields = schema["fields"] if schema["type"] == "model-fields" else {}
+    if any(name.startswith("_sa") for name in map(_written_name, fields, fields.values())):
+        return False
+    inner = [schema[name] for name in _INNER_SCHEMAS if name in schema]
+    return _writes_plain_json([*fields.values(), *inner])
+
+
+_INNER_SCHEMAS = (
+    "schema",
+    "items_schema",
+    "keys_schema",
+    "values_schema",
+    "choices",
+    "definitions",
+)
+
+
+def _written_name(name: str, field: dict[str, Any]) -> str:
+    return field.get("serialization_alias") or name
 
 
 def _inherits(kind: type[Any], base: type[Any], method: str) -> bool:
