@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ import pytest
 from pydantic import BaseModel, model_serializer
 
 from json_kinds import Color, Line, OwnUUID, Point, nested, once
+from sserpent._core.conversion import json_as_fastapi
 
 
 def sent(core: ModuleType, item: Any) -> bytes:
@@ -289,6 +291,48 @@ def test_a_serializer_runs_once(core: ModuleType) -> None:
             except Exception:
                 pass
             assert calls == ["called"]
+
+
+class Plain(BaseModel):
+    """Nothing but its fields' types decides about its JSON."""
+
+    text: str = ""
+    numbers: dict[str, float] = {}
+    count: int | None = None
+    at: datetime.datetime | None = None
+    parts: list[Plain] = []
+
+
+class Constants(Plain, ser_json_inf_nan="constants"):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Plain, Constants])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"text": "_sa", "at": datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)},
+        {"numbers": {"_sa_state": 1.5, "_s": 2}},
+        {"numbers": {"a": float("nan"), "b": float("-inf")}},
+        {"text": "NaN", "numbers": {"Infinity": 1e300}},
+        {"text": "\ud800\x00\n", "count": 10**700},
+        {"text": "9" * 1_000},
+        {"parts": [Plain(), Constants(numbers={"_sa": float("inf")})]},
+    ],
+    ids=repr,
+)
+def test_a_model_of_plain_fields_is_what_fastapi_makes_of_its_dump(
+    core: ModuleType, kind: type[Plain], fields: dict[str, Any]
+) -> None:
+    item = kind.model_construct(**fields)
+    for value in (item, [item], {"a": (item,)}):
+        got = sent(core, value).decode().removeprefix("data: ")
+        assert json.loads(got) == json.loads(json_as_fastapi(value))
+
+
+def test_a_plain_model_with_a_huge_integer_is_refused(core: ModuleType) -> None:
+    with pytest.raises(ValueError, match="digits"):
+        sent(core, Plain(count=10**4_300))
 
 
 def test_memory_is_bounded_by_the_result(core: ModuleType) -> None:

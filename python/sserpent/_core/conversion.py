@@ -292,10 +292,6 @@ def _writes_plain_json(schema: Any) -> bool:
     """Returns whether nothing of a model decides about its JSON but its fields' names and types: no
     serializer of the user's, no computed or additional fields. What `jsonable_encoder` makes of its
     dump is then its JSON, unless a text says `_sa`, NaN or Infinity, or has a huge integer."""
-    if isinstance(schema, (list, tuple)):
-        return all(map(_writes_plain_json, schema))
-    if isinstance(schema, str):
-        return True  # the label of a choice
     if "serialization" in schema or schema["type"] not in _PLAIN_SCHEMAS:
         return False
     config: dict[str, Any] = schema.get("config") or {}
@@ -304,11 +300,21 @@ def _writes_plain_json(schema: Any) -> bool:
         schema.get("extra_behavior"),
     ):
         return False
-    fields = schema["fields"] if schema["type"] == "model-fields" else {}
-    if any(name.startswith("_sa") for name in map(_written_name, fields, fields.values())):
-        return False
-    inner = [schema[name] for name in _INNER_SCHEMAS if name in schema]
-    return _writes_plain_json([*fields.values(), *inner])
+    inner = [part for name in _INNER_SCHEMAS if name in schema for part in _parts(schema[name])]
+    if schema["type"] == "model-fields":
+        fields: dict[str, Any] = schema["fields"]
+        names = [field.get("serialization_alias") or name for name, field in fields.items()]
+        if any(name.startswith("_sa") for name in names):
+            return False
+        inner += fields.values()
+    return all(map(_writes_plain_json, inner))
+
+
+def _parts(schemas: dict[str, Any] | list[Any]) -> list[Any]:
+    """Returns the schemas of what has one or many; a choice of a union may have a label."""
+    if isinstance(schemas, dict):
+        return [schemas]
+    return [part[0] if isinstance(part, tuple) else part for part in schemas]
 
 
 _INNER_SCHEMAS = (
@@ -319,10 +325,6 @@ _INNER_SCHEMAS = (
     "choices",
     "definitions",
 )
-
-
-def _written_name(name: str, field: dict[str, Any]) -> str:
-    return field.get("serialization_alias") or name
 
 
 def _inherits(kind: type[Any], base: type[Any], method: str) -> bool:
