@@ -108,6 +108,8 @@ pub struct Pump {
     iterator: Py<PyAny>,
     buffer: Py<Buffer>,
     sender: Py<PyAny>,
+    /// The sender's, bound once: it is called for each event that trickles.
+    flush: Py<PyAny>,
     explain: Py<PyAny>,
     position: Mutex<Position>,
     suspended: AtomicBool,
@@ -137,7 +139,7 @@ impl Pump {
     fn new(
         iterator: Bound<'_, PyAny>,
         buffer: Py<Buffer>,
-        sender: Py<PyAny>,
+        sender: Bound<'_, PyAny>,
         explain: Py<PyAny>,
     ) -> PyResult<Self> {
         if !is_async_iterator(&iterator) {
@@ -149,7 +151,8 @@ impl Pump {
         Ok(Self {
             iterator: iterator.unbind(),
             buffer,
-            sender,
+            flush: sender.getattr(intern!(sender.py(), "flush"))?.unbind(),
+            sender: sender.unbind(),
             explain,
             position: Mutex::default(),
             suspended: AtomicBool::new(false),
@@ -213,6 +216,7 @@ impl Pump {
         visit.call(&self.iterator)?;
         visit.call(&self.buffer)?;
         visit.call(&self.sender)?;
+        visit.call(&self.flush)?;
         visit.call(&self.explain)?;
         match self.position.try_lock() {
             Ok(position) => {
@@ -257,8 +261,7 @@ impl Pump {
                     self.lock().steps = Some(steps.unbind());
                     self.suspended.store(true, Ordering::Relaxed);
                     if self.buffer.get().pending() > 0 {
-                        let sender = self.sender.bind(py);
-                        sender.call_method0(intern!(py, "flush"))?;
+                        self.flush.call0(py)?;
                     }
                     return Ok(Run::Suspended(awaited));
                 }

@@ -28,7 +28,8 @@ class FakeSender:
 
 class Pumped:
     def __init__(self, core: Any, iterator: Any, **options: Any) -> None:
-        self.buffer = core.Buffer(**options)
+        # A busy machine makes nothing due.
+        self.buffer = core.Buffer(**{"max_age": 60, **options})
         self.sender = FakeSender(self.buffer)
         self.pump = core.Pump(iterator, self.buffer, self.sender, self.explain)
         self.refused: list[tuple[Exception, object]] = []
@@ -61,7 +62,7 @@ def test_it_sends_when_the_iterator_suspends(core: Any) -> None:
         await suspend(HELD)
         yield 3
 
-    pumped = Pumped(core, content(), max_age=60)
+    pumped = Pumped(core, content())
     steps = pumped.steps()
     assert steps.send(None) is HELD
     assert pumped.sender.sent == [b"data: 1\n\ndata: 2\n\n"]
@@ -112,7 +113,7 @@ def test_it_stops_at_the_next_yield_without_regard_to_the_sender(core: Any) -> N
         yield 1
         pytest.fail("it went on")
 
-    pumped = Pumped(core, content(), max_age=60)
+    pumped = Pumped(core, content())
     steps = pumped.steps()
     steps.send(None)
     pumped.sender.in_progress = HELD
@@ -133,7 +134,7 @@ def test_an_error_is_thrown_into_the_iterator_where_it_is_suspended(core: Any) -
             yield str(error)
         await suspend(HELD)
 
-    pumped = Pumped(core, content(), max_age=60)
+    pumped = Pumped(core, content())
     steps = pumped.steps()
     steps.send(None)
     assert steps.throw(KeyError(1)) is HELD
@@ -178,7 +179,7 @@ class Iterator:
 
 
 def test_it_runs_what_is_no_generator(core: Any) -> None:
-    pumped = Pumped(core, Iterator(1, 2), max_age=60)
+    pumped = Pumped(core, Iterator(1, 2))
     steps = pumped.steps()
     assert [steps.send(None) for _ in range(3)] == [HELD] * 3
     assert ended(steps) is True

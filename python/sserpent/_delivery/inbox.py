@@ -21,6 +21,8 @@ PATIENCE = 5.0
 _MESSAGE = 64
 
 _DISCONNECT: Message = {"type": "http.disconnect"}
+# Kept in place of the server's own, which most streams would keep to their end.
+_NO_BODY: Message = {"type": "http.request", "body": b"", "more_body": False}
 
 
 class Inbox:
@@ -106,7 +108,8 @@ class Inbox:
         if message["type"] == "http.disconnect":
             self._gone = True
         elif not self._lost:
-            self._kept.append(message)
+            is_end = not (message.get("body") or message.get("more_body"))
+            self._kept.append(_NO_BODY if is_end else message)
             self._kept_size += _size(message)
 
     def _end_reading(self) -> None:

@@ -75,9 +75,7 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         self._asgi_task = asyncio.current_task()
         buffer: Any = response.source or response.make_buffer()
-        self._sender = Sender(
-            send, response.start_message, buffer, self._on_sent, self._on_send_error
-        )
+        self._sender = Sender(send, response, buffer, self)
         self._driver: Driver | Feed = (
             Driver(response, scope, buffer, self._sender)
             if response.source is None
@@ -354,7 +352,7 @@ class Delivery:
             # An EventSource reconnects after a 200 that breaks off, and gives up on anything else.
             self._sender.open()
 
-    def _on_sent(self) -> None:
+    def on_sent(self) -> None:
         self._go_on()
         if self._sender.in_progress is None:
             self._driver.go_on()
@@ -371,7 +369,7 @@ class Delivery:
         if sender.complete:
             self.end(Ending.COMPLETE)
 
-    def _on_send_error(self, error: BaseException) -> None:
+    def on_send_error(self, error: BaseException) -> None:
         self._sender.give_up()
         # A server that cancels what a `send` waits for says that the client has gone, too.
         if is_disconnect(error) or isinstance(error, asyncio.CancelledError):

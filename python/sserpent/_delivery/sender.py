@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections.abc import Callable
 from enum import Enum, auto
 from inspect import iscoroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import Message, Send
 
@@ -23,6 +22,7 @@ from .._core import step_as
 from .._shutdown.logger import logger
 
 if TYPE_CHECKING:
+    from .options import Streamable
     from .stream import Pending
 
 # Where asyncio keeps the current tasks, for `step_as`.
@@ -57,6 +57,16 @@ def body(content: bytes, more_body: bool = True) -> Message:
     return {"type": "http.response.body", "body": content, "more_body": more_body}
 
 
+class Owner(Protocol):
+    """Who has a sender."""
+
+    def on_sent(self) -> None:
+        """Called when a `send` that had to wait has ended."""
+
+    def on_send_error(self, error: BaseException) -> None:
+        """Called when a `send` raises, in the turn in which it does."""
+
+
 class Sender:
     """Sends for one stream, one message at a time.
 
@@ -64,10 +74,9 @@ class Sender:
 
     Args:
         send: The ASGI callable.
-        start_message: Makes the message with the headers, when they are to be sent.
+        response: Makes the message with the headers, when they are to be sent.
         buffer: Where the events wait.
-        on_idle: Called when a `send` that had to wait has ended.
-        on_error: Called when a `send` raises, in the turn in which it does.
+        owner: Who is told.
     """
 
     __slots__ = (
@@ -79,11 +88,9 @@ class Sender:
         "_fut_waiter",
         "_loop",
         "_must_cancel",
-        "_on_error",
-        "_on_idle",
+        "_owner",
+        "_response",
         "_send",
-        "_start_message",
-        "_time",
         "complete",
         "in_progress",
         "phase",
@@ -94,18 +101,15 @@ class Sender:
     def __init__(
         self,
         send: Send,
-        start_message: Callable[[], Message],
+        response: Streamable,
         buffer: Pending,
-        on_idle: Callable[[], None],
-        on_error: Callable[[BaseException], None],
+        owner: Owner,
     ) -> None:
         self._send = send
-        self._start_message = start_message
+        self._response = response
         self._buffer = buffer
-        self._on_idle = on_idle
-        self._on_error = on_error
+        self._owner: Owner | None = owner
         self._loop = loop = asyncio.get_running_loop()
-        self._time = loop.time
         # Each step of a `send` runs in this one context: a middleware may set a variable before
         # its `await send(...)` and reset it afterwards.
         self._context = contextvars.copy_context()
@@ -157,7 +161,7 @@ class Sender:
                 self._finish()
             else:
                 self.in_progress = None
-                self.sent_at = self._time()
+                self.sent_at = self._loop.time()
         elif self.phase is HELD and self._buffer.pending:
             self._begin(self._open_and_flush())
 
@@ -171,7 +175,7 @@ class Sender:
 
     async def _open(self) -> None:
         self.phase = OPEN
-        sending = self._send(self._start_message())
+        sending = self._send(self._response.start_message())
         if not iscoroutine(sending):
             # ASGI asks for an awaitable; what is to be stepped by hand is a coroutine.
             self._send = _as_coroutine_function(self._send)
@@ -219,15 +223,16 @@ class Sender:
         self.sending_since = None
         self._must_cancel = False
         self._cancelling = 0
-        self.sent_at = self._time()
+        self.sent_at = self._loop.time()
 
     def _failed(self, error: BaseException) -> None:
         self._finish()
-        self._on_error(error)
+        if self._owner is not None:
+            self._owner.on_send_error(error)
 
     def _wait_for(self, future: Any) -> None:
         if self.sending_since is None:
-            self.sending_since = self._time()
+            self.sending_since = self._loop.time()
         if getattr(future, "_asyncio_future_blocking", None):
             future._asyncio_future_blocking = False
             self._fut_waiter = future
@@ -261,8 +266,8 @@ class Sender:
             )
         self._step(error)
         del error
-        if self.in_progress is None:
-            self._on_idle()
+        if self.in_progress is None and self._owner is not None:
+            self._owner.on_sent()
 
     # The end of sending
 
@@ -275,7 +280,7 @@ class Sender:
     def close(self) -> None:
         """Ends a `send` in progress that did not heed its cancellation, and reports no more."""
         self.phase = ENDED
-        self._on_idle = self._on_error = _report_to_nobody
+        self._owner = None
         coroutine, self.in_progress = self.in_progress, None
         if coroutine is not None:
             try:
@@ -321,10 +326,6 @@ class Sender:
 
     def get_name(self) -> str:
         return "sserpent send"
-
-
-def _report_to_nobody(_: BaseException | None = None) -> None:
-    pass
 
 
 def _as_coroutine_function(send: Send) -> Send:

@@ -22,7 +22,7 @@ Intended differences from `fastapi.sse`:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import fastapi.sse
@@ -176,9 +176,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         if self.background is not None:
             await self.background()
 
-    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _stream(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         receive = shared_receive(scope, receive, self.content)
-        await _deliver(self, scope, receive, send)
+        return _delivered(self, scope, receive, send)
 
     async def _answer_head(self, send: Send) -> None:
         await send(self.start_message())
@@ -188,11 +188,23 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             await aclose()
 
 
-async def _deliver(response: Streamable, scope: Scope, receive: Receive, send: Send) -> None:
-    observing = observer.current
-    if observing is None:
-        await _delivery_class()(response, scope, receive, send).run()
-        return
+# Where nobody observes, no coroutine stands between the response's and the delivery's.
+
+
+def _delivered(response: Streamable, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    if observer.current is not None:
+        return _observed(observer.current, response, scope, receive, send)
+    delivering: Awaitable[None] = _delivery_class()(response, scope, receive, send).run()
+    return delivering
+
+
+async def _observed(
+    observing: observer.Observer,
+    response: Streamable,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+) -> None:
     record = observing.opened(scope)
     delivery = _delivery_class()(response, scope, receive, record.counting(send))
     record.pending = delivery.buffer
