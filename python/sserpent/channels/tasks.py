@@ -30,3 +30,12 @@ def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> Cal
 
     trio.lowlevel.spawn_system_task(run)
     return scope.cancel
+
+
+async def end(*tasks: asyncio.Future[Any]) -> None:
+    """Cancels tasks and waits until they have ended. Again and again: before Python 3.12
+    `asyncio.wait_for` loses a cancellation that comes when what it waits for has just ended."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=1)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError
 
+from ..tasks import end
 from .commands import Command, Commands
 from .connection import LOST, Server
 from .scripts import Script
@@ -106,8 +107,7 @@ class Cluster:
         await asyncio.gather(*[node.commands.drain() for node in self._nodes.values()])
 
     async def aclose(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         for node in self._nodes.values():
             await node.subscription.aclose()
             await node.commands.aclose()

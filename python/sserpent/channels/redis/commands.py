@@ -21,6 +21,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ..broker import BrokerUnavailable, PublishUncertain
+from ..tasks import end
 from .connection import LOST, Connection, Pauses, Server, Trouble, Unsupported, first_of, send
 from .scripts import Script
 
@@ -212,8 +213,7 @@ class Commands:
     async def aclose(self) -> None:
         """Ends the connection."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
         if self._timer is not None:
             self._timer.cancel()
 

@@ -15,6 +15,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from ..broker import BrokerUnavailable
+from ..tasks import end
 
 logger = logging.getLogger("sserpent")
 
@@ -212,8 +213,6 @@ async def first_of(*tasks: asyncio.Future[Any]) -> None:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         ended = [task for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
     for task in ended:
         task.result()

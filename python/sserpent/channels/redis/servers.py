@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple, Protocol
 
+from ..tasks import end
 from .commands import Command, Commands
 from .connection import LOST, Server
 from .scripts import Script
@@ -92,7 +93,6 @@ class OneServer:
 
     async def aclose(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
         await self._subscription.aclose()
         await self._commands.aclose()

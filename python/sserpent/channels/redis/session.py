@@ -13,6 +13,7 @@ from ..broker import BrokerUnavailable, ChannelsClosed, Follower, Item
 from ..closures import LIMITS, STREAM, Closures
 from ..log import Entry, Limits
 from ..position import ORIGIN, Position, Stream
+from ..tasks import end
 from .cluster import Cluster, ClusterServer
 from .commands import Command, Publish
 from .connection import Server
@@ -247,9 +248,7 @@ class Session:
         await self.servers.drain()
         if self._timer is not None:
             self._timer.cancel()
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
+        await end(*self._workers)
         await self.servers.aclose()
 
 

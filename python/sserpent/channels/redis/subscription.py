@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import MovedError, ResponseError
 
+from ..tasks import end
 from .connection import LOST, Connection, Pauses, Server, Trouble, Unsupported, first_of, send
 
 # How many names are subscribed to by one command.
@@ -101,8 +102,7 @@ class Subscription:
 
     async def aclose(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
 
     # The connection
 
