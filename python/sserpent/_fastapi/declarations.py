@@ -19,6 +19,7 @@ from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import core_schema
 
 from .._core import DeclaredEvents, ItemSchema, ServerSentEvent
+from .._core.conversion import valid_class
 from .response import EventSourceResponse
 
 _EVENTS = (ServerSentEvent, fastapi.sse.ServerSentEvent)
@@ -211,6 +212,22 @@ def _check_name(name: Any) -> None:
 
 def _shown(annotation: Any) -> str:
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def item_schema(adapter: Any, options: dict[str, Any]) -> ItemSchema:
+    """Returns how the core validates and serializes a type, as FastAPI does it.
+
+    Args:
+        adapter: pydantic's, of the type.
+        options: For its serializer.
+    """
+    return ItemSchema(
+        adapter.validator.validate_python,
+        {"from_attributes": True},
+        adapter.serializer.to_json,
+        options,
+        valid_class(adapter),
+    )
 
 
 def events_of(

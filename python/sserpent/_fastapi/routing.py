@@ -38,9 +38,8 @@ from fastapi.utils import create_model_field
 from starlette.responses import Response
 
 from .._core import DeclaredEvents, ItemSchema, ServerSentEvent
-from .._core.conversion import valid_class
 from . import documentation
-from .declarations import declarations, declared_by, events_of
+from .declarations import declarations, declared_by, events_of, item_schema
 from .endpoint import Endpoint
 from .requests import share
 from .response import EventSourceResponse
@@ -299,14 +298,7 @@ def _item_schema(field: Any, arguments: dict[str, Any]) -> ItemSchema:
         # What pydantic assumes anyway is left out of the call; by_alias it does not assume.
         if name == "by_alias" or value not in (None, False):
             options[name] = value
-    adapter = field._type_adapter
-    return ItemSchema(
-        adapter.validator.validate_python,
-        {"from_attributes": True},
-        adapter.serializer.to_json,
-        options,
-        valid_class(adapter),
-    )
+    return item_schema(field._type_adapter, options)
 
 
 def _wrap_get_stream_item_type(original: Callable[[Any], Any]) -> Callable[[Any], Any]:

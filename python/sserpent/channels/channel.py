@@ -11,10 +11,8 @@ from .._core import ServerSentEvent
 from .._delivery import observer
 from .broker import Item, Log
 from .checks import (
-    checked_after,
-    checked_callable,
     checked_key,
-    checked_start,
+    checked_request,
 )
 from .encoding import Encoding
 from .listening import Listener
@@ -190,12 +188,8 @@ class Channel(Generic[T]):
     def _request(
         self, key: Key | None, after: str | None, start: Start, filter: Filter | None
     ) -> Request:
-        return Request(
-            (self.on(key),),
-            False,
-            checked_after(after),
-            checked_start(start),
-            checked_callable("filter", filter),
+        return checked_request(
+            (self.on(key),), several=False, after=after, start=start, filter=filter
         )
 
     def _stream(self, key: Key | None) -> Stream:

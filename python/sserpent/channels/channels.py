@@ -12,8 +12,6 @@ from .._shutdown.event_loop import current_token
 from .broker import Log
 from .channel import Channel, Definition, Key
 from .checks import (
-    checked_after,
-    checked_callable,
     checked_count,
     checked_key,
     checked_limit,
@@ -21,9 +19,9 @@ from .checks import (
     checked_overflow,
     checked_owner,
     checked_prefix,
+    checked_request,
     checked_seconds,
     checked_selection,
-    checked_start,
     checked_url,
 )
 from .closures import Closures
@@ -262,13 +260,7 @@ class Channels:
             raise ValueError(f"'selections' must be 1 to {MAX_CHANNELS}, not {len(selections)}")
         if len({selection.stream.label for selection in selections}) < len(selections):
             raise ValueError("'selections' must not have the same channel and key twice")
-        request = Request(
-            selections,
-            True,
-            checked_after(after),
-            checked_start(start),
-            checked_callable("filter", filter),
-        )
+        request = checked_request(selections, several=True, after=after, start=start, filter=filter)
         return self._subscribe(request, owner, options)
 
     def _subscribe(

@@ -6,7 +6,7 @@ import math
 from typing import Any, get_args
 from uuid import UUID
 
-from .subscriber import Overflow, Selection
+from .subscriber import Overflow, Request, Selection
 
 #: What the URL of a Redis server begins with.
 SCHEMES = (
@@ -86,6 +86,17 @@ def checked_overflow(value: Any) -> Overflow:
     return overflow
 
 
+def checked_request(
+    selections: tuple[Selection, ...], *, several: bool, after: Any, start: Any, filter: Any
+) -> Request:
+    if after is not None and not isinstance(after, str):
+        raise TypeError(f"'after' must be an id or None, not {type(after).__name__}")
+    checked_start(start)
+    if filter is not None and not callable(filter):
+        raise TypeError(f"'filter' must be callable or None, not {type(filter).__name__}")
+    return Request(selections, several, after, start, filter)
+
+
 def checked_start(value: Any) -> Any:
     if isinstance(value, str):
         if value in ("live", "earliest"):
@@ -93,18 +104,6 @@ def checked_start(value: Any) -> Any:
     elif isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise ValueError(f"'start' must be 'live', 'earliest' or a number of events, not {value!r}")
-
-
-def checked_after(value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"'after' must be an id or None, not {type(value).__name__}")
-    return value
-
-
-def checked_callable(name: str, value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise TypeError(f"'{name}' must be callable or None, not {type(value).__name__}")
-    return value
 
 
 def checked_owner(value: Any) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from .._core import Buffer, DeclaredEvents, ItemSchema, ServerSentEvent
-from .._core.conversion import FastAPIServerSentEvent, valid_class
-from .._fastapi.declarations import declarations, events_of
+from .._core.conversion import FastAPIServerSentEvent
+from .._fastapi.declarations import declarations, events_of, item_schema
 from .blocks import GAP, RESET, RUN_END
 from .broker import Item
 
@@ -36,10 +36,12 @@ class Encoding:
         declared = declarations(item_type)
         if declared is not None:
             self._schema = events_of(declared, _schema)
-            self._decoders = {each.name: _decoder(each.item_type) for each in declared}
+            self._decoders = {
+                each.name: _adapter(each.item_type).validate_json for each in declared
+            }
         elif item_type is not None:
             self._schema = _schema(item_type)
-            self._decoders = {None: _decoder(item_type)}
+            self._decoders = {None: _adapter(item_type).validate_json}
         self._declares_events = declared is not None
 
     def decode(self, data: str, event: str) -> Any:
@@ -94,20 +96,12 @@ class Encoding:
         return buffer.take()
 
 
-def _decoder(item_type: Any) -> Callable[[str], Any]:
-    adapter: TypeAdapter[Any] = TypeAdapter(item_type)
-    return adapter.validate_json
-
-
 def _schema(item_type: Any) -> ItemSchema:
-    adapter: TypeAdapter[Any] = TypeAdapter(item_type)
-    return ItemSchema(
-        adapter.validator.validate_python,
-        {"from_attributes": True},
-        adapter.serializer.to_json,
-        {"by_alias": True},
-        valid_class(adapter),
-    )
+    return item_schema(_adapter(item_type), {"by_alias": True})
+
+
+def _adapter(item_type: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(item_type)
 
 
 def checked_event_name(name: Any) -> Any:

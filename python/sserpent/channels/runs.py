@@ -20,7 +20,7 @@ from . import lease
 from .blocks import come_back_later
 from .broker import BrokerUnavailable, ChannelsClosed, RunLog
 from .channel import Key
-from .checks import checked_after, checked_count, checked_name, checked_owner, checked_seconds
+from .checks import checked_count, checked_name, checked_owner, checked_request, checked_seconds
 from .encoding import Encoding
 from .memory_runs import UNLIMITED
 from .position import Stream
@@ -219,7 +219,9 @@ class Runs:
     ) -> Subscription[Any]:
         stream = self._stream(run_id, owner)
         selection = Selection(stream, UNLIMITED, "gap", None, self._encoding.decode, ends=True)
-        request = Request((selection,), False, checked_after(after), "earliest", None)
+        request = checked_request(
+            (selection,), several=False, after=after, start="earliest", filter=None
+        )
         options["headers"] = {**(options.get("headers") or {}), RUN_ID: run_id}
         service = self._channels._service(request, owner)
         return _Following(self, run_id, service, request, owner, **options)
