@@ -6,7 +6,8 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -122,29 +123,39 @@ def test_a_listener_that_was_made_long_ago_is_of_these_channels(run: Run) -> Non
     run(main)
 
 
-def test_a_finalizer_that_publishes_while_an_event_is_published() -> None:
-    """At every place where the garbage collector can run."""
-    news = Channels().channel("news", history=100_000)
-    futures: list[Any] = []
+@contextmanager
+def finalizers(publish: Callable[[], Any]) -> Iterator[Callable[[int], None]]:
+    """Has a finalizer call `publish` in the middle of what follows: after so many further objects,
+    which is where the garbage collector runs. All have run at the end."""
 
     class Cycle:
         def __init__(self) -> None:
             self.me = self
 
         def __del__(self) -> None:
-            futures.append(news.publish_soon("finalizer"))
+            publish()
+
+    def next_after(objects: int) -> None:
+        Cycle()
+        gc.set_threshold(objects)
 
     thresholds = gc.get_threshold()
-    own = []
     try:
-        for n in range(300):
-            Cycle()
-            # The collector runs after so many further objects, in the middle of what follows.
-            gc.set_threshold(1 + n % 30)
-            own.append(news.publish_soon(n).result())
+        yield next_after
     finally:
         gc.set_threshold(*thresholds)
-    gc.collect()
+        gc.collect()
+
+
+def test_a_finalizer_that_publishes_while_an_event_is_published() -> None:
+    """At every place where the garbage collector can run."""
+    news = Channels().channel("news", history=100_000)
+    futures: list[Any] = []
+    own = []
+    with finalizers(lambda: futures.append(news.publish_soon("finalizer"))) as finalize_after:
+        for n in range(300):
+            finalize_after(1 + n % 30)
+            own.append(news.publish_soon(n).result())
     ids = own + [each.result(timeout=0) for each in futures]
     assert len(futures) == 300
     assert sorted(map(offset_of, ids)) == list(range(1, 601))
@@ -154,24 +165,13 @@ def test_a_finalizer_that_publishes_while_others_are_subscribed(run: Run) -> Non
     async def main() -> None:
         news = Channels().channel("news", history=100_000)
         futures: list[Any] = []
-
-        class Cycle:
-            def __init__(self) -> None:
-                self.me = self
-
-            def __del__(self) -> None:
-                futures.append(news.publish_soon("finalizer"))
-
-        thresholds = gc.get_threshold()
         async with connected(news.subscribe()) as client:
-            try:
+            with finalizers(
+                lambda: futures.append(news.publish_soon("finalizer"))
+            ) as finalize_after:
                 for n in range(100):
-                    Cycle()
-                    gc.set_threshold(1 + n % 20)
+                    finalize_after(1 + n % 20)
                     await news.publish(n)
-            finally:
-                gc.set_threshold(*thresholds)
-            gc.collect()
             await client.until(lambda: len(client.data) == 100 + len(futures))
             assert [offset_of(each.id) for each in client.seen] == list(range(1, 201))
             assert [each for each in client.data if each != "finalizer"] == list(range(100))

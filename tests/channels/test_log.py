@@ -11,6 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from followers import Notes, item, number_of
 from redis_server import RedisServer
 from sserpent.channels.broker import Item, Log
 from sserpent.channels.log import Entry, Limits
@@ -60,47 +61,9 @@ def run(request: pytest.FixtureRequest) -> Run:
     return run
 
 
-class Notes:
-    """A follower that notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[Entry | tuple[str, Position]] = []
-
-    def receive(self, entry: Entry) -> bool:
-        self.told.append(entry)
-        return False
-
-    def reset(self, reason: str, head: Position) -> None:
-        self.told.append((reason, head))
-
-    @property
-    def entries(self) -> list[Entry]:
-        assert all(isinstance(each, Entry) for each in self.told), self.told
-        return [each for each in self.told if isinstance(each, Entry)]
-
-    @property
-    def offsets(self) -> list[int]:
-        return [entry.offset for entry in self.entries]
-
-    @property
-    def numbers(self) -> list[int]:
-        return [number_of(entry) for entry in self.entries]
-
-    async def have(self, count: int) -> None:
-        await until(lambda: len(self.told) >= count)
-
-
 async def until(condition: Callable[[], Any]) -> None:
     while not condition():
         await anyio.sleep(0.002)
-
-
-def item(number: int) -> Item:
-    return Item(b"data: %d\n\n" % number)
-
-
-def number_of(entry: Entry) -> int:
-    return int(entry.body[6:])
 
 
 def stream(key: str | None = None, channel: str = "rooms") -> Stream:

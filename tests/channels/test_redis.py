@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
+from followers import Notes, item, number_of
 from proxy import Proxy
 from redis_server import Cluster, RedisServer, Sentinel
 from servers import Server, uvicorn
@@ -53,37 +54,6 @@ def server(make_redis: MakeRedis) -> RedisServer:
     return make_redis()
 
 
-class Notes:
-    """A follower that notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[Entry | tuple[str, Position]] = []
-
-    def receive(self, entry: Entry) -> bool:
-        self.told.append(entry)
-        return False
-
-    def reset(self, reason: str, head: Position) -> None:
-        self.told.append((reason, head))
-
-    @property
-    def brief(self) -> list[int | str]:
-        """The numbers of events, and the reasons of resets."""
-        return [number_of(each) if isinstance(each, Entry) else each[0] for each in self.told]
-
-    @property
-    def ids(self) -> list[str]:
-        return [each.id for each in self.told if isinstance(each, Entry)]
-
-
-def item(number: int) -> Item:
-    return Item(b"data: %d\n\n" % number)
-
-
-def number_of(entry: Entry) -> int:
-    return int(entry.body[6:])
-
-
 async def until(condition: Callable[[], Any], timeout: float = 30) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
@@ -101,12 +71,22 @@ async def publish_until_it_works(log: RedisLog, number: int) -> str:
     return str(published)
 
 
-async def outcome_of(log: RedisLog, number: int) -> str | type[BrokerUnavailable]:
+# What a publish was refused with, or the event's id.
+Outcome = str | type[BrokerUnavailable]
+Outcomes = dict[int, Outcome]
+
+
+async def outcome_of(log: RedisLog, number: int) -> Outcome:
     """Publishes, and returns the event's id, or what it was refused with."""
     try:
         return await log.publish(ROOM, LIMITS, item(number))
     except BrokerUnavailable as error:
         return type(error)
+
+
+async def publish_all(log: RedisLog, outcomes: Outcomes, numbers: range) -> None:
+    for number in numbers:
+        outcomes[number] = await outcome_of(log, number)
 
 
 async def numbers_in(log: RedisLog) -> list[int]:
@@ -251,16 +231,11 @@ def test_c12_a_stopped_redis_loses_and_repeats_nothing(server: RedisServer) -> N
     async def check(log: RedisLog) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
-        outcomes: dict[int, str | type[BrokerUnavailable]] = {}
-
-        async def publish_many(numbers: range) -> None:
-            for number in numbers:
-                outcomes[number] = await outcome_of(log, number)
-
-        await publish_many(range(100))
+        outcomes: Outcomes = {}
+        await publish_all(log, outcomes, range(100))
         for start, pause in ((1_000, 0.3), (2_000, 0.8), (3_000, 1.6)):
             tasks = [
-                asyncio.create_task(publish_many(range(first, first + 10)))
+                asyncio.create_task(publish_all(log, outcomes, range(first, first + 10)))
                 for first in range(start, start + 1_000, 50)
             ]
             await asyncio.sleep(0.01)
@@ -304,15 +279,10 @@ def test_c3_the_connection_for_commands_is_killed(server: RedisServer) -> None:
     async def check(log: RedisLog) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
-        outcomes: dict[int, str | type[BrokerUnavailable]] = {}
-
-        async def publish_many(numbers: range) -> None:
-            for number in numbers:
-                outcomes[number] = await outcome_of(log, number)
-
-        await publish_many(range(100))
+        outcomes: Outcomes = {}
+        await publish_all(log, outcomes, range(100))
         tasks = [
-            asyncio.create_task(publish_many(range(start, start + 200)))
+            asyncio.create_task(publish_all(log, outcomes, range(start, start + 200)))
             for start in range(1_000, 11_000, 1_000)
         ]
         for some in range(200, 2_100, 100):

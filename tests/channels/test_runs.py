@@ -6,6 +6,7 @@ import itertools
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,7 @@ from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._shutdown import streams as shutdown
 from sserpent._shutdown.event_loop import current_time
 from sserpent.channels import Channels, LastEventID, Runs
+from sserpent.channels import Run as StartedRun
 from sserpent.channels.broker import Fenced
 from sserpent.channels.position import Stream
 
@@ -101,6 +103,16 @@ class Answer:
             self.cleaned_up = True
 
 
+@asynccontextmanager
+async def answering(
+    make_channels: MakeChannels, owner: int | None = None, **options: Any
+) -> AsyncIterator[tuple[Runs, Answer, StartedRun]]:
+    """A run of a generator that the test drives."""
+    async with make_channels() as channels:
+        runs, answer = Runs(channels, "answers", **options), Answer()
+        yield runs, answer, await runs.start(answer(), owner=owner)
+
+
 def end_of(client: Client) -> tuple[str, str | None]:
     """How a run has ended, as its follower was told: once, and as the last thing."""
     ends = [each for each in client.seen if each.type == "run-end"]
@@ -128,9 +140,7 @@ async def followed(runs: Runs, run_id: str, **arguments: Any) -> Client:
 
 def test_x1_a_run_goes_on_when_its_followers_leave(run: Run, make_channels: MakeChannels) -> None:
     async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
-            started = await runs.start(answer())
+        async with answering(make_channels) as (runs, answer, started):
             async with connected(started.follow()) as client:
                 answer.say("a")
                 await client.until(lambda: said(client) == ["a"])
@@ -175,9 +185,7 @@ def test_x2_a_follower_gets_everything_then_live_then_one_end(
     run: Run, make_channels: MakeChannels
 ) -> None:
     async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
-            started = await runs.start(answer())
+        async with answering(make_channels) as (_, answer, started):
             async with connected(started.follow()) as first:
                 answer.say(1, 2)
                 await first.until(lambda: len(first.seen) == 2)
@@ -197,9 +205,7 @@ def test_x2_a_follower_gets_everything_then_live_then_one_end(
 
 def test_x2_whoever_has_the_last_event_gets_a_204(run: Run, make_channels: MakeChannels) -> None:
     async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
-            started = await runs.start(answer())
+        async with answering(make_channels) as (runs, answer, started):
             answer.say("a")
             answer.end()
             client = await followed(runs, started.id)
@@ -215,9 +221,7 @@ def test_x2_a_garbage_id_gives_a_reset_and_then_everything(
     run: Run, make_channels: MakeChannels
 ) -> None:
     async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
-            started = await runs.start(answer())
+        async with answering(make_channels) as (runs, answer, started):
             answer.say("a")
             answer.end()
             for after in ("garbage", "0123456789abcdef-1-1", "x" * 10_000):
@@ -241,9 +245,7 @@ def test_x2_a_generator_may_not_speak_for_the_run(
     run: Run, make_channels: MakeChannels, item: ServerSentEvent, names: str
 ) -> None:
     async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
-            started = await runs.start(answer())
+        async with answering(make_channels) as (runs, answer, started):
             answer.say("a", item, "never")
             client = await followed(runs, started.id)
             assert said(client) == ["a"]
@@ -262,9 +264,7 @@ def test_x2_a_run_can_be_followed_until_its_ttl_counted_from_its_end(
     async def main() -> None:
         monkeypatch.setattr("sserpent.channels.memory.monotonic", current_time)
         monkeypatch.setattr("sserpent.channels.memory_runs.monotonic", current_time)
-        async with in_memory() as channels:
-            runs, answer = Runs(channels, "answers", ttl=100), Answer()
-            started = await runs.start(answer())
+        async with answering(in_memory, ttl=100) as (runs, answer, started):
             answer.say("a")
             await anyio.sleep(1_000)  # while it goes on nothing expires
             answer.say("b")
@@ -286,9 +286,7 @@ def test_x3_a_stop_cancels_once_and_keeps_what_was_yielded(
     run: Run, make_channels: MakeChannels
 ) -> None:
     async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
-            started = await runs.start(answer())
+        async with answering(make_channels) as (runs, answer, started):
             async with connected(started.follow()) as client:
                 answer.say("a")
                 await client.until(lambda: said(client) == ["a"])
@@ -375,9 +373,7 @@ def test_x3_a_generator_that_swallows_its_cancellation_gets_no_further_than_its_
 
 def test_x3_a_stop_from_another_thread(run: Run, make_channels: MakeChannels) -> None:
     async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
-            started = await runs.start(answer())
+        async with answering(make_channels) as (runs, _, started):
             stopped = threading.Thread(target=lambda: anyio.run(runs.stop, started.id))
             stopped.start()
             client = await followed(runs, started.id)
@@ -429,9 +425,7 @@ def test_x4_a_producer_that_dies_is_noticed_by_its_lease(
         monkeypatch.setattr("sserpent.channels.memory.monotonic", current_time)
         monkeypatch.setattr("sserpent.channels.memory_runs.monotonic", current_time)
         monkeypatch.setattr("sserpent.channels.producer.Producer._supervise", dead)
-        async with in_memory() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
-            started = await runs.start(answer())
+        async with answering(in_memory) as (runs, answer, started):
             runs._producers.clear()  # nobody waits for it either
             answer.say("a")
             begin = anyio.current_time()
@@ -461,9 +455,7 @@ def test_x4_a_producer_that_lives_is_not_taken_for_dead(
     async def main() -> None:
         monkeypatch.setattr("sserpent.channels.memory.monotonic", current_time)
         monkeypatch.setattr("sserpent.channels.memory_runs.monotonic", current_time)
-        async with in_memory() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
-            started = await runs.start(answer())
+        async with answering(in_memory) as (_, answer, started):
             async with connected(started.follow()) as client:
                 await anyio.sleep(120)
                 answer.say("a")
@@ -484,9 +476,7 @@ def test_x5_a_run_of_another_is_as_unknown_as_one_that_does_not_exist(
     run: Run, make_channels: MakeChannels, stranger: Any
 ) -> None:
     async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
-            started = await runs.start(answer(), owner=7)
+        async with answering(make_channels, owner=7) as (runs, answer, started):
             answers = []
             for run_id, owner in ((started.id, stranger), ("no-such-run", 7)):
                 for method in (runs.follow, runs.stop):
@@ -544,9 +534,7 @@ def test_x6_an_exception_is_logged_and_followers_see_no_internals(
     run: Run, make_channels: MakeChannels, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
-            started = await runs.start(answer())
+        async with answering(make_channels) as (runs, answer, started):
             answer.say("a", RuntimeError("the password is secret"))
             client = await followed(runs, started.id)
             assert end_of(client) == ("error", "exception")
@@ -564,9 +552,7 @@ def test_x6_an_item_that_cannot_be_encoded_is_such_an_exception(
     run: Run, make_channels: MakeChannels
 ) -> None:
     async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
-            started = await runs.start(answer())
+        async with answering(make_channels) as (runs, answer, started):
             answer.say("a", object().__init__)
             client = await followed(runs, started.id)
             assert end_of(client) == ("error", "exception")
@@ -580,9 +566,7 @@ def test_x6_an_item_that_cannot_be_encoded_is_such_an_exception(
 
 def test_x7_a_run_beyond_max_bytes_ends_and_says_so(run: Run, make_channels: MakeChannels) -> None:
     async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = Runs(channels, "answers", max_bytes=1_000), Answer()
-            started = await runs.start(answer())
+        async with answering(make_channels, max_bytes=1_000) as (runs, answer, started):
             answer.say(*["x" * 80] * 20)
             client = await followed(runs, started.id)
             end, reason = end_of(client)
@@ -600,9 +584,7 @@ def test_x7_a_run_beyond_max_bytes_ends_and_says_so(run: Run, make_channels: Mak
 
 def test_x7_nothing_of_a_run_is_trimmed(run: Run, make_channels: MakeChannels) -> None:
     async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
-            started = await runs.start(answer())
+        async with answering(make_channels) as (runs, answer, started):
             answer.say(*range(5_000))
             answer.end()
             client = await followed(runs, started.id)
@@ -642,9 +624,7 @@ def test_x8_a_run_without_followers_is_told_of_the_server_s_shutdown(
     run_in_time: Run, in_memory: MakeChannels
 ) -> None:
     async def main() -> None:
-        async with in_memory() as channels:
-            runs, answer = Runs(channels, "answers", shutdown_grace=10), Answer()
-            started = await runs.start(answer())
+        async with answering(in_memory, shutdown_grace=10) as (runs, answer, started):
             answer.say("a")
             await anyio.sleep(1)
             shutdown._of_this_loop()._look(signalled=True)

@@ -338,7 +338,7 @@ async def test_later_errors_appear_on_the_stream(library: Any) -> None:
             assert isinstance(cut.value.__cause__, LookupError)
 
 
-async def test_what_a_cleanup_raises_is_raised_by_leave() -> None:
+def failing_in_its_cleanup() -> FastAPI:
     app = FastAPI()
 
     @app.get("/", response_class=EventSourceResponse)
@@ -349,6 +349,11 @@ async def test_what_a_cleanup_raises_is_raised_by_leave() -> None:
         finally:
             raise LookupError("in the cleanup")
 
+    return app
+
+
+async def test_what_a_cleanup_raises_is_raised_by_leave() -> None:
+    app = failing_in_its_cleanup()
     async with connect(app) as client, client.events("/") as events:
         await events.next()
         with pytest.raises(LookupError, match="in the cleanup"):
@@ -359,16 +364,7 @@ async def test_what_a_cleanup_raises_is_raised_by_leave() -> None:
 
 
 async def test_what_the_test_raises_counts() -> None:
-    app = FastAPI()
-
-    @app.get("/", response_class=EventSourceResponse)
-    async def route() -> AsyncIterator[str]:
-        try:
-            yield "a"
-            await anyio.sleep_forever()
-        finally:
-            raise LookupError("in the cleanup")
-
+    app = failing_in_its_cleanup()
     with pytest.raises(ZeroDivisionError):  # noqa: PT012
         async with connect(app) as client, client.events("/") as events:
             await events.next()
