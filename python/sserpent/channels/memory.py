@@ -20,7 +20,7 @@ from .._shutdown.event_loop import call_every, call_soon, current_token
 from .broker import ChannelsClosed, Follower, Item
 from .log import Entry, Limits, Ring
 from .memory_runs import MemoryRuns
-from .position import ORIGIN, Position, Stream
+from .position import ORIGIN, Position, Stream, new_epoch, new_tag
 
 # Seconds between two looks for histories that nobody uses.
 _LEAST_INTERVAL = 0.05
@@ -147,7 +147,7 @@ class MemoryLog:
             if history.ring.head == ORIGIN:
                 self.begin(history, stream, limits)
             epoch, offset, _ = history.ring.head
-            position = Position(epoch, offset + 1, int.from_bytes(os.urandom(4), "big") or 1)
+            position = Position(epoch, offset + 1, new_tag())
             entry = Entry(position, item.body, now, item.raw, item.conflate)
             history.ring.append(entry)
             history.ring.trim(now)
@@ -208,7 +208,7 @@ class MemoryLog:
 
     def begin(self, history: History, stream: Stream, limits: Limits) -> None:
         """Begins an epoch, with the first event."""
-        history.ring = Ring(limits, Position(os.urandom(8).hex(), 0, 0))
+        history.ring = Ring(limits, Position(new_epoch(), 0, 0))
         heapq.heappush(self._expiries, (monotonic() + history.ttl, stream))
         self._see_to_sweeping(history.ttl)
 

@@ -11,6 +11,7 @@ Ids come back from clients and are not trusted: what does not follow the grammar
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from typing import NamedTuple
 
@@ -41,6 +42,16 @@ class Position(NamedTuple):
 
 #: Before the first event of whatever history follows.
 ORIGIN = Position("0", 0, 0)
+
+
+def new_epoch() -> str:
+    """Returns the name of a new life of a history."""
+    return os.urandom(8).hex()
+
+
+def new_tag() -> int:
+    """Returns 32 random bits, not 0."""
+    return int.from_bytes(os.urandom(4), "big") or 1
 
 
 class Stream(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import lease
 from ..broker import BrokerUnavailable, ChannelsClosed, Fenced, Item, RunStatus
-from ..position import Stream
+from ..position import Stream, new_epoch, new_tag
 from ..tasks import spawn
 from .run_scripts import read_status, record_of
 from .scripts import marks
@@ -130,8 +130,7 @@ def _lease() -> int:
 
 def _entry(item: Item) -> tuple[Any, ...]:
     """Returns what is added to a history: an epoch, if it has none yet, tag, marks and body."""
-    tag = int.from_bytes(os.urandom(4), "big") or 1
-    return os.urandom(8).hex(), tag, marks(item.raw, item.conflate), item.body
+    return new_epoch(), new_tag(), marks(item.raw, item.conflate), item.body
 
 
 def _fenced(run: Stream) -> Fenced:

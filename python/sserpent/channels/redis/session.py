@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import random
 from collections import deque
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from ..broker import BrokerUnavailable, ChannelsClosed, Follower, Item
 from ..closures import LIMITS, STREAM, Closures
 from ..log import Entry, Limits
-from ..position import ORIGIN, Position, Stream
+from ..position import ORIGIN, Position, Stream, new_epoch, new_tag
 from ..tasks import end
 from .cluster import Cluster, ClusterServer
 from .commands import Command, Publish
@@ -76,8 +75,8 @@ class Session:
         """Publishes an event, and returns a future for its id."""
         if self._closed:
             raise ChannelsClosed
-        tag = int.from_bytes(os.urandom(4), "big") or 1
-        epoch = os.urandom(8).hex()
+        tag = new_tag()
+        epoch = new_epoch()
         ttl = max(round(limits.history_ttl * 1000), 1)
         name = self.name_of(stream)
         command = Publish(
