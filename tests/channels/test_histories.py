@@ -19,6 +19,9 @@ from sserpent._shutdown.event_loop import current_time
 from sserpent.channels import Channels, memory
 from virtual_time import run_on_asyncio, run_on_trio
 
+# The id of where there is no event yet: whatever epoch comes continues it.
+ORIGIN = "0-0-0"
+
 
 class World:
     """A channel, what has been published to it, and its clients."""
@@ -64,7 +67,7 @@ class Reader:
     def __init__(self, world: World) -> None:
         self.world = world
         self.client: Client | None = None
-        self.last_id = "0-0-0"
+        self.last_id = ORIGIN
         self.at = -1
 
     async def come(self, tasks: Any) -> None:
@@ -79,7 +82,7 @@ class Reader:
             self.client.disconnect()
             self.client.unstall()
             for each in self.client.seen:
-                if self.last_id == "0-0-0":  # of whatever epoch there is
+                if self.last_id == ORIGIN:
                     self.at = self.start_of(each.id)
                 self.see(each)
                 self.last_id = each.id
@@ -114,7 +117,8 @@ class Reader:
         if event.type == "reset":
             assert event.data["reason"] == "epoch"
             assert ids[self.at].split("-")[0] != event.id.split("-")[0]
-            self.at = self.index_before(event.id)
+            if event.id != ORIGIN:
+                self.at = self.index_before(event.id)
         elif event.type == "gap":
             assert event.data["missed"] == ids.index(event.id) - self.at > 0
             self.at = ids.index(event.id)

@@ -752,6 +752,7 @@ class Roamer:
         self._servers = servers
         self._random = random.Random(seed)
         self._last: str | None = None
+        self.follows = asyncio.Event()
         self.offset = 0
         self.received = 0
         self.missed = 0
@@ -768,6 +769,8 @@ class Roamer:
         writer.write(f"GET /numbers HTTP/1.0\r\nHost: localhost\r\n{resume}\r\n".encode())
         assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
         parser = EventStreamParser()
+        parser.feed(await reader.readuntil(b"\n\n"))  # where this begins
+        self.follows.set()
         while self.offset < upto:
             for event in parser.feed(await reader.read(65_536)):
                 self._take(event.type, event.data, event.last_event_id)
@@ -802,6 +805,8 @@ def test_clients_move_between_two_processes(
     async def check() -> None:
         roamers = [Roamer(servers, seed) for seed in range(12)]
         reading = asyncio.gather(*[roamer.read(5_000) for roamer in roamers])
+        # Who comes later than a thousand events begins later, and has missed nothing.
+        await asyncio.wait_for(asyncio.gather(*[each.follows.wait() for each in roamers]), 30)
         for each in servers:
             await publish_there(each)
         await asyncio.wait_for(reading, 90)

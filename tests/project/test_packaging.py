@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.requirements import Requirement
 
 import sserpent
 from servers import Server
@@ -104,7 +105,13 @@ def metadata(wheel: Path) -> Message:
 
 def fields(wheel: Path) -> list[tuple[str, str]]:
     found = metadata(wheel)
-    return [*sorted(found.items()), ("description", str(found.get_payload()).strip())]
+    items = [(name, normal(name, value)) for name, value in found.items()]
+    return [*sorted(items), ("description", str(found.get_payload()).strip())]
+
+
+def normal(name: str, value: str) -> str:
+    """Returns a value as any builder writes it: they differ in the quotes of markers."""
+    return str(Requirement(value)) if name == "Requires-Dist" else value
 
 
 def is_binary(name: str) -> bool:

@@ -104,18 +104,27 @@ class Cursor:
         Returns:
             Why continuity cannot be proved, if it cannot: the reason of the event `reset`.
         """
+        reason = self.why_not(after)
+        if reason is None:
+            await self.tail.reach_back(hub.log, after.offset or 1)
+            reason = self.why_not(after)  # meanwhile the history may have begun anew
+        if reason is None:
+            epoch = self.tail.ring.head.epoch if after == ORIGIN else after.epoch
+            self.position = after._replace(epoch=epoch)
+        return reason
+
+    def why_not(self, after: Position) -> str | None:
+        """Returns why what is there now does not continue a position, if it does not."""
         head = self.tail.ring.head
         if after == ORIGIN:
-            after = Position(head.epoch, 0, 0)
+            return None
         if after.epoch != head.epoch:
             return "epoch"
         if after.offset > head.offset:
             return "ahead"
-        await self.tail.reach_back(hub.log, after.offset or 1)
         known = self.tail.position_at(after.offset)
         if known is not None and known.tag != after.tag and known.tag and after.tag:
             return "diverged"
-        self.position = after
         return None
 
 
@@ -200,6 +209,9 @@ class Subscriber:
         if speaks and not resets:
             self._say(blocks.position_block(self.id))
         for cursor in self._cursors:
+            reason = cursor.why_not(cursor.position)
+            if reason is not None:  # it has begun anew while another stream was asked for
+                self.reset(cursor.tail, reason)
             self._catch_up(cursor, "trimmed")
             cursor.tail.subscribers[self] = None
 
