@@ -769,12 +769,13 @@ class Roamer:
         writer.write(f"GET /numbers HTTP/1.0\r\nHost: localhost\r\n{resume}\r\n".encode())
         assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
         parser = EventStreamParser()
-        parser.feed(await reader.readuntil(b"\n\n"))  # where this begins
-        self.follows.set()
         while self.offset < upto:
-            for event in parser.feed(await reader.read(65_536)):
+            received = await reader.read(65_536)
+            assert received, "the server has ended the stream"
+            for event in parser.feed(received):
                 self._take(event.type, event.data, event.last_event_id)
             self._last = parser.last_event_id or self._last
+            self.follows.set()  # at the latest, it has been told where it begins
         writer.close()
 
     def _take(self, kind: str, data: str, last_event_id: str) -> None:
