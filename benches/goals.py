@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from .channels import fanout, logs
 from .delivery import in_process
 from .harness.callgrind import BY_LIBRARY, INSTRUCTIONS
 from .harness.timing import Tables, ratio
@@ -23,6 +24,10 @@ NAMES = {
     "asgi": "bare ASGI",
     "to_json": "`to_json` alone",
     "axum": "axum (no Python)",
+    "loop": "a loop over `send`",
+    "queues": "`sserpent`, a queue for each client",
+    "memory": "channels in process",
+    "redis": "channels on Redis",
 }
 
 
@@ -81,6 +86,13 @@ def share_of(peer: str, work: str, table: str, case: str, limit: str) -> Goal:
     return share(work, (table, case, "sserpent"), (table, case, peer), limit)
 
 
+def takes(work: str, cell: Cell, limit: str) -> Goal:
+    """What it takes, in the unit of its table, however fast the machine is."""
+    table, case, contender = cell
+    value = lambda tables: tables[table].value(case, contender)  # noqa: E731
+    return Goal(work, f"in {name_of(contender)}", limit, value)
+
+
 def flat(work: str, table: str, cases: str) -> Goal:
     """The largest change, up or down, from the first of the cases whose names begin alike."""
 
@@ -116,6 +128,38 @@ ENGINE = (
     " on its way or an earlier `send` still waits"
 )
 
+ONE_PUBLISH = fanout.deliveries_of(fanout.SUBSCRIBERS)
+CHANNELS = (
+    share_of("loop", "one publish for 1,000 clients", *ONE_PUBLISH, "≤ 1.1").because(
+        "a client's events come from memory that the processor has not seen since the last publish"
+    ),
+    share_of("queues", "one publish for 1,000 clients", *ONE_PUBLISH, "≤ 0.65"),
+    share_of("fastapi", "one publish for 1,000 clients", *ONE_PUBLISH, "≤ 0.08"),
+    share(
+        "one publish, a delivery to 8,000 clients",
+        (*fanout.deliveries_of(fanout.MANY), "sserpent"),
+        (*ONE_PUBLISH, "sserpent"),
+        "≤ 1.15",
+    ),
+    takes("100 events at once for 1,000 clients, µs per delivery", fanout.A_BURST, "≤ 0.2"),
+    takes("memory of a subscriber, KiB", fanout.AN_IDLE, "≤ 22"),
+    share_of("fastapi", "memory of a subscriber", *fanout.AN_IDLE[:2], "≤ 0.4"),
+    takes("longest stall of the event loop, 5,000 clients, ms", fanout.A_STALL, "≤ 6"),
+    takes("publishing, µs", (logs.PUBLISH, "1 task", "memory"), "≤ 5"),
+    takes("publishing from 100 tasks, µs", (logs.PUBLISH, "100 tasks", "redis"), "≤ 25"),
+    takes("publishing from 10 tasks, µs", (logs.PUBLISH, "10 tasks", "redis"), "≤ 50"),
+    takes("replaying, µs per event", (logs.REPLAY, "all", "memory"), "≤ 1"),
+    takes("replaying, µs per event", (logs.REPLAY, "all", "redis"), "≤ 5"),
+    takes("publish to `send`, half of them, ms", (logs.LATENCY, "half of them", "redis"), "≤ 0.25"),
+    takes("publish to `send`, 99 %, ms", (logs.LATENCY, "99 %", "redis"), "≤ 1"),
+    takes("10,000 keys, µs per event that comes in", (logs.MANY_KEYS, "all", "redis"), "≤ 33"),
+    share(
+        "commands of 1,000 clients that come back with one cursor",
+        (logs.COMMANDS, "1,000 that come back", "redis"),
+        (logs.COMMANDS, "1 that come back", "redis"),
+        "≤ 1.5",
+    ),
+)
 GOALS = (
     faster("burst of annotated models", BURST, "models", "≥ 55"),
     faster("burst of `ServerSentEvent(data=model, event, id)`", BURST, "events", "≥ 45"),
@@ -170,4 +214,5 @@ GOALS = (
     faster(f"push of a {RECORDS}", "push", RECORDS, "≥ 25").because(WRITER),
     flat("cost per event, 1,000 to 1,000,000 in a stream", "uvicorn, length of the stream", ""),
     flat("cost per event, 1 to 1,000 streams at once", "uvicorn, concurrent streams", "burst"),
+    *CHANNELS,
 )

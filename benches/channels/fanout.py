@@ -23,6 +23,19 @@ BURST = 100
 WARM_UP = 100
 
 
+BURSTS = f"channels, {BURST} events at once for {SUBSCRIBERS:,} clients"
+IDLE = "channels, memory of an idle client"
+STALLS = "channels, longest stall of the event loop, 5,000 clients"
+A_BURST = BURSTS, "burst", "sserpent"
+AN_IDLE = IDLE, "idle", "sserpent"
+A_STALL = STALLS, "5,000", "sserpent"
+
+
+def deliveries_of(count: int) -> tuple[str, str]:
+    """The table, and the case in it, of one publish for so many clients."""
+    return f"channels, one publish for {count:,} clients", f"{count:,}"
+
+
 def run(quick: bool) -> Iterable[Table]:
     yield deliveries(SUBSCRIBERS, ("loop", "sserpent", "queues") if quick else CONTENDERS)
     if quick:
@@ -34,9 +47,7 @@ def run(quick: bool) -> Iterable[Table]:
 
 
 def deliveries(count: int, contenders: Iterable[str]) -> Table:
-    table = Table(
-        f"channels, one publish for {count:,} clients", "µs of processor time per delivery"
-    )
+    table = Table(deliveries_of(count)[0], "µs of processor time per delivery")
     with ExitStack() as stack:
         turns = {}
         for name in contenders:
@@ -60,10 +71,7 @@ def delivered(
 
 
 def bursts() -> Table:
-    table = Table(
-        f"channels, {BURST} events at once for {SUBSCRIBERS:,} clients",
-        "µs of processor time per delivery",
-    )
+    table = Table(BURSTS, "µs of processor time per delivery")
     with ExitStack() as stack:
         turns: dict[tuple[str, str], Turn] = {}
         for name in CONTENDERS:
@@ -75,7 +83,7 @@ def bursts() -> Table:
 
 
 def idle() -> Table:
-    table = Table("channels, memory of an idle client", "KiB")
+    table = Table(IDLE, "KiB")
 
     def measured(name: str) -> tuple[float]:
         with closing(Server(uvicorn(APP))) as server, ExitStack() as stack:
@@ -92,7 +100,7 @@ def idle() -> Table:
 
 
 def stalls() -> Table:
-    table = Table("channels, longest stall of the event loop, 5,000 clients", "ms", minima=False)
+    table = Table(STALLS, "ms")
     with ExitStack() as stack:
         turns = {}
         for name in ("loop", "sserpent"):

@@ -89,6 +89,7 @@ def _missing(package: str, extra: str) -> ImportError:
 # What is read when somebody asks: the key in `Observer.by_route`, the name, what it is, the unit.
 _BY_ROUTE = (
     ("open", "streams.open", "Streams that are open", "{stream}"),
+    ("refused", "streams.refused", "Streams for which there was no place", "{stream}"),
     ("events", "events", "Events sent", "{event}"),
     ("sent_bytes", "sent", "Bytes of events and keep-alives sent", "By"),
     ("sends", "sends", "Messages sent, of one or more events", "{send}"),
@@ -166,6 +167,7 @@ class _PrometheusListener:
 # With Prometheus' endings for units; a counter gets its own.
 _PROMETHEUS_NAMES = {
     "open": "sserpent_streams_open",
+    "refused": "sserpent_streams_refused",
     "events": "sserpent_events",
     "sent_bytes": "sserpent_sent_bytes",
     "sends": "sserpent_sends",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from typing import Any
 
@@ -243,6 +244,50 @@ def test_c10_a_flush_takes_2_ms_at_a_stretch_and_another_is_the_first_each_time(
             assert len(set(firsts)) == 3
             for client in clients:
                 client.disconnect()
+
+    anyio.run(main)
+
+
+def test_c10_a_flood_from_a_thread_is_taken_in_in_slices_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a clock that each look at it moves by half a millisecond."""
+    now = 0.0
+    stretches = [0]
+
+    def look() -> float:
+        nonlocal now
+        now += 0.0005
+        return now
+
+    run_of_hub, append = hub.Hub._run, hub.Tail._append
+
+    def noted_run(self: Any) -> None:
+        stretches.append(0)
+        run_of_hub(self)
+
+    def noted_append(self: Any, entry: Any) -> None:
+        stretches[-1] += 1
+        append(self, entry)
+
+    monkeypatch.setattr(hub, "monotonic", look)
+    monkeypatch.setattr(hub.Hub, "_run", noted_run)
+    monkeypatch.setattr(hub.Tail, "_append", noted_append)
+
+    async def main() -> None:
+        news = Channels().channel("news", history=5_000)
+        async with connected(news.subscribe()) as client:
+
+            def flood() -> None:
+                for n in range(3_000):
+                    news.publish_soon(n)
+
+            thread = threading.Thread(target=flood)
+            thread.start()
+            thread.join()  # the event loop stands still
+            await client.has(*range(3_000))
+        assert sum(stretches) == 3_000
+        assert 64 <= max(stretches) <= 4 * 64
 
     anyio.run(main)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
 
 import sserpent
 import sserpent.channels
@@ -18,7 +19,8 @@ import sserpent.client
 import sserpent.metrics
 import sserpent.testing
 from pages import DOCS, PAGES, PROJECT, blocks, run_blocks, text_of
-from sserpent._delivery.options import _CHECKS
+from sserpent._delivery.ending import Ending
+from sserpent._delivery.options import _CHECKS, _CLASS_CHECKS
 
 REFERENCE = DOCS / "reference"
 GUIDES = [page for page in PAGES if page.parent != REFERENCE]
@@ -36,10 +38,18 @@ def test_the_code_of_a_page_runs_and_prints_what_it_says(page: Path, monkeypatch
     run_blocks(page)
 
 
-def test_the_metrics_of_the_page_on_deployment() -> None:
-    with TestClient(run_blocks(DOCS / "deployment.md")["app"]) as client:
+def test_the_page_on_metrics_has_all_of_them_and_all_reasons_of_an_end() -> None:
+    page = DOCS / "operations.md"
+    text = page.read_text(encoding="utf-8")
+    with TestClient(run_blocks(page)["app"]) as client:
         client.get("/hello").raise_for_status()
-        assert 'sserpent_events_total{route="/hello"} 1.0' in client.get("/metrics").text
+        exposed = client.get("/metrics").text
+    assert 'sserpent_events_total{route="/hello"} 1.0' in exposed
+    families = {family.name: family for family in text_string_to_metric_families(exposed)}
+    names = {f"{name}_total" if each.type == "counter" else name for name, each in families.items()}
+    assert names == set(re.findall(r"^\| `(sserpent_\w+)` \| `sserpent\.", text, re.MULTILINE))
+    reasons = re.findall(r"^\| `([a-z_]+)` \| [A-Z]", text, re.MULTILINE)
+    assert reasons[: len(Ending)] == [ending.name.lower() for ending in Ending]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=id_of)
@@ -85,8 +95,8 @@ def test_every_public_name_is_in_the_reference(module: Any) -> None:
 
 def test_every_option_of_a_stream_is_on_its_page_with_its_default() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", (DOCS / "options.md").read_text(), re.MULTILINE)
-    options = rows[: len(_CHECKS) + 1]
-    assert sorted(name for name, _ in options) == sorted([*_CHECKS, "max_threads"])
+    options = rows[: len(_CHECKS) + len(_CLASS_CHECKS)]
+    assert sorted(name for name, _ in options) == sorted([*_CHECKS, *_CLASS_CHECKS])
     for name, default in options:
         value = getattr(sserpent.EventSourceResponse, name)
         assert default == ("`None`" if value is None else f"{value:,g}"), name

@@ -5,6 +5,7 @@ Both engines ask them, so that a stream keeps the same times on asyncio and on T
 
 from __future__ import annotations
 
+import random
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
@@ -19,6 +20,7 @@ class Due(Enum):
     OPEN = auto()  # the headers wait no longer for a first event: `open_delay`
     PING = auto()  # a keep-alive: `ping_interval`
     STALLED = auto()  # a send has waited for too long: `send_timeout`
+    MAX_AGE = auto()  # the stream has lasted for `max_age`
     GRACE_OVER = auto()  # the server shuts down, and the generator has had `shutdown_grace`
     CLEANUP_OVER = auto()  # what was told to end has had `cleanup_timeout`
 
@@ -38,6 +40,7 @@ class Moment(NamedTuple):
     can_ping: bool  # the headers are out, the end is not
     sending_since: float | None  # when the `send` in progress began
     sent_at: float  # when the last `send` ended, or when the stream began
+    ends_at: float | None  # when `max_age` is over
     grace_until: float | None  # set when the server shuts down
     cleanup_until: float | None  # set when the generator is told to end
 
@@ -45,10 +48,13 @@ class Moment(NamedTuple):
 def next_due(times: Times, moment: Moment) -> tuple[float, Due] | None:
     """Returns the first thing that will be due if nothing changes, and when."""
     first = _next_to_send(times, moment)
-    if moment.grace_until is not None and (first is None or moment.grace_until < first[0]):
-        first = moment.grace_until, Due.GRACE_OVER
-    if moment.cleanup_until is not None and (first is None or moment.cleanup_until < first[0]):
-        first = moment.cleanup_until, Due.CLEANUP_OVER
+    for at, due in (
+        (moment.ends_at, Due.MAX_AGE),
+        (moment.grace_until, Due.GRACE_OVER),
+        (moment.cleanup_until, Due.CLEANUP_OVER),
+    ):
+        if at is not None and (first is None or at < first[0]):
+            first = at, due
     return first
 
 
@@ -62,6 +68,12 @@ def _next_to_send(times: Times, moment: Moment) -> tuple[float, Due] | None:
     elif moment.can_ping and times.ping_interval:
         return moment.sent_at + times.ping_interval, Due.PING
     return None
+
+
+def lasts(max_age: float | None) -> float | None:
+    """Returns for how many seconds a stream lasts. With jitter, so that those who came at the same
+    moment do not all go at the same moment."""
+    return None if max_age is None else max_age * random.uniform(0.9, 1)
 
 
 def look_again_at(times: Times, moment: Moment, now: float) -> float | None:

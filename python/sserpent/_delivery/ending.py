@@ -27,6 +27,8 @@ class Ending(Enum):
     CLIENT_LEFT = False, "leave", True
     #: The client has not read for `send_timeout`.
     STALLED = False, "abort", True
+    #: It has lasted for `max_age`. The client is told when to come back.
+    MAX_AGE = True, "end", False
     #: The server shuts down, and the generator was still running.
     SHUTDOWN = True, "close", False
     #: The generator or a `send` has raised.

@@ -94,7 +94,7 @@ class Observer:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: set[Record] = set()
-        # By route: of the streams that have ended.
+        # By route: of the streams that have ended, and how many never began.
         self._ended: dict[str, Counter[str]] = {}
         self._published: Counter[str] = Counter()
         self._listeners: tuple[Listener, ...] = ()
@@ -125,6 +125,10 @@ class Observer:
         for listener in self._listeners:
             listener.ended(record.route, reason, monotonic() - record.opened_at)
 
+    def refused(self, scope: Scope) -> None:
+        with self._lock:
+            self._ended.setdefault(route_of(scope), Counter())["refused"] += 1
+
     def first_event(self, route: str, seconds: float) -> None:
         for listener in self._listeners:
             listener.first_event(route, seconds)
@@ -144,8 +148,8 @@ class Observer:
     # What is asked
 
     def by_route(self) -> dict[str, Counter[str]]:
-        """Returns for each route how many streams are `open`, and the `events`, `sent_bytes` and
-        `sends` of all its streams, and the `pending_bytes`."""
+        """Returns for each route how many streams are `open`, were `refused`, and the `events`,
+        `sent_bytes` and `sends` of all its streams, and the `pending_bytes`."""
         with self._lock:
             records = list(self._open)
             found = {route: Counter(totals) for route, totals in self._ended.items()}

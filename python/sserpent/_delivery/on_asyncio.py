@@ -19,9 +19,10 @@ from starlette.types import Receive, Scope, Send
 
 from .. import _shutdown
 from .._shutdown.logger import logger
-from .deadlines import LAST_SEND, Due, Moment, look_again_at, next_due
+from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
 from .driver import Driver
 from .ending import Ending, is_disconnect
+from .farewell import goodbye
 from .feed import Feed
 from .sender import ENDED, HELD, OPEN, Sender
 from .stream import call_on_disconnect, claim, release, warn_of_stall
@@ -51,6 +52,7 @@ class Delivery:
         "_driven",
         "_driver",
         "_ending",
+        "_ends_at",
         "_error",
         "_finishing",
         "_gone",
@@ -102,6 +104,8 @@ class Delivery:
         # Where it waits once there is nothing to receive.
         self._news: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        lasts_for = lasts(response.max_age)
+        self._ends_at = None if lasts_for is None else self._loop.time() + lasts_for
         self._grace_until: float | None = None
         self._cleanup_until: float | None = None
 
@@ -327,6 +331,8 @@ class Delivery:
                 self._cleanup_failed(error)
             if self._ending is Ending.SHUTDOWN:
                 self._finish_for_shutdown(is_whole=error is None and not self._driver.cut)
+            elif self._ending is Ending.MAX_AGE and self._error is None:
+                self._finish()
         elif error is None:
             self._finish()
         elif cancelled:
@@ -363,11 +369,17 @@ class Delivery:
         """Sends what there is to send, if nothing is being sent."""
         sender = self._sender
         if self._finishing and sender.in_progress is None and sender.phase is not ENDED:
-            sender.end()
+            sender.end(self._farewell())
         else:
             sender.flush()
         if sender.complete:
             self.end(Ending.COMPLETE)
+
+    def _farewell(self) -> bytes:
+        # A source says goodbye itself.
+        return (
+            goodbye() if self._ending is Ending.MAX_AGE and self._response.source is None else b""
+        )
 
     def on_send_error(self, error: BaseException) -> None:
         self._sender.give_up()
@@ -399,6 +411,7 @@ class Delivery:
             can_ping=sender.phase is OPEN,
             sending_since=sender.sending_since,
             sent_at=sender.sent_at,
+            ends_at=self._ends_at,
             grace_until=self._grace_until,
             cleanup_until=self._cleanup_until,
         )
@@ -420,6 +433,11 @@ class Delivery:
         self.end(Ending.STALLED)
         self._abort_connection()
         self._sender.give_up()
+
+    def _too_old(self) -> None:
+        self._ends_at = None
+        if not self._finishing:
+            self.end(Ending.MAX_AGE)
 
     def _grace_over(self) -> None:
         self._grace_until = None
@@ -452,6 +470,7 @@ _ON_DUE = {
     Due.OPEN: Delivery._open,
     Due.PING: Delivery._ping,
     Due.STALLED: Delivery._stalled,
+    Due.MAX_AGE: Delivery._too_old,
     Due.GRACE_OVER: Delivery._grace_over,
     Due.CLEANUP_OVER: Delivery._cleanup_over,
 }

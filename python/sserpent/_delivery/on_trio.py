@@ -20,8 +20,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from .. import _shutdown
 from .._shutdown.logger import logger
-from .deadlines import LAST_SEND, Due, Moment, look_again_at, next_due
+from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
 from .ending import Ending, is_disconnect
+from .farewell import goodbye
 from .sender import KEEPALIVE_COMMENT, Phase, body
 from .stream import call_on_disconnect, claim, release, warn_of_stall
 from .thread import GeneratorThread
@@ -80,6 +81,9 @@ class TrioDelivery:
                 nursery.start_soon(self._watch)
                 if self._response.send_timeout is not None:
                     nursery.start_soon(self._keep_send_timeout)
+                lasts_for = lasts(self._response.max_age)
+                if lasts_for is not None:
+                    nursery.start_soon(self._keep_max_age, lasts_for)
                 await self._start(streams)
                 await self._send_all()
                 nursery.cancel_scope.cancel()
@@ -228,6 +232,8 @@ class TrioDelivery:
                 self._error = error
             else:
                 logger.error("The cleanup of a stream failed", exc_info=error)
+        elif self._ending is Ending.MAX_AGE:
+            self._finishing = True
         elif self._ending is Ending.SHUTDOWN and not self._cut:
             self._finishing = True
 
@@ -347,7 +353,9 @@ class TrioDelivery:
         if self._finishing:
             await self._open()
             if self._take_phase(Phase.ENDED):
-                self._complete = await self._send(body(self._take(), more_body=False))
+                self._complete = await self._send(
+                    body(self._take() + self._farewell(), more_body=False)
+                )
                 self.end(Ending.COMPLETE)
         elif self._buffer.pending:
             await self._open()
@@ -360,6 +368,10 @@ class TrioDelivery:
         elif self._ending is Ending.SHUTDOWN and self._driven.is_set():
             # An EventSource reconnects after a 200 that breaks off, and gives up on anything else.
             await self._open()
+
+    def _farewell(self) -> bytes:
+        # A source says goodbye itself.
+        return goodbye() if self._ending is Ending.MAX_AGE and self._source is None else b""
 
     def _take_phase(self, phase: Phase) -> bool:
         open_ = self._phase is Phase.OPEN
@@ -389,6 +401,7 @@ class TrioDelivery:
             can_ping=self._phase is Phase.OPEN,
             sending_since=self._sending_since,
             sent_at=self._sent_at,
+            ends_at=None,
             grace_until=None,
             cleanup_until=None,
         )
@@ -440,6 +453,14 @@ class TrioDelivery:
         else:
             logger.error("A send failed after its stream had ended", exc_info=error)
         self._give_up()
+
+    # The end of its time
+
+    async def _keep_max_age(self, lasts_for: float) -> None:
+        await trio.sleep(lasts_for)
+        if not self._finishing:
+            self.end(Ending.MAX_AGE)
+            await self._keep_cleanup_timeout()
 
     # Shutdown
 

@@ -30,6 +30,7 @@ class Streamable:
     send_timeout: float | None = None
     cleanup_timeout: float = 30.0
     shutdown_grace: float = 0.0
+    max_age: float | None = None
     max_pending: int = 65_536
     # A callable or None; type checkers refuse a subclass's method where a callable is declared.
     on_disconnect: Any = None
@@ -38,6 +39,10 @@ class Streamable:
     #: its own; further ones wait for their turn. Not an option of one stream: the streams of the
     #: class that sets it are counted, with those of its subclasses that do not set their own.
     max_threads: ClassVar[int] = 1_000
+
+    #: How many streams may be open at the same time in this process, None for any number; counted
+    #: as `max_threads` are.
+    max_streams: ClassVar[int | None] = None
 
     def make_buffer(self) -> Buffer:
         raise NotImplementedError
@@ -48,7 +53,7 @@ class Streamable:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name, check in {**_CHECKS, "max_threads": _check_count}.items():
+        for name, check in {**_CHECKS, **_CLASS_CHECKS}.items():
             if name in cls.__dict__ and not isinstance(cls.__dict__[name], property):
                 check(name, cls.__dict__[name])
         on_disconnect = cls.__dict__.get("on_disconnect")
@@ -105,6 +110,11 @@ def _check_count(name: str, value: object) -> None:
         raise ValueError(f"EventSourceResponse option '{name}' must be at least 1, not {value}")
 
 
+def _check_count_or_none(name: str, value: object) -> None:
+    if value is not None:
+        _check_count(name, value)
+
+
 def _check_callable_or_none(name: str, value: object) -> None:
     function = getattr(value, "__func__", value)  # of a staticmethod or classmethod
     if function is not None and not callable(function):
@@ -119,9 +129,21 @@ _CHECKS: dict[str, Callable[[str, object], None]] = {
     "send_timeout": _check_positive_seconds_or_none,
     "cleanup_timeout": _check_seconds,
     "shutdown_grace": _check_seconds,
+    "max_age": _check_positive_seconds_or_none,
     "max_pending": _check_count,
     "on_disconnect": _check_callable_or_none,
 }
+# Of class attributes that are no options of one stream.
+_CLASS_CHECKS: dict[str, Callable[[str, object], None]] = {
+    "max_threads": _check_count,
+    "max_streams": _check_count_or_none,
+}
+
+
+def sets(response: Streamable, name: str) -> type[Streamable]:
+    """Returns the class that sets a class attribute for a response: its streams are counted, with
+    those of its subclasses that do not set their own."""
+    return next(each for each in type(response).__mro__ if name in vars(each))
 
 
 def _takes_argument(function: FunctionType) -> bool:

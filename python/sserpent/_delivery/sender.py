@@ -169,9 +169,9 @@ class Sender:
         """Sends a keep-alive."""
         self._begin(self._send(body(KEEPALIVE_COMMENT)))
 
-    def end(self) -> None:
-        """Sends the pending events and the end of the body."""
-        self._begin(self._end())
+    def end(self, farewell: bytes = b"") -> None:
+        """Sends the pending events, a farewell, and the end of the body."""
+        self._begin(self._end(farewell))
 
     async def _open(self) -> None:
         self.phase = OPEN
@@ -185,11 +185,11 @@ class Sender:
         await self._open()
         await self._send(body(self._buffer.take()))
 
-    async def _end(self) -> None:
+    async def _end(self, farewell: bytes) -> None:
         if self.phase is HELD:
             await self._open()
         self.phase = ENDED
-        await self._send(body(self._buffer.take(), more_body=False))
+        await self._send(body(self._buffer.take() + farewell, more_body=False))
         self.complete = True
 
     # How it is sent

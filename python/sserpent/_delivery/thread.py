@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from .._core import Buffer
 from .._shutdown.logger import logger
 from .from_thread import Worker
-from .options import Streamable
+from .options import Streamable, sets
 
 CallSoon = Callable[[Callable[[], object]], object]
 
@@ -81,9 +81,8 @@ def running_threads() -> int:
 
 def _slots_of(response: Streamable) -> _Slots:
     """Returns those of the class that sets `max_threads`; subclasses that do not share them."""
-    owner = next(each for each in type(response).__mro__ if "max_threads" in vars(each))
     with _slots_lock:
-        return _slots.setdefault(owner, _Slots())
+        return _slots.setdefault(sets(response, "max_threads"), _Slots())
 
 
 class GeneratorThread:

@@ -27,16 +27,22 @@ from typing import Any, ClassVar
 
 import fastapi.sse
 from starlette.background import BackgroundTask
+from starlette.datastructures import Headers
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from .._core import Buffer, DeclaredEvents, ItemSchema
 from .._delivery import observer
 from .._delivery.on_asyncio import Delivery
-from .._delivery.options import Streamable
+from .._delivery.options import Streamable, sets
 from .._delivery.origin import Origin
+from .._delivery.places import Places
 from .._shutdown.event_loop import on_asyncio
+from .refusal import refusal
 from .requests import shared_receive
+
+# Of the open streams, by the class that sets `max_streams`.
+_places = Places()
 
 
 class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
@@ -65,6 +71,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         cleanup_timeout: Seconds that the generator's cleanup may take after a disconnect or
             shutdown, and that a client may take to read the rest when the server shuts down; 30
             unless given.
+        max_age: Seconds after which the stream is ended and its client told to come back in 1 to 5
+            s; None, the default, for never. The time of each is shorter by up to a tenth, so that
+            those who came together do not leave together.
         shutdown_grace: Seconds between the server's shutdown and the end of the stream; 0 unless
             given. See `shutdown_event`.
         max_pending: Bytes of events that may wait to be sent, and one event more; 65,536 unless
@@ -73,7 +82,10 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             the stream, or is dropped. May be async, and then has `cleanup_timeout` too.
 
     `max_threads`, a class attribute alone, is how many sync generators may stream at the same
-    time: 1,000 unless a subclass sets its own.
+    time: 1,000 unless a subclass sets its own. `max_streams`, another one, is how many streams may
+    be open at the same time in a process: any number unless a class sets it. Beyond, a client gets
+    a 503 with `Retry-After`, or, if it comes back with a last event ID, an empty stream that tells
+    it to come back in 5 to 15 s.
 
     Raises:
         TypeError: there is no option of that name, or `content` cannot be iterated.
@@ -171,8 +183,10 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             return
         if scope["method"] == "HEAD":
             await self._answer_head(send)
-        else:
+        elif self.max_streams is None:
             await self._stream(scope, receive, send)
+        else:
+            await self._stream_if_there_is_a_place(scope, receive, send)
         if self.background is not None:
             await self.background()
 
@@ -180,9 +194,30 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         receive = shared_receive(scope, receive, self.content)
         return _delivered(self, scope, receive, send)
 
+    async def _stream_if_there_is_a_place(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self.max_streams is not None
+        with _places.taken({sets(self, "max_streams"): self.max_streams}) as free:
+            if free:
+                await self._stream(scope, receive, send)
+                return
+        await self._refuse("streams", scope, receive, send)
+        await self._close_content()
+
+    async def _refuse(self, what: str, scope: Scope, receive: Receive, send: Send) -> None:
+        if observer.current is not None:
+            observer.current.refused(scope)
+        await refusal(what, self, self._comes_back(scope))(scope, receive, send)
+
+    def _comes_back(self, scope: Scope) -> bool:
+        """Whether the client has had a part of the stream before."""
+        return bool(Headers(scope=scope).get("last-event-id"))
+
     async def _answer_head(self, send: Send) -> None:
         await send(self.start_message())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._close_content()
+
+    async def _close_content(self) -> None:
         aclose = getattr(self.content, "aclose", None)
         if aclose is not None:
             await aclose()

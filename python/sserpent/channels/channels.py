@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
+from .._delivery.places import Places
 from .._shutdown.event_loop import current_token
 from .broker import Log
 from .channel import Channel, Definition, Key
@@ -29,7 +30,6 @@ from .hub import Hub
 from .listening import Listener
 from .log import Limits
 from .memory import MemoryLog
-from .places import Places
 from .runs import Runs
 from .subscriber import Filter, Overflow, Request, Selection, Start, Subscriber
 from .subscription import Service, Subscription
@@ -194,7 +194,8 @@ class Channels:
         Args:
             name: Of the channel, one of its kind among these channels.
             item_type: What is published, for pydantic to validate; anything, if it is left out.
-            history: How many events are kept, of each key; 0 keeps none.
+            history: How many events are kept, of each key. 0 replays none: the newest alone is kept, to
+                know where everyone stands.
             history_ttl: For how many seconds each is kept. A key that nobody uses for so long is
                 forgotten.
             history_bytes: How many bytes are kept, of each key.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import math
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -32,6 +33,8 @@ _SLICE = 0.002
 _TELL = 5.0
 # How many entries, or bytes, may wait for the event loop before a publisher lets it turn.
 _FULL = 256, 262_144
+# After how many entries that are taken in to look at the time.
+_LOOK = 64
 
 
 class Tail:
@@ -61,7 +64,8 @@ class Tail:
         self.lock = anyio.Lock()
         self._hub = hub
         self._incoming: deque[Entry | tuple[str, Position]] = deque()
-        self._incoming_bytes = 0
+        # Each is changed in one thread only: the first two in that of whoever tells.
+        self._received_bytes = self._shed_bytes = self._taken_bytes = 0
         self.woken = False
         #: Whether an event may stand for older ones.
         self.conflates = False
@@ -74,10 +78,11 @@ class Tail:
     def receive(self, entry: Entry) -> bool:
         incoming = self._incoming
         incoming.append(entry)
-        self._incoming_bytes += len(entry.frame)
+        self._received_bytes += len(entry.frame)
         self._hub.wake(self)
-        full = len(incoming) >= _FULL[0] or self._incoming_bytes >= _FULL[1]
-        if full and self._incoming_bytes > self.limits.history_bytes and len(incoming) > 1:
+        size = self._received_bytes - self._shed_bytes - self._taken_bytes
+        full = len(incoming) >= _FULL[0] or size >= _FULL[1]
+        if full and size > self.limits.history_bytes and len(incoming) > 1:
             self._shed()
         return full
 
@@ -90,7 +95,7 @@ class Tail:
             first = self._incoming[0]
             if isinstance(first, Entry):
                 self._incoming.popleft()
-                self._incoming_bytes -= len(first.frame)
+                self._shed_bytes += len(first.frame)
 
     def reset(self, reason: str, head: Position) -> None:
         self._incoming.append((reason, head))
@@ -105,21 +110,33 @@ class Tail:
         self.offered = self.settled = head.offset
         self.following = True
 
-    def drain(self) -> bool:
-        """Takes in what the log has said, and returns whether there was anything."""
+    def drain(self, until: float) -> bool:
+        """Takes in what the log has said so far, and returns whether there was anything.
+
+        Args:
+            until: When to leave the rest for another time, by `monotonic`.
+        """
         self.woken = False
         if not self.following:
             return False  # `begin` drains
-        drained = False
-        while self._incoming:
-            new = self._incoming.popleft()
-            drained = True
-            if isinstance(new, tuple):
-                self._restart(*new)
-            else:
-                self._incoming_bytes -= len(new.frame)
-                self._append(new)
-        return drained
+        said = len(self._incoming)  # another thread may go on
+        for taken in range(said):
+            if taken % _LOOK == _LOOK - 1 and monotonic() >= until:
+                self._hub.wake(self)
+                break
+            try:
+                new = self._incoming.popleft()
+            except IndexError:
+                break  # the rest was shed just now
+            self._take_in(new)
+        return said > 0
+
+    def _take_in(self, new: Entry | tuple[str, Position]) -> None:
+        if isinstance(new, tuple):
+            self._restart(*new)
+        else:
+            self._taken_bytes += len(new.frame)
+            self._append(new)
 
     def _append(self, entry: Entry) -> None:
         if entry.offset <= self.ring.head.offset:
@@ -265,7 +282,7 @@ class Hub:
         except BaseException:
             self.leave(tail)
             raise
-        if tail.drain():
+        if tail.drain(until=math.inf):
             self._offer(tail)
         tail.trim()
         return tail
@@ -298,9 +315,9 @@ class Hub:
     def _run(self) -> None:
         self._scheduled = False
         until = monotonic() + _SLICE
-        while self._woken:
+        for _ in range(len(self._woken)):
             tail = self._woken.popleft()
-            if tail.drain():
+            if tail.drain(until):
                 self._offer(tail)
         ready = self._ready
         try:

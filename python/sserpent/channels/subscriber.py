@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .._core import ServerSentEvent
 from .._delivery import observer
+from .._delivery.farewell import goodbye
 from . import blocks
 from .hub import Hub, Tail, upto
 from .log import Entry, Limits
@@ -241,7 +242,7 @@ class Subscriber:
         if not self._stopped:
             self._stopped = True
             self._plain = None
-            self._goodbye = blocks.goodbye()
+            self._goodbye = goodbye()
 
     def end(self) -> None:
         """Ends the stream with what is pending, and a goodbye."""

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator, Callable, Hashable
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .._core import ServerSentEvent
+from .._delivery.places import Places
+from .._fastapi.refusal import empty_stream
 from .._fastapi.response import EventSourceResponse
-from . import blocks
 from .broker import BrokerUnavailable, ChannelsClosed
 from .hub import Hub
 from .listening import Listener
-from .places import Places
 from .subscriber import Request, Subscriber
 
 T = TypeVar("T")
-
-# After how many seconds somebody may try again for whom there is no place.
-_RETRY_AFTER = 5, 15
 
 
 class Service(NamedTuple):
@@ -76,7 +72,7 @@ class Subscription(EventSourceResponse, Generic[T]):
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._service.places.taken(self._service.limits) as free:
             if not free:
-                await self._refusal()(scope, receive, send)
+                await self._refuse("subscribers", scope, receive, send)
                 return
             hub = self._service.hub()
             subscriber = Subscriber(hub, self._request, self.max_pending, self._owner)
@@ -85,22 +81,12 @@ class Subscription(EventSourceResponse, Generic[T]):
                     self.source = subscriber
                     await super()._stream(scope, receive, send)
                 else:
-                    await self._come_back_later()(scope, receive, send)
+                    await empty_stream(self)(scope, receive, send)
             finally:
                 subscriber.close()
 
-    def _refusal(self) -> Response:
-        if self._request.after:
-            # An EventSource that comes back gives up for good on anything but a 200.
-            return self._come_back_later()
-        return PlainTextResponse(
-            "Too many subscribers",
-            503,
-            {"Retry-After": str(random.randint(*_RETRY_AFTER))},
-        )
-
-    def _come_back_later(self) -> Response:
-        return Response(blocks.come_back_later(), 200, self.headers, self.media_type)
+    def _comes_back(self, scope: Scope) -> bool:
+        return bool(self._request.after)
 
 
 async def _opened(subscriber: Subscriber) -> bool:

@@ -1,4 +1,4 @@
-"""How many subscribers there may be: in this process, in a channel, of one owner."""
+"""How many streams there may be: of a class, in this process, in a channel, of one owner."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class Places:
-    """Counts the open subscriptions, by whatever has a limit. Safe to use from any thread."""
+    """Counts the open streams, by whatever has a limit. Safe to use from any thread."""
 
     def __init__(self) -> None:
         # Reentrant: a finalizer that runs while it is held may give a place back.

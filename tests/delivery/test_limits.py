@@ -1,0 +1,394 @@
+"""How many streams there may be, and for how long: `max_streams` and `max_age`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import FastAPI
+
+import sserpent._delivery.observer as observing
+from asgi import Connection
+from sserpent import EventSourceResponse, ServerSentEvent
+from sserpent._shutdown import streams as shutdown
+from sserpent.channels import Channels
+from sserpent.metrics import prometheus
+from sse_parser import parse
+from virtual_time import run_on_asyncio, run_on_trio
+
+Run = Callable[..., None]
+runners = pytest.mark.parametrize("run", [run_on_asyncio, run_on_trio], ids=["asyncio", "trio"])
+
+
+def goodbye(body: bytes) -> int:
+    """Returns the reconnection time, in ms, of a stream that ends with a farewell."""
+    found = re.search(rb"(?:^|\n)(?:: goodbye|: full)\nretry: (\d+)\n$", body)
+    assert found, body
+    return int(found[1])
+
+
+# max_age
+
+
+async def ticking() -> AsyncIterator[int]:
+    number = 0
+    while True:
+        yield number
+        number += 1
+        await anyio.sleep(10)
+
+
+def streamed(
+    run: Run, response: Callable[[], EventSourceResponse], **more: Any
+) -> tuple[Any, float]:
+    """Returns the connection of a whole stream, and for how long it lasted."""
+    connections: list[Connection] = []
+    seconds: list[float] = []
+
+    async def main() -> None:
+        connection = Connection()
+        connections.append(connection)
+        begin = anyio.current_time()
+        try:
+            with anyio.fail_after(1_000):
+                if "act" in more:
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(connection.run, response())
+                        await more["act"](connection)
+                else:
+                    await connection.run(response())
+        finally:
+            seconds.append(anyio.current_time() - begin)
+
+    run(main)
+    return connections[0], seconds[0]
+
+
+@runners
+def test_a_stream_ends_whole_within_the_last_tenth_of_max_age(run: Run) -> None:
+    lasted = []
+    for _ in range(10):
+        connection, seconds = streamed(run, lambda: EventSourceResponse(ticking(), max_age=100))
+        assert connection.complete
+        assert 1_000 <= goodbye(connection.body) <= 5_000
+        assert [each.data for each in parse(connection.body).events] == [str(n) for n in range(10)]
+        assert 90 <= seconds <= 100.1
+        lasted.append(round(seconds, 3))
+    assert len(set(lasted)) > 1
+
+
+@runners
+def test_max_age_lets_a_generator_clean_up_and_sends_what_it_yields_before(run: Run) -> None:
+    log: list[str] = []
+
+    async def content() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            await anyio.sleep(1_000)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(2)
+            log.append("cleaned up")
+
+    connection, seconds = streamed(run, lambda: EventSourceResponse(content(), max_age=10))
+    assert log == ["cleaned up"]
+    assert connection.complete
+    assert parse(connection.body).events[0].data == '"a"'
+    assert 11 <= seconds <= 12.1
+
+
+@runners
+def test_a_cleanup_that_fails_at_max_age_cuts_the_stream_off(run: Run) -> None:
+    async def content() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            await anyio.sleep(1_000)
+        finally:
+            raise RuntimeError("on purpose")
+
+    async def main() -> None:
+        connection = Connection()
+        with pytest.raises(RuntimeError, match="on purpose"):
+            await connection.run(EventSourceResponse(content(), max_age=10))
+        assert not connection.complete
+
+    run(main)
+
+
+@runners
+def test_a_stream_without_an_event_ends_at_max_age_too(run: Run) -> None:
+    async def silent() -> AsyncIterator[str]:
+        await anyio.sleep(10_000)
+        yield "never"
+
+    response = lambda: EventSourceResponse(silent(), max_age=10, open_delay=None)  # noqa: E731
+    connection, seconds = streamed(run, response)
+    assert connection.complete
+    assert connection.messages[0]["status"] == 200
+    goodbye(connection.body)
+    assert seconds <= 10.1
+
+
+@runners
+def test_a_client_that_does_not_read_at_max_age_is_dropped_after_cleanup_timeout(run: Run) -> None:
+    async def act(connection: Connection) -> None:
+        await connection.until(lambda: connection.body)
+        connection.stall()
+
+    response = lambda: EventSourceResponse(ticking(), max_age=100, cleanup_timeout=5)  # noqa: E731
+    connection, seconds = streamed(run, response, act=act)
+    assert not connection.complete
+    assert 95 <= seconds <= 106
+
+
+@runners
+def test_a_stream_that_ends_before_max_age_says_nothing_of_it(run: Run) -> None:
+    async def two() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    connection, _ = streamed(run, lambda: EventSourceResponse(two(), max_age=10))
+    assert connection.body == b"data: 1\n\ndata: 2\n\n"
+
+
+@runners
+def test_a_shutdown_before_max_age_goes_as_ever(run: Run) -> None:
+    async def act(connection: Connection) -> None:
+        await anyio.sleep(15)
+        shutdown._of_this_loop()._look(signalled=True)
+
+    response = lambda: EventSourceResponse(ticking(), max_age=100)  # noqa: E731
+    connection, seconds = streamed(run, response, act=act)
+    assert not connection.complete
+    assert seconds < 20
+
+
+def sync_ticking() -> Iterator[int]:
+    while True:
+        yield 1
+
+
+def test_a_sync_generator_ends_at_max_age(run: Run = anyio.run) -> None:
+    connection, seconds = streamed(run, lambda: EventSourceResponse(sync_ticking(), max_age=0.2))
+    assert connection.complete
+    goodbye(connection.body)
+
+
+@runners
+def test_a_subscription_ends_at_max_age_with_one_goodbye(run: Run) -> None:
+    news = Channels().channel("news")
+
+    async def act(connection: Connection) -> None:
+        await connection.until(lambda: connection.started)
+        await news.publish("a")
+
+    connection, seconds = streamed(run, lambda: news.subscribe(max_age=100), act=act)
+    assert connection.complete
+    assert connection.body.count(b"goodbye") == 1
+    goodbye(connection.body)
+    assert 90 <= seconds <= 100.1
+
+
+# max_streams
+
+
+class Held:
+    """A route whose streams stay open until they are let go of, at most three at a time."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.streams = 0
+        self.most = 0
+        self.release = anyio.Event()
+        self.response_class = type("Few", (EventSourceResponse,), {"max_streams": 3, **attributes})
+        self.app = app = FastAPI()
+
+        @app.get("/", response_class=self.response_class)
+        async def held() -> AsyncIterator[ServerSentEvent]:
+            self.streams += 1
+            self.most = max(self.most, self.streams)
+            try:
+                yield ServerSentEvent(data=1, id="1")
+                await self.release.wait()
+            finally:
+                self.streams -= 1
+
+    def connection(self, last_event_id: str | None = None) -> Connection:
+        headers = [] if last_event_id is None else [(b"last-event-id", last_event_id.encode())]
+        return Connection("/", headers=headers)
+
+
+def status(connection: Connection) -> int:
+    found: int = connection.messages[0]["status"]
+    return found
+
+
+def headers(connection: Connection) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in connection.messages[0]["headers"]}
+
+
+@runners
+def test_a_thousand_at_once_are_never_more_than_there_may_be(run: Run) -> None:
+    async def main() -> None:
+        held = Held()
+        connections = [held.connection("1" if n % 2 else None) for n in range(1_000)]
+        async with anyio.create_task_group() as tasks:
+            for connection in connections:
+                tasks.start_soon(connection.run, held.app)
+            for connection in connections:
+                await connection.until(lambda each=connection: each.messages)  # type: ignore[misc]
+            await anyio.sleep(1)
+            assert held.streams == held.most == 3
+            held.release.set()
+        open_ = [each for each in connections if b"data" in each.body]
+        assert len(open_) == 3
+        refused = [each for each in connections[::2] if each not in open_]
+        for each in refused:
+            assert status(each) == 503
+            assert each.complete
+            assert 5 <= int(headers(each)["retry-after"]) <= 15
+        for each in connections[1::2]:
+            if each not in open_:
+                assert status(each) == 200
+                assert headers(each)["content-type"].startswith("text/event-stream")
+                assert 5_000 <= goodbye(each.body) <= 15_000
+                assert each.complete
+        # Their places are free again.
+        again = held.connection()
+        await again.run(held.app)
+        assert b"data" in again.body
+
+    run(main)
+
+
+@runners
+def test_a_class_counts_its_own_streams_and_those_of_subclasses_that_set_none(run: Run) -> None:
+    class Two(EventSourceResponse):
+        max_streams = 2
+
+    class Sub(Two):
+        ping_interval = 5
+
+    class Own(Two):
+        max_streams = 1
+
+    async def main() -> None:
+        async def content() -> AsyncIterator[int]:
+            yield 1
+            await anyio.sleep(100)
+
+        async with anyio.create_task_group() as tasks:
+            connections = [Connection() for _ in range(6)]
+            classes = [Two, Sub, Two, Own, Own, EventSourceResponse]
+            for connection, each in zip(connections, classes, strict=True):
+                tasks.start_soon(connection.run, each(content()))
+                await connection.until(lambda each=connection: each.messages)  # type: ignore[misc]
+            assert [status(each) for each in connections] == [200, 200, 503, 200, 503, 200]
+            tasks.cancel_scope.cancel()
+
+    run(main)
+
+
+@runners
+def test_the_place_of_a_stream_that_fails_or_is_left_is_free_again(run: Run) -> None:
+    class One(EventSourceResponse):
+        max_streams = 1
+
+    async def failing() -> AsyncIterator[int]:
+        yield 1
+        raise RuntimeError("on purpose")
+
+    async def main() -> None:
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="on purpose"):
+                await Connection().run(One(failing()))
+            connection = Connection()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(connection.run, One(ticking()))
+                await connection.until(lambda: connection.body)  # noqa: B023
+                connection.disconnect()
+            assert status(connection) == 200
+
+    run(main)
+
+
+@runners
+def test_a_refused_stream_begins_nothing_and_is_not_counted_as_open(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prometheus_client import CollectorRegistry
+
+    monkeypatch.setattr(observing, "current", None)
+    registry = CollectorRegistry()
+    stop = prometheus(registry)
+    begun: list[str] = []
+
+    class One(EventSourceResponse):
+        max_streams = 1
+
+    async def content() -> AsyncIterator[int]:
+        begun.append("begun")
+        yield 1
+        await anyio.sleep(100)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            first = Connection()
+            tasks.start_soon(first.run, One(content()))
+            await first.until(lambda: first.body)
+            refused = content()
+            await Connection().run(One(refused))
+            assert begun == ["begun"]
+            with pytest.raises(StopAsyncIteration):
+                await refused.__anext__()  # it was closed
+            labels = {"route": ""}
+            assert registry.get_sample_value("sserpent_streams_open", labels) == 1
+            assert registry.get_sample_value("sserpent_streams_refused_total", labels) == 1
+            tasks.cancel_scope.cancel()
+
+    try:
+        run(main)
+    finally:
+        stop()
+
+
+@runners
+def test_head_takes_no_place(run: Run) -> None:
+    class One(EventSourceResponse):
+        max_streams = 1
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            first = Connection()
+            tasks.start_soon(first.run, One(ticking()))
+            await first.until(lambda: first.body)
+            head = Connection(method="HEAD")
+            await head.run(One(ticking()))
+            assert status(head) == 200
+            tasks.cancel_scope.cancel()
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("max_streams", 0, "'max_streams' must be at least 1, not 0"),
+        ("max_streams", "5", "'max_streams' must be an integer, not str"),
+        ("max_streams", True, "'max_streams' must be an integer, not bool"),
+        ("max_age", 0, "'max_age' must be more than 0; None turns it off"),
+        ("max_age", -1, "'max_age' must be finite and not negative"),
+        ("max_age", "1", "'max_age' must be a number of seconds, not str"),
+    ],
+)
+def test_limits_are_checked_by_name(name: str, value: object, error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        type("Bad", (EventSourceResponse,), {name: value})
+    if name == "max_age":
+        with pytest.raises(ValueError, match=error):
+            EventSourceResponse(ticking(), max_age=value)
+    else:
+        with pytest.raises(TypeError, match="no option 'max_streams'"):
+            EventSourceResponse(ticking(), max_streams=value)
