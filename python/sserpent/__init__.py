@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from ._core import BACKEND, ServerSentEvent, format_sse_event
 from ._delivery.sender import KEEPALIVE_COMMENT
 from ._fastapi import routing as _routing
+from ._fastapi.acceleration import accelerate
 from ._fastapi.declarations import Named
 from ._fastapi.response import EventSourceResponse
-from ._fastapi.routing import accelerate
 from ._shutdown import shutdown_event
 
 __version__ = _version("sserpent")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import anyio
@@ -12,11 +13,11 @@ from fastapi import FastAPI
 
 import sserpent._delivery.observer as observing
 from asgi import Connection
+from sse_parser import parse
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._shutdown import streams as shutdown
 from sserpent.channels import Channels
 from sserpent.metrics import prometheus
-from sse_parser import parse
 from virtual_time import run_on_asyncio, run_on_trio
 
 Run = Callable[..., None]
@@ -171,8 +172,10 @@ def sync_ticking() -> Iterator[int]:
         yield 1
 
 
-def test_a_sync_generator_ends_at_max_age(run: Run = anyio.run) -> None:
-    connection, seconds = streamed(run, lambda: EventSourceResponse(sync_ticking(), max_age=0.2))
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_sync_generator_ends_at_max_age(backend: str) -> None:
+    run = partial(anyio.run, backend=backend)
+    connection, _ = streamed(run, lambda: EventSourceResponse(sync_ticking(), max_age=0.2))
     assert connection.complete
     goodbye(connection.body)
 

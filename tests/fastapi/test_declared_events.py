@@ -453,7 +453,7 @@ def test_routers_and_default_response_classes() -> None:
 
 @pytest.fixture
 def accelerated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sserpent._fastapi.routing._accelerated", False)
+    monkeypatch.setattr("sserpent._fastapi.acceleration._accelerated", False)
     sserpent.accelerate()
 
 
@@ -466,6 +466,22 @@ def test_routes_of_fastapi_sse_that_are_accelerated() -> None:
         yield 7
 
     assert TestClient(app).get("/").text == "event: deleted\ndata: 7\n\n"
+    assert [each["properties"]["event"]["const"] for each in events_in(app)] == [
+        "created",
+        "deleted",
+    ]
+
+
+def test_routes_of_fastapi_sse_that_are_not_are_described_as_they_are_served() -> None:
+    app = FastAPI()
+
+    @app.get("/", response_class=fastapi.sse.EventSourceResponse)
+    async def items() -> AsyncIterable[Created | Deleted]:
+        yield 7
+
+    (event,) = events_in(app)
+    assert "const" not in event["properties"]["event"]
+    assert TestClient(app).get("/").text == "data: 7\n\n"
 
 
 # The document

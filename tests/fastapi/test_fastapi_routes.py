@@ -750,7 +750,7 @@ def test_options_of_a_subclass_reach_the_stream() -> None:
 
 
 def test_accelerate_puts_fastapi_routes_on_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sserpent._fastapi.routing._accelerated", False)
+    monkeypatch.setattr("sserpent._fastapi.acceleration._accelerated", False)
 
     def build() -> TestClient:
         return TestClient(build_kinds(FLAVOURS["fastapi"]))

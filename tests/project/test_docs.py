@@ -34,7 +34,7 @@ def id_of(page: Path) -> str:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=id_of)
 def test_the_code_of_a_page_runs_and_prints_what_it_says(page: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("sserpent._fastapi.routing._accelerated", False)
+    monkeypatch.setattr("sserpent._fastapi.acceleration._accelerated", False)
     run_blocks(page)
 
 

@@ -19,27 +19,29 @@ class Ending(Enum):
             the connection and logs it. "close": it is cut without a word in the log. "abort": it
             is dropped with what the client has not read. "leave": there is nothing to do.
         tells: Whether `on_disconnect` is called.
+        farewell: Whether the last that a generator's client gets says when to come back.
     """
 
     #: The generator has ended by itself, and all of it is sent.
-    COMPLETE = True, "end", False
+    COMPLETE = True, "end", False, False
     #: `receive` said so, or a `send` raised OSError.
-    CLIENT_LEFT = False, "leave", True
+    CLIENT_LEFT = False, "leave", True, False
     #: The client has not read for `send_timeout`.
-    STALLED = False, "abort", True
-    #: It has lasted for `max_age`. The client is told when to come back.
-    MAX_AGE = True, "end", False
+    STALLED = False, "abort", True, False
+    #: It has lasted for `max_age`.
+    MAX_AGE = True, "end", False, True
     #: The server shuts down, and the generator was still running.
-    SHUTDOWN = True, "close", False
+    SHUTDOWN = True, "close", False, False
     #: The generator or a `send` has raised.
-    FAILED = True, "raise", False
+    FAILED = True, "raise", False, False
     #: The server, or a middleware, has cancelled the request.
-    CANCELLED = False, "leave", False
+    CANCELLED = False, "leave", False, False
 
-    def __init__(self, delivers: bool, connection: str, tells: bool) -> None:
+    def __init__(self, delivers: bool, connection: str, tells: bool, farewell: bool) -> None:
         self.delivers = delivers
         self.connection = connection
         self.tells = tells
+        self.farewell = farewell
 
 
 def is_disconnect(error: BaseException) -> bool:

@@ -377,9 +377,8 @@ class Delivery:
 
     def _farewell(self) -> bytes:
         # A source says goodbye itself.
-        return (
-            goodbye() if self._ending is Ending.MAX_AGE and self._response.source is None else b""
-        )
+        says = self._ending and self._ending.farewell and self._response.source is None
+        return goodbye() if says else b""
 
     def on_send_error(self, error: BaseException) -> None:
         self._sender.give_up()

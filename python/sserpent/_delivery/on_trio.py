@@ -232,9 +232,7 @@ class TrioDelivery:
                 self._error = error
             else:
                 logger.error("The cleanup of a stream failed", exc_info=error)
-        elif self._ending is Ending.MAX_AGE:
-            self._finishing = True
-        elif self._ending is Ending.SHUTDOWN and not self._cut:
+        elif self._ending is Ending.MAX_AGE or (self._ending is Ending.SHUTDOWN and not self._cut):
             self._finishing = True
 
     async def _pump(self, content: AsyncIterator[Any]) -> None:
@@ -371,7 +369,8 @@ class TrioDelivery:
 
     def _farewell(self) -> bytes:
         # A source says goodbye itself.
-        return goodbye() if self._ending is Ending.MAX_AGE and self._source is None else b""
+        says = self._ending and self._ending.farewell and self._source is None
+        return goodbye() if says else b""
 
     def _take_phase(self, phase: Phase) -> bool:
         open_ = self._phase is Phase.OPEN

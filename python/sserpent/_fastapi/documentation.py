@@ -13,11 +13,10 @@ from typing import Any
 
 import fastapi.openapi.utils
 import fastapi.routing
-import fastapi.sse
-from fastapi.datastructures import DefaultPlaceholder
 from fastapi.dependencies.utils import get_typed_return_annotation
 from fastapi.utils import create_model_field
 
+from .acceleration import served_by
 from .declarations import Declaration, declared_by
 from .response import EventSourceResponse
 
@@ -42,6 +41,7 @@ def _then_describe(populate: Callable[..., None]) -> Callable[..., None]:
         item_type = _item_type(route) if declared is None else _all_types(declared)
         if item_type is not None:
             route.is_sse_stream = True
+            route.sserpent_events = declared
             route.stream_item_type = item_type
             route.stream_item_field = create_model_field(
                 name=f"StreamItem_{route.unique_id}", type_=item_type, mode="serialization"
@@ -60,13 +60,7 @@ def _item_type(route: Any) -> Any:
 
 
 def _declared(route: Any) -> tuple[Declaration, ...] | None:
-    response_class = route.response_class
-    if isinstance(response_class, DefaultPlaceholder):
-        response_class = response_class.value
-    ours = isinstance(response_class, type) and issubclass(
-        response_class, fastapi.sse.EventSourceResponse
-    )
-    return declared_by(route.endpoint) if ours else None
+    return None if served_by(route.response_class) is None else declared_by(route.endpoint)
 
 
 def _all_types(declared: tuple[Declaration, ...]) -> Any:
@@ -79,7 +73,7 @@ def _then_describe_events(get_path: Callable[..., Any]) -> Callable[..., Any]:
     def get_path_with_events(*args: Any, **kwargs: Any) -> Any:
         found = get_path(*args, **kwargs)
         route = kwargs.get("route") or args[0]
-        declared = _declared(route)
+        declared = getattr(route, "sserpent_events", None)
         if declared is not None:
             # A response may write what is published as it likes: channels give ids to values.
             is_response = _item_type(route) is not None

@@ -33,12 +33,12 @@ from weakref import WeakKeyDictionary
 import fastapi.dependencies.models
 import fastapi.routing
 import fastapi.sse
-from fastapi.datastructures import DefaultPlaceholder
 from fastapi.utils import create_model_field
 from starlette.responses import Response
 
 from .._core import DeclaredEvents, ItemSchema, ServerSentEvent
 from . import documentation
+from .acceleration import served_by
 from .declarations import declarations, declared_by, events_of, item_schema
 from .endpoint import Endpoint
 from .requests import share
@@ -58,15 +58,6 @@ _MODEL_OPTIONS = (
 # endpoint itself does not.
 _INJECTED = "sserpent_injected_response"
 _REQUEST = "sserpent_request"
-
-_accelerated = False
-
-
-def accelerate() -> None:
-    """Puts the `fastapi.sse` routes that are declared after this call on the delivery engine,
-    without any other change to the application."""
-    global _accelerated
-    _accelerated = True
 
 
 def install() -> bool:
@@ -132,7 +123,7 @@ def _wrap_get_request_handler(original: Callable[..., Any]) -> Callable[..., Any
             bound = parameters.bind(*args, **kwargs)
             bound.apply_defaults()
             args, arguments = (), bound.arguments
-        response_class = _ours(arguments.get("response_class"))
+        response_class = served_by(arguments.get("response_class"))
         if response_class is None:
             return original(*args, **arguments)
         route = _Route(arguments["dependant"], response_class, arguments)
@@ -142,18 +133,6 @@ def _wrap_get_request_handler(original: Callable[..., Any]) -> Callable[..., Any
         return original(*args, **arguments)
 
     return get_request_handler
-
-
-def _ours(response_class: Any) -> type[EventSourceResponse] | None:
-    if isinstance(response_class, DefaultPlaceholder):
-        response_class = response_class.value
-    if not isinstance(response_class, type):
-        return None
-    if issubclass(response_class, EventSourceResponse):
-        return response_class
-    if _accelerated and issubclass(response_class, fastapi.sse.EventSourceResponse):
-        return EventSourceResponse
-    return None
 
 
 class _Route:

@@ -194,8 +194,8 @@ class Channels:
         Args:
             name: Of the channel, one of its kind among these channels.
             item_type: What is published, for pydantic to validate; anything, if it is left out.
-            history: How many events are kept, of each key. 0 replays none: the newest alone is kept, to
-                know where everyone stands.
+            history: How many events are kept, of each key. 0 replays none: the newest alone is
+                kept, to know where everyone stands.
             history_ttl: For how many seconds each is kept. A key that nobody uses for so long is
                 forgotten.
             history_bytes: How many bytes are kept, of each key.

@@ -15,9 +15,9 @@ from fastapi import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from .._delivery.farewell import come_back_later
 from .._shutdown.event_loop import call_every, current_token
 from . import lease
-from .blocks import come_back_later
 from .broker import BrokerUnavailable, ChannelsClosed, RunLog
 from .channel import Key
 from .checks import checked_count, checked_name, checked_owner, checked_request, checked_seconds
