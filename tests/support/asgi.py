@@ -101,7 +101,8 @@ class Connection:
 
     @property
     def complete(self) -> bool:
-        return bool(self.messages) and self.messages[-1].get("more_body") is False
+        last = self.messages[-1] if self.messages else {"type": "nothing"}
+        return last["type"] == "http.response.body" and not last.get("more_body", False)
 
     @property
     def data(self) -> list[str]:
