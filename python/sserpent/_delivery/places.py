@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Generator, Hashable
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 
 class Places:
@@ -14,10 +15,10 @@ class Places:
     def __init__(self) -> None:
         # Reentrant: a finalizer that runs while it is held may give a place back.
         self._lock = threading.RLock()
-        self._taken: Counter[Hashable] = Counter()
+        self._taken: Counter[Any] = Counter()
 
     @contextmanager
-    def taken(self, limits: dict[Hashable, int]) -> Generator[bool, None, None]:
+    def taken(self, limits: Mapping[Any, int]) -> Generator[bool, None, None]:
         """Takes a place under each limit, or none at all, for as long as the context lasts.
 
         Args:
