@@ -1,7 +1,7 @@
 """Measurements that a busy machine does not decide.
 
 The contenders take turns, every other round backwards, so that what disturbs the machine meets all
-of them. Each turn is short. Rounds go on until the numbers have settled, three times as many at
+of them. Each turn is short. Rounds go on until the numbers have settled, twice as many at
 most. A call is timed in processor time and the minimum counts, because a disturbance only adds.
 Where a server is measured, each turn is divided by its neighbour's, and the median counts.
 """
@@ -21,7 +21,7 @@ Call = Callable[[int], Any]
 Turn = Callable[[], Sequence[float]]
 
 # A share; what two runs may differ by beyond it is told apart by more rounds.
-SETTLED = 0.01
+SETTLED = 0.02
 
 
 @dataclass
@@ -76,7 +76,7 @@ def ratio(above: Cell, below: Cell) -> float:
 
 def in_turns(tables: Sequence[Table], turns: Mapping[tuple[str, str], Turn], rounds: int) -> None:
     """Adds what the turns of cases and contenders measure, at least `rounds` times each."""
-    for number in range(3 * rounds):
+    for number in range(2 * rounds):
         if number >= rounds and all(t.doubt(*cell) < SETTLED for t in tables for cell in turns):
             break
         for case, name in list(turns)[:: -1 if number % 2 else 1]:

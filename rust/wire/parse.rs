@@ -289,12 +289,37 @@ impl Parser {
     }
 }
 
-/// Where the line ends, if it does. Blank lines, every other one, need no search.
+/// Where the line ends, if it does. Many lines are blank or a few bytes long, and those are found
+/// sooner than a search for long ones begins.
 fn next_end(rest: &[u8]) -> Option<usize> {
     if rest.first() == Some(&b'\n') {
         return Some(0);
     }
-    memchr2(b'\r', b'\n', rest)
+    let mut searched = 0;
+    while searched < FIRST {
+        let Some(word) = rest[searched..].first_chunk() else {
+            break;
+        };
+        let word = u64::from_le_bytes(*word);
+        let ends = zero_bytes(word ^ CR) | zero_bytes(word ^ LF);
+        if ends != 0 {
+            return Some(searched + ends.trailing_zeros() as usize / 8);
+        }
+        searched += size_of::<u64>();
+    }
+    memchr2(b'\r', b'\n', &rest[searched..]).map(|end| searched + end)
+}
+
+/// How many bytes of a line are searched a word at a time.
+const FIRST: usize = 24;
+const ONES: u64 = u64::MAX / 0xff;
+const CR: u64 = ONES * b'\r' as u64;
+const LF: u64 = ONES * b'\n' as u64;
+
+/// A word whose lowest bit that is set lies in the lowest byte of `word` that is zero; zero if none
+/// is. <https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord>
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & (ONES << 7)
 }
 
 /// "If the field value consists of only ASCII digits".

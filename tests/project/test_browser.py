@@ -1,6 +1,6 @@
 """A real browser reads the streams: Debian's Chromium, without a window.
 
-With SSERPENT_SCREENSHOTS set to a directory, the last test writes pictures of the live page
+With SSERPENT_SCREENSHOTS set to a directory, the last tests write pictures of the live pages
 there. Look at them before keeping them.
 """
 
@@ -325,9 +325,13 @@ def examples() -> Iterator[Server]:
 
 
 @pytest.fixture
-def live_page(started_browser: Browser, examples: Server) -> Iterator[Browser]:
+def live_page(
+    request: pytest.FixtureRequest, started_browser: Browser, examples: Server
+) -> Iterator[Browser]:
+    """A page of the examples: the one that the test's marker `page` names, or the first."""
+    marker = request.node.get_closest_marker("page")
     started_browser.device(1280, 900)
-    started_browser.open(examples.url)
+    started_browser.open(f"{examples.url}/{marker.args[0] if marker else ''}")
     started_browser.driver.get_log("browser")
     yield started_browser
     assert started_browser.script_errors() == []
@@ -371,6 +375,7 @@ def run_answer(browser: Browser) -> str:
     return text(browser, "run-answer")
 
 
+@pytest.mark.page("runs.html")
 def test_an_answer_goes_on_over_a_reload_and_is_stopped_from_a_second_tab(
     live_page: Browser,
 ) -> None:
@@ -427,6 +432,7 @@ def until_read(browser: Browser, name: str, lines: list[str]) -> None:
     until(lambda: read(browser, name)[-len(lines) :] == lines)
 
 
+@pytest.mark.page("rooms.html")
 def test_both_clients_of_the_room_read_what_one_writes(live_page: Browser) -> None:
     room(live_page)
     write(live_page, "ada", "Hello <b>Grace</b>")
@@ -439,6 +445,7 @@ def test_both_clients_of_the_room_read_what_one_writes(live_page: Browser) -> No
     assert shown_errors(live_page) == []
 
 
+@pytest.mark.page("rooms.html")
 def test_a_client_of_the_room_that_is_cut_off_gets_what_it_missed_once(live_page: Browser) -> None:
     room(live_page)
     write(live_page, "ada", "before")
@@ -457,6 +464,7 @@ def test_a_client_of_the_room_that_is_cut_off_gets_what_it_missed_once(live_page
     assert shown_errors(live_page) == []
 
 
+@pytest.mark.page("rooms.html")
 def test_a_client_of_the_room_is_told_of_a_gap(live_page: Browser) -> None:
     room(live_page)
     write(live_page, "ada", "before")
@@ -469,6 +477,7 @@ def test_a_client_of_the_room_is_told_of_a_gap(live_page: Browser) -> None:
     assert shown_errors(live_page) == []
 
 
+@pytest.mark.page("rooms.html")
 def test_a_client_of_the_room_with_a_forged_id_begins_anew(live_page: Browser) -> None:
     room(live_page)
     write(live_page, "ada", "one")
@@ -491,6 +500,7 @@ def stream_example(browser: Browser, number: int) -> None:
     click(browser, "example-start")
 
 
+@pytest.mark.page("examples.html")
 def test_the_page_streams_every_example(live_page: Browser) -> None:
     count = until(lambda: live_page.run("return document.getElementById('example').length"))
     events = []
@@ -541,20 +551,9 @@ def test_the_parser_of_the_page(live_page: Browser, number: int) -> None:
     assert results == [expected] * (len(stream) + 1)
 
 
-def show_the_room(browser: Browser) -> None:
-    room(browser)
-    write(browser, "ada", "Is anybody here?")
-    write(browser, "grace", "Yes, I am")
-    until_read(browser, "ada", ["Grace: Yes, I am"])
-    click(browser, "away")
-    until_read(browser, "grace", ["Ada: 8 of 8"])
-
-
-def test_the_page_runs_the_race_and_looks_good(live_page: Browser, examples: Server) -> None:
+@pytest.mark.page("speed.html")
+def test_the_page_runs_the_race(live_page: Browser, examples: Server) -> None:
     rust = httpx.get(f"{examples.url}/live/backend").json() == "rust"
-    ask(live_page)
-    show_the_room(live_page)
-    stream_example(live_page, 4)
     click(live_page, "race-start")
     until(lambda: text(live_page, "race-start") == "Run the race", timeout=60)
 
@@ -564,15 +563,44 @@ def test_the_page_runs_the_race_and_looks_good(live_page: Browser, examples: Ser
     lines = live_page.run("return document.querySelectorAll('#chart polyline').length")
     assert rows == lines == (3 if rust else 2)
     assert text(live_page, "results").splitlines()[0].endswith("1.0\N{MULTIPLICATION SIGN}")
-    for name, width, height, scheme in (
-        ("page-light", 1280, 720, "light"),
-        ("page-dark", 1280, 720, "dark"),
-        ("page-phone", 390, 844, "light"),
-        ("page-phone-dark", 390, 844, "dark"),
+    look(live_page, "speed")
+
+
+@pytest.mark.page("rooms.html")
+def test_the_page_of_the_room_looks_good(live_page: Browser) -> None:
+    room(live_page)
+    write(live_page, "ada", "Is anybody here?")
+    write(live_page, "grace", "Yes, I am")
+    until_read(live_page, "ada", ["Grace: Yes, I am"])
+    click(live_page, "away")
+    until_read(live_page, "grace", ["Ada: 8 of 8"])
+    look(live_page, "page")
+
+
+@pytest.mark.parametrize("name", ["", "runs.html", "examples.html"])
+def test_the_other_pages_look_good(live_page: Browser, examples: Server, name: str) -> None:
+    live_page.open(f"{examples.url}/{name}")
+    until(lambda: text(live_page, "backend"))
+    if not name:
+        ask(live_page)
+    current = "return document.querySelector('nav [aria-current]').getAttribute('href')"
+    assert live_page.run(current) == (name or "./")
+    links = live_page.run("return [...document.querySelectorAll('nav a')].map((a) => a.href)")
+    assert {httpx.get(link).status_code for link in links} == {200}
+    look(live_page, name.removesuffix(".html") or "tokens")
+
+
+def look(browser: Browser, name: str) -> None:
+    """Looks at a page in light and dark, on a screen and a phone: nothing is wider than that."""
+    for kind, width, height, scheme in (
+        ("light", 1280, 720, "light"),
+        ("dark", 1280, 720, "dark"),
+        ("phone", 390, 844, "light"),
+        ("phone-dark", 390, 844, "dark"),
     ):
-        live_page.device(width, height, scheme)
-        overflow = live_page.run("return document.documentElement.scrollWidth - innerWidth")
+        browser.device(width, height, scheme)
+        overflow = browser.run("return document.documentElement.scrollWidth - innerWidth")
         assert overflow <= 0
         if SCREENSHOTS:
-            live_page.run("scrollTo(0, 0); document.activeElement.blur()")
-            live_page.screenshot(Path(SCREENSHOTS) / f"{name}.png", whole=width > 600)
+            browser.run("scrollTo(0, 0); document.activeElement.blur()")
+            browser.screenshot(Path(SCREENSHOTS) / f"{name}-{kind}.png", whole=width > 600)
