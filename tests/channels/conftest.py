@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import anyio
 import pytest
 
 from channel_clients import MakeChannels, Run
+from redis_checks import MakeRedis
+from redis_server import RedisServer
 from sserpent.channels import Channels
 from virtual_time import run_on_asyncio, run_on_trio
 
@@ -29,3 +32,16 @@ def run_in_time(request: pytest.FixtureRequest) -> Run:
     """Runs a test on an event loop whose clock jumps."""
     run: Run = request.param
     return run
+
+
+@pytest.fixture
+def make_redis() -> Iterator[MakeRedis]:
+    servers: list[RedisServer] = []
+
+    def make(**options: str) -> RedisServer:
+        servers.append(RedisServer(**options))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()

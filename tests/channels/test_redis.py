@@ -20,6 +20,21 @@ from redis.crc import key_slot
 
 from followers import Notes, item, number_of
 from proxy import Proxy
+from redis_checks import (
+    ALL,
+    LIMITS,
+    QUICK,
+    ROOM,
+    MakeRedis,
+    Outcomes,
+    in_thread,
+    numbers_in,
+    publish,
+    publish_all,
+    publish_until_it_works,
+    run,
+    until,
+)
 from redis_server import Cluster, RedisServer, Sentinel
 from servers import Server, uvicorn
 from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain
@@ -29,91 +44,10 @@ from sserpent.channels.position import ORIGIN, Position, Stream, parse_id
 from sserpent.channels.redis import Pace, RedisLog, connection
 from sserpent.client import EventStreamParser
 
-LIMITS = Limits(history=10_000, history_ttl=3_600, history_bytes=2**24)
-ROOM = Stream("rooms", "lobby")
-QUICK = Pace(timeout=1.0, probe=0.2, compare=0.3)
-ALL = 1, 10**9
-MakeRedis = Callable[..., RedisServer]
-
-
-@pytest.fixture
-def make_redis() -> Iterator[MakeRedis]:
-    servers: list[RedisServer] = []
-
-    def make(**options: str) -> RedisServer:
-        servers.append(RedisServer(**options))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.close()
-
 
 @pytest.fixture
 def server(make_redis: MakeRedis) -> RedisServer:
     return make_redis()
-
-
-async def until(condition: Callable[[], Any], timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        await asyncio.sleep(0.005)
-
-
-async def publish(log: RedisLog, *numbers: int, stream: Stream = ROOM) -> list[str]:
-    return [await log.publish(stream, LIMITS, item(number)) for number in numbers]
-
-
-async def publish_until_it_works(log: RedisLog, number: int) -> str:
-    while (published := await outcome_of(log, number)) in (BrokerUnavailable, PublishUncertain):
-        await asyncio.sleep(0.05)
-    return str(published)
-
-
-# What a publish was refused with, or the event's id.
-Outcome = str | type[BrokerUnavailable]
-Outcomes = dict[int, Outcome]
-
-
-async def outcome_of(log: RedisLog, number: int) -> Outcome:
-    """Publishes, and returns the event's id, or what it was refused with."""
-    try:
-        return await log.publish(ROOM, LIMITS, item(number))
-    except BrokerUnavailable as error:
-        return type(error)
-
-
-async def publish_all(log: RedisLog, outcomes: Outcomes, numbers: range) -> None:
-    for number in numbers:
-        outcomes[number] = await outcome_of(log, number)
-
-
-async def numbers_in(log: RedisLog) -> list[int]:
-    return [number_of(entry) for entry in (await log.read(ROOM, LIMITS, *ALL))[1]]
-
-
-def run(
-    server: RedisServer | Cluster,
-    check: Callable[[RedisLog], Awaitable[None]],
-    pace: Pace = QUICK,
-) -> None:
-    """Runs a test with a log on a server."""
-
-    async def check_it() -> None:
-        log = RedisLog(server.url, pace=pace)
-        try:
-            await asyncio.wait_for(check(log), 90)
-        finally:
-            await log.aclose()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left
-
-    asyncio.run(check_it())
-
-
-async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    return await asyncio.to_thread(function, *args)
 
 
 # Redis goes and comes back
@@ -297,6 +231,25 @@ def test_c3_the_connection_for_commands_is_killed(server: RedisServer) -> None:
         assert notes.brief == await numbers_in(log)
         # The history says of nearly all whether they were carried out.
         assert len(outcomes) - len(published) < 100
+
+    run(server, check)
+
+
+def test_c13_a_connection_is_probed_also_where_nobody_is_subscribed(server: RedisServer) -> None:
+    def pings() -> int:
+        return int(server.ask("INFO", "commandstats").get("cmdstat_ping", {"calls": 0})["calls"])
+
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        for number in range(2):
+            await log.follow(ROOM, LIMITS, notes)
+            await publish(log, number)
+            await until(lambda number=number: number in notes.brief)  # type: ignore[misc]
+            log.unfollow(ROOM, notes)
+            await until(lambda: server.subscriptions() == [])
+            before = pings()
+            await until(lambda before=before: pings() >= before + 2)  # type: ignore[misc]
+        assert notes.brief == [0, 1]
 
     run(server, check)
 

@@ -146,19 +146,50 @@ class Cluster:
 
     Args:
         make: Makes a server with options, and ends it.
+        options: Of each node.
+
+    Attributes:
+        nodes: The masters at first, and then each replica that is added.
     """
 
-    def __init__(self, make: Callable[..., RedisServer]) -> None:
-        # Ten thousand more than the port, as is usual, may be none.
-        self._buses = [free_port() for _ in range(3)]
-        self.nodes = [make(cluster_enabled="yes", cluster_port=str(bus)) for bus in self._buses]
-        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
-        for number, (node, bus) in enumerate(zip(self.nodes, self._buses, strict=True)):
+    def __init__(self, make: Callable[..., RedisServer], **options: str) -> None:
+        self._make = make
+        self._options = options
+        self._buses: list[int] = []
+        self.nodes: list[RedisServer] = []
+        for number in range(3):
+            node = self._new_node()
             node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             slots = 16_384 * number // 3, 16_384 * (number + 1) // 3 - 1
             node.ask("CLUSTER", "ADDSLOTSRANGE", *slots)
-            self.nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+            self._meet(node)
+        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
         until(lambda: all(self._is_whole(node) for node in self.nodes), timeout=60)
+
+    def _new_node(self) -> RedisServer:
+        # Ten thousand more than the port, as is usual, may be none.
+        bus = free_port()
+        self._buses.append(bus)
+        node = self._make(cluster_enabled="yes", cluster_port=str(bus), **self._options)
+        self.nodes.append(node)
+        return node
+
+    def _meet(self, node: RedisServer) -> None:
+        bus = self._buses[self.nodes.index(node)]
+        self.nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+
+    def add_replica(self, master: RedisServer) -> RedisServer:
+        """Adds a node that has what another has, and takes over from it."""
+        master_id = master.ask("CLUSTER", "MYID")
+        replica = self._new_node()
+        self._meet(replica)
+        until(lambda: master_id in replica.ask("EVAL", "return redis.call('CLUSTER', 'NODES')", 0))
+        replica.ask("CLUSTER", "REPLICATE", master_id)
+        own_id = replica.ask("CLUSTER", "MYID")
+        until(lambda: replica.ask("ROLE")[3] == "connected")
+        for node in self.nodes:
+            until(lambda node=node: _is_replica(node, own_id))  # type: ignore[misc]
+        return replica
 
     @staticmethod
     def _is_whole(node: RedisServer) -> bool:
@@ -191,3 +222,9 @@ class Cluster:
     def close(self) -> None:
         for bus in self._buses:
             give_back(bus)
+
+
+def _is_replica(node: RedisServer, number: str) -> bool:
+    """Whether a node knows that another is a replica."""
+    known = node.ask("EVAL", "return redis.call('CLUSTER', 'NODES')", 0)
+    return any(number in line and "slave" in line for line in known.splitlines())

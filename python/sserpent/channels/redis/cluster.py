@@ -182,7 +182,7 @@ class Cluster:
         return _slots(ranges, address[0])
 
     def _place_anew(self) -> None:
-        for node in self._nodes.values():
+        for node in list(self._nodes.values()):  # a new one may come
             for command in node.commands.take():
                 self.send(command)
         for listening, there in list(self._listening.items()):

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, ResponseError
 
 from ..tasks import end
@@ -165,7 +166,7 @@ class Subscription:
             try:
                 kind, name, message = await _next(connection)
             except MovedError as error:
-                self._move(self._expected.popleft(), error)
+                self._move(self._next_expected(), error)
                 continue
             if not self._heard:
                 self._heard = True
@@ -181,11 +182,19 @@ class Subscription:
     def _changed(self, wanted: bool, name: bytes) -> None:
         if not wanted and not (self._expected and self._expected[0][1].name == name):
             # Nobody asked: the name is on another server now.
-            self._move((True, self._listening[name]), None)
+            if name in self._listening:
+                self._move((True, self._listening[name]), None)
             return
-        wanted, changed = self._expected.popleft()
+        wanted, changed = self._next_expected()
+        if changed.name != name:
+            raise RedisConnectionError("it answers what it was not asked")
         if wanted and self._listening.get(name) is changed:
             changed.subscribed()
+
+    def _next_expected(self) -> tuple[bool, Listening]:
+        if not self._expected:
+            raise RedisConnectionError("it answers what it was not asked")
+        return self._expected.popleft()
 
     def _move(self, change: tuple[bool, Listening], error: MovedError | None) -> None:
         wanted, listening = change
@@ -210,7 +219,7 @@ class Subscription:
 
 async def _next(connection: Connection) -> tuple[bytes, bytes, Any]:
     answer = await connection.read_response()
-    if len(answer) == 2:  # the answer to PING
+    if answer == b"PONG" or len(answer) == 2:  # without a subscription, or with one
         return b"pong", b"", b""
     kind, name, message = answer
     return kind, name, message

@@ -1,0 +1,257 @@
+"""Channels and runs on a Redis Cluster when a node fails and its replica takes over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+from redis.crc import key_slot
+
+from channel_clients import Client
+from followers import Notes, number_of
+from redis_checks import (
+    LIMITS,
+    QUICK,
+    ROOM,
+    MakeRedis,
+    Outcomes,
+    in_thread,
+    numbers_in,
+    publish,
+    publish_all,
+    publish_until_it_works,
+    run,
+    until,
+)
+from redis_server import Cluster, RedisServer
+from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain, Runs
+from sserpent.channels.log import Entry
+from sserpent.channels.position import Stream
+from sserpent.channels.redis import RedisLog
+from sserpent.channels.redis.names import name_of
+
+PACE = QUICK._replace(timeout=4)
+# After a node has been silent for two seconds its replica takes over, however old its data are.
+QUICK_TO_FAIL = {"cluster_node_timeout": "2000", "cluster_replica_validity_factor": "0"}
+SLOT = key_slot(name_of("sserpent", 0, ROOM))
+
+
+class Pair:
+    """A cluster, of which one node has a replica: the node that has the lobby."""
+
+    def __init__(self, make_redis: MakeRedis) -> None:
+        self.cluster = Cluster(make_redis, **QUICK_TO_FAIL)
+        self.master = self.cluster.node_of(SLOT)
+        self.replica = self.cluster.add_replica(self.master)
+
+    @property
+    def others(self) -> list[RedisServer]:
+        """The masters that nothing happens to."""
+        return [node for node in self.cluster.nodes if node not in (self.master, self.replica)]
+
+    def streams_of_others(self) -> list[Stream]:
+        """A stream on each of them."""
+        streams = [Stream("rooms", str(number)) for number in range(60)]
+        slots = {key_slot(name_of("sserpent", 0, stream)): stream for stream in streams}
+        ports = {self.cluster.node_of(slot).port: stream for slot, stream in slots.items()}
+        return [ports[node.port] for node in self.others]
+
+    async def replicated(self) -> None:
+        """Waits until the replica has all that its master has."""
+        await until(lambda: self.replica.ask("ROLE")[4] == self.master.ask("ROLE")[1])
+
+    def took_over(self) -> bool:
+        """Whether the replica is the master, and some other node knows."""
+        return bool(self.replica.ask("ROLE")[0] == "master") and self._is_known()
+
+    def _is_known(self) -> bool:
+        slots = self.others[0].ask("EVAL", "return redis.call('CLUSTER', 'SLOTS')", 0)
+        return any(master[1] == self.replica.port for _, _, master, *_ in slots)
+
+
+@pytest.fixture
+def pair(make_redis: MakeRedis) -> Iterator[Pair]:
+    pair = Pair(make_redis)
+    yield pair
+    pair.cluster.close()
+
+
+def told_the_truth(outcomes: Outcomes, read: list[int]) -> None:
+    """What was published is there once, what was refused is not, and of what is uncertain no more
+    than once."""
+    counted = Counter(read)
+    for number, outcome in outcomes.items():
+        if isinstance(outcome, str):
+            assert counted[number] == 1, number
+        elif outcome is PublishUncertain:
+            assert counted[number] <= 1, number
+        else:
+            assert counted[number] == 0, number
+
+
+def test_c12_a_node_is_killed_and_its_replica_takes_over(pair: Pair) -> None:
+    async def check(log: RedisLog) -> None:
+        others = {stream: Notes() for stream in pair.streams_of_others()}
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        for stream, each in others.items():
+            await log.follow(stream, LIMITS, each)
+        outcomes: Outcomes = {}
+        await publish_all(log, outcomes, range(20))
+        await pair.replicated()
+        pair.master.kill()
+        await publish_all(log, outcomes, range(20, 23))
+        assert await publish_until_it_works(log, 100)
+        await until(pair.took_over)
+        await publish_all(log, outcomes, range(101, 120))
+        for stream in others:
+            await publish(log, 7, stream=stream)
+        await until(lambda: 119 in notes.brief)
+        read = await numbers_in(log)
+        told_the_truth(outcomes, read)
+        assert notes.brief == read
+        for each in others.values():
+            await until(lambda each=each: each.brief == [7])  # type: ignore[misc]
+        # What comes back is the replica of what was its own.
+        await in_thread(pair.master.start)
+        await until(lambda: pair.master.ask("ROLE")[0] == "slave")
+        await publish(log, 200)
+        await until(lambda: 200 in notes.brief)
+        assert notes.brief == await numbers_in(log) == [*read, 200]
+
+    run(pair.cluster, check, PACE)
+
+
+def test_c8_a_node_is_killed_whose_replica_lacks_the_tail(pair: Pair) -> None:
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        await publish(log, *range(5))
+        await pair.replicated()
+        # From here on the replica gets nothing.
+        pair.replica.pause()
+        pair.master.ask("CLIENT", "KILL", "TYPE", "replica")
+        last = (await publish(log, 5, 6))[-1]
+        await until(lambda: len(notes.told) == 7)
+        pair.master.kill()
+        pair.replica.go_on()
+        await publish_until_it_works(log, 7)
+        await until(lambda: "diverged" in notes.brief)
+        await publish(log, 8)
+        await until(lambda: 8 in notes.brief)
+        # 7 came before the new position, or after it.
+        assert [each for each in notes.brief if each != 7] == [*range(7), "diverged", 8]
+        assert await numbers_in(log) == [*range(5), 7, 8]
+        # Whoever comes back is told too.
+        channels = Channels(pair.cluster.url)
+        rooms = channels.channel("rooms")
+        async with channels, rooms.listen(key="lobby", after=last) as events:
+            found = await anext(events)
+        assert (found.event, found.data) == ("reset", {"reason": "diverged"})
+
+    run(pair.cluster, check, PACE)
+
+
+def test_c12_a_failover_that_somebody_asks_for_loses_nothing(pair: Pair) -> None:
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        outcomes: Outcomes = {}
+        tasks = [
+            asyncio.create_task(publish_all(log, outcomes, range(first, first + 300)))
+            for first in range(0, 3_000, 300)
+        ]
+        await until(lambda: len(outcomes) > 500)
+        await in_thread(pair.replica.ask, "CLUSTER", "FAILOVER")
+        await asyncio.gather(*tasks)
+        await until(pair.took_over)
+        await publish_until_it_works(log, 5_000)
+        await until(lambda: 5_000 in notes.brief)
+        read = await numbers_in(log)
+        told_the_truth(outcomes, read)
+        assert notes.brief == read
+        # Nothing comes by the old node any more.
+        name = name_of("sserpent", 0, ROOM).decode()
+        await until(lambda: name in pair.replica.ask("PUBSUB", "SHARDCHANNELS"))
+        await until(lambda: pair.master.ask("PUBSUB", "SHARDCHANNELS") == [])
+
+    run(pair.cluster, check, PACE)
+
+
+def test_c12_a_node_that_stalls_is_replaced_and_comes_back(pair: Pair) -> None:
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        outcomes: Outcomes = {}
+        await publish_all(log, outcomes, range(20))
+        await pair.replicated()
+        stalled = [
+            asyncio.create_task(publish_all(log, outcomes, range(first, first + 20)))
+            for first in range(100, 1_100, 100)
+        ]
+        pair.master.pause()
+        await until(pair.took_over)
+        await publish_until_it_works(log, 5_000)
+        pair.master.go_on()
+        await asyncio.gather(*stalled)
+        await until(lambda: pair.master.ask("ROLE")[0] == "slave")
+        await publish_until_it_works(log, 5_001)
+        await until(lambda: 5_001 in notes.brief)
+        read = await numbers_in(log)
+        assert len(set(read)) == len(read)
+        assert set(range(20)) | {5_000, 5_001} <= set(read)
+        refused = {number for number, outcome in outcomes.items() if outcome is BrokerUnavailable}
+        assert not refused & set(read)
+        # What the stalled node had accepted is gone with what it was, and that is said.
+        lost = {number for number, each in outcomes.items() if isinstance(each, str)} - set(read)
+        told = [number_of(each) for each in notes.told if isinstance(each, Entry)]
+        if "diverged" not in notes.brief:
+            assert not lost
+            assert told == read
+
+    run(pair.cluster, check, PACE)
+
+
+async def counted(go_on: Callable[[int], bool]) -> AsyncIterator[int]:
+    number = 0
+    while go_on(number):
+        yield number
+        number += 1
+        await asyncio.sleep(0.02)
+
+
+def test_a_run_goes_on_over_the_failure_of_its_node(pair: Pair) -> None:
+    async def check() -> None:
+        channels = Channels(pair.cluster.url, publish_timeout=4)
+        runs = Runs(channels, "answers")
+        over: list[int] = []
+        async with channels:
+            # One that is kept by the node that fails.
+            run_id = next(
+                name
+                for name in map(str, range(1_000))
+                if pair.cluster.node_of(key_slot(name_of("sserpent", 0, runs._stream(name, None))))
+                is pair.master
+            )
+            started = await runs.start(counted(lambda _: not over), id=run_id)
+            client = Client()
+            following = asyncio.create_task(client.run(started.follow()))
+            await until(lambda: len(client.seen) > 10)
+            pair.master.kill()
+            await until(pair.took_over)
+            seen = len(client.seen)
+            await until(lambda: len(client.seen) > seen + 50 or client.complete)
+            over.append(1)
+            await following
+            events = [each for each in client.seen if each.type == "message"]
+            end = client.seen[-1]
+            if end.data["end"] == "lost":
+                # The replica had not all that the follower has had.
+                assert "diverged" in [each.data.get("reason") for each in client.said]
+            else:
+                assert end.data["end"] == "done"
+                assert [each.data for each in events] == list(range(len(events)))
+
+    asyncio.run(asyncio.wait_for(check(), 90))

@@ -1,0 +1,89 @@
+"""A log on a real Redis server, and what is published to it while that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from followers import item, number_of
+from redis_server import Cluster, RedisServer
+from sserpent.channels import BrokerUnavailable, PublishUncertain
+from sserpent.channels.log import Limits
+from sserpent.channels.position import Stream
+from sserpent.channels.redis import Pace, RedisLog
+
+LIMITS = Limits(history=10_000, history_ttl=3_600, history_bytes=2**24)
+ROOM = Stream("rooms", "lobby")
+QUICK = Pace(timeout=1.0, probe=0.2, compare=0.3)
+ALL = 1, 10**9
+MakeRedis = Callable[..., RedisServer]
+
+
+async def until(condition: Callable[[], Any], timeout: float = 30) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        await asyncio.sleep(0.005)
+
+
+async def publish(log: RedisLog, *numbers: int, stream: Stream = ROOM) -> list[str]:
+    return [await log.publish(stream, LIMITS, item(number)) for number in numbers]
+
+
+async def publish_until_it_works(log: RedisLog, number: int) -> str:
+    while (published := await outcome_of(log, number)) in (BrokerUnavailable, PublishUncertain):
+        await asyncio.sleep(0.05)
+    return str(published)
+
+
+# What a publish was refused with, or the event's id.
+Outcome = str | type[BrokerUnavailable]
+Outcomes = dict[int, Outcome]
+
+
+async def outcome_of(log: RedisLog, number: int) -> Outcome:
+    """Publishes, and returns the event's id, or what it was refused with."""
+    try:
+        return await log.publish(ROOM, LIMITS, item(number))
+    except BrokerUnavailable as error:
+        return type(error)
+
+
+async def publish_all(log: RedisLog, outcomes: Outcomes, numbers: range) -> None:
+    for number in numbers:
+        outcomes[number] = await outcome_of(log, number)
+
+
+async def numbers_in(log: RedisLog) -> list[int]:
+    return [number_of(entry) for entry in (await log.read(ROOM, LIMITS, *ALL))[1]]
+
+
+def run(
+    server: RedisServer | Cluster,
+    check: Callable[[RedisLog], Awaitable[None]],
+    pace: Pace = QUICK,
+) -> None:
+    """Runs a test with a log on a server."""
+
+    errors: list[dict[str, Any]] = []
+
+    async def check_it() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, error: errors.append(error))
+        log = RedisLog(server.url, pace=pace)
+        try:
+            await asyncio.wait_for(check(log), 90)
+        finally:
+            await log.aclose()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left
+        gc.collect()  # a task that has failed says so then
+
+    asyncio.run(check_it())
+    assert not errors, errors
+
+
+async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    return await asyncio.to_thread(function, *args)
