@@ -18,6 +18,7 @@ import pytest
 from httpx_sse import EventSource, connect_sse
 
 import sserpent
+from redis_server import RedisServer
 from servers import Server, uvicorn
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -213,6 +214,47 @@ def test_notifications(serve: Any) -> None:
         received = list(messages(source))
 
     assert received == list(map(message, texts, ids))
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+def test_notifications_on_redis(serve: Any, redis: RedisServer) -> None:
+    """Two tabs on two servers, and a worker without one."""
+    environment = {"REDIS_URL": redis.url}
+    urls = [
+        serve(uvicorn("notifications_on_redis:app"), EXAMPLES, **environment).url for _ in range(2)
+    ]
+    tabs = [f"{url}/users/ada/notifications" for url in urls]
+
+    def work(user: str, text: str) -> str:
+        command = [sys.executable, "notify.py", user, text]
+        done = subprocess.run(
+            command, cwd=EXAMPLES, env={**os.environ, **environment}, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.strip()
+
+    said = [{"text": text} for text in ("posted", "worked", "missed")]
+    with httpx.Client() as client:
+        with connect_sse(client, "GET", tabs[0]) as one, connect_sse(client, "GET", tabs[1]) as two:
+            [first] = post(tabs[1], said[0])
+            work("grace", "for Grace")
+            second = work("ada", "worked")
+            for source in (one, two):
+                events = messages(source)
+                assert [next(events) for _ in range(2)] == [
+                    message(said[0], first),
+                    message(said[1], second),
+                ]
+        third = work("ada", "missed")
+        for tab in tabs:
+            with connect_sse(client, "GET", tab, headers={"Last-Event-ID": second}) as source:
+                assert next(messages(source)) == message(said[2], third)
 
 
 def test_the_room_of_the_page_says_what_is_missing(all_examples: Server) -> None:
