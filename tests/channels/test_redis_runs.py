@@ -323,3 +323,120 @@ def test_x2_a_history_that_was_evicted_after_its_end_is_reset_and_lost(
         for name in redis.names():
             if "answers" in name and not name.endswith(":run"):
                 redis.ask("DEL", name)
+
+
+@pytest.mark.parametrize("gone", ["history", "record"])
+@pytest.mark.parametrize("damage", ["garbage", "type"])
+def test_x2_what_somebody_else_has_written_is_lost(
+    serve: Serve, redis: RedisServer, gone: str, damage: str
+) -> None:
+    one, other = serve(), serve()
+    ask(one)
+    with following(other) as follower:
+        follower.until(3)
+        [name] = [each for each in redis.names() if "answers" in each and not each.endswith(":run")]
+        if gone == "record":
+            name += ":run"
+        if damage == "type":
+            redis.ask("SET", name, "garbage")
+        elif gone == "history":
+            redis.ask("XADD", name, "1000000-1", "foo", "bar")
+        else:
+            redis.ask("HSET", name, "lease", "garbage", "ttl", "garbage", "fence", "garbage")
+        assert follower.to_the_end() == ("lost", None)
+        said = {each.type for each in follower.seen if each.type != "message"}
+        assert said <= {"reset", "run-end"}
+        assert ("reset" in said) == (gone == "history")
+    until(lambda: notes(one) == ["answer began", "answer ended"])
+    assert outcome(one)[1] == ("lost", None)
+    assert "Traceback" not in one.log + other.log
+
+
+def test_x2_redis_is_emptied_in_the_middle_of_a_run(serve: Serve, redis: RedisServer) -> None:
+    one, other = serve(MAX_BYTES="4000000"), serve(MAX_BYTES="4000000")
+    ask(one, kind="count", pause=0)
+    with following(other) as follower:
+        follower.until(500)
+        redis.ask("FLUSHALL")
+        assert follower.to_the_end() == ("lost", None)
+        assert [each.type for each in follower.seen if each.type != "message"] == [
+            "reset",
+            "run-end",
+        ]
+        assert without_a_hole(follower)
+    until(lambda: notes(one) == ["answer began", "answer ended"])
+    ask(other, numbers=3)
+    assert "Traceback" not in one.log + other.log
+
+
+def test_x4_a_producer_that_is_killed_in_a_flood_leaves_no_hole(serve: Serve) -> None:
+    one, other = serve(MAX_BYTES="4000000"), serve(MAX_BYTES="4000000")
+    ask(one, pause=0)
+    with following(other) as follower:
+        follower.until(500)
+        one.process.kill()
+        assert follower.to_the_end() == ("lost", None)
+        assert without_a_hole(follower)
+    assert outcome(other)[0].seen == follower.seen
+
+
+def test_c12_a_full_redis_holds_a_run_up_and_loses_nothing(
+    serve: Serve, redis: RedisServer
+) -> None:
+    one, other = serve(LEASE="60", MAX_BYTES="4000000"), serve(LEASE="60", MAX_BYTES="4000000")
+    ask(one, numbers=500, pause=0.002)
+    with following(other) as follower:
+        follower.until(5)
+        redis.ask("CONFIG", "SET", "maxmemory", "1")
+        until(lambda: "waits to be kept" in one.log)
+        redis.ask("CONFIG", "SET", "maxmemory", "0")
+        assert follower.to_the_end() == ("done", None)
+        assert follower.numbers == list(range(500))
+    assert one.log.count("waits to be kept") == 1
+    assert "Traceback" not in one.log + other.log
+
+
+def test_c3_connections_are_killed_in_the_middle_of_a_run(serve: Serve, redis: RedisServer) -> None:
+    one, other = serve(LEASE="60", MAX_BYTES="4000000"), serve(LEASE="60", MAX_BYTES="4000000")
+    ask(one, numbers=1_500, pause=0.001)
+    with following(other) as follower:
+        for upto in range(100, 1_100, 100):
+            follower.until(upto)
+            redis.kill_clients("normal")
+            redis.kill_clients("pubsub")
+        assert follower.to_the_end() == ("done", None)
+        assert follower.numbers == list(range(1_500))
+    later, _ = outcome(one)
+    assert later.seen == follower.seen
+    assert "Traceback" not in one.log + other.log
+
+
+def test_what_is_yielded_without_waiting_goes_to_redis_together(
+    serve: Serve, redis: RedisServer
+) -> None:
+    one = serve(LEASE="60")
+    ask(one, numbers=1)  # the connections are there
+    outcome(one)
+    before = calls(redis)
+    ask(one, "burst", kind="burst", numbers=1_000)
+    follower, end = outcome(one, "burst")
+    assert (end, follower.numbers) == (("done", None), list(range(1_000)))
+    after = calls(redis)
+    assert after["xadd"] - before["xadd"] == 1_001
+    # Ten of a hundred events, the start, the end, and what its follower asks.
+    assert after["evalsha"] - before["evalsha"] < 25
+
+
+def calls(redis: RedisServer) -> dict[str, int]:
+    """How many times each command has been carried out."""
+    told = redis.ask("INFO", "commandstats")
+    return {name.removeprefix("cmdstat_"): int(each["calls"]) for name, each in told.items()}
+
+
+def test_x8_a_server_ends_though_redis_is_away(serve: Serve, redis: RedisServer) -> None:
+    one = serve()
+    ask(one, "abrupt", pause=0)
+    redis.kill()
+    one.process.send_signal(signal.SIGTERM)
+    one.process.wait(60)
+    assert "The end of run 'abrupt' could not be recorded" in one.log

@@ -418,13 +418,13 @@ def test_x3_a_sync_generator_is_stopped_after_the_step_it_is_in(
 def test_x4_a_producer_that_dies_is_noticed_by_its_lease(
     run_in_time: Run, in_memory: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def dead(self: Any, streams: Any) -> None:
+    def dead(self: Any) -> None:
         """A producer's lease that nobody renews."""
 
     async def main() -> None:
         monkeypatch.setattr("sserpent.channels.memory.monotonic", current_time)
         monkeypatch.setattr("sserpent.channels.memory_runs.monotonic", current_time)
-        monkeypatch.setattr("sserpent.channels.producer.Producer._supervise", dead)
+        monkeypatch.setattr("sserpent.channels.producer.Producer._renew_soon", dead)
         async with answering(in_memory) as (runs, answer, started):
             runs._producers.clear()  # nobody waits for it either
             answer.say("a")

@@ -17,7 +17,12 @@ from sserpent.channels import Channels, LastEventID, Runs, lease
 lease.RENEWAL, lease.DURATION = 0.2, float(os.environ.get("LEASE", "1"))
 
 channels = Channels(os.environ["REDIS_URL"], publish_timeout=2)
-runs = Runs(channels, "answers", ttl=float(os.environ.get("TTL", "600")), max_bytes=20_000)
+runs = Runs(
+    channels,
+    "answers",
+    ttl=float(os.environ.get("TTL", "600")),
+    max_bytes=int(os.environ.get("MAX_BYTES", "20000")),
+)
 abrupt = Runs(channels, "abrupt", ttl=600, shutdown_grace=0)
 app = FastAPI(lifespan=channels.lifespan)
 notes: list[str] = []
@@ -33,6 +38,12 @@ async def count(name: str, numbers: int, pause: float) -> AsyncIterator[int]:
         notes.append(f"{name} ended")
 
 
+async def burst(name: str, numbers: int) -> AsyncIterator[int]:
+    """Never waits."""
+    for number in range(numbers):
+        yield number
+
+
 async def fail(name: str) -> AsyncIterator[int]:
     yield 0
     raise RuntimeError("the password is secret")
@@ -46,6 +57,8 @@ async def exceed(name: str) -> AsyncIterator[str]:
 def source_of(kind: str, name: str, numbers: int, pause: float) -> AsyncIterator[Any]:
     if kind == "count":
         return count(name, numbers, pause)
+    if kind == "burst":
+        return burst(name, numbers)
     return {"fail": fail, "exceed": exceed}[kind](name)
 
 

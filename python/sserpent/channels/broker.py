@@ -6,7 +6,7 @@ passes the same tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
@@ -16,6 +16,10 @@ from .position import Position, Stream
 
 class BrokerUnavailable(Exception):
     """The broker could not be reached: what was to be published is not, and will not be."""
+
+
+class Refused(BrokerUnavailable):
+    """The broker was reached, and says why it does not do what it is asked."""
 
 
 class ChannelsClosed(RuntimeError):
@@ -178,13 +182,14 @@ class RunLog(Protocol):
         """
         ...
 
-    async def append(self, run: Stream, fence: str, item: Item) -> None:
-        """Appends an event.
+    async def append(self, run: Stream, fence: str, items: Sequence[Item]) -> None:
+        """Appends events, in order.
 
         Raises:
             Fenced: this producer may append nothing more.
-            BrokerUnavailable: the broker could not be reached. If another is appended, it is the
-                same event again: it may be in the history already, and is not added twice.
+            BrokerUnavailable: the broker could not be reached. What is appended next begins with
+                the same events, and so it is after a cancellation: they may be in the history
+                already, and are not added twice.
         """
         ...
 
@@ -209,6 +214,10 @@ class RunLog(Protocol):
         Raises:
             BrokerUnavailable: the broker could not be reached; the end may be tried again.
         """
+        ...
+
+    async def leave(self, run: Stream, fence: str) -> None:
+        """Says that a producer has gone, and need not hear of a stop any more."""
         ...
 
     async def stop(self, run: Stream, reason: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -55,12 +55,15 @@ class MemoryRuns:
             self._log.begin(history, run, UNLIMITED)
             return kept.fence
 
-    async def append(self, run: Stream, fence: str, item: Item) -> None:
+    async def append(self, run: Stream, fence: str, items: Sequence[Item]) -> None:
+        full = False
         with self._log.lock:
             self._check(run, fence)
-            _, full = self._log.append(run, UNLIMITED, item)
+            for item in items:
+                full = self._log.append(run, UNLIMITED, item)[1] or full
         if full:
-            await anyio.lowlevel.checkpoint()
+            # What is cancelled here would be appended again.
+            await anyio.lowlevel.cancel_shielded_checkpoint()
 
     async def renew(self, run: Stream, fence: str) -> str | None:
         with self._log.lock:
@@ -87,6 +90,9 @@ class MemoryRuns:
             history.pinned = False
             kept.end = history.ring.head
             return True
+
+    async def leave(self, run: Stream, fence: str) -> None:
+        """Does nothing: who produces a run is forgotten with its history."""
 
     async def stop(self, run: Stream, reason: str) -> bool:
         with self._log.lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Literal
 
 import anyio
@@ -15,8 +16,9 @@ from .._shutdown.event_loop import call_every, call_soon, current_time, current_
 from .._shutdown.logger import logger
 from . import lease
 from .blocks import RUN_END
-from .broker import BrokerUnavailable, Fenced, Item, RunLog
+from .broker import BrokerUnavailable, ChannelsClosed, Fenced, Item, Refused, RunLog
 from .encoding import Encoding, ReservedField
+from .outbox import Outbox
 from .position import Stream
 
 #: How a run has ended, as its last event says.
@@ -48,7 +50,7 @@ class Producer:
     """Produces one run, in tasks of its own.
 
     Two of them: one drives the generator, and is what a stop cancels; the other keeps the lease,
-    and appends the end.
+    and appends what is yielded, and the end.
 
     Args:
         run_id: What clients know the run by.
@@ -82,12 +84,15 @@ class Producer:
         self._encoding = encoding
         self._token = current_token()
         self._fence = ""
+        self._outbox = Outbox(lambda items: log.append(run, self._fence, items))
         self._bytes = 0
         self._stop: str | None = None  # the reason, once it is to stop
         self._stopping = False  # it has been told, in its event loop
         self._stepping = False  # the generator runs, and can be cancelled
         self._cancel: Callable[[], object] | None = None
         self._end: tuple[End, str | None] = "done", None
+        self._renewal_is_due = False
+        self._complaint = ""
         self._driven = anyio.Event()
         self._cleanup_until = float("inf")
         self._end_grace: Callable[[], object] | None = None
@@ -124,7 +129,7 @@ class Producer:
         """Ends the run within `shutdown_grace`, because its server ends."""
         if not self._shutdown_grace:
             self._stop_now(SHUTDOWN)
-        elif self._end_grace is None and not self._driven.is_set():
+        elif self._end_grace is None and not self.ended.is_set():
             self._end_grace = call_every(self._shutdown_grace, self._grace_over)
 
     def _grace_over(self) -> None:
@@ -138,11 +143,14 @@ class Producer:
 
     def _stop_now(self, reason: str) -> None:
         self._stop = self._stop or reason
-        if not self._stopping and not self._driven.is_set():
-            self._stopping = True
-            self._cleanup_until = current_time() + _CLEANUP_TIMEOUT
-            if self._stepping and self._cancel is not None:
-                self._cancel()
+        if self._stopping:
+            return
+        self._stopping = True
+        self._cleanup_until = current_time() + _CLEANUP_TIMEOUT
+        self._outbox.release()
+        self._outbox.wake()
+        if self._stepping and self._cancel is not None:
+            self._cancel()
 
     # The generator
 
@@ -157,11 +165,7 @@ class Producer:
         except anyio.get_cancelled_exc_class():
             # Nobody but the end of the event loop cancels what has not been stopped.
             self._stop = self._stop or SHUTDOWN
-        except Fenced:
-            self._end = "lost", None
-        except ReservedField as error:
-            self._end = "error", str(error)
-        except TooMuch as error:
+        except (ReservedField, TooMuch) as error:
             self._end = "error", str(error)
         except Exception:
             logger.exception("The generator of run '%s' failed", self._run_id)
@@ -170,6 +174,7 @@ class Producer:
             if self._stop is not None and self._end[0] == "done":
                 self._end = "stopped", self._stop
             self._driven.set()
+            self._outbox.wake()
 
     async def _produce(self) -> None:
         step, close = self._steps()
@@ -226,22 +231,25 @@ class Producer:
         self._bytes += len(encoded.body)
         if self._bytes > self._max_bytes:
             raise TooMuch(f"'max_bytes' ({self._max_bytes}) is exceeded")
-        await _until_available(
-            lambda: self._log.append(self._run, self._fence, encoded), lambda: self._cleanup_until
-        )
+        await self._outbox.put(encoded)
 
     # The lease, and the end
 
     async def _supervise(self, streams: Any) -> None:
+        end_renewals = call_every(lease.RENEWAL, self._renew_soon)
         try:
-            while not self._driven.is_set() and current_time() < self._cleanup_until:
-                with anyio.move_on_after(lease.RENEWAL):
-                    await self._driven.wait()
-                if not self._driven.is_set():
+            while not self._is_over:
+                await self._outbox.news()
+                if self._renewal_is_due:
+                    self._renewal_is_due = False
                     await self._renew()
+                if not await self._flush():
+                    await anyio.sleep(_RETRY)
+                    self._outbox.wake()
         except anyio.get_cancelled_exc_class():
             self._stop = self._stop or SHUTDOWN
         finally:
+            end_renewals()
             with anyio.CancelScope(shield=True):
                 await self._finish()
             self._forget_grace()
@@ -249,41 +257,83 @@ class Producer:
             self.ended.set()
             self._on_end(self)
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether it is time for the end. What was yielded waits for a broker that is away, but in
+        a run that is stopped no longer than its end."""
+        if self._driven.is_set():
+            return self._stopping or not self._outbox
+        return current_time() >= self._cleanup_until
+
+    def _renew_soon(self) -> None:
+        self._renewal_is_due = True
+        self._outbox.wake()
+
     async def _renew(self) -> None:
         try:
             stop = await self._log.renew(self._run, self._fence)
-        except Fenced:
-            stop = "lost"
-        except BrokerUnavailable:
-            return
-        if stop is not None:
-            self._stop_now(stop)
+        except (Fenced, ChannelsClosed):
+            self._lose()
+        except BrokerUnavailable as error:
+            self._complain(error)
+        else:
+            if stop is not None:
+                self._stop_now(stop)
+
+    async def _flush(self) -> bool:
+        """Appends what was yielded, and returns whether the broker was there."""
+        try:
+            await self._append_waiting()
+        except BrokerUnavailable as error:
+            self._complain(error)
+            return False
+        return True
+
+    async def _append_waiting(self) -> None:
+        try:
+            await self._outbox.flush()
+        except (Fenced, ChannelsClosed):
+            self._lose()
+
+    def _complain(self, error: BrokerUnavailable) -> None:
+        """Says why the run waits, once. That a broker is away it says itself, for all runs."""
+        complaint = str(error)
+        if isinstance(error, Refused) and complaint != self._complaint:
+            self._complaint = complaint
+            logger.warning("Run '%s' waits to be kept: %s", self._run_id, complaint)
+
+    def _lose(self) -> None:
+        """Ends a run of which nothing more is accepted."""
+        self._outbox.clear()
+        self._end = "lost", None
+        self._stop_now("lost")
 
     async def _finish(self) -> None:
+        until = current_time() + lease.DURATION
+        try:
+            await _until_available(self._append_waiting, until)
+            end = self._last()
+            await _until_available(partial(self._log.end, self._run, self._fence, end), until)
+        except Exception:
+            # Its lease is not renewed any more, so whoever follows it will know.
+            logger.exception("The end of run '%s' could not be recorded", self._run_id)
+        await self._log.leave(self._run, self._fence)
+
+    def _last(self) -> Item:
         end, reason = self._end
         if not self._driven.is_set():
             logger.error(
                 "The cleanup of run '%s' did not end within %s s", self._run_id, _CLEANUP_TIMEOUT
             )
             end, reason = "stopped", self._stop
-        item = end_item(self._run_id, end, reason)
-        until = current_time() + lease.DURATION
-        try:
-            await _until_available(
-                lambda: self._log.end(self._run, self._fence, item), lambda: until
-            )
-        except Exception:
-            # Its lease is not renewed any more, so whoever follows it will know.
-            logger.exception("The end of run '%s' could not be recorded", self._run_id)
+        return end_item(self._run_id, end, reason)
 
 
-async def _until_available(
-    ask: Callable[[], Awaitable[object]], until: Callable[[], float]
-) -> None:
+async def _until_available(ask: Callable[[], Awaitable[object]], until: float) -> None:
     """Asks the broker, again and again while it is away.
 
     Args:
-        until: Returns the time after which it is not asked again.
+        until: The time after which it is not asked again.
 
     Raises:
         BrokerUnavailable: it has not come back until then.
@@ -292,11 +342,11 @@ async def _until_available(
         await anyio.sleep(_RETRY)
 
 
-async def _is_available(ask: Callable[[], Awaitable[object]], until: Callable[[], float]) -> bool:
+async def _is_available(ask: Callable[[], Awaitable[object]], until: float) -> bool:
     try:
         await ask()
     except BrokerUnavailable:
-        if current_time() >= until():
+        if current_time() >= until:
             raise
         return False
     return True

@@ -20,9 +20,10 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from ..broker import BrokerUnavailable, PublishUncertain
+from ..broker import BrokerUnavailable, PublishUncertain, Refused
 from ..tasks import end
 from .connection import LOST, Connection, Pauses, Server, Trouble, Unsupported, first_of, send
+from .names import text_of
 from .scripts import Script
 
 # Answers that say that a command was not carried out, and may be later, or by another server.
@@ -81,8 +82,12 @@ class Command:
         """Says that the connection was lost with the answer."""
 
     def give_up(self, reason: str) -> None:
-        """Fails, because there is no answer, or because Redis refuses."""
+        """Fails, because there is no answer."""
         self.fail(BrokerUnavailable(reason))
+
+    def refuse(self, reason: str) -> None:
+        """Fails, because Redis refuses."""
+        self.fail(Refused(reason))
 
     def fail(self, error: Exception) -> None:
         if not self.future.done():
@@ -127,7 +132,16 @@ class Publish(Command):
         if self.unsure_since is None:
             super().give_up(reason)
         else:
-            self.fail(PublishUncertain(f"Whether the event was published is not known. {reason}"))
+            self._is_uncertain(reason)
+
+    def refuse(self, reason: str) -> None:
+        if self.unsure_since is None:
+            super().refuse(reason)
+        else:
+            self._is_uncertain(reason)
+
+    def _is_uncertain(self, reason: str) -> None:
+        self.fail(PublishUncertain(f"Whether the event was published is not known. {reason}"))
 
 
 class Redirector(Protocol):
@@ -312,7 +326,7 @@ class Commands:
             self._trouble.reason = str(error)
             self._again.append(command)
         else:
-            command.give_up(f"{self._server.place} refuses: {error}")
+            command.refuse(f"{self._server.place} refuses {text_of(command.name)}: {error}")
 
     def _refuse(self, error: Exception) -> None:
         while self._queue:

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from ..broker import BrokerUnavailable, Follower
+from ..broker import BrokerUnavailable, Follower, Refused
 from ..log import Entry, Limits
 from ..position import ORIGIN, Position, Stream
+from .connection import logger
 from .scripts import Head, Stored, read_message
 
 # How many entries are kept that come while the history is read. What does not fit is read again.
@@ -74,6 +75,9 @@ class Followed:
         self._refreshing = False
         self._waiting: deque[tuple[Entry, int]] = deque(maxlen=_WAITING)
         self._waiting_bytes = 0
+        self._complaint = ""
+        # How far the last look came, and what it looked for.
+        self._came: tuple[Position, Position] | None = None
 
     @property
     def is_subscribed(self) -> bool:
@@ -115,7 +119,11 @@ class Followed:
         self._pause()
 
     def hear(self, message: bytes) -> bool:
-        entry, before = read_message(message)
+        try:
+            entry, before = read_message(message)
+        except ValueError:
+            # Nothing is missing because of it: the next event says what is before that.
+            return False
         if not self._live:
             self._wait(entry, before)
             return False
@@ -143,6 +151,7 @@ class Followed:
 
     def _turn_live(self) -> None:
         self._live = True
+        self._complaint = ""
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -202,6 +211,14 @@ class Followed:
         finally:
             self._refreshing = False
 
+    def complain(self, error: BrokerUnavailable) -> None:
+        """Says why the history cannot be read, once. That the broker is away it says itself, for
+        all streams."""
+        complaint = str(error)
+        if isinstance(error, Refused) and complaint != self._complaint:
+            self._complaint = complaint
+            logger.warning("Clients of channel '%s' have to wait: %s", self.stream.channel, error)
+
     async def _compare(self) -> None:
         cursor = self.cursor
         head = await self._source.head(self.name, self.limits)
@@ -219,8 +236,17 @@ class Followed:
         elif self.cursor != head:
             await self._read_on(self.cursor, head)
         is_all = self.cursor.epoch == head.epoch and self.cursor.offset >= head.offset
+        if not is_all:
+            self._notice_no_way(self.cursor, head)
         if is_all and subscription == self._subscribed and self._give_waiting():
             self._turn_live()
+
+    def _notice_no_way(self, cursor: Position, head: Position) -> None:
+        """Goes on at the head if two looks for it have come no further: what is between is not
+        ours, or of other lives of the history."""
+        if self._came == (cursor, head):
+            self._reset("diverged", head)
+        self._came = cursor, head
 
     def _give_waiting(self) -> bool:
         while self._waiting:

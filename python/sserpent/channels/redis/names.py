@@ -26,3 +26,8 @@ def name_of(prefix: str, database: int, stream: Stream) -> bytes:
 def _measured(text: str) -> bytes:
     encoded = text.encode()
     return b"%d:%b" % (len(encoded), encoded)
+
+
+def text_of(name: bytes) -> str:
+    """Returns a name for a log or an error: a user may have chosen a part of it."""
+    return repr(name.decode(errors="backslashreplace"))

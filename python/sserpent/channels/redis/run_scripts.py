@@ -23,13 +23,33 @@ from ..broker import RunStatus
 from ..position import ORIGIN
 from .scripts import Script, read_head
 
-# `now`, and the newest entry of the history.
+# `now`, `last`, which is the newest entry of the history, and `recorded`, which returns fields of
+# the record. A history whose newest entry is not of a run is as one that was evicted, `damaged`,
+# and so is a key of another type.
 _LOOK = """
 local history, record = KEYS[1], KEYS[2]
-local call, match = redis.call, string.match
+local call, pcall, match = redis.call, redis.pcall, string.match
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local last = call('XREVRANGE', history, '+', '-', 'COUNT', 1)[1]
+
+local function read(...)
+  local found = pcall(...)
+  if found.err and not string.find(found.err, 'WRONGTYPE') then
+    error(found.err)
+  end
+  return found
+end
+
+local function recorded(...)
+  return unpack(read('HMGET', record, ...))
+end
+
+local found = read('XREVRANGE', history, '+', '-', 'COUNT', 1)
+local last = found[1]
+local damaged = found.err or last and not (match(last[2][2], ABOUT) and last[2][4])
+if damaged then
+  last = nil
+end
 """
 
 _KEEP = """
@@ -39,62 +59,71 @@ local function keep(milliseconds)
 end
 """
 
+# Adds events, of each of which ARGV has tag, marks and body, the first at `from`.
 _ADD = """
-local function add(epoch, tag, marks, body)
-  local offset, before, start = 1, '0', 0
+local function add(epoch, from)
+  local offset, before, start = 0, '0', 0
   if last then
-    local its_epoch, its_start, its_size = match(last[2][2], '^(%x+) %d+ (%d+) (%d+)')
-    local its_offset, its_tag = match(last[1], '^(%d+)-(%d+)$')
-    epoch, start, offset, before = its_epoch, its_start + its_size, its_offset + 1, its_tag
+    local its_epoch, _, its_start, its_size = match(last[2][2], ABOUT)
+    offset, before = match(last[1], '^(%d+)-(%d+)$')
+    epoch, start = its_epoch, its_start + its_size
   end
-  local id = string.format('%d-%s', offset, tag)
-  local size = 6 + #epoch + #id + #body
-  local about = string.format('%s %d %d %d %s', epoch, now, start, size, marks)
-  call('XADD', history, id, 'about', about, 'body', body)
-  call('PUBLISH', history, #about .. ' ' .. id .. ' ' .. before .. ' ' .. about .. body)
+  for index = from, #ARGV, 3 do
+    local tag, marks, body = ARGV[index], ARGV[index + 1], ARGV[index + 2]
+    offset = offset + 1
+    local id = string.format('%d-%s', offset, tag)
+    local size = 6 + #epoch + #id + #body
+    local about = string.format('%s %d %d %d %s', epoch, now, start, size, marks)
+    call('XADD', history, id, 'about', about, 'body', body)
+    call('PUBLISH', history, #about .. ' ' .. id .. ' ' .. before .. ' ' .. about .. body)
+    start, before = start + size, tag
+  end
 end
 """
 
 _START = """
 local fence, lease, ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local known = call('HGET', record, 'fence')
+local known = recorded('fence')
 if known then
   return known == fence and 1 or 0
 end
 -- What an evicted record has left.
-call('UNLINK', history)
+call('UNLINK', history, record)
 call('HSET', record, 'fence', fence, 'lease', now + lease, 'ttl', ttl)
 keep(lease + ttl)
 return 1
 """
 
-# Nobody but the holder of the fence appends, so what is there already with the offset of this event
-# is this event.
+# Nobody but the holder of the fence appends, and an event that is appended again keeps its tag. So
+# the newest event has the tag of the last that is known to be there, or of one of these: those that
+# come after that are added.
 _APPEND = """
 local fence, lease, offset = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local known, ttl = unpack(call('HMGET', record, 'fence', 'ttl'))
+local known, ttl = recorded('fence', 'ttl')
 if known ~= fence then
   return 0
 end
-local newest = last and tonumber(match(last[1], '^%d+')) or 0
-if newest == offset then
-  return 1
+local newest, its_tag = 0, '0'
+if last then
+  newest, its_tag = match(last[1], '^(%d+)-(%d+)$')
 end
-if newest ~= offset - 1 then
-  return 0  -- the history was evicted, or has lost its tail
+local there = newest - offset
+local tag = ARGV[there == 0 and 4 or 3 + 3 * there]
+if there < 0 or tag ~= its_tag then
+  return 0  -- the history was evicted, or has lost its tail, or another's
 end
-add(ARGV[4], ARGV[5], ARGV[6], ARGV[7])
-if offset == 1 then
+add(ARGV[5], 6 + 3 * there)
+if offset == 0 then
   call('HSET', record, 'begun', 1)
-  keep(lease + ttl)
+  keep(lease + (tonumber(ttl) or 0))
 end
 return 1
 """
 
 _RENEW = """
 local fence, lease = ARGV[1], tonumber(ARGV[2])
-local known, ttl, stop = unpack(call('HMGET', record, 'fence', 'ttl', 'stop'))
-if known ~= fence then
+local known, ttl, stop = recorded('fence', 'ttl', 'stop')
+if known ~= fence or damaged or not tonumber(ttl) then
   return false
 end
 call('HSET', record, 'lease', now + lease)
@@ -105,7 +134,7 @@ return stop or ''
 # The producer's own end continues what it has appended; anyone's continues whatever is left.
 _END = """
 local fence, forgotten, offset, tag = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
-local known, lease, ttl = unpack(call('HMGET', record, 'fence', 'lease', 'ttl'))
+local known, lease, ttl = recorded('fence', 'lease', 'ttl')
 local newest, its_tag = 0, nil
 if last then
   newest, its_tag = match(last[1], '^(%d+)-(%d+)$')
@@ -117,11 +146,17 @@ if fence ~= '' then
   if known ~= fence or tonumber(newest) < offset then
     return 0
   end
-elseif known and known ~= '' and now < tonumber(lease) then
+elseif known and known ~= '' and now < (tonumber(lease) or 0) then
   return 0
 end
-add(ARGV[4], tag, ARGV[6], ARGV[7])
-ttl = ttl or forgotten
+if damaged then
+  call('UNLINK', history)
+end
+if not known then
+  call('UNLINK', record)
+end
+add(ARGV[4], 5)
+ttl = tonumber(ttl) or forgotten
 call('HSET', record, 'fence', '', 'begun', 1, 'ttl', ttl)
 keep(ttl)
 return 1
@@ -129,7 +164,7 @@ return 1
 
 # The producer is subscribed to the name of the record.
 _STOP = """
-local known = call('HGET', record, 'fence')
+local known = recorded('fence')
 if known and known ~= '' and call('HSETNX', record, 'stop', ARGV[1]) == 1 then
   call('PUBLISH', record, '')
 end
@@ -137,7 +172,7 @@ return known and 1 or 0
 """
 
 _STATUS = """
-local known, begun = unpack(call('HMGET', record, 'fence', 'begun'))
+local known, begun = recorded('fence', 'begun')
 if not known then
   return false
 end
@@ -183,6 +218,9 @@ def read_status(reply: list[Any] | None) -> RunStatus | None:
     if reply is None:
         return None
     fence, is_evicted, *head = reply
-    position = read_head(head).position
+    try:
+        position = read_head(head).position
+    except ValueError:  # not of a run
+        return RunStatus(None, True)
     ended = not fence and position != ORIGIN
     return RunStatus(position if ended else None, bool(is_evicted))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import lease
@@ -39,13 +39,14 @@ class RedisRuns:
         await self._log.at_home(produced.listen)
         return fence
 
-    async def append(self, run: Stream, fence: str, item: Item) -> None:
+    async def append(self, run: Stream, fence: str, items: Sequence[Item]) -> None:
         produced = self._produced.get(fence)
-        offset = 0 if produced is None else produced.offset + 1
-        if not await self._ask("append", run, fence, _lease(), offset, *_entry(item)):
+        if produced is None:
             raise _fenced(run)
-        if produced is not None:
-            produced.offset = offset
+        newest, entries = (produced.offset, produced.tag), produced.entries(items)
+        if not await self._ask("append", run, fence, _lease(), *newest, new_epoch(), *entries):
+            raise _fenced(run)
+        produced.appended(len(items))
 
     async def renew(self, run: Stream, fence: str) -> str | None:
         reason = await self._ask("renew", run, fence, _lease())
@@ -55,12 +56,20 @@ class RedisRuns:
 
     async def end(self, run: Stream, fence: str | None, item: Item) -> bool:
         produced = self._produced.get(fence or "")
-        offset = 0 if produced is None else produced.offset
-        ended = await self._ask("end", run, fence or "", _FORGOTTEN, offset, *_entry(item))
-        if produced is not None:
-            self._produced.pop(produced.fence, None)
-            await self._log.at_home(produced.leave)
+        if produced is None:
+            offset, entry = 0, [*_entry(new_tag(), item)]
+        else:
+            offset, entry = produced.offset, produced.entries([item])
+        ended = await self._ask("end", run, fence or "", _FORGOTTEN, offset, new_epoch(), *entry)
         return bool(ended)
+
+    async def leave(self, run: Stream, fence: str) -> None:
+        produced = self._produced.pop(fence, None)
+        if produced is not None:
+            try:
+                await self._log.at_home(produced.leave)
+            except ChannelsClosed:
+                pass  # its subscriptions have ended with them
 
     async def stop(self, run: Stream, reason: str) -> bool:
         return bool(await self._ask("stop", run, reason))
@@ -83,7 +92,7 @@ class _Produced:
 
     Attributes:
         name: What the script that stops it publishes to.
-        offset: Of the newest event.
+        offset, tag: Of the newest event that is known to be in the history.
     """
 
     def __init__(
@@ -91,10 +100,23 @@ class _Produced:
     ) -> None:
         self.name = b""
         self.fence = fence
-        self.offset = 0
+        self.offset = self.tag = 0
+        # Of the next events: those that are appended again keep theirs, by which Redis knows them.
+        self._tags: list[int] = []
         self._runs = runs
         self._run = run
         self._on_stop = on_stop
+
+    def entries(self, items: Sequence[Item]) -> list[Any]:
+        """Returns what is added to the history for the next events."""
+        self._tags += [new_tag() for _ in items[len(self._tags) :]]
+        return [part for each in zip(self._tags, items, strict=False) for part in _entry(*each)]
+
+    def appended(self, count: int) -> None:
+        """Says that so many of them are in the history."""
+        self.offset += count
+        self.tag = self._tags[count - 1]
+        del self._tags[:count]
 
     async def listen(self, session: Session) -> None:
         self.name = record_of(session.name_of(self._run))
@@ -128,9 +150,9 @@ def _lease() -> int:
     return round(lease.DURATION * 1000)
 
 
-def _entry(item: Item) -> tuple[Any, ...]:
-    """Returns what is added to a history: an epoch, if it has none yet, tag, marks and body."""
-    return new_epoch(), new_tag(), marks(item.raw, item.conflate), item.body
+def _entry(tag: int, item: Item) -> tuple[Any, ...]:
+    """Returns what is added to a history for one event."""
+    return tag, marks(item.raw, item.conflate), item.body
 
 
 def _fenced(run: Stream) -> Fenced:

@@ -9,6 +9,9 @@ A history is one Redis stream. The id of an entry there is `<offset>-<tag>`, and
 - `body`: the framed event without its id.
 
 Two fields, because a script takes twice as long to look at an entry with one for each.
+
+Whoever may write there can add anything. What is not as above is not read as an event: a history
+whose newest entry is such takes no more, and where older ones are, clients have a gap.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from ..position import ORIGIN, Position
 #: The clocks of two computers run alike for the few seconds in which a publish is repeated, but for
 #: so many milliseconds.
 MARGIN = 100
+
+#: What `about` is, for Lua, with the numbers and the epoch captured.
+ABOUT = "'^(%x+) (%d+) (%d+) (%d+) [01] '"
 
 _PUBLISH = """
 local key, tag, epoch, valid, elapsed = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -58,7 +64,10 @@ end
 local offset, before, start = 1, '0', 0
 local last = call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
 if last then
-  local its_epoch, its_start, its_size = match(last[2][2], '^(%x+) %d+ (%d+) (%d+)')
+  local its_epoch, _, its_start, its_size = match(last[2][2], ABOUT)
+  if not its_epoch then
+    return redis.error_reply('FOREIGN the newest entry of its history is not an event')
+  end
   local its_offset, its_tag = match(last[1], '^(%d+)-(%d+)$')
   epoch, start, offset, before = its_epoch, its_start + its_size, its_offset + 1, its_tag
 end
@@ -75,7 +84,10 @@ end
 -- so small ones are looked at together.
 if offset % 16 == 0 or size * 64 > tonumber(max_bytes) then
   local function is_over(entry)
-    local its_time, its_start = match(entry[2][2], '^%x+ (%d+) (%d+)')
+    local _, its_time, its_start = match(entry[2][2], ABOUT)
+    if not its_time then
+      return true
+    end
     return tonumber(its_time) < now - ttl or start + size - its_start > tonumber(max_bytes)
   end
   if is_over(call('XRANGE', key, '-', '+', 'COUNT', 1)[1]) then
@@ -101,7 +113,7 @@ local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 if not last then
   return {time[1], time[2]}
 end
-if ARGV[1] ~= '' then
+if ARGV[1] ~= '' and string.match(last[2][2], ABOUT) then
   redis.call('PEXPIRE', KEYS[1], ARGV[1])
 end
 return {time[1], time[2], last[1], last[2][2]}
@@ -112,7 +124,7 @@ class Script:
     """A script, and the hash that Redis knows it by."""
 
     def __init__(self, source: str) -> None:
-        self.source = source.strip().encode()
+        self.source = source.strip().replace("ABOUT", ABOUT).encode()
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
 
@@ -144,6 +156,11 @@ class Head(NamedTuple):
 
 
 def read_head(reply: list[bytes]) -> Head:
+    """Returns what `HEAD` has found.
+
+    Raises:
+        ValueError: the newest entry is not one of ours.
+    """
     time = int(reply[0]) + int(reply[1]) / 1e6
     if len(reply) == 2:
         return Head(ORIGIN, 0, time)
@@ -152,7 +169,11 @@ def read_head(reply: list[bytes]) -> Head:
 
 
 def read_message(message: bytes) -> tuple[Entry, int]:
-    """Returns an entry as it came by pub/sub, and the tag of the one before it."""
+    """Returns an entry as it came by pub/sub, and the tag of the one before it.
+
+    Raises:
+        ValueError: it is not one of ours.
+    """
     length, offset_tag, before, rest = message.split(b" ", 3)
     end = int(length)
     return _entry(offset_tag, rest[:end], rest[end:])[0], int(before)
@@ -171,10 +192,21 @@ class Stored(NamedTuple):
     size: int
 
 
-def read_stored(reply: list[Any]) -> Stored:
-    """Returns an entry as it is in the stream."""
-    offset_tag, (_, about, _, body) = reply
-    return _entry(offset_tag, about, body)
+def read_page(reply: list[Any]) -> list[Stored]:
+    """Returns the entries of a stream that are ours."""
+    page: list[Stored] = []
+    for offset_tag, fields in reply:
+        try:
+            _, about, _, body = fields
+            page.append(_entry(offset_tag, about, body))
+        except ValueError:  # noqa: PERF203, it costs nothing where it is not raised
+            pass
+    return page
+
+
+def offset_of(entry: list[Any]) -> int:
+    """Returns the offset of an entry of a stream, whoever has added it."""
+    return int(entry[0].partition(b"-")[0])
 
 
 def marks(raw: bool, conflate: str | None) -> bytes:
@@ -185,6 +217,8 @@ def marks(raw: bool, conflate: str | None) -> bytes:
 
 def _entry(offset_tag: bytes, about: bytes, body: bytes) -> Stored:
     epoch, time, start, size, raw, newest_of = about.split(b" ", 5)
+    if not epoch.isalnum():
+        raise ValueError(f"{epoch!r} is not an epoch")
     offset, _, tag = offset_tag.partition(b"-")
     conflate = newest_of[1:].decode() if newest_of else None
     position = Position(epoch.decode(), int(offset), int(tag))

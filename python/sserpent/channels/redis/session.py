@@ -8,7 +8,7 @@ import random
 from collections import deque
 from typing import Any
 
-from ..broker import BrokerUnavailable, ChannelsClosed, Follower, Item
+from ..broker import BrokerUnavailable, ChannelsClosed, Follower, Item, Refused
 from ..closures import LIMITS, STREAM, Closures
 from ..log import Entry, Limits
 from ..position import ORIGIN, Position, Stream, new_epoch, new_tag
@@ -17,9 +17,18 @@ from .cluster import Cluster, ClusterServer
 from .commands import Command, Publish
 from .connection import Server
 from .followed import Followed
-from .names import name_of
+from .names import name_of, text_of
 from .run_scripts import record_of, run_scripts
-from .scripts import HEAD, Head, Stored, marks, publish_script, read_head, read_stored
+from .scripts import (
+    HEAD,
+    Head,
+    Stored,
+    marks,
+    offset_of,
+    publish_script,
+    read_head,
+    read_page,
+)
 from .servers import OneServer, Pace, Servers
 
 # How many histories are looked at at the same time.
@@ -175,7 +184,8 @@ class Session:
             followed.is_due = False
             try:
                 await followed.refresh()
-            except BrokerUnavailable:
+            except BrokerUnavailable as error:
+                followed.complain(error)
                 await asyncio.sleep(_PAUSE)
                 if followed.is_subscribed:
                     self._refresh(followed)
@@ -213,14 +223,21 @@ class Session:
         # That of a run lives on by itself.
         is_run = limits.history_ttl == math.inf
         ttl = b"" if is_run else max(round(limits.history_ttl * 1000), 1)
-        return read_head(await self._ask(name, "EVALSHA", HEAD.sha, 1, name, ttl))
+        reply = await self._ask(name, "EVALSHA", HEAD.sha, 1, name, ttl)
+        try:
+            return read_head(reply)
+        except ValueError:
+            raise Refused(f"the newest entry of {text_of(name)} in Redis is not an event") from None
 
     async def page(
         self, name: bytes, first: int, count: int = _PAGE, last: int | None = None
     ) -> list[Stored]:
+        return read_page(await self._range(name, first, count, last))
+
+    async def _range(self, name: bytes, first: int, count: int, last: int | None) -> list[Any]:
         end = "+" if last is None else last
-        reply = await self._ask(name, "XRANGE", name, first, end, "COUNT", count)
-        return [read_stored(each) for each in reply]
+        reply: list[Any] = await self._ask(name, "XRANGE", name, first, end, "COUNT", count)
+        return reply
 
     async def read(
         self, stream: Stream, limits: Limits, first: int, before: int
@@ -231,12 +248,12 @@ class Session:
         kept = _Kept(head, limits, first, before)
         offset = kept.first - 1  # for its position
         while offset < kept.before:
-            page = await self.page(name, offset, last=kept.before - 1)
-            for each in page:
+            page = await self._range(name, offset, _PAGE, kept.before - 1)
+            for each in read_page(page):
                 kept.add(each)
             if len(page) < _PAGE:
                 break
-            offset = page[-1].entry.offset + 1
+            offset = offset_of(page[-1]) + 1
         return kept.floor(), kept.entries
 
     # The end
@@ -273,6 +290,10 @@ class _Kept:
         entry, start, _ = stored
         if entry.position.epoch != self._head.position.epoch:
             return  # another life of the history, since the head was read
+        if self.entries and entry.offset != self.entries[-1].offset + 1:
+            # What is between is not one of ours.
+            self.entries.clear()
+            self._gone = None
         if (
             entry.offset >= self.first
             and entry.time >= self._oldest

@@ -1,0 +1,79 @@
+"""What a run has yielded, on its way to the log."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+
+from .broker import Item
+
+# How many events, or bytes of them, may wait before the generator has to.
+_FULL = 100, 65_536
+
+
+class Outbox:
+    """Events that wait to be appended. Those that come while some are on their way go together,
+    in the next turn.
+
+    Args:
+        append: Appends events, in order. What it fails with, it is given again, with more.
+    """
+
+    def __init__(self, append: Callable[[Sequence[Item]], Awaitable[object]]) -> None:
+        self._append = append
+        self._items: list[Item] = []
+        self._bytes = 0
+        self._news = anyio.Event()
+        self._space = anyio.Event()
+        self._released = False
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    # What the generator's side calls
+
+    async def put(self, item: Item) -> None:
+        """Adds an event, and waits while there are too many."""
+        self._items.append(item)
+        self._bytes += len(item.body)
+        self.wake()
+        while self._is_full and not self._released:
+            await self._space.wait()
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._items) >= _FULL[0] or self._bytes >= _FULL[1]
+
+    # What the log's side calls
+
+    def wake(self) -> None:
+        """Ends a wait for news."""
+        self._news.set()
+
+    async def news(self) -> None:
+        """Waits until an event is added, or `wake` called."""
+        await self._news.wait()
+        self._news = anyio.Event()
+
+    async def flush(self) -> None:
+        """Appends what waits now. If that fails it goes on waiting."""
+        items = self._items[:]
+        if items:
+            await self._append(items)
+            self._remove(len(items))
+
+    def release(self) -> None:
+        """Has nobody wait for space any more: the generator is not asked for more events."""
+        self._released = True
+        self._space.set()
+
+    def clear(self) -> None:
+        """Lets go of what waits: it is not wanted."""
+        self._remove(len(self._items))
+
+    def _remove(self, count: int) -> None:
+        self._bytes -= sum(len(item.body) for item in self._items[:count])
+        del self._items[:count]
+        self._space.set()
+        self._space = anyio.Event()
