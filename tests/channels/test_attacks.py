@@ -27,7 +27,7 @@ def test_a_subscription_that_is_returned_twice_serves_both(run: Run) -> None:
             await news.publish(1)
             for client in (one, two):
                 await client.has(1)
-        assert channels._hubs == {}
+        assert channels._service._hubs == {}
 
     run(main)
 
@@ -80,7 +80,7 @@ def test_channels_that_are_closed_during_publishing_and_subscribing(run: Run) ->
                 for _ in range(5):
                     tasks.start_soon(read)
         assert statuses == [200] * 25
-        assert channels._hubs == {}
+        assert channels._service._hubs == {}
 
     run(main)
 

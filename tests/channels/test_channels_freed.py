@@ -20,7 +20,7 @@ from sserpent.channels import BrokerUnavailable, Channels
 def leftovers(channels: Channels) -> list[Any]:
     log: Any = channels._log
     followers = [each for history in log.histories.values() for each in history.followers]
-    return [*channels._hubs, *followers, *channels._places._taken]
+    return [*channels._service._hubs, *followers, *channels._service.places._taken]
 
 
 def several(channels: Channels, news: Any, **options: Any) -> Any:

@@ -189,7 +189,7 @@ def test_c11_the_memory_of_keys_that_were_only_read_goes_back(run: Run) -> None:
             async with connected(rooms.subscribe(key=key)):
                 assert grown(channels) == 1
             assert grown(channels) == 0
-        assert channels._hubs == {}
+        assert channels._service._hubs == {}
 
     run(main)
 
@@ -491,7 +491,7 @@ def test_c18_beyond_a_cap_there_is_503_or_a_clean_end_for_who_comes_back(
 
 
 def grown_places(channels: Channels, count: int) -> bool:
-    return any(each >= count for each in channels._places._taken.values())
+    return any(each >= count for each in channels._service.places._taken.values())
 
 
 @pytest.mark.parametrize("ending", ["the client leaves", "cancelled", "the filter fails"])
@@ -517,7 +517,7 @@ def test_c18_a_place_is_given_back_however_the_stream_ends(run: Run, ending: str
             else:
                 client.disconnect()
         assert not grown_places(channels, 1)
-        assert channels._hubs == {}
+        assert channels._service._hubs == {}
 
     run(main)
 

@@ -46,7 +46,7 @@ class RestartingLog(MemoryLog):
 def make_channels() -> Callable[[str, str], Channels]:
     def make(restarts: str, while_asked: str) -> Channels:
         channels = Channels()
-        channels._log = RestartingLog(restarts, while_asked)
+        channels._log = channels._service.log = RestartingLog(restarts, while_asked)
         return channels
 
     return make

@@ -161,7 +161,7 @@ def test_head_is_answered_with_the_headers_and_follows_nothing(run: Run, path: s
         assert client.headers["content-type"].startswith("text/event-stream")
         assert client.body == b""
         assert client.complete
-        assert application.channels._hubs == {}
+        assert application.channels._service._hubs == {}
 
     run(main)
 
@@ -266,7 +266,7 @@ def test_a_client_that_does_not_read_is_dropped_after_send_timeout_and_told(
             begin = anyio.current_time()
         assert [round(each - begin, 1) for each in told] == [5]
         assert not client.complete
-        assert channels._hubs == {}
+        assert channels._service._hubs == {}
 
     run_in_time(main)
 
@@ -283,7 +283,7 @@ def test_a_client_that_leaves_is_noticed_and_told_once(run: Run) -> None:
         async with connected(news.subscribe(on_disconnect=on_disconnect)):
             pass
         assert told == ["told"]
-        assert channels._hubs == {}
+        assert channels._service._hubs == {}
 
     run(main)
 
@@ -355,8 +355,8 @@ def test_background_tasks_run_after_the_stream_and_hold_no_place(run: Run, endin
         seen: list[Any] = []
 
         async def task() -> None:
-            seen.append(dict(channels._places._taken))
-            seen.append(dict(channels._hubs))
+            seen.append(dict(channels._service.places._taken))
+            seen.append(dict(channels._service._hubs))
 
         client = Client()
         subscription = news.subscribe(background=BackgroundTask(task), owner=1)

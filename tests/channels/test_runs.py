@@ -646,7 +646,7 @@ def test_x8_nothing_is_left_of_a_run_that_has_ended(run: Run, make_channels: Mak
             answer.end()
             await followed(runs, started.id)
             with anyio.fail_after(20):
-                while runs._producers or runs._watches or channels._hubs:
+                while runs._producers or runs._watches or channels._service._hubs:
                     await anyio.sleep(0.01)
             assert not shutdown._of_this_loop().are_open()
 

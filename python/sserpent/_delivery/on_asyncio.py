@@ -75,7 +75,7 @@ class Delivery:
         self._scope = scope
         self._receive = receive
         self._loop = asyncio.get_running_loop()
-        self._asgi_task = asyncio.current_task()
+        self._asgi_task: asyncio.Task[Any] | None = None
         buffer: Any = response.source or response.make_buffer()
         self._sender = Sender(send, response, buffer, self)
         self._driver: Driver | Feed = (
@@ -119,6 +119,7 @@ class Delivery:
             asyncio.CancelledError: the server, or a middleware, has cancelled the request.
         """
         claim(self._response.content)
+        self._asgi_task = asyncio.current_task()
         try:
             self._open_stream()
             if self._ending or self._finishing:

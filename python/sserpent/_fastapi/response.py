@@ -22,7 +22,7 @@ Intended differences from `fastapi.sse`:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
 from typing import Any, ClassVar
 
 import fastapi.sse
@@ -40,6 +40,9 @@ from .._delivery.places import Places
 from .._shutdown.event_loop import on_asyncio
 from .refusal import refusal
 from .requests import shared_receive
+
+#: What calling an ASGI application returns.
+Run = Coroutine[Any, Any, None]
 
 # Of the open streams, by the class that sets `max_streams`.
 _places = Places()
@@ -176,32 +179,43 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
                 raise self.origin.explain(error, item, self.scope) from None
             yield buffer.take()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    # No coroutine of ours stands between the server's and the delivery's where there is nothing for
+    # it to do: a stream that waits would keep it.
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Run:
         if self._body_iterator is not None or scope["type"] == "websocket":
             self.scope = scope
-            await super().__call__(scope, receive, send)
-            return
-        if scope["method"] == "HEAD":
-            await self._answer_head(send)
-        elif self.max_streams is None:
-            await self._stream(scope, receive, send)
-        else:
-            await self._stream_if_there_is_a_place(scope, receive, send)
-        if self.background is not None:
-            await self.background()
+            return super().__call__(scope, receive, send)
+        answering = self._answer(scope, receive, send)
+        return (
+            answering if self.background is None else _one_after_other(answering, self.background)
+        )
 
-    def _stream(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    def _answer(self, scope: Scope, receive: Receive, send: Send) -> Run:
+        if scope["method"] == "HEAD":
+            return self._answer_head(send)
+        if self.max_streams is None:
+            return self._stream(scope, receive, send)
+        return self._stream_if_there_is_a_place(scope, receive, send)
+
+    def _stream(self, scope: Scope, receive: Receive, send: Send) -> Run:
         receive = shared_receive(scope, receive, self.content)
-        return _delivered(self, scope, receive, send)
+        if observer.current is not None:
+            return _observed(observer.current, self, scope, receive, send)
+        delivering: Run = _delivery_class()(self, scope, receive, send).run()
+        return delivering
 
     async def _stream_if_there_is_a_place(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self.max_streams is not None
-        with _places.taken({sets(self, "max_streams"): self.max_streams}) as free:
-            if free:
+        limits = {sets(self, "max_streams"): self.max_streams}
+        if _places.take(limits):
+            try:
                 await self._stream(scope, receive, send)
-                return
-        await self._refuse("streams", scope, receive, send)
-        await self._close_content()
+            finally:
+                _places.give_back(limits)
+        else:
+            await self._refuse("streams", scope, receive, send)
+            await self._close_content()
 
     async def _refuse(self, what: str, scope: Scope, receive: Receive, send: Send) -> None:
         if observer.current is not None:
@@ -223,14 +237,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             await aclose()
 
 
-# Where nobody observes, no coroutine stands between the response's and the delivery's.
-
-
-def _delivered(response: Streamable, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-    if observer.current is not None:
-        return _observed(observer.current, response, scope, receive, send)
-    delivering: Awaitable[None] = _delivery_class()(response, scope, receive, send).run()
-    return delivering
+async def _one_after_other(answering: Run, background: BackgroundTask) -> None:
+    await answering
+    await background()
 
 
 async def _observed(

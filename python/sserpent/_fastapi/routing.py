@@ -90,9 +90,10 @@ def _missing() -> str | None:
     if not callable(getattr(fastapi.routing, "get_stream_item_type", None)):
         return "fastapi.routing has no get_stream_item_type"
     dependant = getattr(fastapi.dependencies.models, "Dependant", None)
-    fields = dependant and {f.name for f in dataclasses.fields(dependant)}
-    if not fields or not {"call", "request_param_name", "response_param_name"} <= fields:
-        return "Dependant has no call, no request_param_name or no response_param_name"
+    fields = {f.name for f in dataclasses.fields(dependant)} if dependant else set[str]()
+    lacking = sorted({"call", "dependencies", "request_param_name", "response_param_name"} - fields)
+    if lacking:
+        return f"Dependant has no {', '.join(lacking)}"
     return None
 
 
@@ -147,7 +148,9 @@ class _Route:
         self._origin, self._item_schema = _declared(dependant, arguments)
         self._injected_name = dependant.response_param_name or _INJECTED
         self._hide_injected = dependant.response_param_name is None
-        self._request_name = dependant.request_param_name or _REQUEST
+        # A request that nobody has asked for nobody reads: the stream has it for itself.
+        asked_for = _asks_for_request(dependant)
+        self._request_name = dependant.request_param_name or (_REQUEST if asked_for else None)
         self._hide_request = dependant.request_param_name is None
         self.dependant = dataclasses.replace(
             dependant,
@@ -185,9 +188,9 @@ class _Route:
 
     def _take_injected(self, values: dict[str, Any]) -> Response:
         """Takes from an endpoint's arguments what it did not ask for."""
-        share(values[self._request_name])
-        if self._hide_request:
-            del values[self._request_name]
+        if self._request_name is not None:
+            request = values.pop if self._hide_request else values.__getitem__
+            share(request(self._request_name))
         injected: Response = values[self._injected_name]
         if self._hide_injected:
             del values[self._injected_name]
@@ -222,6 +225,13 @@ class _Route:
         extract = getattr(fastapi.routing, "_extract_endpoint_context", None)
         if cache is not None and extract is not None:
             cache[id(call)] = extract(self._endpoint)
+
+
+def _asks_for_request(dependant: Any) -> bool:
+    """Whether an endpoint, or anything that it depends on, has the request."""
+    return dependant.request_param_name is not None or any(
+        map(_asks_for_request, dependant.dependencies)
+    )
 
 
 def _declared(

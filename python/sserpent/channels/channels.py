@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
-from .._delivery.places import Places
-from .._shutdown.event_loop import current_token
 from .broker import Log
 from .channel import Channel, Definition, Key
 from .checks import (
@@ -26,13 +24,13 @@ from .checks import (
     checked_url,
 )
 from .closures import Closures
-from .hub import Hub
 from .listening import Listener
 from .log import Limits
 from .memory import MemoryLog
 from .runs import Runs
+from .service import Service
 from .subscriber import Filter, Overflow, Request, Selection, Start, Subscriber
-from .subscription import Service, Subscription
+from .subscription import Subscription
 
 T = TypeVar("T")
 
@@ -82,20 +80,18 @@ class Channels:
         max_subscribers: int | None = None,
         max_subscribers_per_owner: int | None = None,
     ) -> None:
-        self._max_subscribers = checked_limit("max_subscribers", max_subscribers)
-        self._max_per_owner = checked_limit("max_subscribers_per_owner", max_subscribers_per_owner)
+        checked_limit("max_subscribers", max_subscribers)
+        checked_limit("max_subscribers_per_owner", max_subscribers_per_owner)
         checked_prefix(prefix)
         checked_seconds("publish_timeout", publish_timeout)
         self._log: Log = MemoryLog()
         self._closures: Closures | None = None
         if url is not None:
-            self._closures = Closures(self._end)
+            self._closures = Closures(lambda wanted: self._service.end(wanted))
             self._log = _redis_log(checked_url(url), prefix, publish_timeout, self._closures)
-        self._places = Places()
+        self._service = Service(self._log, max_subscribers, max_subscribers_per_owner)
         self._named: dict[str, Channel[Any] | Runs] = {}
-        # Reentrant: a finalizer that runs while it is held may end a stream.
-        self._lock = threading.RLock()
-        self._hubs: dict[Any, Hub] = {}
+        self._lock = threading.RLock()  # a finalizer may make a channel while it is held
 
     # An application's life
 
@@ -124,11 +120,7 @@ class Channels:
         for named in list(self._named.values()):
             if isinstance(named, Runs):
                 await named._aclose()
-        with self._lock:
-            # Who comes when the channels are entered again follows the log anew.
-            hubs, self._hubs = self._hubs, {}
-        for hub in hubs.values():
-            hub.end(lambda _: True)
+        self._service.end_all()
         await self._log.aclose()
 
     async def close(self, *, owner: Key) -> None:
@@ -140,15 +132,9 @@ class Channels:
             BrokerUnavailable: Redis could not be reached; the streams of this process are ended.
         """
         checked_key("owner", owner)
-        self._end(lambda each: type(each.owner) is type(owner) and each.owner == owner)
+        self._service.end(lambda each: type(each.owner) is type(owner) and each.owner == owner)
         if self._closures is not None:
             await self._closures.tell(self._log, owner)
-
-    def _end(self, wanted: Callable[[Subscriber], bool]) -> None:
-        with self._lock:
-            hubs = list(self._hubs.values())
-        for hub in hubs:
-            hub.end(wanted)
 
     # Channels
 
@@ -267,37 +253,10 @@ class Channels:
     def _subscribe(
         self, request: Request, owner: Key | None, options: dict[str, Any]
     ) -> Subscription[Any]:
-        return Subscription(self._service(request, owner), request, owner, **options)
-
-    def _service(self, request: Request, owner: Key | None) -> Service:
-        checked_owner(owner)
-        limits: dict[Hashable, int] = {
-            selection.stream.channel: selection.max_subscribers
-            for selection in request.selections
-            if selection.max_subscribers is not None
-        }
-        if self._max_subscribers is not None:
-            limits[None] = self._max_subscribers
-        if self._max_per_owner is not None and owner is not None:
-            limits[type(owner), owner] = self._max_per_owner
-        return Service(self._hub, self._places, limits)
+        return Subscription(self._service, request, checked_owner(owner), **options)
 
     def _listen(self, request: Request) -> Listener:
-        return Listener(lambda: Subscriber(self._hub(), request))
-
-    def _hub(self) -> Hub:
-        """Returns the hub of the running event loop."""
-        token = current_token()
-        with self._lock:
-            hub = self._hubs.get(token)
-            if hub is None:
-                self._hubs = {t: h for t, h in self._hubs.items() if not h.has_ended()}
-                hub = self._hubs[token] = Hub(self._log, self._forget)
-            return hub
-
-    def _forget(self, hub: Hub) -> None:
-        with self._lock:
-            self._hubs = {t: h for t, h in self._hubs.items() if h is not hub}
+        return Listener(lambda: Subscriber(self._service.hub(), request))
 
 
 def _redis_log(url: str, prefix: str, timeout: float, closures: Closures) -> Log:

@@ -223,7 +223,7 @@ class Runs:
             (selection,), several=False, after=after, start="earliest", filter=None
         )
         options["headers"] = {**(options.get("headers") or {}), RUN_ID: run_id}
-        service = self._channels._service(request, owner)
+        service = self._channels._service
         return _Following(self, run_id, service, request, owner, **options)
 
     def _watch(self) -> _Watch:

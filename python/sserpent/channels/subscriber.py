@@ -57,15 +57,19 @@ class Cursor:
         filtered: What the filter has said of entries that are not taken yet, by offset.
     """
 
-    __slots__ = ("filtered", "label", "live_from", "position", "selection", "tail")
+    __slots__ = ("filtered", "live_from", "position", "selection", "tail")
 
     def __init__(self, selection: Selection, tail: Tail) -> None:
         self.selection = selection
-        self.label = selection.stream.label
         self.tail = tail
         self.position = tail.ring.head
         self.live_from = self.position.offset
         self.filtered: dict[int, bool] = {}
+
+    @property
+    def label(self) -> str:
+        """Returns what names the stream in the id of a stream of several channels."""
+        return self.selection.stream.label
 
     @property
     def is_behind(self) -> bool:
@@ -198,7 +202,7 @@ class Subscriber:
         for selection in self._request.selections:
             cursor = Cursor(selection, await self._hub.follow(selection.stream, selection.limits))
             self._cursors.append(cursor)
-            after = positions.get(cursor.label)
+            after = positions.get(cursor.label) if positions else None
             reason = None if after is None else await cursor.resume(self._hub, after)
             if reason is not None:
                 resets.append(reason)

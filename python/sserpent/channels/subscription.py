@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Hashable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .._core import ServerSentEvent
-from .._delivery.places import Places
 from .._fastapi.refusal import empty_stream
-from .._fastapi.response import EventSourceResponse
+from .._fastapi.response import EventSourceResponse, Run
 from .broker import BrokerUnavailable, ChannelsClosed
-from .hub import Hub
 from .listening import Listener
+from .service import Service
 from .subscriber import Request, Subscriber
 
 T = TypeVar("T")
-
-
-class Service(NamedTuple):
-    """What a subscription needs of its channels.
-
-    Attributes:
-        hub: Returns the hub of the running event loop.
-        places: Where subscribers are counted.
-        limits: How many there may be, for each of what has a limit.
-    """
-
-    hub: Callable[[], Hub]
-    places: Places
-    limits: dict[Hashable, int]
 
 
 class Subscription(EventSourceResponse, Generic[T]):
@@ -62,28 +47,27 @@ class Subscription(EventSourceResponse, Generic[T]):
             )
         super().__init__(_Events(service, request, owner), **options)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Run:
         if scope["type"] == "websocket":
             # It can only be denied, and a denial has an end.
-            await Response(None, self.status_code, self.headers)(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+            return Response(None, self.status_code, self.headers)(scope, receive, send)
+        return super().__call__(scope, receive, send)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._service.places.taken(self._service.limits) as free:
-            if not free:
-                await self._refuse("subscribers", scope, receive, send)
-                return
-            hub = self._service.hub()
-            subscriber = Subscriber(hub, self._request, self.max_pending, self._owner)
-            try:
-                if await _opened(subscriber):
-                    self.source = subscriber
-                    await super()._stream(scope, receive, send)
-                else:
-                    await empty_stream(self)(scope, receive, send)
-            finally:
-                subscriber.close()
+        places, limits = self._service.places, self._service.limits_of(self._request, self._owner)
+        if not places.take(limits):
+            await self._refuse("subscribers", scope, receive, send)
+            return
+        subscriber = Subscriber(self._service.hub(), self._request, self.max_pending, self._owner)
+        try:
+            if await _opened(subscriber):
+                self.source = subscriber
+                await super()._stream(scope, receive, send)
+            else:
+                await empty_stream(self)(scope, receive, send)
+        finally:
+            subscriber.close()
+            places.give_back(limits)
 
     def _comes_back(self, scope: Scope) -> bool:
         return bool(self._request.after)
