@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +18,7 @@ import pytest
 
 import servers
 from browser_setup import find, reason_to_skip
-from servers import TESTS, Server, free_port, until, uvicorn
+from servers import TESTS, Server, until, uvicorn
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -253,65 +252,6 @@ def test_six_streams_on_one_origin(browser: Browser, server: Server) -> None:
         "const done = arguments[0]; fetch('seen?path=/').then((answer) => done(answer.status))"
     )
     assert fetched == 200
-
-
-NGINX = """
-daemon off;
-worker_processes 1;
-pid {directory}/nginx.pid;
-error_log {directory}/error.log;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {directory}/client;
-    proxy_temp_path {directory}/proxy;
-    fastcgi_temp_path {directory}/fastcgi;
-    uwsgi_temp_path {directory}/uwsgi;
-    scgi_temp_path {directory}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{ proxy_pass {upstream}; }}
-    }}
-}}
-"""
-
-
-@pytest.fixture
-def nginx(browser: Browser, server: Server, tmp_path: Path) -> Iterator[str]:
-    """A proxy before the server, with nginx's defaults; its URL."""
-    port = free_port()
-    configuration = tmp_path / "nginx.conf"
-    configuration.write_text(NGINX.format(directory=tmp_path, port=port, upstream=server.url))
-    command = [find("nginx"), "-p", str(tmp_path), "-c", str(configuration)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    url = f"http://127.0.0.1:{port}"
-
-    def answers() -> bool:
-        if process.poll() is not None:
-            raise AssertionError(f"nginx did not start: {process.stderr.read()!r}")
-        try:
-            return httpx.get(url).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    try:
-        until(answers)
-        browser.open(url)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(10)
-        process.stderr.close()
-
-
-def test_through_nginx_event_by_event(browser: Browser, nginx: str) -> None:
-    browser.listen("steps?key=nginx")
-    for received in range(1, 11):
-        # The server sends no further event before the step, so a buffered one would stay away.
-        until(lambda r=received: len(browser.data()) == r)
-        httpx.post(f"{nginx}/step?key=nginx").raise_for_status()
-
-    assert browser.data()[:10] == [str(number) for number in range(10)]
 
 
 # The live page

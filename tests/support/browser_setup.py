@@ -16,14 +16,11 @@ import sys
 PROGRAMS = {
     "browser": (("chromium", "google-chrome", "chromium-browser"), "chromium"),
     "driver": (("chromedriver",), "chromium-driver"),
-    "nginx": (("nginx",), "nginx"),
 }
 
 
 def find(program: str) -> str | None:
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
-    found = (shutil.which(name, path=path) for name in PROGRAMS[program][0])
-    return next(filter(None, found), None)
+    return next(filter(None, map(shutil.which, PROGRAMS[program][0])), None)
 
 
 def missing() -> list[str]:
@@ -43,8 +40,7 @@ def install(programs: list[str]) -> None:
     if shutil.which("apt-get") is None:
         raise RuntimeError("there is no apt-get here")
     sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    # RUNLEVEL=1 keeps Debian's scripts from starting an nginx of their own.
-    apt_get = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get"]
+    apt_get = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
     packages = [PROGRAMS[program][1] for program in programs]
     options = ["install", "--yes", "--no-install-recommends"]
     for command in ([*apt_get, "update"], [*apt_get, *options, *packages, "fonts-dejavu-core"]):

@@ -56,11 +56,18 @@ def give_back(port: int) -> None:
 class Server:
     """A real server in a process of its own.
 
-    `command` is the program with its arguments; "{port}" in them is replaced.
+    `command` is the program with its arguments; "{port}" in them is replaced. `port` is one from
+    `free_port`, where the program is told by other means.
     """
 
-    def __init__(self, command: list[str], cwd: Path = SUPPORT, **environment: str) -> None:
-        self.port = free_port()
+    def __init__(
+        self,
+        command: list[str],
+        cwd: Path = SUPPORT,
+        port: int | None = None,
+        **environment: str,
+    ) -> None:
+        self.port = free_port() if port is None else port
         self.url = f"http://127.0.0.1:{self.port}"
         descriptor, path = tempfile.mkstemp(prefix="sserpent-test-", suffix=".log")
         self.log_path = Path(path)
@@ -73,7 +80,11 @@ class Server:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        self._wait_until_it_listens()
+        try:
+            self._wait_until_it_listens()
+        except BaseException:
+            self.close()
+            raise
 
     def _wait_until_it_listens(self) -> None:
         def listens() -> bool:
