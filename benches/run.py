@@ -6,6 +6,7 @@ python -m benches.run compare       the code against results.json: instructions 
                                     installed, or else a quick run's ratios
 python -m benches.run page          RESULTS.md, plot and README again, from results.json
 python -m benches.run quick calls   one stage
+python -m benches.run full fanout   one stage, whose tables take the place of those in results.json
 """
 
 from __future__ import annotations
@@ -76,13 +77,13 @@ def _cpu_model() -> str:
     return found[1] if found else platform.processor()
 
 
-def save(tables: Tables, started: float) -> None:
+def save(tables: Tables, about: dict[str, Any]) -> None:
     """Six significant digits are more than any clock here has; a list stays in one line."""
     for table in tables.values():
         for measured in table.cases.values():
             for name, values in measured.items():
                 measured[name] = [float(f"{value:.6g}") for value in values]
-    saved = {"about": about_this_run(started), "tables": list(map(asdict, tables.values()))}
+    saved = {"about": about, "tables": list(map(asdict, tables.values()))}
     text = json.dumps(saved, indent=1, ensure_ascii=False)
     text = re.sub(r"\[[\d\s.,e-]+\]", lambda found: "".join(found[0].split()), text)
     RESULTS.write_text(text + "\n")
@@ -140,7 +141,7 @@ def main() -> int:
     parser.add_argument(
         "mode", nargs="?", default="full", choices=["full", "quick", "compare", "page"]
     )
-    parser.add_argument("stage", nargs="?", help="this stage alone; nothing is saved")
+    parser.add_argument("stage", nargs="?", help="this stage alone")
     arguments = parser.parse_args()
     if sserpent.BACKEND != "rust":
         parser.error("the compiled core is missing: run `make build`")
@@ -150,14 +151,17 @@ def main() -> int:
     if arguments.mode != "page":
         stages = [each for each in STAGES if each.__name__.endswith(arguments.stage or "")]
         tables = measure(stages, quick=arguments.mode == "quick")
-        whole = arguments.mode == "full" and not arguments.stage
-        if whole and callgrind.is_available():
+        if arguments.mode == "full" and not arguments.stage and callgrind.is_available():
             tables |= callgrind.measure(STAGES)
         print(*map(report.table_of, tables.values()), report.goals(tables), sep="\n")
         print(f"took {time.monotonic() - started:.0f} s")
-        if not whole:
+        if arguments.mode == "quick":
             return 0
-        save(tables, started)
+        about = about_this_run(started)
+        if arguments.stage:
+            saved, about = load()
+            tables = {**saved, **tables}
+        save(tables, about)
     write_pages()
     return 0
 
