@@ -22,7 +22,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ..broker import BrokerUnavailable, PublishUncertain, Refused
 from ..tasks import end
-from .connection import LOST, Connection, Pauses, Server, Trouble, Unsupported, first_of, send
+from .connection import (
+    LOST,
+    Connection,
+    Pauses,
+    Server,
+    Trouble,
+    Unsupported,
+    first_of,
+    known,
+    send,
+)
 from .names import text_of
 from .scripts import Script
 
@@ -312,7 +322,7 @@ class Commands:
             try:
                 answer = await connection.read_response()
             except (ResponseError, *_NOT_NOW) as error:
-                self._refused(flight.popleft(), error)
+                self._refused(flight.popleft(), known(error))
             else:
                 flight.popleft().answer(answer)
                 self._pauses.reset()

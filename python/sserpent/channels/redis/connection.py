@@ -12,7 +12,14 @@ import hiredis
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from ..broker import BrokerUnavailable
 from ..tasks import end
@@ -165,6 +172,22 @@ async def ask(connection: Connection, *command: Any) -> Any:
     """Returns the answer to one command."""
     await send(connection, [command])
     return await connection.read_response()
+
+
+# redis-py before 6.0 knows these in its own client of clusters alone.
+_OF_CLUSTERS: dict[str, Callable[[str], Exception]] = {
+    "ASK": AskError,
+    "CLUSTERDOWN": ClusterDownError,
+    "MOVED": MovedError,
+    "TRYAGAIN": TryAgainError,
+}
+
+
+def known(error: Exception) -> Exception:
+    """Returns an error of the server as the class that it has in the newest redis-py."""
+    code, _, message = str(error).partition(" ")
+    kind = _OF_CLUSTERS.get(code)
+    return error if kind is None else kind(message)
 
 
 class Pauses:

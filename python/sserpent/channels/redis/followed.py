@@ -270,7 +270,7 @@ class Followed:
     async def _begin_anew(self, head: Position) -> None:
         """Goes on in another life of the history: from its beginning, if that is still there."""
         first = await self._source.page(self.name, 1, 1) if head.offset else []
-        if first and first[0].entry.offset == 1:
+        if first and first[0].entry.position[:2] == (head.epoch, 1):
             self._reset("epoch", Position(head.epoch, 0, 0))
             await self._read_pages(head)
         else:

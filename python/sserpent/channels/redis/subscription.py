@@ -11,7 +11,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, ResponseError
 
 from ..tasks import end
-from .connection import LOST, Connection, Pauses, Server, Trouble, Unsupported, first_of, send
+from .connection import (
+    LOST,
+    Connection,
+    Pauses,
+    Server,
+    Trouble,
+    Unsupported,
+    first_of,
+    known,
+    send,
+)
 
 # How many names are subscribed to by one command.
 _TOGETHER = 500
@@ -165,8 +175,11 @@ class Subscription:
         while True:
             try:
                 kind, name, message = await _next(connection)
-            except MovedError as error:
-                self._move(self._next_expected(), error)
+            except ResponseError as error:
+                moved = known(error)
+                if not isinstance(moved, MovedError):
+                    raise
+                self._move(self._next_expected(), moved)
                 continue
             if not self._heard:
                 self._heard = True
