@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 import sserpent
-from servers import SUPPORT, Server
+from servers import SUPPORT, Server, commands
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> str:
     return f"sserpent backend: {sserpent.BACKEND}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and "core" in item.fixturenames:
+            item.add_marker("once")
 
 
 @pytest.fixture(scope="session", params=["rs", "py"])
@@ -57,3 +63,18 @@ def serve() -> Iterator[Callable[..., Server]]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture(scope="module")
+def kept_server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    server = Server(commands(request.module.APP)[request.param])
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def shared(kept_server: Server) -> Server:
+    """A server of the module's `APP` that its other tests use too, so none of them ends it. Its log
+    begins with the test. `servers.on` says which."""
+    kept_server.begin_log()
+    return kept_server

@@ -17,11 +17,12 @@ import httpx
 import pytest
 
 from channel_clients import Seen, seen_in
-from servers import Server, commands, read_to_end, until
+from servers import Server, commands, on, read_to_end, until
 from sse_parser import parse
 
 Serve = Callable[..., Server]
-SERVERS = commands("channels_app:app")
+APP = "channels_app:app"
+SERVERS = commands(APP)
 NAMES = ["uvicorn", "uvicorn-asyncio-h11", "granian", "hypercorn", "hypercorn-trio"]
 
 
@@ -223,15 +224,14 @@ def test_c17_a_shutdown_says_farewell_to_all_and_ends_complete(serve: Serve, nam
     assert "/sserpent/" not in server.log, server.log
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_c18_caps_are_503_or_a_clean_end_for_who_comes_back(serve: Serve, name: str) -> None:
-    server = serve(SERVERS[name])
+@on(*NAMES)
+def test_c18_caps_are_503_or_a_clean_end_for_who_comes_back(shared: Server) -> None:
     path = "/news?owner=a"
-    held = [Stream(server, path).opened() for _ in range(2)]
-    refused = httpx.get(f"{server.url}{path}", timeout=20)
+    held = [Stream(shared, path).opened() for _ in range(2)]
+    refused = httpx.get(f"{shared.url}{path}", timeout=20)
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) > 0
-    back = httpx.get(f"{server.url}{path}", headers={"Last-Event-ID": "0-0-0"}, timeout=20)
+    back = httpx.get(f"{shared.url}{path}", headers={"Last-Event-ID": "0-0-0"}, timeout=20)
     assert back.status_code == 200
     assert back.headers["content-type"].startswith("text/event-stream")
     retry = parse(back.content).retry
@@ -240,7 +240,7 @@ def test_c18_caps_are_503_or_a_clean_end_for_who_comes_back(serve: Serve, name: 
     held[0].reset()
 
     def is_free() -> bool:
-        stream = Stream(server, path)
+        stream = Stream(shared, path)
         stream.until(lambda: b"\r\n\r\n" in stream.raw)
         stream.connection.close()
         return " 200 " in stream.head.splitlines()[0]
@@ -249,15 +249,15 @@ def test_c18_caps_are_503_or_a_clean_end_for_who_comes_back(serve: Serve, name: 
     held[1].connection.close()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_client_that_leaves_is_noticed_on_an_idle_subscription(serve: Serve, name: str) -> None:
-    server = serve(SERVERS[name])
-    streams = [Stream(server).opened() for _ in range(4)]
-    until(lambda: name == "hypercorn-trio" or subscribers(server) == 4)
+@on(*NAMES)
+def test_a_client_that_leaves_is_noticed_on_an_idle_subscription(shared: Server) -> None:
+    streams = [Stream(shared).opened() for _ in range(4)]
+    knows = "trio" not in shared.command
+    until(lambda: not knows or subscribers(shared) == 4)
     streams[0].connection.close()
     streams[1].reset()
-    until(lambda: name == "hypercorn-trio" or subscribers(server) == 2)
-    httpx.post(f"{server.url}/publish/3", timeout=20).raise_for_status()
+    until(lambda: not knows or subscribers(shared) == 2)
+    httpx.post(f"{shared.url}/publish/3", timeout=20).raise_for_status()
     for stream in streams[2:]:
         stream.until(lambda stream=stream: len(stream.seen) == 3)
         stream.connection.close()

@@ -2,19 +2,16 @@
 
 import re
 import socket
-from collections.abc import Callable
 
 import psutil
 import pytest
 
 from asgi import Connection
-from servers import Server, commands, open_stream, until
+from servers import Server, on, open_stream, until
 from sserpent import _shutdown
 
-SERVERS = commands("connection_app:app")
+APP = "connection_app:app"
 LARGE = 20_000_000
-
-Serve = Callable[..., Server]
 
 
 def read_until_it_is_closed(connection: socket.socket) -> tuple[int, bytes, str]:
@@ -32,21 +29,18 @@ def read_until_it_is_closed(connection: socket.socket) -> tuple[int, bytes, str]
 
 
 @pytest.mark.parametrize("copy", ["same", "copied", "headers-copied"])
-@pytest.mark.parametrize(
-    "name", ["uvicorn", "uvicorn-asyncio-h11", "hypercorn", "hypercorn-uvloop", "hypercorn-trio"]
-)
+@on("uvicorn", "uvicorn-asyncio-h11", "hypercorn", "hypercorn-uvloop", "hypercorn-trio")
 def test_a_closed_connection_delivers_what_was_written_and_not_the_end(
-    serve: Serve, name: str, copy: str
+    shared: Server, copy: str
 ) -> None:
-    server = serve(SERVERS[name])
-    with open_stream(server, f"/close/{copy}") as stream:
+    with open_stream(shared, f"/close/{copy}") as stream:
         length, last, how = read_until_it_is_closed(stream)
     assert length > LARGE - 65_536, "more is missing than was read with the first event"
     assert last.endswith(b"xxx\r\n"), "the last chunk would be a 0"
     assert how == "closed"
-    until(lambda: "close True" in server.log)
-    until(lambda: "ended" in server.log)
-    assert "Traceback" not in server.log, server.log
+    until(lambda: "close True" in shared.log)
+    until(lambda: "ended" in shared.log)
+    assert "Traceback" not in shared.log, shared.log
 
 
 ABORTING = [
@@ -57,33 +51,33 @@ ABORTING = [
 
 
 @pytest.mark.parametrize("copy", ["same", "copied", "headers-copied"])
-@pytest.mark.parametrize("name", ABORTING)
+@on(*ABORTING)
 def test_an_aborted_connection_is_gone_with_all_that_was_not_read(
-    serve: Serve, name: str, copy: str
+    shared: Server, copy: str
 ) -> None:
-    server = serve(SERVERS[name])
-    with open_stream(server, f"/abort/{copy}") as stream:
-        until(lambda: "abort True" in server.log)
-        until(lambda: "left" in server.log)
-        process = process_of(server)
-        until(lambda: not connections(process, server.port))
+    with open_stream(shared, f"/abort/{copy}") as stream:
+        until(lambda: "abort True" in shared.log)
+        until(lambda: "left" in shared.log)
+        process = process_of(shared)
+        until(lambda: not connections(process, shared.port))
         _, last, how = read_until_it_is_closed(stream)
     assert how == "reset"
     assert not last.endswith(b"0\r\n\r\n")
-    assert "Traceback" not in server.log, server.log
+    until(lambda: "ended" in shared.log)
+    assert "Traceback" not in shared.log, shared.log
 
 
-@pytest.mark.parametrize("name", ABORTING)
-def test_an_aborted_connection_gives_its_memory_back(serve: Serve, name: str) -> None:
-    server = serve(SERVERS[name])
+@on(*ABORTING)
+def test_an_aborted_connection_gives_its_memory_back(shared: Server) -> None:
     clients: list[socket.socket] = []
     held: list[int] = []
     for count in range(1, 13):
-        clients.append(open_stream(server, "/abort/same"))
-        until(lambda count=count: server.log.count("left") == count)
-        held.append(process_of(server).memory_info().rss)
+        clients.append(open_stream(shared, "/abort/same"))
+        until(lambda count=count: shared.log.count("left") == count)
+        held.append(process_of(shared).memory_info().rss)
     # The allocator keeps a few of them, and the last may still be on its way there.
-    until(lambda: process_of(server).memory_info().rss - held[0] < 5 * LARGE)
+    until(lambda: process_of(shared).memory_info().rss - held[0] < 5 * LARGE)
+    until(lambda: shared.log.count("ended") == 12)
     for client in clients:
         client.close()
 
@@ -99,11 +93,12 @@ def connections(process: psutil.Process, port: int) -> list[object]:
     return [each for each in list_them("tcp") if each.laddr.port == port and each.raddr]
 
 
-def test_granian_has_no_connection_to_close(serve: Serve) -> None:
+@on("granian")
+def test_granian_has_no_connection_to_close(shared: Server) -> None:
     """There an application that returns without the end of the body has the same effect."""
-    server = serve(SERVERS["granian"])
-    with open_stream(server, "/close/same"):
-        until(lambda: "close False" in server.log)
+    with open_stream(shared, "/close/same"):
+        until(lambda: "close False" in shared.log)
+    until(lambda: "ended" in shared.log)
 
 
 class Stream:

@@ -84,6 +84,6 @@ async def abort(streams: Any, scope: Any, receive: Any, send: Any) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(send_until_it_leaves)
         tasks.start_soon(wait_until_it_leaves)
-        while sending_since is None or time.monotonic() - sending_since < 0.5:
+        while sending_since is None or time.monotonic() - sending_since < 0.2:
             await anyio.sleep(0.01)
         note(f"abort {streams.abort_connection(scope)}")

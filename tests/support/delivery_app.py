@@ -199,9 +199,10 @@ async def hold() -> AsyncIterator[str]:
 async def unread() -> AsyncIterator[str]:
     """For a client that does not read; without a send_timeout."""
     try:
+        yield "x" * 1_000_000
+        note("begun")
         while True:
             yield "x" * 1_000_000
-            note("sent")
     finally:
         note("closed")
 
@@ -210,7 +211,7 @@ async def unread() -> AsyncIterator[str]:
 async def unread_end() -> AsyncIterator[str]:
     """The generator ends, and the last send of many bytes stalls."""
     try:
-        note("sent")
+        note("begun")
         yield "x" * 20_000_000
     finally:
         note("closed")

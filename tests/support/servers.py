@@ -12,6 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import warm
+
 SUPPORT = Path(__file__).parent
 TESTS = SUPPORT.parent
 
@@ -72,14 +76,9 @@ class Server:
         descriptor, path = tempfile.mkstemp(prefix="sserpent-test-", suffix=".log")
         self.log_path = Path(path)
         self._log = os.fdopen(descriptor, "w+b")
-        self.process = subprocess.Popen(
-            [part.replace("{port}", str(self.port)) for part in command],
-            cwd=cwd,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        self._log_begin = 0
+        self.command = [part.replace("{port}", str(self.port)) for part in command]
+        self.process = _start(self.command, cwd, {**os.environ, **environment}, self._log.fileno())
         try:
             self._wait_until_it_listens()
         except BaseException:
@@ -100,7 +99,11 @@ class Server:
 
     @property
     def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
+        return self.log_path.read_bytes()[self._log_begin :].decode(errors="replace")
+
+    def begin_log(self) -> None:
+        """Forgets what has been logged."""
+        self._log_begin = self.log_path.stat().st_size
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
@@ -116,6 +119,17 @@ class Server:
         self._log.close()
         self.log_path.unlink(missing_ok=True)
         give_back(self.port)
+
+
+def _start(
+    command: list[str], cwd: Path, environment: dict[str, str], log: int
+) -> warm.Process | subprocess.Popen[bytes]:
+    environment["PYTHONUNBUFFERED"] = "1"
+    if sys.platform == "linux" and command[:2] == [sys.executable, "-m"]:
+        return warm.Process(command, cwd, environment, log)
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=log, stderr=log, start_new_session=True
+    )
 
 
 def uvicorn(app: str, *options: str) -> list[str]:
@@ -151,6 +165,11 @@ def commands(app: str) -> dict[str, list[str]]:
 
 
 SERVERS = commands(APP)
+
+
+def on(*names: str) -> pytest.MarkDecorator:
+    """Has a test run on each of these servers, which the fixture `shared` gives it."""
+    return pytest.mark.parametrize("kept_server", names, indirect=True)
 
 
 def open_stream(server: Server, path: str) -> socket.socket:
