@@ -39,6 +39,7 @@ def test_every_test_that_the_document_names_exists() -> None:
     assert missing_tests(references(DOCUMENT)) == []
 
 
+@pytest.mark.once
 def test_every_case_that_the_document_names_exists() -> None:
     assert missing_cases(references(DOCUMENT)) == []
 

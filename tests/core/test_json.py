@@ -77,44 +77,7 @@ def as_event(core: ModuleType, make: Callable[[], Any]) -> Outcome:
     return encoded
 
 
-# Through real routes of fastapi.sse
-
-
-@pytest.fixture(scope="module")
-def client() -> Any:
-    app = fastapi.FastAPI()
-
-    @app.get("/item", response_class=fastapi.sse.EventSourceResponse)
-    async def item(kind: str) -> Any:
-        yield KINDS[kind]()
-
-    @app.get("/event", response_class=fastapi.sse.EventSourceResponse)
-    async def event(kind: str) -> Any:
-        yield fastapi.sse.ServerSentEvent(data=KINDS[kind]())
-
-    with TestClient(app) as client:
-        yield client
-
-
-@newest_fastapi
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_item_parses_as_from_a_fastapi_route(
-    core: ModuleType, client: TestClient, kind: str
-) -> None:
-    expected = outcome(lambda: client.get("/item", params={"kind": kind}).content)
-    assert as_item(core, KINDS[kind]) == expected
-
-
-@newest_fastapi
-@pytest.mark.parametrize("kind", KINDS)
-def test_data_of_an_event_parses_as_from_a_fastapi_route(
-    core: ModuleType, client: TestClient, kind: str
-) -> None:
-    expected = outcome(lambda: client.get("/event", params={"kind": kind}).content)
-    assert as_event(core, KINDS[kind]) == expected
-
-
-# Through what such a route calls
+# Through what a route of FastAPI calls
 
 
 def finite(value: Any) -> Any:
@@ -146,9 +109,26 @@ def as_fastapi_event(value: Any) -> bytes:
     return as_fastapi_item(value)
 
 
+@pytest.fixture(scope="module")
+def client() -> Any:
+    """Of real routes of `fastapi.sse`."""
+    app = fastapi.FastAPI()
+
+    @app.get("/item", response_class=fastapi.sse.EventSourceResponse)
+    async def item(kind: str) -> Any:
+        yield KINDS[kind]()
+
+    @app.get("/event", response_class=fastapi.sse.EventSourceResponse)
+    async def event(kind: str) -> Any:
+        yield fastapi.sse.ServerSentEvent(data=KINDS[kind]())
+
+    with TestClient(app) as client:
+        yield client
+
+
 @newest_fastapi
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_reference_below_is_what_a_route_does(client: TestClient, kind: str) -> None:
+def test_the_reference_is_what_a_route_does(client: TestClient, kind: str) -> None:
     make = KINDS[kind]
     from_item = outcome(lambda: client.get("/item", params={"kind": kind}).content)
     assert outcome(lambda: as_fastapi_item(make())) == from_item
