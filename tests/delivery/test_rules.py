@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from documents import document, missing_cases, missing_tests, references, rows
 from sserpent._delivery.ending import Ending
+
+# It asks nothing of the core.
+pytestmark = pytest.mark.once
 
 DOCUMENT = document("delivery.md")
 RULES = [f"D{number}" for number in range(1, 18)]

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+# Who is recognised does not depend on the core.
+pytestmark = pytest.mark.once
+
 PROGRAM = """
 import warnings
 warnings.simplefilter("error", RuntimeWarning)
