@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 from fastapi import FastAPI, HTTPException
 from opentelemetry.sdk.metrics import MeterProvider
@@ -21,9 +22,9 @@ from starlette.routing import Mount, Route
 import sserpent._delivery.observer as observing
 from asgi import Connection
 from sserpent import EventSourceResponse, ServerSentEvent
-from sserpent._shutdown import streams as shutdown
 from sserpent.channels import Channels
 from sserpent.metrics import opentelemetry, prometheus
+from sserpent.testing import Events, connect
 from virtual_time import run_on_asyncio, run_on_trio
 
 Labels = tuple[tuple[str, str], ...]
@@ -123,30 +124,26 @@ class Scripted:
                 yield ServerSentEvent(data="x" * 100)
                 await anyio.sleep(1)
 
-    async def request(
-        self, path: str, act: Callable[[Connection], Any] | None = None
-    ) -> Connection:
-        connection = Connection(path)
-        async with anyio.create_task_group() as tasks:
-
-            async def run() -> None:
-                with contextlib.suppress(RuntimeError):
-                    await connection.run(self.app)
-
-            tasks.start_soon(run)
-            if act is not None:
-                await anyio.sleep(2.5)  # of virtual time
-                act(connection)
-        return connection
-
     async def play(self) -> None:
-        for n in (3, 4):
-            await self.request(f"/{n}/complete")
-        await self.request("/failed")
-        await self.request("/refused")
-        await self.request("/idle", lambda connection: connection.disconnect())
-        await self.request("/idle", lambda connection: connection.stall())
-        await self.request("/idle", lambda _: shutdown._of_this_loop()._look(signalled=True))
+        async with connect(self.app, timeout=60) as client:
+            for n in (3, 4):
+                await client.get(f"/{n}/complete")
+            with pytest.raises(httpx2.RemoteProtocolError):
+                await client.get("/failed")
+            assert (await client.get("/refused")).status_code == 403
+            async with client.events("/idle") as events:
+                await self.read_three(events)
+            async with client.events("/idle") as events:
+                await self.read_three(events)
+                await events.stall()
+                await anyio.sleep(10)  # of virtual time
+            async with client.events("/idle") as events:
+                await self.read_three(events)
+                await client.shut_down()
+
+    async def read_three(self, events: Events) -> None:
+        for _ in range(3):
+            await events.next()
 
 
 @runners
@@ -202,19 +199,15 @@ def test_opentelemetry_reads_the_same(run: Callable[..., None], from_opentelemet
 
 def test_open_streams_count_while_they_are_open(from_prometheus: Read) -> None:
     async def main() -> None:
-        scripted = Scripted()
-        connections = [Connection("/idle") for _ in range(3)]
-        async with anyio.create_task_group() as tasks:
-            for each in connections:
-                tasks.start_soon(each.run, scripted.app)
-            for each in connections:
-                await each.until(lambda each=each: each.data)
-            read = from_prometheus()
-            assert read["sserpent_streams_open", (("route", "/idle"),)] == 3
-            assert read["sserpent_events_total", (("route", "/idle"),)] == 3
-            for each in connections:
-                each.disconnect()
-        assert from_prometheus()["sserpent_streams_open", (("route", "/idle"),)] == 0
+        async with connect(Scripted().app) as client:
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(3):
+                    events = await stack.enter_async_context(client.events("/idle"))
+                    await events.next()
+                read = from_prometheus()
+                assert read["sserpent_streams_open", (("route", "/idle"),)] == 3
+                assert read["sserpent_events_total", (("route", "/idle"),)] == 3
+            assert from_prometheus()["sserpent_streams_open", (("route", "/idle"),)] == 0
 
     anyio.run(main)
 
@@ -232,9 +225,10 @@ def test_labels_do_not_grow_with_requests(from_prometheus: Read) -> None:
     )
 
     async def main() -> None:
-        for n in range(20):
-            for path in (f"/{n}/complete", f"/tenants/t{n}/{n}/plain"):
-                await Connection(path).run(app)
+        async with connect(app) as client:
+            for n in range(20):
+                for path in (f"/{n}/complete", f"/tenants/t{n}/{n}/plain"):
+                    (await client.get(path)).raise_for_status()
 
     anyio.run(main)
     routes = {dict(labels).get("route") for _, labels in from_prometheus()} - {None}
