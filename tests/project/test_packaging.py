@@ -24,6 +24,8 @@ import sserpent
 from servers import Server
 
 ROOT = Path(__file__).parents[2]
+# Kept, so that of a next run the crates of others are built already.
+TARGET = ROOT / "target" / "dist"
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
 SCRIPTS = "Scripts" if os.name == "nt" else "bin"
 WITHOUT_CARGO = os.pathsep.join(
@@ -84,7 +86,11 @@ class Dist(NamedTuple):
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Dist:
     """What `make dist` makes."""
     directory = tmp_path_factory.mktemp("dist")
-    run(sys.executable, ROOT / "tools" / "dist.py", directory, cwd=directory)
+    # Cargo goes by the times of files, which an sdist does not keep.
+    ours = ["--package", "sserpent", "--package", "sserpent-wire"]
+    run("cargo", "clean", "--release", *ours, "--target-dir", TARGET, cwd=ROOT)
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET)}
+    run(sys.executable, ROOT / "tools" / "dist.py", directory, cwd=directory, env=environment)
     (pure,) = directory.glob("*-none-any.whl")
     (native,) = set(directory.glob("*.whl")) - {pure}
     (sdist,) = directory.glob("*.tar.gz")
@@ -166,7 +172,7 @@ def test_sdist_builds_from_its_lock_file(dist: Dist, tmp_path: Path) -> None:
         "MATURIN_PEP517_ARGS": "--locked",
         # The crates that the lock file names are there since `dist` was built.
         "CARGO_NET_OFFLINE": "true",
-        "CARGO_TARGET_DIR": str(ROOT / "target"),
+        "CARGO_TARGET_DIR": str(TARGET),
     }
     run(*PIP, "wheel", "--no-deps", "--wheel-dir", tmp_path, dist.sdist, env=environment)
     (wheel,) = tmp_path.glob("*.whl")
@@ -174,12 +180,17 @@ def test_sdist_builds_from_its_lock_file(dist: Dist, tmp_path: Path) -> None:
     assert fields(wheel) == fields(dist.native)
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> Path:
-    """The folder of a new virtual environment."""
-    path = tmp_path / "environment"
+@pytest.fixture(scope="session")
+def new_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("new") / "environment"
     run(sys.executable, "-m", "venv", path)
     return path
+
+
+@pytest.fixture
+def environment(new_environment: Path, tmp_path: Path) -> Path:
+    """The folder of a virtual environment that has pip alone."""
+    return shutil.copytree(new_environment, tmp_path / "environment", symlinks=True)
 
 
 def python_of(environment: Path) -> Path:
