@@ -31,9 +31,14 @@ def pytest_report_header() -> str:
     return f"sserpent backend: {sserpent.BACKEND}"
 
 
+#: What tests with these see does not depend on the core that this process has: they name theirs, or
+#: look at the scripts of the examples' pages.
+ONCE = {"core", "live_page"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if isinstance(item, pytest.Function) and "core" in item.fixturenames:
+        if isinstance(item, pytest.Function) and not ONCE.isdisjoint(item.fixturenames):
             item.add_marker("once")
 
 

@@ -347,6 +347,7 @@ def rate_of(contender: str, output: str) -> int:
 
 
 @pytest.mark.alone  # it measures
+@pytest.mark.once  # both cores
 def test_the_demo_streams_every_example_and_measures(all_examples: Server) -> None:
     done = run_demo(EXAMPLES)
 
