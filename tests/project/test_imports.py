@@ -25,9 +25,12 @@ OURS: dict[str, set[str]] = {
     "_fastapi": {"_core", "_delivery", "_shutdown"},
     "channels": {
         "_core",
+        "_delivery.farewell",
         "_delivery.observer",
         "_delivery.stream",
         "_fastapi.declarations",
+        "_fastapi.places",
+        "_fastapi.refusal",
         "_fastapi.response",
         "_shutdown",
     },

@@ -36,8 +36,8 @@ from .._delivery import observer
 from .._delivery.on_asyncio import Delivery
 from .._delivery.options import Streamable, sets
 from .._delivery.origin import Origin
-from .._delivery.places import Places
 from .._shutdown.event_loop import on_asyncio
+from .places import Places
 from .refusal import refusal
 from .requests import shared_receive
 
@@ -182,7 +182,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     # No coroutine of ours stands between the server's and the delivery's where there is nothing for
     # it to do: a stream that waits would keep it.
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Run:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Run:  # pyright: ignore[reportIncompatibleMethodOverride]
         if self._body_iterator is not None or scope["type"] == "websocket":
             self.scope = scope
             return super().__call__(scope, receive, send)

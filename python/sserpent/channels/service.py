@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .._delivery.places import Places
+from .._fastapi.places import Places
 from .._shutdown.event_loop import current_token
 from .broker import Log
 from .hub import Hub
