@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from channel_clients import Seen, seen_in
+from channel_clients import Seen, seen_in, seen_of
 from servers import Server, commands, on, read_to_end, until
 from sse_parser import parse
 
@@ -84,10 +84,6 @@ class Stream:
     def seen(self) -> list[Seen]:
         return seen_in(self.body)
 
-    @property
-    def last_id(self) -> str:
-        return parse(self.body).last_event_id
-
     def opened(self) -> Stream:
         """Waits for the position, with which the client is subscribed."""
         self.until(lambda: b"\nid: " in self.raw)
@@ -111,11 +107,13 @@ def reconnecting(server: Server, seed: int, count: int) -> list[Seen]:
     while not (seen and seen[-1].type == "message" and seen[-1].data[0] == count - 1):
         stream = Stream(server, Last_Event_ID=last_id)
         enough = randomly.randrange(200, 60_000)
-        while len(stream.raw) < enough and f"data: [{count - 1},".encode() not in stream.raw:
+        last = f"data: [{count - 1},".encode()
+        while len(stream.raw) < enough and last not in stream.raw[-66_000:]:
             if not stream.read(randomly.choice([100, 1_000, 65_536])):
                 break
-        seen += stream.seen
-        last_id = stream.last_id or last_id
+        received = parse(stream.body)
+        seen += seen_of(received)
+        last_id = received.last_event_id or last_id
         stream.connection.close() if randomly.random() < 0.5 else stream.reset()
     return seen
 

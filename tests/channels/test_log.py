@@ -18,6 +18,9 @@ from sserpent.channels.log import Entry, Limits
 from sserpent.channels.memory import MemoryLog
 from sserpent.channels.position import ORIGIN, Position, Stream, parse_id
 
+# A log has frames that are made already.
+pytestmark = pytest.mark.once
+
 LIMITS = Limits(history=1_000, history_ttl=3_600, history_bytes=2**22)
 ALL = 1, 10**9
 Check = Callable[[Log], Awaitable[None]]

@@ -44,6 +44,9 @@ from sserpent.channels.position import ORIGIN, Position, Stream, parse_id
 from sserpent.channels.redis import Pace, RedisLog, connection
 from sserpent.client import EventStreamParser
 
+# A log has frames that are made already.
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def server(make_redis: MakeRedis) -> RedisServer:

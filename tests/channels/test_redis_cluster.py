@@ -32,6 +32,9 @@ from sserpent.channels.position import Stream
 from sserpent.channels.redis import RedisLog
 from sserpent.channels.redis.names import name_of
 
+# A log has frames that are made already.
+pytestmark = pytest.mark.once
+
 PACE = QUICK._replace(timeout=4)
 # After a node has been silent for two seconds its replica takes over, however old its data are.
 QUICK_TO_FAIL = {"cluster_node_timeout": "2000", "cluster_replica_validity_factor": "0"}

@@ -20,6 +20,9 @@ from sserpent.channels.log import Entry
 from sserpent.channels.redis import RedisLog
 from sserpent.channels.redis.names import name_of
 
+# A log has frames that are made already.
+pytestmark = pytest.mark.once
+
 KEY = name_of("sserpent", 0, ROOM).decode()
 
 

@@ -363,6 +363,7 @@ def test_the_demo_streams_every_example_and_measures(all_examples: Server) -> No
         assert rate_of("sserpent, Rust", done.stdout) > 4 * rate_of("fastapi.sse", done.stdout)
 
 
+@pytest.mark.once  # it names its backend
 def test_the_demo_fails_when_a_stream_breaks(tmp_path: Path) -> None:
     examples = shutil.copytree(EXAMPLES, tmp_path / "examples")
     file = examples / "raw_data.py"
@@ -375,6 +376,7 @@ def test_the_demo_fails_when_a_stream_breaks(tmp_path: Path) -> None:
     assert "The demo failed: " in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.once  # no event is sent
 def test_the_demo_fails_when_the_server_does_not_start(tmp_path: Path) -> None:
     examples = shutil.copytree(EXAMPLES, tmp_path / "examples")
     with (examples / "app.py").open("a") as file:

@@ -14,6 +14,9 @@ import pytest
 
 import sserpent
 
+# It reads the sources.
+pytestmark = pytest.mark.once
+
 PACKAGE = Path(sserpent.__file__).parent
 
 # What a package may import of ours besides itself: packages or modules, with all that is in them.

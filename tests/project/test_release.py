@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# It reads the sources.
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PLATFORMS = [

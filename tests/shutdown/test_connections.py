@@ -10,6 +10,9 @@ from asgi import Connection
 from servers import Server, on, open_stream, until
 from sserpent import _shutdown
 
+# What ends streams is no part of the core.
+pytestmark = pytest.mark.once
+
 APP = "connection_app:app"
 LARGE = 20_000_000
 

@@ -19,6 +19,9 @@ import sserpent
 from servers import free_port, until
 from sserpent import EventSourceResponse
 
+# What ends streams is no part of the core.
+pytestmark = pytest.mark.once
+
 app = FastAPI()
 
 

@@ -23,6 +23,9 @@ from servers import (
     uvicorn,
 )
 
+# What ends streams is no part of the core.
+pytestmark = pytest.mark.once
+
 
 def ends(server: Server, within: float) -> float:
     """Waits for the server's process to end and answers how long it took."""

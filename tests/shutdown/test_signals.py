@@ -8,6 +8,9 @@ import pytest
 
 from servers import Server, commands, fetch, open_stream, read_to_end, until
 
+# What ends streams is no part of the core.
+pytestmark = pytest.mark.once
+
 SERVERS = commands("signals_app:app")
 
 Serve = Callable[..., Server]

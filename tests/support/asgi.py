@@ -1,4 +1,9 @@
-"""A hand-made ASGI server for one request, for tests that need to hold each end of the stream."""
+"""A hand-made ASGI server for one request, for tests that need to hold each end of the stream.
+
+It stays beside `sserpent.testing`, whose client reads a body: here a test has each message as it
+was sent, stops any `send`, also that of the headers and of the end, gives a scope of its own, and
+calls a response without an application.
+"""
 
 from __future__ import annotations
 

@@ -26,9 +26,11 @@ class Seen(NamedTuple):
 
 
 def seen_in(body: bytes) -> list[Seen]:
-    return [
-        Seen(each.type, json.loads(each.data), each.last_event_id) for each in parse(body).events
-    ]
+    return seen_of(parse(body))
+
+
+def seen_of(stream: Stream) -> list[Seen]:
+    return [Seen(each.type, json.loads(each.data), each.last_event_id) for each in stream.events]
 
 
 class Client(Connection):
