@@ -424,7 +424,7 @@ async def publish_with_a_lost_answer(log: RedisLog, proxy: Proxy, limits: Limits
     """Has the answer to a publish lost, once."""
     proxy.loses_answers = True
     task = asyncio.create_task(log.publish(ROOM, limits, item(1_000)))
-    await asyncio.sleep(0.2)
+    await until(lambda: proxy.lost)
     proxy.loses_answers = False
     return await task
 

@@ -21,6 +21,7 @@ from sserpent.client import (
     aiter_events,
     iter_events,
 )
+from timelines import runners
 
 
 class Token(BaseModel):
@@ -284,37 +285,39 @@ def test_r15_a_cancelled_reader_closes_the_source(backend: str) -> None:
     anyio.run(cancel, backend=backend)
 
 
-@backends
-def test_r14_the_idle_timeout_counts_events_and_not_comments(backend: str) -> None:
+@runners
+def test_r14_the_idle_timeout_counts_events_and_not_comments(run: Callable[..., None]) -> None:
     async def ticks() -> AsyncIterator[bytes]:
         yield b"data: a\n\n"
         while True:
-            await anyio.sleep(0.001)
+            await anyio.sleep(0.1)
             yield b": ping\n\n"
 
-    async def read() -> list[str]:
-        events = aiter_events(ticks(), idle_timeout=0.05)
-        first = await anext(events)
-        with pytest.raises(TimeoutError, match=r"no event came within 0\.05 s"):
+    async def read() -> None:
+        begin = anyio.current_time()
+        events = aiter_events(ticks(), idle_timeout=0.55)
+        assert (await anext(events)).data == "a"
+        with pytest.raises(TimeoutError, match=r"no event came within 0\.55 s"):
             await anext(events)
-        return [first.data]
+        assert 0.5 < anyio.current_time() - begin < 0.6
 
-    assert anyio.run(read, backend=backend) == ["a"]
+    run(read)
 
 
-@backends
-def test_r14_events_that_are_passed_over_count(backend: str) -> None:
+@runners
+def test_r14_events_that_are_passed_over_count(run: Callable[..., None]) -> None:
     class Slow(Source):
         async def __anext__(self) -> bytes:
             await anyio.sleep(0.1)
             return await super().__anext__()
 
-    async def read() -> list[Any]:
+    async def read() -> None:
         # Together they take longer than the timeout.
         source = Slow(*[b"event: other\ndata: x\n\n"] * 12, b"event: done\ndata: 1\n\n")
-        return [item async for item in aiter_events(source, type={"done": int}, idle_timeout=1)]
+        events = aiter_events(source, type={"done": int}, idle_timeout=1)
+        assert [item async for item in events] == [1]
 
-    assert anyio.run(read, backend=backend) == [1]
+    run(read)
 
 
 @backends

@@ -12,12 +12,14 @@ class Proxy:
     Attributes:
         port: Where it listens.
         loses_answers: Whether what the server sends is lost, and the connection with it.
+        lost: How many answers were lost.
     """
 
     def __init__(self, port: int) -> None:
         self._to = port
         self.port = 0
         self.loses_answers = False
+        self.lost = 0
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -38,6 +40,7 @@ class Proxy:
         try:
             while data := await there.read(65_536):
                 if self.loses_answers:
+                    self.lost += 1
                     break
                 writer.write(data)
                 await writer.drain()
