@@ -18,10 +18,9 @@ from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._shutdown import streams as shutdown
 from sserpent.channels import Channels
 from sserpent.metrics import prometheus
-from virtual_time import run_on_asyncio, run_on_trio
+from timelines import runners
 
 Run = Callable[..., None]
-runners = pytest.mark.parametrize("run", [run_on_asyncio, run_on_trio], ids=["asyncio", "trio"])
 
 
 def goodbye(body: bytes) -> int:

@@ -25,11 +25,10 @@ from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import Channels
 from sserpent.metrics import opentelemetry, prometheus
 from sserpent.testing import Events, connect
-from virtual_time import run_on_asyncio, run_on_trio
+from timelines import runners
 
 Labels = tuple[tuple[str, str], ...]
 Read = Callable[[], dict[tuple[str, Labels], float]]
-runners = pytest.mark.parametrize("run", [run_on_asyncio, run_on_trio], ids=["asyncio", "trio"])
 
 
 @pytest.fixture(autouse=True)
