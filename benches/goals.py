@@ -23,6 +23,7 @@ NAMES = {
     "joined": "hand-framed, 100 events a chunk",
     "asgi": "bare ASGI",
     "to_json": "`to_json` alone",
+    "metrics": "`sserpent`, with metrics",
     "axum": "axum (no Python)",
     "loop": "a loop over `send`",
     "queues": "`sserpent`, a queue for each client",
@@ -184,6 +185,18 @@ GOALS = (
     share_of("hand", "1 paced stream", PACED, "1 at once", "≤ 1").because(ENGINE),
     share_of("hand", "100 paced streams", PACED, "100 at once", "≤ 1").because(ENGINE),
     share_of("hand", "1,000 paced streams", PACED, "1,000 at once", "≤ 1").because(ENGINE),
+    share(
+        "instructions of a burst of models with metrics",
+        (INSTRUCTIONS, in_process.METERED_BURST, "metrics"),
+        (INSTRUCTIONS, in_process.METERED_BURST, "sserpent"),
+        "≤ 1.02",
+    ),
+    share(
+        "instructions of one event per loop turn with metrics",
+        (INSTRUCTIONS, in_process.METERED_TURN, "metrics"),
+        (INSTRUCTIONS, in_process.METERED_TURN, "sserpent"),
+        "≤ 1.02",
+    ),
     share_of("fastapi", "memory per idle connection", MEMORY, IDLE, "≤ 0.5"),
     share_of("hand", "memory per idle connection", MEMORY, IDLE, "≤ 1"),
     share_of("fastapi", "connection to first event", FIRST_EVENT, IDLE, "≤ 0.4").because(

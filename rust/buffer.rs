@@ -46,6 +46,8 @@ enum Schema {
 
 struct Pending {
     stream: Vec<u8>,
+    /// How many events these are.
+    events: u64,
     /// Since when the generator has run without a hand-over, as far as is known: from the oldest
     /// pending event, or from the last `restart_age`.
     since: Option<Instant>,
@@ -77,6 +79,7 @@ impl Buffer {
             })?,
             pending: Mutex::new(Pending {
                 stream: Vec::new(),
+                events: 0,
                 since: Some(Instant::now()),
             }),
         })
@@ -121,16 +124,7 @@ impl Buffer {
 
     /// Returns the pending bytes, whole events in the order of their pushes, and keeps none.
     fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let stream = {
-            let mut pending = self.lock();
-            pending.since = None;
-            std::mem::take(&mut pending.stream)
-        };
-        let bytes = PyBytes::new(py, &stream);
-        if stream.capacity() <= MAX_IDLE_CAPACITY {
-            self.give_back(stream);
-        }
-        bytes
+        self.take_counted(py).0
     }
 
     /// Says that the generator goes on after a turn of the event loop: if it takes longer than
@@ -216,10 +210,26 @@ fn checked_max_age(value: &Bound<'_, PyAny>) -> PyResult<f64> {
 }
 
 impl Buffer {
+    /// As `take`, and how many events these are.
+    pub fn take_counted<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>, u64) {
+        let (stream, events) = {
+            let mut pending = self.lock();
+            pending.since = None;
+            let events = std::mem::take(&mut pending.events);
+            (std::mem::take(&mut pending.stream), events)
+        };
+        let bytes = PyBytes::new(py, &stream);
+        if stream.capacity() <= MAX_IDLE_CAPACITY {
+            self.give_back(stream);
+        }
+        (bytes, events)
+    }
+
     /// Appends one event; whether it is time to hand the pending bytes over.
     fn append(&self, fields: &Fields<'_>) -> Result<bool, FieldError> {
         let mut pending = self.lock();
         frame::append_event(&mut pending.stream, fields)?;
+        pending.events += 1;
         let now = Instant::now();
         let since = *pending.since.get_or_insert(now);
         Ok(pending.stream.len() >= self.max_pending || now.duration_since(since) >= self.max_age)

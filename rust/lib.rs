@@ -11,6 +11,7 @@ mod cpython;
 mod declared;
 mod event;
 mod json;
+mod meter;
 mod parse;
 mod stepping;
 
@@ -27,6 +28,8 @@ mod compiled {
     use super::event::{ServerSentEvent, format_sse_event};
     #[pymodule_export]
     use super::json::ItemSchema;
+    #[pymodule_export]
+    use super::meter::Meter;
     #[pymodule_export]
     use super::parse::{EventStreamParser, EventTooLarge, MessageEvent};
     #[pymodule_export]

@@ -8,10 +8,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from asgi import Connection
 from benches.harness.callgrind import Counted
+from sserpent.metrics import prometheus
 
 TURN = "one event per loop turn, in process"
+METERED_BURST = "burst of models with metrics, in process"
+METERED_TURN = "one event per loop turn with metrics, in process"
 FIRST_EVENT = "connection to first event, in process"
 
 
@@ -45,6 +50,15 @@ async def first_events(path: str, count: int) -> None:
         await asyncio.wait({request})
 
 
+async def with_metrics(path: str, count: int) -> None:
+    """As `stream`, observed as `sserpent.metrics` does."""
+    stop = prometheus(CollectorRegistry())
+    try:
+        await stream(path, count)
+    finally:
+        stop()
+
+
 def counted() -> Iterator[Counted]:
     """Not sync generators: how threads meet differs from run to run."""
     for kind in ("models", "events", "tokens", "dicts", "records"):
@@ -54,6 +68,9 @@ def counted() -> Iterator[Counted]:
     for name, events in (("typed", 500), ("sserpent", 500), ("fastapi", 50)):
         run = partial(stream, f"/{name}/named")
         yield Counted("burst of named, in process", name, events, run)
+    for name, run in (("sserpent", stream), ("metrics", with_metrics)):
+        for case, kind, events in ((METERED_BURST, "models", 500), (METERED_TURN, "turn", 100)):
+            yield Counted(case, name, events, partial(run, f"/sserpent/{kind}"), process=name)
     for name in ("sserpent", "hand", "asgi", "fastapi"):
         yield Counted(TURN, name, 100, partial(stream, f"/{name}/turn"))
         yield Counted(FIRST_EVENT, name, 20, partial(first_events, f"/{name}/idle"))

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from inspect import isawaitable
 from pathlib import Path
@@ -46,12 +46,15 @@ class Counted:
 
     Args:
         events: How many are enough for the count to settle.
+        process: Of all that is counted, this is run in one process with what names the same:
+            CPython specializes its code to the types that it meets there.
     """
 
     case: str
     contender: str
     events: int
     run: Callable[[int], Any]
+    process: str = ""
 
 
 def is_available() -> bool:
@@ -62,23 +65,31 @@ def measure(stages: Iterable[Any]) -> Tables:
     """In all by case and contender, and by library."""
     total = Table(INSTRUCTIONS, "instructions per event")
     libraries = Table(BY_LIBRARY, "instructions per event")
-    with tempfile.TemporaryDirectory() as folder:
-        options = ["--tool=callgrind", f"--callgrind-out-file={folder}/counts"]
-        options.append(f"--dump-before={dump.__name__}")
-        subprocess.run(
-            ["valgrind", *options, sys.executable, "-m", __name__],
-            check=True,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONHASHSEED": "0"},
-        )
-        for number, counted in enumerate(_all_counted(stages)):
-            few, many = (_read_dump(Path(folder, f"counts.{3 * number + n}")) for n in (2, 3))
-            spent = {name: (many[name] - few[name]) / (2 * counted.events) for name in few | many}
+    all_counted = list(_all_counted(stages))
+    for process in dict.fromkeys(counted.process for counted in all_counted):
+        together = [counted for counted in all_counted if counted.process == process]
+        for counted, spent in zip(together, _spent(process, together), strict=True):
             total.add(counted.case, counted.contender, sum(spent.values()))
             case = f"{counted.case}: {counted.contender}"
             for library in dict.fromkeys(LIBRARIES.values()):
                 libraries.add(case, library, spent.get(library, 0.0))
     return {total.name: total, libraries.name: libraries}
+
+
+def _spent(process: str, together: list[Counted]) -> Iterator[dict[str, float]]:
+    """Runs a process, and yields for each case by library what an event takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--tool=callgrind", f"--callgrind-out-file={folder}/counts"]
+        options.append(f"--dump-before={dump.__name__}")
+        subprocess.run(
+            ["valgrind", *options, sys.executable, "-m", __name__, process],
+            check=True,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONHASHSEED": "0"},
+        )
+        for number, counted in enumerate(together):
+            few, many = (_read_dump(Path(folder, f"counts.{3 * number + n}")) for n in (2, 3))
+            yield {name: (many[name] - few[name]) / (2 * counted.events) for name in few | many}
 
 
 def _all_counted(stages: Iterable[Any]) -> Iterable[Counted]:
@@ -105,10 +116,12 @@ def _read_dump(path: Path) -> Counter[str]:
     return counted
 
 
-async def run_all(stages: Iterable[Any]) -> None:
+async def run_all(stages: Iterable[Any], process: str) -> None:
     """The worker: each case with few and with many events; the difference is theirs alone."""
 
     for counted in _all_counted(stages):
+        if counted.process != process:
+            continue
         for events in (max(1, counted.events // 10), counted.events, 3 * counted.events):
             done = counted.run(events)
             if isawaitable(done):
@@ -121,4 +134,4 @@ if __name__ == "__main__":
 
     from benches.stages import STAGES
 
-    run(run_all(STAGES))
+    run(run_all(STAGES, sys.argv[1]))

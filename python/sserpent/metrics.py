@@ -91,7 +91,7 @@ _BY_ROUTE = (
     ("open", "streams.open", "Streams that are open", "{stream}"),
     ("refused", "streams.refused", "Streams for which there was no place", "{stream}"),
     ("events", "events", "Events sent", "{event}"),
-    ("sent_bytes", "sent", "Bytes of events and keep-alives sent", "By"),
+    ("sent_bytes", "sent", "Bytes of events sent", "By"),
     ("sends", "sends", "Messages sent, of one or more events", "{send}"),
     ("pending_bytes", "pending", "Bytes of events that wait to be sent", "By"),
 )

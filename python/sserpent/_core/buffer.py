@@ -88,11 +88,15 @@ class Buffer:
 
     def take(self) -> bytes:
         """Returns the pending bytes, whole events in the order of their pushes, and keeps none."""
+        return self._take_counted()[0]
+
+    def _take_counted(self) -> tuple[bytes, int]:
+        """As `take`, and how many events these are."""
         with self._lock:
             chunks, self._chunks = self._chunks, []
             self._size = 0
             self._since = None
-        return b"".join(chunks)
+        return b"".join(chunks), len(chunks)
 
     def restart_age(self) -> None:
         """Says that the generator goes on after a turn of the event loop: if it takes longer than

@@ -16,6 +16,7 @@ __all__ = [
     "EventTooLarge",
     "ItemSchema",
     "MessageEvent",
+    "Meter",
     "Pump",
     "ServerSentEvent",
     "format_sse_event",
@@ -88,6 +89,15 @@ class Buffer:
     def restart_age(self) -> None: ...
     @property
     def pending(self) -> int: ...
+
+@final
+class Meter:
+    def __new__(cls, pending: Any, on_first_event: Callable[[], object]) -> Self: ...
+    def take(self) -> bytes: ...
+    @property
+    def pending(self) -> Any: ...
+    @property
+    def counted(self) -> tuple[int, int, int]: ...
 
 class EventTooLarge(ValueError): ...
 

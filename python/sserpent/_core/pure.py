@@ -8,6 +8,7 @@ from .buffer import Buffer
 from .declared import DeclaredEvents
 from .event import ServerSentEvent, format_sse_event
 from .json import ItemSchema
+from .meter import Meter
 from .parse import EventStreamParser, EventTooLarge, MessageEvent
 from .stepping import Pump, step, step_as
 
@@ -18,6 +19,7 @@ __all__ = [
     "EventTooLarge",
     "ItemSchema",
     "MessageEvent",
+    "Meter",
     "Pump",
     "ServerSentEvent",
     "format_sse_event",

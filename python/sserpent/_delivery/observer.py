@@ -9,19 +9,18 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from starlette.types import Message, Scope, Send
+from starlette.types import Scope
 
+from .._core import Meter
 from .ending import Ending
 from .thread import running_threads
 
 if TYPE_CHECKING:
     from .stream import Pending
-
-# Each block of an event stream ends with a blank line, and nothing within one has one.
-_BLANK_LINE = b"\n\n"
 
 
 class Record:
@@ -29,42 +28,29 @@ class Record:
 
     Attributes:
         route: Which route it is of.
-        events: How many events have been sent.
-        sent_bytes: How many bytes of the body.
-        sends: How many messages of the body.
+        opened_at: When it was opened.
     """
 
-    __slots__ = ("_observer", "events", "opened_at", "pending", "route", "sends", "sent_bytes")
+    __slots__ = ("_meter", "_observer", "opened_at", "route")
 
     def __init__(self, observer: Observer, route: str) -> None:
         self._observer = observer
         self.route = route
         self.opened_at = monotonic()
-        self.events = self.sent_bytes = self.sends = 0
-        #: Where its events wait.
-        self.pending: Pending | None = None
+        self._meter: Meter | None = None
+
+    def metered(self, pending: Pending) -> Pending:
+        """Returns what counts what is taken of a stream's events."""
+        told = partial(self._observer.first_event, self.route, self.opened_at)
+        self._meter = Meter(pending, told)
+        return self._meter
 
     def totals(self) -> dict[str, int]:
-        return {"events": self.events, "sent_bytes": self.sent_bytes, "sends": self.sends}
+        sends, events, sent_bytes = (0, 0, 0) if self._meter is None else self._meter.counted
+        return {"events": events, "sent_bytes": sent_bytes, "sends": sends}
 
-    def counting(self, send: Send) -> Send:
-        """Returns an ASGI `send` that counts what it has sent."""
-
-        async def counting_send(message: Message) -> None:
-            await send(message)
-            if message["type"] == "http.response.body":
-                self._count(message["body"])
-
-        return counting_send
-
-    def _count(self, body: bytes) -> None:
-        self.sends += 1
-        self.sent_bytes += len(body)
-        events = body.count(_BLANK_LINE)
-        if events:
-            if not self.events:
-                self._observer.first_event(self.route, monotonic() - self.opened_at)
-            self.events += events
+    def pending(self) -> int:
+        return 0 if self._meter is None else int(self._meter.pending)
 
 
 class Listener(Protocol):
@@ -129,9 +115,9 @@ class Observer:
         with self._lock:
             self._ended.setdefault(route_of(scope), Counter())["refused"] += 1
 
-    def first_event(self, route: str, seconds: float) -> None:
+    def first_event(self, route: str, opened_at: float) -> None:
         for listener in self._listeners:
-            listener.first_event(route, seconds)
+            listener.first_event(route, monotonic() - opened_at)
 
     def gap(self, channel: str, reason: str, missed: int) -> None:
         for listener in self._listeners:
@@ -157,8 +143,7 @@ class Observer:
             totals = found.setdefault(record.route, Counter())
             totals.update(record.totals())
             totals["open"] += 1
-            if record.pending is not None:
-                totals["pending_bytes"] += int(record.pending.pending)
+            totals["pending_bytes"] += record.pending()
         return found
 
     def by_channel(self) -> dict[str, int]:

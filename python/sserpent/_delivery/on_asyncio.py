@@ -29,7 +29,7 @@ from .stream import call_on_disconnect, claim, release, warn_of_stall
 
 if TYPE_CHECKING:
     from .options import Streamable
-    from .stream import Pending
+    from .stream import Metered
 
 # Event loops call timers up to this many seconds before they are due.
 _EARLY = 0.001
@@ -43,6 +43,7 @@ class Delivery:
         scope: The ASGI scope.
         receive: The ASGI callable; nobody else calls it meanwhile.
         send: The ASGI callable.
+        metered: Returns what counts what is taken of the events, where somebody counts.
     """
 
     __slots__ = (
@@ -70,14 +71,22 @@ class Delivery:
         "_told",
     )
 
-    def __init__(self, response: Streamable, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        response: Streamable,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        metered: Metered | None = None,
+    ) -> None:
         self._response = response
         self._scope = scope
         self._receive = receive
         self._loop = asyncio.get_running_loop()
         self._asgi_task: asyncio.Task[Any] | None = None
         buffer: Any = response.source or response.make_buffer()
-        self._sender = Sender(send, response, buffer, self)
+        pending = buffer if metered is None else metered(buffer)
+        self._sender = Sender(send, response, pending, self)
         self._driver: Driver | Feed = (
             Driver(response, scope, buffer, self._sender)
             if response.source is None
@@ -261,10 +270,6 @@ class Delivery:
     @property
     def ending(self) -> Ending | None:
         return self._ending
-
-    @property
-    def buffer(self) -> Pending:
-        return self._sender._buffer
 
     # The end
 

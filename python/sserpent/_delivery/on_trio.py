@@ -30,13 +30,20 @@ from .tidying import is_tidying_up
 
 if TYPE_CHECKING:
     from .options import Streamable
-    from .stream import Pending
+    from .stream import Metered, Pending
 
 
 class TrioDelivery:
     """Streams one response to one client; the arguments are those of asyncio's `Delivery`."""
 
-    def __init__(self, response: Streamable, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        response: Streamable,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        metered: Metered | None = None,
+    ) -> None:
         self._response = response
         self._content: Any = response.content
         self._scope = scope
@@ -44,6 +51,7 @@ class TrioDelivery:
         self._asgi_send = send
         self._source = response.source
         self._buffer: Any = self._source or response.make_buffer()
+        self._pending: Pending = self._buffer if metered is None else metered(self._buffer)
         self._streams: _shutdown.ServerStreams | None = None
         self._nursery: trio.Nursery | None = None
         self._driver_scope = trio.CancelScope()
@@ -134,11 +142,6 @@ class TrioDelivery:
     @property
     def ending(self) -> Ending | None:
         return self._ending
-
-    @property
-    def buffer(self) -> Pending:
-        buffer: Pending = self._buffer
-        return buffer
 
     # The end
 
@@ -381,8 +384,7 @@ class TrioDelivery:
     def _take(self) -> bytes:
         if self._thread is not None:
             self._thread.take_notice()
-        taken: bytes = self._buffer.take()
-        return taken
+        return self._pending.take()
 
     async def _wait_for_news(self) -> None:
         due = next_due(self._response, self._moment())

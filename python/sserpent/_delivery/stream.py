@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
@@ -25,6 +26,10 @@ class Pending(Protocol):
     def take(self) -> bytes:
         """Returns the next of them, whole events, and keeps them no longer."""
         ...
+
+
+# Returns what stands before them, and counts what is taken.
+Metered = Callable[[Pending], Pending]
 
 
 class Source(Pending, Protocol):

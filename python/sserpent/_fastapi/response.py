@@ -250,8 +250,7 @@ async def _observed(
     send: Send,
 ) -> None:
     record = observing.opened(scope)
-    delivery = _delivery_class()(response, scope, receive, record.counting(send))
-    record.pending = delivery.buffer
+    delivery = _delivery_class()(response, scope, receive, send, record.metered)
     try:
         await delivery.run()
     finally:
