@@ -1,6 +1,8 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 PYTHON ?= python3
+# Where it is set, as in many a container, each process would compile all modules anew.
+export PYTHONDONTWRITEBYTECODE :=
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 .PHONY: help

@@ -32,6 +32,8 @@ from timelines import runners
 EXAMPLES = int(os.environ.get("SSERPENT_EXAMPLES", "300"))
 # What is due at a time is done within this many seconds of it, by the clock of the tests.
 SLACK = 1.5
+# Longer than all steps and acts of a play; not much, because there is a ping for each 0.3 seconds.
+LONG = 400
 
 pauses = st.sampled_from([0, 0, 0.001, 0.2, 0.3, 3, 20])
 steps = st.lists(
@@ -142,7 +144,7 @@ class Play:
             if self.ending == "raise odd":
                 raise Odd
             if self.ending == "wait":
-                await anyio.sleep(10_000)
+                await anyio.sleep(LONG)
             self.log.append("came to its end")
         finally:
             if self.cleanup is not None:
@@ -229,12 +231,12 @@ class Play:
                     self.ends_within(self.options.shutdown_grace + self.options.cleanup_timeout)
                 else:
                     self.let_go.set()
-            with anyio.move_on_after(60_000):
+            with anyio.move_on_after(10 * LONG):
                 await self.done.wait()
             if not self.done.is_set():
                 self.connection.disconnect()
                 self.ends_within(self.options.cleanup_timeout)
-            with anyio.fail_after(60_000):
+            with anyio.fail_after(10 * LONG):
                 await self.done.wait()
 
     def check(self, *, level_cancellation: bool) -> None:

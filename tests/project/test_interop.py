@@ -2,6 +2,8 @@
 
 Each gets the same events; keep-alives between them cause none; and a stream that is cut does not
 look like one that ended.
+
+The largest are imported where they are used: every process that runs some tests imports this file.
 """
 
 from __future__ import annotations
@@ -13,14 +15,10 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import aiohttp
 import httpx
 import httpx2
 import httpx_sse
-import mcp
-import openai
 import pytest
-from mcp.client.streamable_http import streamable_http_client
 
 import sserpent
 from interop_app import EVENTS, PAUSE, TOKENS, Pinging
@@ -178,6 +176,8 @@ def test_httpx2_notices_a_cut(server: Server, expected: list[Event]) -> None:
 
 
 async def read_lines(url: str, lines: list[bytes]) -> None:
+    import aiohttp
+
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         assert response.content_type == "text/event-stream"
         async for line in response.content:
@@ -194,19 +194,20 @@ def test_aiohttp(server: Server, expected: list[Event]) -> None:
 
 def test_aiohttp_notices_a_cut(server: Server, expected: list[Event]) -> None:
     lines: list[bytes] = []
-    with pytest.raises(aiohttp.ClientPayloadError):
+    from aiohttp import ClientPayloadError
+
+    with pytest.raises(ClientPayloadError):
         asyncio.run(read_lines(f"{server.url}/cut", lines))
     assert parse(b"".join(lines)).events == expected
 
 
 # The OpenAI SDK
 
-# Older releases let the error of their HTTP client through.
-CUT = (openai.APIConnectionError, httpx.RemoteProtocolError)
-
 
 @pytest.fixture
 def chat(server: Server) -> Iterator[Callable[[str], Any]]:
+    import openai
+
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         yield lambda scenario: client.chat.completions.create(
             model=scenario, messages=[{"role": "user", "content": "Hello"}], stream=True
@@ -232,6 +233,8 @@ def test_openai(chat: Callable[[str], Any]) -> None:
 
 
 def test_openai_async(server: Server) -> None:
+    import openai
+
     async def read() -> list[Any]:
         async with openai.AsyncOpenAI(
             base_url=f"{server.url}/v1", api_key="none", max_retries=0
@@ -245,14 +248,19 @@ def test_openai_async(server: Server) -> None:
 
 
 def test_openai_raises_an_error_event(chat: Callable[[str], Any]) -> None:
+    from openai import APIError
+
     with chat("error") as stream:
-        chunks = read_until(openai.APIError, stream, match="^The model is overloaded$")
+        chunks = read_until(APIError, stream, match="^The model is overloaded$")
     assert tokens_of(chunks) == TOKENS
 
 
 def test_openai_notices_a_cut(chat: Callable[[str], Any]) -> None:
+    from openai import APIConnectionError
+
     with chat("cut") as stream:
-        chunks = read_until(CUT, stream)
+        # Older releases let the error of their HTTP client through.
+        chunks = read_until((APIConnectionError, httpx.RemoteProtocolError), stream)
     assert tokens_of(chunks) == TOKENS
 
 
@@ -261,6 +269,9 @@ def test_openai_notices_a_cut(chat: Callable[[str], Any]) -> None:
 
 def call_tool(server: Server, arguments: dict[str, Any]) -> tuple[list[str], str, list[float]]:
     """Asks for the tools, calls one; answers their names, its result and the progress it told."""
+    import mcp
+    from mcp.client.streamable_http import streamable_http_client
+
     progress: list[float] = []
 
     async def on_progress(done: float, total: float | None, message: str | None) -> None:
