@@ -231,6 +231,40 @@ def test_a_damaged_history_makes_nobody_wait_for_ever(server: RedisServer) -> No
     asyncio.run(check())
 
 
+def test_the_scripts_are_flushed(server: RedisServer) -> None:
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        for number in range(5):
+            server.ask("SCRIPT", "FLUSH")
+            await publish(log, number)
+        await until(lambda: len(notes.told) == 5)
+        assert notes.brief == list(range(5))
+
+    run(server, check)
+
+
+def test_a_right_is_taken_away_and_given_back(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check(log: RedisLog) -> None:
+        notes = Notes()
+        await log.follow(ROOM, LIMITS, notes)
+        await publish(log, 1)
+        server.ask("ACL", "SETUSER", "default", "-xrevrange")
+        with pytest.raises(BrokerUnavailable, match=r"refuses .*:5:lobby"):
+            await publish(log, 2)
+        await until(lambda: caplog.messages)
+        server.ask("ACL", "SETUSER", "default", "+xrevrange")
+        await publish(log, 3)
+        await until(lambda: len(notes.told) == 2)
+        assert notes.brief == [1, 3]
+        assert len(caplog.messages) == 1
+
+    with caplog.at_level(logging.WARNING, "sserpent"):
+        run(server, check)
+
+
 @pytest.mark.parametrize("seconds", [-3_600, 3_600])
 def test_the_clock_of_the_server_jumps(server: RedisServer, seconds: float) -> None:
     """What is known of that clock is then wrong by so much."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from channel_clients import Seen, seen_in
+from channel_clients import Client, Seen, offset_of, seen_in
+from proxy import Proxy
 from redis_server import RedisServer
 from servers import Server, until, uvicorn
+from sserpent.channels import Channels, Runs
 
 Serve = Callable[..., Server]
 NAME = "answer"
@@ -409,6 +412,39 @@ def test_c3_connections_are_killed_in_the_middle_of_a_run(serve: Serve, redis: R
     later, _ = outcome(one)
     assert later.seen == follower.seen
     assert "Traceback" not in one.log + other.log
+
+
+def test_c3_events_whose_answers_are_lost_are_there_once(redis: RedisServer) -> None:
+    """Lost for so long that they are appended again, and more with them."""
+    said: list[int] = []
+
+    async def answer() -> AsyncIterator[int]:
+        while len(said) < 300:
+            said.append(len(said))
+            yield said[-1]
+            await asyncio.sleep(0.001)
+
+    async def check() -> None:
+        async with Proxy(redis.port) as proxy:
+            url = f"redis://127.0.0.1:{proxy.port}"
+            async with Channels(url, publish_timeout=0.2) as channels:
+                runs = Runs(channels, "answers")
+                started = await runs.start(answer())
+                for some in (50, 130, 210):
+                    while len(said) < some:
+                        await asyncio.sleep(0.001)
+                    proxy.loses_answers = True
+                    await asyncio.sleep(0.5)  # longer than `publish_timeout`
+                    proxy.loses_answers = False
+                client = Client()
+                async with Channels(redis.url) as others:
+                    await client.run(await Runs(others, "answers").follow(started.id))
+        assert client.complete
+        assert client.seen[-1].data["end"] == "done"
+        assert [each.data for each in client.seen[:-1]] == list(range(300))
+        assert [offset_of(each.id) for each in client.seen] == list(range(1, 302))
+
+    asyncio.run(asyncio.wait_for(check(), 60))
 
 
 def test_what_is_yielded_without_waiting_goes_to_redis_together(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from sserpent._shutdown import streams as shutdown
 from sserpent._shutdown.event_loop import current_time
 from sserpent.channels import Channels, LastEventID, Runs
 from sserpent.channels import Run as StartedRun
-from sserpent.channels.broker import Fenced
+from sserpent.channels.broker import BrokerUnavailable, Fenced, Item, RunLog
 from sserpent.channels.position import Stream
 
 _numbers = itertools.count()
@@ -176,6 +176,101 @@ def runs_item(text: str) -> Any:
     from sserpent.channels.encoding import Encoding
 
     return Encoding().item(text)
+
+
+class _Away:
+    """Between a producer and its log: a broker that is away.
+
+    Attributes:
+        is_away: Whether it is.
+        sizes: How many events it was given each time that it was there.
+    """
+
+    def __init__(self, log: RunLog) -> None:
+        self.is_away = False
+        self.sizes: list[int] = []
+        self._append = log.append
+
+    async def append(self, run: Stream, fence: str, items: Sequence[Item]) -> None:
+        if not self.is_away:
+            self.sizes.append(len(items))
+            await self._append(run, fence, items)
+            return
+        await anyio.sleep(0.01)
+        raise BrokerUnavailable("it is away")
+
+
+@asynccontextmanager
+async def answering_while_away(
+    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Runs, Answer, StartedRun, _Away]]:
+    monkeypatch.setattr("sserpent.channels.producer._RETRY", 0.01)
+    async with make_channels() as channels:
+        log = channels._log.runs
+        away = _Away(log)
+        monkeypatch.setattr(log, "append", away.append)
+        runs, answer = Runs(channels, "answers"), Answer()
+        yield runs, answer, await runs.start(answer()), away
+
+
+def test_c12_a_generator_waits_when_too_much_waits_for_the_broker(
+    run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with answering_while_away(make_channels, monkeypatch) as (runs, answer, started, log):
+            log.is_away = True
+            answer.say(*range(250))
+            answer.end()
+            with anyio.fail_after(20):
+                while len(answer._items) > 151:
+                    await anyio.sleep(0.01)
+            await anyio.sleep(0.1)
+            assert len(answer._items) == 151  # the end is one
+            log.is_away = False
+            client = await followed(runs, started.id)
+            assert said(client) == list(range(250))
+            assert end_of(client) == ("done", None)
+            assert log.sizes == [100, 100, 50]
+
+    run(main)
+
+
+def test_c12_large_events_wait_in_smaller_numbers(
+    run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with answering_while_away(make_channels, monkeypatch) as (runs, answer, started, log):
+            texts = [str(number) * 30_000 for number in range(8)]
+            answer.say(*texts)
+            answer.end()
+            client = await followed(runs, started.id)
+            assert said(client) == texts
+            assert sum(log.sizes) == 8
+            assert max(log.sizes) == 3
+
+    run(main)
+
+
+def test_x3_what_waits_for_the_broker_when_a_run_is_stopped_is_kept(
+    run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with answering_while_away(make_channels, monkeypatch) as (runs, answer, started, log):
+            log.is_away = True
+            answer.say(*range(250))
+            with anyio.fail_after(20):
+                while len(answer._items) > 150:
+                    await anyio.sleep(0.01)
+            await runs.stop(started.id)
+            with anyio.fail_after(20):
+                while not answer.cleaned_up:
+                    await anyio.sleep(0.01)
+            log.is_away = False
+            client = await followed(runs, started.id)
+            assert said(client) == list(range(100))
+            assert end_of(client) == ("stopped", "request")
+
+    run(main)
 
 
 # X2

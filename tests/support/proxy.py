@@ -20,9 +20,11 @@ class Proxy:
         self.port = 0
         self.loses_answers = False
         self.lost = 0
+        # An event loop refers to its tasks weakly.
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Proxy:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._begin, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -33,10 +35,18 @@ class Proxy:
         traceback: TracebackType | None,
     ) -> None:
         self._server.close()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._to)
-        asking = asyncio.create_task(_copy(reader, back))
+        asking = asyncio.ensure_future(_copy(reader, back))
         try:
             while data := await there.read(65_536):
                 if self.loses_answers:
