@@ -15,9 +15,11 @@ import pytest
 
 from channel_clients import Client, Seen, offset_of, seen_in
 from proxy import Proxy
+from redis_checks import until as soon
 from redis_server import RedisServer
 from servers import Server, until, uvicorn
-from sserpent.channels import Channels, Runs
+from sserpent.channels import BrokerUnavailable, Channels, Runs
+from sserpent.channels.redis.runs import RedisRuns
 
 Serve = Callable[..., Server]
 NAME = "answer"
@@ -414,9 +416,23 @@ def test_c3_connections_are_killed_in_the_middle_of_a_run(serve: Serve, redis: R
     assert "Traceback" not in one.log + other.log
 
 
-def test_c3_events_whose_answers_are_lost_are_there_once(redis: RedisServer) -> None:
+def test_c3_events_whose_answers_are_lost_are_there_once(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Lost for so long that they are appended again, and more with them."""
+    monkeypatch.setattr("sserpent.channels.producer._RETRY", 0.01)
     said: list[int] = []
+    failed: list[BrokerUnavailable] = []
+    append = RedisRuns.append
+
+    async def append_and_note(self: RedisRuns, *args: Any) -> None:
+        try:
+            await append(self, *args)
+        except BrokerUnavailable as error:
+            failed.append(error)
+            raise
+
+    monkeypatch.setattr(RedisRuns, "append", append_and_note)
 
     async def answer() -> AsyncIterator[int]:
         while len(said) < 300:
@@ -427,14 +443,14 @@ def test_c3_events_whose_answers_are_lost_are_there_once(redis: RedisServer) -> 
     async def check() -> None:
         async with Proxy(redis.port) as proxy:
             url = f"redis://127.0.0.1:{proxy.port}"
-            async with Channels(url, publish_timeout=0.2) as channels:
+            async with Channels(url, publish_timeout=2) as channels:
                 runs = Runs(channels, "answers")
                 started = await runs.start(answer())
                 for some in (50, 130, 210):
-                    while len(said) < some:
-                        await asyncio.sleep(0.001)
+                    await soon(lambda some=some: len(said) >= some)  # type: ignore[misc]
+                    before = len(failed)
                     proxy.loses_answers = True
-                    await asyncio.sleep(0.5)  # longer than `publish_timeout`
+                    await soon(lambda before=before: len(failed) > before)  # type: ignore[misc]
                     proxy.loses_answers = False
                 client = Client()
                 async with Channels(redis.url) as others:
