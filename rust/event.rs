@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRecursionError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyString, PyTuple, PyType};
@@ -104,6 +104,7 @@ impl ServerSentEvent {
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let py = slf.py();
+        let _nested = ShownInside::enter()?;
         let mut fields = Vec::with_capacity(6);
         for (name, value) in slf.get().fields(py) {
             if let Some(value) = value {
@@ -468,5 +469,33 @@ impl Json<'_> {
             Self::Compact(bytes) => Data::Json(bytes.as_bytes()),
             Self::Text(text) => Data::Text(text.to_str()?),
         })
+    }
+}
+
+/// How many events show each other. CPython counts calls, from 3.12 on up to a number of them for
+/// which the stack is too small if they are ours.
+struct ShownInside;
+
+thread_local! {
+    static SHOWN: Cell<u32> = const { Cell::new(0) };
+}
+const MAX_SHOWN: u32 = 1_000;
+
+impl ShownInside {
+    fn enter() -> PyResult<Self> {
+        let shown = SHOWN.get();
+        if shown == MAX_SHOWN {
+            return Err(PyRecursionError::new_err(
+                "events are nested too deeply to be shown",
+            ));
+        }
+        SHOWN.set(shown + 1);
+        Ok(Self)
+    }
+}
+
+impl Drop for ShownInside {
+    fn drop(&mut self) {
+        SHOWN.set(SHOWN.get() - 1);
     }
 }

@@ -46,6 +46,29 @@ async def test_from_thread_works_as_in_fastapis_own() -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_a_generator_awaits_after_its_client_has_left_is_cancelled_too() -> None:
+    ended: list[str] = []
+    told = threading.Event()
+
+    def content() -> Iterator[int]:
+        try:
+            yield 1
+            assert told.wait(20)
+            anyio.from_thread.run(anyio.sleep, 3600)
+        finally:
+            ended.append("ended")
+
+    connection = Connection()
+    response = EventSourceResponse(content(), on_disconnect=told.set)
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, response)
+            await connection.until(lambda: connection.bodies)
+            connection.disconnect()
+    assert ended == ["ended"]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_what_a_generator_awaits_is_cancelled_when_its_client_leaves(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

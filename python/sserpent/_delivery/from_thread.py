@@ -45,7 +45,9 @@ class Worker:
         self._token = current_token()
         self._on_asyncio = on_asyncio()
         self._backend: Any = _anyio and _anyio.get_async_backend()
-        self._scope = anyio.CancelScope()
+        self._scope: Any = anyio.CancelScope()
+        if self._on_asyncio and hasattr(self._scope, "_tasks"):
+            self._scope._tasks = _Calls(self._is_cancelled)
         self._cancelled = False
 
     def start(self) -> None:
@@ -60,15 +62,18 @@ class Worker:
             self._token.run_sync_soon(self._start_on_trio)
 
     def cancel(self) -> None:
-        """Cancels what the thread awaits in the event loop, once; to be called in that. From then
-        on `anyio.from_thread.check_cancelled` raises."""
-        self._cancelled = True
+        """Cancels what the thread awaits in the event loop, now or later, each call once; to be
+        called in that. From then on `anyio.from_thread.check_cancelled` raises."""
         if on_asyncio():
             # Entered only now, it is the scope of nothing but the thread's calls.
             with self._scope:
                 self._scope.cancel()
         else:
             self._scope.cancel()
+        self._cancelled = True
+
+    def _is_cancelled(self) -> bool:
+        return self._cancelled
 
     def _run(self) -> None:
         with self._claimed():
@@ -103,6 +108,21 @@ class Worker:
                 )
         except RuntimeError as error:
             self._failed(error)
+
+
+class _Calls(set[Any]):
+    """The tasks in which the calls of a thread run, as a scope of anyio's on asyncio keeps them.
+
+    The scope has been left when a call begins after the cancellation, and would not hear of it.
+    """
+
+    def __init__(self, is_cancelled: Callable[[], bool]) -> None:
+        self._is_cancelled = is_cancelled
+
+    def add(self, task: Any, /) -> None:
+        super().add(task)
+        if self._is_cancelled():
+            task.cancel()
 
 
 class _NoLimit:
