@@ -55,6 +55,9 @@ def pin(cores: set[int]) -> None:
 class Server(servers.Server):
     """A running server on a core of its own, whose memory and processor time can be read."""
 
+    # What it has of the memory and the limits of another process would be measured too.
+    is_forked = False
+
     def __init__(self, command: list[str], **environment: str) -> None:
         # As many connections as the system lets us have, here and there.
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

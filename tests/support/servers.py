@@ -62,7 +62,12 @@ class Server:
 
     `command` is the program with its arguments; "{port}" in them is replaced. `port` is one from
     `free_port`, where the program is told by other means.
+
+    Attributes:
+        is_forked: Whether it is forked from a process that has imported FastAPI, as `warm` says.
     """
+
+    is_forked = sys.platform == "linux"
 
     def __init__(
         self,
@@ -78,12 +83,20 @@ class Server:
         self._log = os.fdopen(descriptor, "w+b")
         self._log_begin = 0
         self.command = [part.replace("{port}", str(self.port)) for part in command]
-        self.process = _start(self.command, cwd, {**os.environ, **environment}, self._log.fileno())
+        self.process = self._start(cwd, {**os.environ, "PYTHONUNBUFFERED": "1", **environment})
         try:
             self._wait_until_it_listens()
         except BaseException:
             self.close()
             raise
+
+    def _start(self, cwd: Path, env: dict[str, str]) -> warm.Process | subprocess.Popen[bytes]:
+        log = self._log.fileno()
+        if self.is_forked and self.command[:2] == [sys.executable, "-m"]:
+            return warm.Process(self.command, cwd, env, log)
+        return subprocess.Popen(
+            self.command, cwd=cwd, env=env, stdout=log, stderr=log, start_new_session=True
+        )
 
     def _wait_until_it_listens(self) -> None:
         def listens() -> bool:
@@ -119,17 +132,6 @@ class Server:
         self._log.close()
         self.log_path.unlink(missing_ok=True)
         give_back(self.port)
-
-
-def _start(
-    command: list[str], cwd: Path, environment: dict[str, str], log: int
-) -> warm.Process | subprocess.Popen[bytes]:
-    environment["PYTHONUNBUFFERED"] = "1"
-    if sys.platform == "linux" and command[:2] == [sys.executable, "-m"]:
-        return warm.Process(command, cwd, environment, log)
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment, stdout=log, stderr=log, start_new_session=True
-    )
 
 
 def uvicorn(app: str, *options: str) -> list[str]:
