@@ -259,6 +259,33 @@ def test_channels_tell_of_gaps_resets_and_publishes(from_prometheus: Read) -> No
     assert read["sserpent_resets_total", (("channel", "news"), ("reason", "unknown"))] == 1
 
 
+def test_what_a_subscriber_does_not_read_is_pending(from_prometheus: Read) -> None:
+    read: list[Any] = []
+
+    async def main() -> None:
+        news = Channels().channel("news")
+        connection = Connection()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, news.subscribe())
+            await connection.until(lambda: connection.started)
+            connection.stall()
+            sent = await news.publish(0)
+            await connection.until(lambda: connection.stalled)  # the `send` of that
+            ids = [await news.publish(n) for n in range(5)]
+            await anyio.wait_all_tasks_blocked()
+            frames = [f"id: {each}\ndata: {n}\n\n" for n, each in enumerate(ids)]
+            read.append((from_prometheus()["sserpent_pending_bytes", (("route", ""),)], frames))
+            connection.unstall()
+            await connection.until(lambda: f"id: {ids[-1]}".encode() in connection.body)
+            read.append((from_prometheus()["sserpent_pending_bytes", (("route", ""),)], []))
+            assert sent.encode() in connection.body
+            connection.disconnect()
+
+    anyio.run(main)
+    for pending, frames in read:
+        assert pending == len("".join(frames))
+
+
 @pytest.mark.parametrize(
     ("module", "function", "names"),
     [

@@ -31,17 +31,19 @@ class Record:
         opened_at: When it was opened.
     """
 
-    __slots__ = ("_meter", "_observer", "opened_at", "route")
+    __slots__ = ("_meter", "_observer", "_pending", "opened_at", "route")
 
     def __init__(self, observer: Observer, route: str) -> None:
         self._observer = observer
         self.route = route
         self.opened_at = monotonic()
         self._meter: Meter | None = None
+        self._pending: Pending | None = None
 
     def metered(self, pending: Pending) -> Pending:
         """Returns what counts what is taken of a stream's events."""
         told = partial(self._observer.first_event, self.route, self.opened_at)
+        self._pending = pending
         self._meter = Meter(pending, told)
         return self._meter
 
@@ -49,8 +51,11 @@ class Record:
         sends, events, sent_bytes = (0, 0, 0) if self._meter is None else self._meter.counted
         return {"events": events, "sent_bytes": sent_bytes, "sends": sends}
 
-    def pending(self) -> int:
-        return 0 if self._meter is None else int(self._meter.pending)
+    def pending_bytes(self) -> int:
+        of_source = getattr(self._pending, "pending_bytes", None)
+        if of_source is not None:
+            return int(of_source())
+        return 0 if self._pending is None else self._pending.pending
 
 
 class Listener(Protocol):
@@ -143,7 +148,7 @@ class Observer:
             totals = found.setdefault(record.route, Counter())
             totals.update(record.totals())
             totals["open"] += 1
-            totals["pending_bytes"] += record.pending()
+            totals["pending_bytes"] += record.pending_bytes()
         return found
 
     def by_channel(self) -> dict[str, int]:

@@ -36,6 +36,10 @@ class Source(Pending, Protocol):
     """Content that pushes ready frames, in place of a generator: nothing runs for it in its
     stream, which it tells when there is something to take."""
 
+    def pending_bytes(self) -> int:
+        """Returns how many bytes are pending, for metrics. May be called in any thread."""
+        ...
+
     def start(self, sink: Sink) -> None:
         """Begins. Called once, in the event loop."""
         ...

@@ -318,6 +318,13 @@ class Subscriber:
             return False
         return any(cursor.is_behind and self._has_shown(cursor) for cursor in self._cursors)
 
+    def pending_bytes(self) -> int:
+        """Returns how many bytes of events are not taken yet. May be called in any thread."""
+        entries: list[Entry | None] = []
+        for cursor in list(self._cursors):
+            entries += cursor.tail.ring.after(cursor.position.offset)
+        return sum(len(each.frame) for each in entries if each is not None)
+
     def take(self) -> bytes:
         """Returns what is pending, whole events, up to `max_pending` bytes."""
         cursor = self._plain
