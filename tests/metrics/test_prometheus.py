@@ -23,7 +23,7 @@ pytestmark = pytest.mark.once
 DASHBOARD = json.loads((DOCS / "dashboard.json").read_text(encoding="utf-8"))
 ALERTS = DOCS / "alerts.yml"
 CONFIGURATION = """
-global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}
+global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 500ms}
 rule_files: [alerts.yml]
 scrape_configs: [{job_name: app, static_configs: [{targets: ["127.0.0.1:PORT"]}]}]
 """
