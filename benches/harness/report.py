@@ -115,6 +115,10 @@ def _backends(tables: Tables) -> str:
         native = tables[table].ratio(case, "fastapi", "sserpent")
         pure = tables[table].ratio(case, "fastapi", "sserpent-pure")
         rows.append([label, f"{times(native)}x", f"{times(pure)}x"])
+    with suppress(KeyError):
+        typed = tables[BURST].ratio("named", "fastapi", "typed")
+        label = "burst of typed events, of three types, which `fastapi.sse` does not check"
+        rows.append([label, f"{times(typed)}x", ""])
     return markdown(["uvicorn, one connection", "in Rust", "in pure Python"], rows)
 
 
