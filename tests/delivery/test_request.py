@@ -150,10 +150,13 @@ async def test_d15_a_body_that_still_arrives(make: Callable[[Reader], Any]) -> N
 async def test_d15_a_client_that_leaves_in_the_middle_of_its_body(
     make: Callable[[Reader], Any],
 ) -> None:
+    reading = False
     raised: list[BaseException] = []
 
     async def read(request: Request) -> AsyncIterator[Any]:
+        nonlocal reading
         yield "before"
+        reading = True
         try:
             yield await request.json()
         except BaseException as error:
@@ -165,7 +168,7 @@ async def test_d15_a_client_that_leaves_in_the_middle_of_its_body(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run_through, connection, make(read))
             connection.part(b'{"a":')
-            await connection.until(lambda: connection.data == ['"before"'])
+            await connection.until(lambda: reading and connection.data == ['"before"'])
             connection.disconnect()
     assert len(raised) == 1
 

@@ -308,7 +308,9 @@ def test_the_race_runs_every_contender_and_only_once_at_a_time(all_examples: Ser
     assert done.event == "done"
     assert {event.event for event in samples} == {"sample"}
     assert list(dict.fromkeys(event.json()["contender"] for event in samples)) == names
-    assert all(event.json()["events_per_second"] > 0 for event in samples)
+    # On a busy machine a server may have no turn for as long as a sample takes.
+    rates = [(event.json()["contender"], event.json()["events_per_second"]) for event in samples]
+    assert {contender for contender, rate in rates if rate > 0} == set(names)
 
 
 # The demo
