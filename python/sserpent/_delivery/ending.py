@@ -19,7 +19,7 @@ class Ending(Enum):
             the connection and logs it. "close": it is cut without a word in the log. "abort": it
             is dropped with what the client has not read. "leave": there is nothing to do.
         tells: Whether `on_disconnect` is called.
-        farewell: Whether the last that a generator's client gets says when to come back.
+        farewell: Whether the client is told last when to come back.
     """
 
     #: The generator has ended by itself, and all of it is sent.

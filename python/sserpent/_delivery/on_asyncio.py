@@ -22,7 +22,7 @@ from .._shutdown.logger import logger
 from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
 from .driver import Driver
 from .ending import Ending, is_disconnect
-from .farewell import goodbye
+from .farewell import farewell
 from .feed import Feed
 from .sender import ENDED, HELD, OPEN, Sender
 from .stream import call_on_disconnect, claim, release, warn_of_stall
@@ -375,16 +375,11 @@ class Delivery:
         """Sends what there is to send, if nothing is being sent."""
         sender = self._sender
         if self._finishing and sender.in_progress is None and sender.phase is not ENDED:
-            sender.end(self._farewell())
+            sender.end(farewell(self._ending, self._response))
         else:
             sender.flush()
         if sender.complete:
             self.end(Ending.COMPLETE)
-
-    def _farewell(self) -> bytes:
-        # A source says goodbye itself.
-        says = self._ending and self._ending.farewell and self._response.source is None
-        return goodbye() if says else b""
 
     def on_send_error(self, error: BaseException) -> None:
         self._sender.give_up()

@@ -22,7 +22,7 @@ from .. import _shutdown
 from .._shutdown.logger import logger
 from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
 from .ending import Ending, is_disconnect
-from .farewell import goodbye
+from .farewell import farewell
 from .sender import KEEPALIVE_COMMENT, Phase, body
 from .stream import call_on_disconnect, claim, release, warn_of_stall
 from .thread import GeneratorThread
@@ -354,9 +354,8 @@ class TrioDelivery:
         if self._finishing:
             await self._open()
             if self._take_phase(Phase.ENDED):
-                self._complete = await self._send(
-                    body(self._take() + self._farewell(), more_body=False)
-                )
+                last = self._take() + farewell(self._ending, self._response)
+                self._complete = await self._send(body(last, more_body=False))
                 self.end(Ending.COMPLETE)
         elif self._buffer.pending:
             await self._open()
@@ -369,11 +368,6 @@ class TrioDelivery:
         elif self._ending is Ending.SHUTDOWN and self._driven.is_set():
             # An EventSource reconnects after a 200 that breaks off, and gives up on anything else.
             await self._open()
-
-    def _farewell(self) -> bytes:
-        # A source says goodbye itself.
-        says = self._ending and self._ending.farewell and self._source is None
-        return goodbye() if says else b""
 
     def _take_phase(self, phase: Phase) -> bool:
         open_ = self._phase is Phase.OPEN

@@ -52,24 +52,21 @@ class Cursor:
     """How far a subscriber has come in one stream.
 
     Attributes:
+        label: What names the stream in the id of a stream of several channels; else empty.
         position: After what it has taken.
         live_from: What has a greater offset was published after the subscription began.
         filtered: What the filter has said of entries that are not taken yet, by offset.
     """
 
-    __slots__ = ("filtered", "live_from", "position", "selection", "tail")
+    __slots__ = ("filtered", "label", "live_from", "position", "selection", "tail")
 
-    def __init__(self, selection: Selection, tail: Tail) -> None:
+    def __init__(self, selection: Selection, tail: Tail, several: bool) -> None:
         self.selection = selection
+        self.label = selection.stream.label if several else ""
         self.tail = tail
         self.position = tail.ring.head
         self.live_from = self.position.offset
         self.filtered: dict[int, bool] = {}
-
-    @property
-    def label(self) -> str:
-        """Returns what names the stream in the id of a stream of several channels."""
-        return self.selection.stream.label
 
     @property
     def is_behind(self) -> bool:
@@ -200,9 +197,10 @@ class Subscriber:
         positions, resets = self._asked_for()
         speaks = bool(resets)
         for selection in self._request.selections:
-            cursor = Cursor(selection, await self._hub.follow(selection.stream, selection.limits))
+            tail = await self._hub.follow(selection.stream, selection.limits)
+            cursor = Cursor(selection, tail, self._request.several)
             self._cursors.append(cursor)
-            after = positions.get(cursor.label) if positions else None
+            after = positions.get(cursor.label)
             reason = None if after is None else await cursor.resume(self._hub, after)
             if reason is not None:
                 resets.append(reason)
@@ -221,16 +219,16 @@ class Subscriber:
             cursor.tail.subscribers[self] = None
 
     def _asked_for(self) -> tuple[dict[str, Position], list[str]]:
-        """Returns the position that the client names for each stream, by label, and why what it
-        names is none."""
-        after, selections = self._request.after, self._request.selections
+        """Returns the position that the client names for each stream, by the cursor's label, and
+        why what it names is none."""
+        after = self._request.after
         if not after:
             return {}, []
         if self._request.several:
-            positions = parse_ids(after, len(selections))
+            positions = parse_ids(after, len(self._request.selections))
         else:
             position = parse_id(after)
-            positions = None if position is None else {selections[0].stream.label: position}
+            positions = None if position is None else {"": position}
         return ({}, ["unknown"]) if positions is None else (positions, [])
 
     def start(self, sink: Sink) -> None:
