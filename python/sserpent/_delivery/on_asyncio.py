@@ -25,7 +25,7 @@ from .ending import Ending, is_disconnect
 from .farewell import farewell
 from .feed import Feed
 from .sender import ENDED, HELD, OPEN, Sender
-from .stream import call_on_disconnect, claim, release, warn_of_stall
+from .stream import call_on_disconnect, claim, close_unstarted, release, warn_of_stall
 
 if TYPE_CHECKING:
     from .options import Streamable
@@ -159,9 +159,7 @@ class Delivery:
 
     async def _end_unstarted(self) -> None:
         self._driven = True
-        aclose = getattr(self._response.content, "aclose", None)
-        if aclose is not None:
-            await aclose()
+        await close_unstarted(self._response.content)
 
     def _start(self) -> None:
         assert self._streams is not None

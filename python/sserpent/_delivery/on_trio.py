@@ -24,7 +24,7 @@ from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
 from .ending import Ending, is_disconnect
 from .farewell import farewell
 from .sender import KEEPALIVE_COMMENT, Phase, body
-from .stream import call_on_disconnect, claim, release, warn_of_stall
+from .stream import call_on_disconnect, claim, close_unstarted, release, warn_of_stall
 from .thread import GeneratorThread
 from .tidying import is_tidying_up
 
@@ -113,9 +113,7 @@ class TrioDelivery:
         elif self._response.open_delay == 0:
             await self._open()
         if self._ending or self._finishing:
-            aclose = getattr(self._content, "aclose", None)
-            if aclose is not None:
-                await aclose()
+            await close_unstarted(self._content)
             self._driven.set()
         elif self._source is not None:
             await self._open()

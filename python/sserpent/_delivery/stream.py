@@ -82,6 +82,13 @@ def claim(content: Any) -> None:
         pass  # not hashable or not weakly referable: a class of the user's own
 
 
+async def close_unstarted(content: Any) -> None:
+    """Closes what is not streamed after all, if it can be closed."""
+    aclose = getattr(content, "aclose", None)
+    if aclose is not None:
+        await aclose()
+
+
 def release(content: Any) -> None:
     try:
         _streaming.discard(content)

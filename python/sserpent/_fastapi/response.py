@@ -36,6 +36,7 @@ from .._delivery import observer
 from .._delivery.on_asyncio import Delivery
 from .._delivery.options import Streamable, sets
 from .._delivery.origin import Origin
+from .._delivery.stream import close_unstarted
 from .._shutdown.event_loop import on_asyncio
 from .places import Places
 from .refusal import refusal
@@ -215,7 +216,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
                 _places.give_back(limits)
         else:
             await self._refuse("streams", scope, receive, send)
-            await self._close_content()
+            await close_unstarted(self.content)
 
     async def _refuse(self, what: str, scope: Scope, receive: Receive, send: Send) -> None:
         if observer.current is not None:
@@ -229,12 +230,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     async def _answer_head(self, send: Send) -> None:
         await send(self.start_message())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-        await self._close_content()
-
-    async def _close_content(self) -> None:
-        aclose = getattr(self.content, "aclose", None)
-        if aclose is not None:
-            await aclose()
+        await close_unstarted(self.content)
 
 
 async def _one_after_other(answering: Run, background: BackgroundTask) -> None:
