@@ -3,13 +3,13 @@
 cd examples && uvicorn app:app
 """
 
-from pathlib import Path
 from typing import Any
 
 import answers
 import async_generator
 import event_fields
 import live
+import live_pages
 import no_annotation
 import no_annotation_sync
 import notifications
@@ -115,5 +115,6 @@ def list_examples() -> list[dict[str, Any]]:
     return [{**example.model_dump(), "url": example.url} for example in EXAMPLES]
 
 
+app.include_router(live_pages.router)
 # Last, since it answers every path that is left.
-app.mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True))
+app.mount("/", StaticFiles(directory=live_pages.PAGE))
