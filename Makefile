@@ -7,7 +7,7 @@ BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | column -t -s $$'\t'
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -87,7 +87,7 @@ typecheck: build ## Check types, and the stub against the compiled module
 	touch $@
 
 .PHONY: bench
-bench: build .venv/installed-bench ## Run every benchmark (fifteen minutes), write RESULTS.md, plot and README
+bench: build .venv/installed-bench ## Run every benchmark (three quarters of an hour), write RESULTS.md, plot and README
 	$(BIN)/python -m benches.run
 	$(BIN)/python -m benches.reading
 

@@ -2,7 +2,8 @@
 
 Each FastAPI release is tested twice, with the oldest and with the newest Starlette and pydantic 2
 that it allows, each time in an environment of its own with the wheel from `dist/`.
-`make test-matrix FASTAPI="0.135.0 newest"` picks releases.
+`make test-matrix FASTAPI="0.135.0 newest"` picks releases. Where FastAPI itself differs, the tests
+name the difference next to the release that made it.
 """
 
 import os

@@ -2,6 +2,11 @@
 
 The generator checks the links of the pages' sources. This also follows the links of what it has
 made: of text that pages include, and of docstrings.
+
+Every `python` block of a page runs in the tests, and an application must answer a `curl` as the
+page says. A new page goes into the `nav` of `zensical.toml`, a new public name into
+`docs/reference/`. The generator is Zensical: the authors of Material for MkDocs moved there, and
+only maintain that.
 """
 
 from __future__ import annotations

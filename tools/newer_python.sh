@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs a command, `make test` unless another is given, on a Python that Debian sid has: PYTHON, or
-# python3.14.
+# python3.14. `make test-newer-python NEWER=python3.15` picks one.
 #
 # The checkout is mounted into a root of its own, with a virtual environment and a build folder for
 # each Python over .venv and target. All of it is in .newer-python; the mounts end with the command.
