@@ -16,7 +16,8 @@ from .._shutdown.event_loop import call_every, call_soon, current_time, current_
 from .._shutdown.logger import logger
 from . import lease
 from .blocks import RUN_END
-from .broker import BrokerUnavailable, ChannelsClosed, Fenced, Item, Refused, RunLog
+from .broker import BrokerUnavailable, ChannelsClosed, Fenced, Item, RunLog
+from .complaint import Complaint
 from .encoding import Encoding, ReservedField
 from .outbox import Outbox
 from .position import Stream
@@ -92,7 +93,7 @@ class Producer:
         self._cancel: Callable[[], object] | None = None
         self._end: tuple[End, str | None] = "done", None
         self._renewal_is_due = False
-        self._complaint = ""
+        self._complaint = Complaint("Run '%s' waits to be kept: %s", run_id)
         self._driven = anyio.Event()
         self._cleanup_until = float("inf")
         self._end_grace: Callable[[], object] | None = None
@@ -275,7 +276,7 @@ class Producer:
         except (Fenced, ChannelsClosed):
             self._lose()
         except BrokerUnavailable as error:
-            self._complain(error)
+            self._complaint.log(error)
         else:
             if stop is not None:
                 self._stop_now(stop)
@@ -285,7 +286,7 @@ class Producer:
         try:
             await self._append_waiting()
         except BrokerUnavailable as error:
-            self._complain(error)
+            self._complaint.log(error)
             return False
         return True
 
@@ -294,13 +295,6 @@ class Producer:
             await self._outbox.flush()
         except (Fenced, ChannelsClosed):
             self._lose()
-
-    def _complain(self, error: BrokerUnavailable) -> None:
-        """Says why the run waits, once. That a broker is away it says itself, for all runs."""
-        complaint = str(error)
-        if isinstance(error, Refused) and complaint != self._complaint:
-            self._complaint = complaint
-            logger.warning("Run '%s' waits to be kept: %s", self._run_id, complaint)
 
     def _lose(self) -> None:
         """Ends a run of which nothing more is accepted."""

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from ..broker import BrokerUnavailable, Follower, Refused
+from ..broker import BrokerUnavailable, Follower
+from ..complaint import Complaint
 from ..log import Entry, Limits
 from ..position import ORIGIN, Position, Stream
-from .connection import logger
 from .scripts import Head, Stored, read_message
 
 # How many entries are kept that come while the history is read. What does not fit is read again.
@@ -47,6 +47,7 @@ class Followed:
         users: How many are about to follow.
         is_due: Whether `refresh` is going to be called.
         look_at: When to compare the cursor with the history, by the event loop's clock.
+        complaint: Logs why the history cannot be read.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Followed:
         self.users = 0
         self.is_due = False
         self.look_at = 0.0
+        self.complaint = Complaint("Clients of channel '%s' have to wait: %s", stream.channel)
         self._source = source
         self._refresh = refresh
         self._subscribed = 0  # 0 if it is not, else which subscription
@@ -75,7 +77,6 @@ class Followed:
         self._refreshing = False
         self._waiting: deque[tuple[Entry, int]] = deque(maxlen=_WAITING)
         self._waiting_bytes = 0
-        self._complaint = ""
         # How far the last look came, and what it looked for.
         self._came: tuple[Position, Position] | None = None
 
@@ -151,7 +152,7 @@ class Followed:
 
     def _turn_live(self) -> None:
         self._live = True
-        self._complaint = ""
+        self.complaint.forget()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -210,14 +211,6 @@ class Followed:
                 await self._catch_up()
         finally:
             self._refreshing = False
-
-    def complain(self, error: BrokerUnavailable) -> None:
-        """Says why the history cannot be read, once. That the broker is away it says itself, for
-        all streams."""
-        complaint = str(error)
-        if isinstance(error, Refused) and complaint != self._complaint:
-            self._complaint = complaint
-            logger.warning("Clients of channel '%s' have to wait: %s", self.stream.channel, error)
 
     async def _compare(self) -> None:
         cursor = self.cursor

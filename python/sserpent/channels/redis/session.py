@@ -185,7 +185,7 @@ class Session:
             try:
                 await followed.refresh()
             except BrokerUnavailable as error:
-                followed.complain(error)
+                followed.complaint.log(error)
                 await asyncio.sleep(_PAUSE)
                 if followed.is_subscribed:
                     self._refresh(followed)
