@@ -3,7 +3,10 @@ the worst moment. By a clock that jumps, on asyncio and Trio."""
 
 from __future__ import annotations
 
+import runpy
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -435,6 +438,37 @@ def test_d7_a_generator_that_tidies_up_by_itself_is_not_cut_off(run: Run, leave:
     assert stream.ended_at == 5
     # It has come to its end by itself.
     assert stream.connection.complete == (leave == "shutdown")
+
+
+EXCEPT_STAR = """
+import anyio
+
+async def content(log):
+    try:
+        yield "a"
+    except* ValueError:
+        pass
+    finally:
+        await anyio.sleep(5)
+        log.append("tidied up")
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="`except*` is younger")
+@runners
+def test_d7_a_finally_after_except_star_is_not_cut_off_either(run: Run, tmp_path: Path) -> None:
+    log: list[str] = []
+    module = tmp_path / "except_star.py"
+    module.write_text(EXCEPT_STAR)
+    content = runpy.run_path(str(module))["content"]
+
+    async def act(stream: Stream) -> None:
+        await anyio.sleep(1)
+        stream.connection.disconnect()
+
+    stream = play(run, lambda: Stream(content(log), cleanup_timeout=30), act)
+    assert log == ["tidied up"]
+    assert stream.ended_at == 5
 
 
 @runners

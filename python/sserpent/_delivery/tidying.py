@@ -18,6 +18,8 @@ from weakref import WeakKeyDictionary
 # The lines of a function's `finally` blocks, first and last.
 _known: WeakKeyDictionary[CodeType, list[tuple[int, int]]] = WeakKeyDictionary()
 
+# The statements with a `finally`: with `except*` it is one of its own, from Python 3.11 on.
+_Tries: tuple[type[ast.Try], ...] = (ast.Try, getattr(ast, "TryStar", ast.Try))
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
@@ -51,7 +53,7 @@ def _read_finally_lines(code: CodeType) -> Iterator[tuple[int, int]]:
 
 
 def _finally_blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
-    if isinstance(node, ast.Try) and node.finalbody:
+    if isinstance(node, _Tries) and node.finalbody:
         yield node.finalbody
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, _Function):
