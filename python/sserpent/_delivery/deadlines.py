@@ -15,7 +15,7 @@ LAST_SEND = 1.0
 
 
 class Due(Enum):
-    """What is to be done at a time."""
+    """Something to be done at a time."""
 
     OPEN = auto()  # the headers wait no longer for a first event: `open_delay`
     PING = auto()  # a keep-alive: `ping_interval`
@@ -34,7 +34,7 @@ class Times(Protocol):
 
 
 class Moment(NamedTuple):
-    """What a stream is doing, as far as time matters. Times are the event loop's."""
+    """The state of a stream, as far as time matters. Times are the event loop's."""
 
     can_open: bool  # the headers are held
     can_ping: bool  # the headers are out, the end is not

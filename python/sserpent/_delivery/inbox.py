@@ -1,5 +1,5 @@
-"""What the client sends, for the two that read it: the delivery, which waits for the client to
-leave, and the request, whose body a generator may read.
+"""Shares the client's messages between the two that read them: the delivery, which waits for the
+client to leave, and the request, whose body a generator may read.
 
 ASGI gives both the same `receive`, and each message to one of them. So one reads at a time, for
 both: a part of the body is kept for the request, and the disconnect is told to everyone.
@@ -17,7 +17,7 @@ MAX_KEPT = 65_536
 #: that never will: its body is thrown away, because a client that leaves is noticed only by
 #: reading on.
 PATIENCE = 5.0
-# What a message counts besides its part of the body, so that empty ones are bounded too.
+# How many bytes a message counts besides its part of the body, so that empty ones are bounded too.
 _MESSAGE = 64
 
 _DISCONNECT: Message = {"type": "http.disconnect"}

@@ -1,4 +1,4 @@
-"""What metrics hear of streams. Nothing is counted, and nothing costs, until somebody observes.
+"""Tells metrics of streams. Nothing is counted, and nothing costs, until somebody observes.
 
 What goes on all the time (events, bytes) is added up in the record of each open stream and read
 when somebody asks; what happens once in a stream's life is told to listeners.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Record:
-    """What one open stream has done so far.
+    """The account of one open stream so far.
 
     Attributes:
         route: Which route it is of.
@@ -41,7 +41,7 @@ class Record:
         self._pending: Pending | None = None
 
     def metered(self, pending: Pending) -> Pending:
-        """Returns what counts what is taken of a stream's events."""
+        """Returns a meter, which counts what is taken of a stream's events."""
         told = partial(self._observer.first_event, self.route, self.opened_at)
         self._pending = pending
         self._meter = Meter(pending, told)
@@ -136,7 +136,7 @@ class Observer:
         with self._lock:
             self._published[channel] += 1
 
-    # What is asked
+    # The account of all streams
 
     def by_route(self) -> dict[str, Counter[str]]:
         """Returns for each route how many streams are `open`, were `refused`, and the `events`,

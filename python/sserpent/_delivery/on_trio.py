@@ -135,7 +135,7 @@ class TrioDelivery:
             await trio.sleep(LAST_SEND)
         self._client_left()
 
-    # What metrics ask
+    # For metrics
 
     @property
     def ending(self) -> Ending | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Streamable:
-    """What is streamed, and how. `EventSourceResponse` documents the options."""
+    """Content with its options, which `EventSourceResponse` documents."""
 
     content: Any
     origin: Origin

@@ -11,7 +11,7 @@ from .._shutdown.logger import logger
 
 
 class Origin:
-    """What a stream comes from.
+    """The source of a stream.
 
     Args:
         source: The endpoint function, or the generator or other iterable it made.
@@ -33,7 +33,8 @@ class Origin:
         return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
 
     def explain(self, error: Exception, item: object, scope: Scope) -> Exception:
-        """The exception to raise for an item that could not be encoded: `error` with a note."""
+        """Returns the exception to raise for an item that could not be encoded: `error` with a
+        note."""
         kind = type(item)
         note = (
             f"sserpent: while encoding an item of type {kind.__module__}.{kind.__qualname__}"

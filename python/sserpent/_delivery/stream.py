@@ -1,4 +1,5 @@
-"""What a stream does alike on asyncio and on Trio, and what can be streamed besides a generator."""
+"""The part of a stream that is alike on asyncio and on Trio, and the sources that can be streamed
+besides a generator."""
 
 from __future__ import annotations
 

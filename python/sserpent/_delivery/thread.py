@@ -122,7 +122,7 @@ class GeneratorThread:
         self._slots.acquire(self, self._response.max_threads)
 
     def take_notice(self) -> bool:
-        """To be called before the pending events are taken: whether these are the last."""
+        """Returns whether the pending events are the last. To be called before they are taken."""
         finished = self.finished
         self._notified = False
         return finished

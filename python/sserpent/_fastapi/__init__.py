@@ -1,1 +1,1 @@
-"""What FastAPI and Starlette see: the response class, and the seam that brings routes to it."""
+"""The side of FastAPI and Starlette: the response class, and the seam that brings routes to it."""

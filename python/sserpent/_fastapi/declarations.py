@@ -23,7 +23,7 @@ from .._core.conversion import valid_class
 from .response import EventSourceResponse
 
 _EVENTS = (ServerSentEvent, fastapi.sse.ServerSentEvent)
-# What a generator's annotation may be, as FastAPI reads it.
+# The annotations that a generator may have, as FastAPI reads them.
 _STREAMS = {
     getattr(collections.abc, f"{prefix}{name}")
     for prefix in ("", "Async")
@@ -149,7 +149,7 @@ def _is_parametrised(annotation: Any) -> bool:
 
 
 def _event_arguments(annotation: Any) -> tuple[Any, ...]:
-    """What stands in the brackets of `ServerSentEvent`, in a subclass of it too."""
+    """Returns what stands in the brackets of `ServerSentEvent`, in a subclass of it too."""
     kind = typing.get_origin(annotation) or annotation
     arguments = typing.get_args(annotation)
     if kind in _EVENTS:
@@ -163,7 +163,7 @@ def _event_arguments(annotation: Any) -> tuple[Any, ...]:
 
 
 def _declared(member: Declaration) -> Iterator[Declaration]:
-    """The kinds of events that one member of a union is."""
+    """Returns the kinds of events that one member of a union is."""
     if not _is_event(member.item_type):
         yield member
         return
@@ -277,7 +277,8 @@ def errors_of(error: Exception, item: Any, declared: Iterable[Declaration]) -> l
 
 
 def _name_of(item: Any, declared: Iterable[Declaration]) -> str | None:
-    """The name of an item's event if that is known; else pydantic's errors have the names."""
+    """Returns the name of an item's event if that is known; else pydantic's errors have the
+    names."""
     by_value = [each for each in declared if not each.is_event]
     if len(by_value) == 1:
         return by_value[0].name
@@ -338,8 +339,8 @@ def declared_by(endpoint: Any) -> tuple[Declaration, ...] | None:
 
 
 def _looked_up(endpoint: Any, annotation: Any) -> Any:
-    """The item type in an annotation. FastAPI looks up the names of an annotation that is a text,
-    not those of texts within: `AsyncIterable[ServerSentEvent["Item"]]`."""
+    """Returns the item type in an annotation. FastAPI looks up the names of an annotation that is a
+    text, not those of texts within: `AsyncIterable[ServerSentEvent["Item"]]`."""
     namespace = getattr(inspect.unwrap(endpoint), "__globals__", {})
     holder = types.SimpleNamespace(__annotations__={"return": annotation})
     try:

@@ -64,7 +64,7 @@ def _declared(route: Any) -> tuple[Declaration, ...] | None:
 
 
 def _all_types(declared: tuple[Declaration, ...]) -> Any:
-    """A type whose schema has that of each event in its place."""
+    """Returns a type whose schema has that of each event in its place."""
     return tuple[tuple(each.item_type for each in declared)]  # type: ignore[misc]
 
 

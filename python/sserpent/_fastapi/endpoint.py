@@ -41,19 +41,21 @@ class Endpoint(Origin):
         self._declared = declared
 
     def explain(self, error: Exception, item: object, scope: Scope) -> Exception:
-        """FastAPI's exception for an item that is not of the declared type, else `error` with a
-        note."""
+        """Returns FastAPI's exception for an item that is not of the declared type, else `error`
+        with a note."""
+        errors = self._errors(error, item)
+        if errors:
+            context = self._context(scope)
+            return ResponseValidationError(errors, body=item, endpoint_ctx=context)
+        return super().explain(error, item, scope)
+
+    def _errors(self, error: Exception, item: object) -> Any:
         if self._declared is not None:
-            errors = errors_of(error, item, self._declared)
-            if errors:
-                context = self._context(scope)
-                return ResponseValidationError(errors, body=item, endpoint_ctx=context)
+            return errors_of(error, item, self._declared)
         if isinstance(error, ValidationError) and self._item_field is not None:
             _, errors = self._item_field.validate(item, {}, loc=("response",))
-            if errors:
-                context = self._context(scope)
-                return ResponseValidationError(errors, body=item, endpoint_ctx=context)
-        return super().explain(error, item, scope)
+            return errors
+        return None
 
     def _context(self, scope: Scope) -> Any:
         extract = getattr(fastapi.routing, "_extract_endpoint_context", None)

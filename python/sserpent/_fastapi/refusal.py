@@ -1,4 +1,4 @@
-"""What a client is told for whom there is no place."""
+"""Refuses a client for whom there is no place."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ from .places import Places
 from .refusal import refusal
 from .requests import shared_receive
 
-#: What calling an ASGI application returns.
+#: The coroutine that calling an ASGI application returns.
 Run = Coroutine[Any, Any, None]
 
 # Of the open streams, by the class that sets `max_streams`.
@@ -157,7 +157,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             "headers": self.raw_headers,
         }
 
-    # What Starlette's class has as a plain attribute, for code that reads or replaces it.
+    # Starlette's class has it as a plain attribute, which other code reads or replaces.
 
     @property
     def body_iterator(self) -> Any:

@@ -44,7 +44,7 @@ from .endpoint import Endpoint
 from .requests import share
 from .response import EventSourceResponse
 
-# What the wrapper reads of the arguments of `get_request_handler`.
+# The arguments of `get_request_handler` that the wrapper reads.
 _NEEDED = {"dependant", "response_class", "stream_item_field"}
 _MODEL_OPTIONS = (
     "include",
@@ -54,14 +54,14 @@ _MODEL_OPTIONS = (
     "exclude_defaults",
     "exclude_none",
 )
-# Under which the copied dependant asks for the injected Response, and for the request, if the
-# endpoint itself does not.
+# The names under which the copied dependant asks for the injected Response, and for the request,
+# if the endpoint itself does not.
 _INJECTED = "sserpent_injected_response"
 _REQUEST = "sserpent_request"
 
 
 def install() -> bool:
-    """Puts the seam in place; whether FastAPI has what it needs."""
+    """Puts the seam in place, and returns whether FastAPI has what that needs."""
     missing = _missing()
     if missing:
         warnings.warn(
@@ -161,8 +161,8 @@ class _Route:
         self._keep_endpoint_context(self.dependant.call)
 
     def _make_call(self) -> Callable[..., Any]:
-        """What FastAPI calls in place of the endpoint: of the same kind, so that it runs where
-        the endpoint would, but with one item for a generator function."""
+        """Returns the function that FastAPI calls in place of the endpoint. It is of the same kind,
+        so that it runs where the endpoint would; that of a generator function yields one item."""
         endpoint = self._endpoint
 
         def stream(**values: Any) -> Iterator[tuple[Response, Any]]:
@@ -213,7 +213,7 @@ class _Route:
         return response
 
     def respond(self, content: Iterator[tuple[Response, Any]], **arguments: Any) -> Response:
-        """What FastAPI calls in place of the response class."""
+        """Makes the response. FastAPI calls this in place of the response class."""
         injected, generator = next(content)
         response = self._response_class(generator, **arguments)
         response.bind(self._origin, self._item_schema, injected)
@@ -284,7 +284,8 @@ def _item_schema(field: Any, arguments: dict[str, Any]) -> ItemSchema:
     options: dict[str, Any] = {}
     for name in _MODEL_OPTIONS:
         value = arguments.get(f"response_model_{name}", name == "by_alias")
-        # What pydantic assumes anyway is left out of the call; by_alias it does not assume.
+        # An option that pydantic assumes anyway is left out of the call. It does not assume
+        # `by_alias`.
         if name == "by_alias" or value not in (None, False):
             options[name] = value
     return item_schema(field._type_adapter, options)
@@ -303,8 +304,8 @@ def _is_event_class(annotation: object) -> bool:
 
 
 def _as_fastapi(annotation: object) -> Any:
-    """FastAPI's event class where an annotation names ours, or a subclass of ours, or declares
-    events: FastAPI skips schema and validation for its own."""
+    """Returns FastAPI's event class where an annotation names ours, or a subclass of ours, or
+    declares events: FastAPI skips schema and validation for its own."""
     if _is_event_class(annotation) or declarations(annotation) is not None:
         return fastapi.sse.ServerSentEvent
     arguments = typing.get_args(annotation)

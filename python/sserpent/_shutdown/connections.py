@@ -78,9 +78,9 @@ class Candidate(NamedTuple):
 
 
 def connection_of(scope: Scope, candidates: Iterable[Candidate]) -> Connection | None:
-    """Returns the connection on which the request of `scope` came. A middleware may have copied
-    the scope, then the list of headers is still the server's; or both, then the address of the
-    client is, if no other connection has the same."""
+    """Returns the connection on which the request of `scope` came. Where a middleware has copied
+    the scope, the list of headers is still the server's. Where it has copied both, the client's
+    address decides, if no other connection has the same."""
     candidates = list(candidates)
     for candidate in candidates:
         if candidate.scope is scope:
@@ -94,9 +94,9 @@ def connection_of(scope: Scope, candidates: Iterable[Candidate]) -> Connection |
 
 
 def abort_socket(scope: Scope) -> bool:
-    """Drops the connection of a server that is not written in Python, found by its two ends among
-    the sockets of this process; whether it was found. Not on Windows, and not by a Unix socket's
-    end, which has no address."""
+    """Drops the connection of a server that is not written in Python, and returns whether it was
+    found: by its two ends, among the sockets of this process. Windows does not list those, and a
+    Unix socket's end has no address."""
     sock = _find_socket(scope)
     if sock is None:
         return False
@@ -144,5 +144,6 @@ def _ends(descriptor: int) -> Any:
 
 
 def _reset_when_closed(sock: Any) -> None:
-    """What the client has not read stays in the system's memory otherwise, for minutes."""
+    """Has a reset end the connection. Without one the system keeps what the client has not read
+    in its memory, for minutes."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)

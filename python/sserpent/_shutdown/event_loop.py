@@ -39,7 +39,7 @@ def current_token() -> Any:
 
 
 def current_time() -> float:
-    """Returns the time by the clock of the running event loop, also in a callback of its."""
+    """Returns the time by the clock of the running event loop, also in one of its callbacks."""
     if on_asyncio():
         return asyncio.get_running_loop().time()
     return float(_trio().current_time())

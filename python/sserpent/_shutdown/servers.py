@@ -45,7 +45,7 @@ class Server(ABC):
 
     @abstractmethod
     def requests(self) -> Iterator[Candidate]:
-        """The requests that are being answered, each with its connection."""
+        """Returns the requests that have no whole response yet, each with its connection."""
 
 
 class Uvicorn(Server):
@@ -110,14 +110,14 @@ _announced: WeakValueDictionary[Address, Server] = WeakValueDictionary()
 
 
 def announce(server: Server, address: Address) -> None:
-    """Makes a server known that is none of those which this module looks for, as long as it
-    lives."""
+    """Makes a server known, for as long as it lives, that is none of those which this module looks
+    for."""
     _announced[address] = server
 
 
 def server_of(address: Address) -> Server | None:
-    """The server that has announced itself for `address`; else the one on this event loop that
-    listens there, or the only one there is."""
+    """Returns the server that has announced itself for `address`, or else the one on this event
+    loop that listens there, or the only one there is."""
     announced = _announced.get(address)
     if announced is not None:
         return announced
