@@ -11,6 +11,7 @@
   trickle, and the least that an idle connection costs.
 """
 
+# ruff: noqa: F401, the generators use what looks unused
 from __future__ import annotations
 
 import asyncio
@@ -59,17 +60,8 @@ async def stream(n: int):
     for _ in range(0, n, 100):
         yield b"".join([{item} for _ in range(100)])
 """
-SYNC = """
-def stream(n: int){returns}:
-    for _ in range(n):
-        yield {item}
-"""
-TURN = """
-async def stream(n: int){returns}:
-    for _ in range(n):
-        yield {item}
-        await asyncio.sleep(0)
-"""
+SYNC = BURST.replace("async ", "")
+TURN = BURST + "        await asyncio.sleep(0)\n"
 # One event at once; `n` when the start gate opens, each after a pause if one is asked for.
 GATED = """
 async def stream(n: int, pause: float | None = None){returns}:
@@ -127,29 +119,13 @@ HAND = {
 gates = {"start": asyncio.Event(), "end": asyncio.Event()}
 value_to_json = TypeAdapter(payloads.Item | payloads.Change | payloads.Removal).dump_json
 item_to_json = payloads.Item.__pydantic_serializer__.to_json
-# The names of the templates.
-NAMES = dict(
-    vars(payloads),
-    AsyncIterable=AsyncIterable,
-    Iterable=Iterable,
-    asyncio=asyncio,
-    gates=gates,
-    item_to_json=item_to_json,
-    itertools=itertools,
-    json=json,
-    orjson=orjson,
-    pydantic_core=pydantic_core,
-    Named=sserpent.Named,
-    Annotated=Annotated,
-    value_to_json=value_to_json,
-)
 
 
 def stream_of(shape: str, item: str, declared: str | None = None, event_class: Any = None) -> Any:
-    """A generator function."""
+    """A generator function, whose template may name what this module and `payloads` have."""
     iterable = "AsyncIterable" if "async" in shape else "Iterable"
     returns = f" -> {iterable}[{declared}]" if declared else ""
-    namespace = dict(NAMES, Event=event_class)
+    namespace = {**globals(), **vars(payloads), "Event": event_class}
     exec(shape.format(item=item, returns=returns), namespace)
     return namespace["stream"]
 
@@ -167,7 +143,8 @@ def typed(prefix: str) -> FastAPI:
     """The route of events that a union of types declares."""
     app = FastAPI()
     kinds = (
-        f"Annotated[{type(value).__name__}, Named({name!r})]" for name, value in payloads.NAMED
+        f"Annotated[{type(value).__name__}, sserpent.Named({name!r})]"
+        for name, value in payloads.NAMED
     )
     stream = stream_of(NAMED, "value", " | ".join(kinds))
     app.get(f"{prefix}/named", response_class=SserpentResponse)(stream)
