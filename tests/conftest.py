@@ -31,6 +31,9 @@ def pytest_report_header() -> str:
     return f"sserpent backend: {sserpent.BACKEND}"
 
 
+#: What takes longest to be there. The tests that need it begin a run, so that no worker waits for
+#: them at its end.
+SLOW = {"dist", "started_browser"}
 #: What tests with these see does not depend on the core that this process has: they name theirs, or
 #: look at the scripts of the examples' pages.
 ONCE = {"core", "live_page"}
@@ -38,8 +41,13 @@ ONCE = {"core", "live_page"}
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if isinstance(item, pytest.Function) and not ONCE.isdisjoint(item.fixturenames):
+        if uses(item, ONCE):
             item.add_marker("once")
+    items.sort(key=lambda item: not uses(item, SLOW))
+
+
+def uses(item: pytest.Item, fixtures: set[str]) -> bool:
+    return isinstance(item, pytest.Function) and not fixtures.isdisjoint(item.fixturenames)
 
 
 @pytest.fixture(scope="session", params=["rs", "py"])

@@ -18,6 +18,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 
 from channel_clients import Client, MakeChannels, Run, connected
+from redis_checks import until
 from redis_server import RedisServer
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._shutdown import streams as shutdown
@@ -497,7 +498,10 @@ def test_x3_a_sync_generator_is_stopped_after_the_step_it_is_in(
             runs = Runs(channels, "answers")
             started = await runs.start(answer())
             await anyio.to_thread.run_sync(entered.wait, 20)
+            (producer,) = runs._producers
             await runs.stop(started.id)
+            # It hears of it from the broker.
+            await until(lambda: producer._stopping)
             go_on.set()
             client = await followed(runs, started.id)
             assert said(client) == ["a", "b"]

@@ -10,23 +10,22 @@ import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import httpx
 import pytest
+from filelock import FileLock
 
 import servers
 from browser_setup import find, reason_to_skip
-from servers import TESTS, Server, until, uvicorn
+from servers import Server, until, uvicorn
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
 # Installing the browser takes its time on a fresh machine.
-# A browser takes a whole core, and some of the tests compare what it does with its clock.
-pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
+pytestmark = pytest.mark.timeout(600)
 
-EXAMPLES = TESTS.parent / "examples"
 SCREENSHOTS = os.environ.get("SSERPENT_SCREENSHOTS")
 
 LISTEN = """
@@ -100,7 +99,9 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def started_browser() -> Iterator[Browser]:
-    reason = reason_to_skip()
+    # One worker installs what is missing.
+    with FileLock(Path(gettempdir(), "sserpent-browser.lock")):
+        reason = reason_to_skip()
     if reason:
         pytest.skip(reason)
     with TemporaryDirectory(ignore_cleanup_errors=True) as directory:
@@ -160,16 +161,20 @@ def test_onopen_does_not_wait_for_an_event(browser: Browser) -> None:
 
 
 @pytest.mark.parametrize(
-    ("milliseconds", "at_least", "less_than"),
+    ("milliseconds", "less_than"),
     # Chromium's own time is 3,000.
-    [(100, 100, 2_900), (4_000, 4_000, 60_000)],
+    [(100, 2_900), (4_000, 60_000)],
 )
-def test_retry(browser: Browser, milliseconds: int, at_least: int, less_than: int) -> None:
+def test_retry(browser: Browser, milliseconds: int, less_than: int) -> None:
     browser.listen(f"retry?milliseconds={milliseconds}")
-    until(lambda: len(browser.logged("open")) > 1)
 
-    waited = browser.logged("open")[1]["at"] - browser.logged("error")[0]["at"]
-    assert at_least - 5 <= waited < less_than  # timers may fire a little early
+    def waits() -> list[float]:
+        cut, opened = browser.logged("error"), browser.logged("open")[1:]
+        return [after["at"] - before["at"] for before, after in zip(cut, opened, strict=False)]
+
+    # On a busy machine one of them may be late.
+    until(lambda: any(wait < less_than for wait in waits()))
+    assert min(waits()) >= milliseconds - 5  # timers may fire a little early
 
 
 def test_reconnects_with_last_event_id_when_the_stream_is_cut(
@@ -190,6 +195,8 @@ def test_reconnects_with_last_event_id_when_the_server_restarts(
     browser.open(first.url)
     browser.listen("restart")
     until(lambda: browser.data() == ["0"])
+    # Nobody else is given its port in between.
+    monkeypatch.setattr(servers, "give_back", lambda port: None)
     first.close()
     until(lambda: browser.logged("error"))
     monkeypatch.setattr(servers, "free_port", lambda: first.port)
@@ -257,21 +264,14 @@ def test_six_streams_on_one_origin(browser: Browser, server: Server) -> None:
 # The live page
 
 
-@pytest.fixture(scope="module")
-def examples() -> Iterator[Server]:
-    server = Server(uvicorn("app:app"), EXAMPLES)
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def live_page(
-    request: pytest.FixtureRequest, started_browser: Browser, examples: Server
+    request: pytest.FixtureRequest, started_browser: Browser, all_examples: Server
 ) -> Iterator[Browser]:
     """A page of the examples: the one that the test's marker `page` names, or the first."""
     marker = request.node.get_closest_marker("page")
     started_browser.device(1280, 900)
-    started_browser.open(f"{examples.url}/{marker.args[0] if marker else ''}")
+    started_browser.open(f"{all_examples.url}/{marker.args[0] if marker else ''}")
     started_browser.driver.get_log("browser")
     yield started_browser
     assert started_browser.script_errors() == []
@@ -492,8 +492,8 @@ def test_the_parser_of_the_page(live_page: Browser, number: int) -> None:
 
 
 @pytest.mark.page("speed.html")
-def test_the_page_runs_the_race(live_page: Browser, examples: Server) -> None:
-    rust = httpx.get(f"{examples.url}/live/backend").json() == "rust"
+def test_the_page_runs_the_race(live_page: Browser, all_examples: Server) -> None:
+    rust = httpx.get(f"{all_examples.url}/live/backend").json() == "rust"
     click(live_page, "race-start")
     until(lambda: text(live_page, "race-start") == "Run the race", timeout=60)
 
@@ -518,8 +518,8 @@ def test_the_page_of_the_room_looks_good(live_page: Browser) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "runs.html", "examples.html"])
-def test_the_other_pages_look_good(live_page: Browser, examples: Server, name: str) -> None:
-    live_page.open(f"{examples.url}/{name}")
+def test_the_other_pages_look_good(live_page: Browser, all_examples: Server, name: str) -> None:
+    live_page.open(f"{all_examples.url}/{name}")
     until(lambda: text(live_page, "backend"))
     if not name:
         ask(live_page)

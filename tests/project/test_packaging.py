@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from filelock import FileLock
 from packaging.requirements import Requirement
 
 import sserpent
@@ -37,8 +38,11 @@ needs_cargo = pytest.mark.skipif(
     sserpent.BACKEND != "rust", reason="builds wheels: runs once, with the compiled core"
 )
 
-# All that build do so into the same folders.
-pytestmark = pytest.mark.alone
+# Building takes its time, most of all on a machine that has built nothing yet.
+pytestmark = pytest.mark.timeout(900)
+
+# Before a command that takes a core for long: what runs beside it goes first.
+NICE = ["nice", "-n", "19"] if shutil.which("nice") else []
 
 APP = """
 from collections.abc import AsyncIterable, Iterable
@@ -85,17 +89,34 @@ class Dist(NamedTuple):
 @pytest.fixture(scope="session")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Dist:
     """What `make dist` makes."""
-    directory = tmp_path_factory.mktemp("dist")
-    # Cargo goes by the times of files, which an sdist does not keep.
-    ours = ["--package", "sserpent", "--package", "sserpent-wire"]
-    run("cargo", "clean", "--release", *ours, "--target-dir", TARGET, cwd=ROOT)
-    environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET)}
-    run(sys.executable, ROOT / "tools" / "dist.py", directory, cwd=directory, env=environment)
+    directory = made_once(tmp_path_factory, "dist", build)
     (pure,) = directory.glob("*-none-any.whl")
     (native,) = set(directory.glob("*.whl")) - {pure}
     (sdist,) = directory.glob("*.tar.gz")
     assert len(list(directory.iterdir())) == 3
     return Dist(directory, sdist, native, pure)
+
+
+def build(directory: Path) -> None:
+    # Cargo goes by the times of files, which an sdist does not keep.
+    ours = ["--package", "sserpent", "--package", "sserpent-wire"]
+    run("cargo", "clean", "--release", *ours, "--target-dir", TARGET, cwd=ROOT)
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET)}
+    command = [*NICE, sys.executable, ROOT / "tools" / "dist.py", directory]
+    run(*command, cwd=directory, env=environment)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Returns a folder that one worker makes, for all of them."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    with FileLock(base / f"{name}.lock"):
+        if not (base / name).exists():
+            making = factory.mktemp(name)
+            make(making)
+            making.rename(base / name)
+    return base / name
 
 
 def contents(wheel: Path) -> set[str]:
@@ -174,7 +195,8 @@ def test_sdist_builds_from_its_lock_file(dist: Dist, tmp_path: Path) -> None:
         "CARGO_NET_OFFLINE": "true",
         "CARGO_TARGET_DIR": str(TARGET),
     }
-    run(*PIP, "wheel", "--no-deps", "--wheel-dir", tmp_path, dist.sdist, env=environment)
+    command = [*NICE, *PIP, "wheel", "--no-deps", "--wheel-dir", tmp_path, dist.sdist]
+    run(*command, env=environment)
     (wheel,) = tmp_path.glob("*.whl")
     assert any(is_binary(name) for name in contents(wheel))
     assert fields(wheel) == fields(dist.native)
@@ -182,9 +204,9 @@ def test_sdist_builds_from_its_lock_file(dist: Dist, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def new_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("new") / "environment"
-    run(sys.executable, "-m", "venv", path)
-    return path
+    return made_once(
+        tmp_path_factory, "environment", lambda path: run(sys.executable, "-m", "venv", path)
+    )
 
 
 @pytest.fixture

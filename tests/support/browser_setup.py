@@ -53,7 +53,7 @@ def install(programs: list[str]) -> None:
 
 
 def reason_to_skip() -> str | None:
-    """Makes sure that the programs are there; answers why not, where that may be.
+    """Makes sure that the programs are there; returns why not, where that may be.
 
     Raises:
         RuntimeError: they are not, and this is CI.

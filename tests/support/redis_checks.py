@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import anyio
+
 from followers import item, number_of
 from redis_server import Cluster, RedisServer
 from sserpent.channels import BrokerUnavailable, PublishUncertain
@@ -26,7 +28,7 @@ async def until(condition: Callable[[], Any], timeout: float = 30) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"
-        await asyncio.sleep(0.005)
+        await anyio.sleep(0.005)
 
 
 async def publish(log: RedisLog, *numbers: int, stream: Stream = ROOM) -> list[str]:
