@@ -123,7 +123,7 @@ impl Buffer {
     }
 
     /// Returns the pending bytes, whole events in the order of their pushes, and keeps none.
-    fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+    pub fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         self.take_counted(py).0
     }
 

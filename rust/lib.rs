@@ -12,6 +12,7 @@ mod declared;
 mod event;
 mod json;
 mod meter;
+mod outlet;
 mod parse;
 mod stepping;
 
@@ -30,6 +31,8 @@ mod compiled {
     use super::json::ItemSchema;
     #[pymodule_export]
     use super::meter::Meter;
+    #[pymodule_export]
+    use super::outlet::Outlet;
     #[pymodule_export]
     use super::parse::{EventStreamParser, EventTooLarge, MessageEvent};
     #[pymodule_export]

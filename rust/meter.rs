@@ -38,7 +38,7 @@ impl Meter {
     }
 
     /// Returns what is pending, and counts it.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+    pub fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let pending = self.pending.bind(py);
         let (taken, found) = if let Ok(buffer) = pending.cast_exact::<Buffer>() {
             buffer.get().take_counted(py)

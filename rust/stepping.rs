@@ -11,6 +11,7 @@ use pyo3::{PyTraverseError, PyVisit, intern};
 use crate::buffer::Buffer;
 use crate::cpython::{Sent, in_context, is_async_iterator, send_none, steps_of, steps_of_next};
 use crate::json::wrong_type;
+use crate::outlet::Outlet;
 
 /// Runs a coroutine to its next suspension.
 ///
@@ -54,16 +55,27 @@ pub fn step_as<'py>(
     default: &Bound<'py, PyAny>,
     error: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
+    match sent_as(task, current_tasks, loop_, context, coroutine, error)? {
+        Sent::Yielded(awaited) => Ok(awaited),
+        Sent::Returned(_) => Ok(default.clone()),
+    }
+}
+
+pub fn sent_as<'py>(
+    task: &Bound<'py, PyAny>,
+    current_tasks: &Bound<'py, PyAny>,
+    loop_: &Bound<'py, PyAny>,
+    context: &Bound<'py, PyAny>,
+    coroutine: &Bound<'py, PyAny>,
+    error: Option<Bound<'py, PyAny>>,
+) -> PyResult<Sent<'py>> {
     let current = exchange(current_tasks, loop_, Some(task))?;
     let sent = in_context(context, || match error {
         None => send_none(coroutine),
         Some(error) => throw(coroutine, PyTuple::new(coroutine.py(), [error])?),
     });
     exchange(current_tasks, loop_, current.as_ref())?;
-    match sent? {
-        Sent::Yielded(awaited) => Ok(awaited),
-        Sent::Returned(_) => Ok(default.clone()),
-    }
+    sent
 }
 
 /// Makes a task the current one of its event loop, and returns the one that was.
@@ -94,7 +106,7 @@ fn exchange<'py>(
 ///     iterator: What is run.
 ///     buffer: Where the items go.
 ///     sender: Its `flush()` is called whenever the iterator suspends and something is
-///         pending, before the suspension is passed on. It is busy while `in_progress` is not None.
+///         pending, before the suspension is passed on. It is busy while a `send` is in progress.
 ///     explain: Called with an error of `push` and the item; returns what is raised instead.
 ///
 /// Returns:
@@ -107,9 +119,7 @@ fn exchange<'py>(
 pub struct Pump {
     iterator: Py<PyAny>,
     buffer: Py<Buffer>,
-    sender: Py<PyAny>,
-    /// The sender's, bound once: it is called for each event that trickles.
-    flush: Py<PyAny>,
+    sender: Py<Outlet>,
     explain: Py<PyAny>,
     position: Mutex<Position>,
     suspended: AtomicBool,
@@ -139,7 +149,7 @@ impl Pump {
     fn new(
         iterator: Bound<'_, PyAny>,
         buffer: Py<Buffer>,
-        sender: Bound<'_, PyAny>,
+        sender: Py<Outlet>,
         explain: Py<PyAny>,
     ) -> PyResult<Self> {
         if !is_async_iterator(&iterator) {
@@ -151,8 +161,7 @@ impl Pump {
         Ok(Self {
             iterator: iterator.unbind(),
             buffer,
-            flush: sender.getattr(intern!(sender.py(), "flush"))?.unbind(),
-            sender: sender.unbind(),
+            sender,
             explain,
             position: Mutex::default(),
             suspended: AtomicBool::new(false),
@@ -197,11 +206,9 @@ impl Pump {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let error = self.lock().error.take();
-        if error.is_none() && !self.stopping.load(Ordering::Relaxed) {
-            let sender = self.sender.bind(py);
-            if !sender.getattr(intern!(py, "in_progress"))?.is_none() {
-                return outcome(py, Ok(Run::Paused));
-            }
+        if error.is_none() && !self.stopping.load(Ordering::Relaxed) && self.sender.get().is_busy()
+        {
+            return outcome(py, Ok(Run::Paused));
         }
         outcome(py, self.run(py, error.map(|error| error.into_bound(py))))
     }
@@ -216,7 +223,6 @@ impl Pump {
         visit.call(&self.iterator)?;
         visit.call(&self.buffer)?;
         visit.call(&self.sender)?;
-        visit.call(&self.flush)?;
         visit.call(&self.explain)?;
         match self.position.try_lock() {
             Ok(position) => {
@@ -261,7 +267,7 @@ impl Pump {
                     self.lock().steps = Some(steps.unbind());
                     self.suspended.store(true, Ordering::Relaxed);
                     if self.buffer.get().pending() > 0 {
-                        self.flush.call0(py)?;
+                        Outlet::flush(self.sender.bind(py))?;
                     }
                     return Ok(Run::Suspended(awaited));
                 }

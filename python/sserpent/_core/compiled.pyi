@@ -4,7 +4,7 @@ import builtins
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextvars import Context
 from types import GenericAlias
-from typing import Any, Protocol, TypeVar, final, overload
+from typing import Any, TypeVar, final, overload
 
 from typing_extensions import Self, disjoint_base
 
@@ -17,6 +17,7 @@ __all__ = [
     "ItemSchema",
     "MessageEvent",
     "Meter",
+    "Outlet",
     "Pump",
     "ServerSentEvent",
     "format_sse_event",
@@ -143,10 +144,21 @@ def format_sse_event(
     comment: str | None = None,
 ) -> bytes: ...
 
-class _Sender(Protocol):
-    @property
-    def in_progress(self) -> Any: ...
+@disjoint_base
+class Outlet:
+    def __new__(
+        cls, send: Any, pending: Any, loop: Any, context: Context, current_tasks: Any
+    ) -> Self: ...
     def flush(self) -> None: ...
+    @property
+    def loop(self) -> Any: ...
+    @property
+    def context(self) -> Context: ...
+    send: Any
+    in_progress: Any
+    is_open: bool
+    cancellations: int
+    sent_at: float
 
 @final
 class Pump:
@@ -154,7 +166,7 @@ class Pump:
         cls,
         iterator: AsyncIterator[Any],
         buffer: Buffer,
-        sender: _Sender,
+        sender: Outlet,
         explain: Callable[[Exception, object], Exception],
     ) -> Self: ...
     @property

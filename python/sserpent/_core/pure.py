@@ -9,6 +9,7 @@ from .declared import DeclaredEvents
 from .event import ServerSentEvent, format_sse_event
 from .json import ItemSchema
 from .meter import Meter
+from .outlet import Outlet
 from .parse import EventStreamParser, EventTooLarge, MessageEvent
 from .stepping import Pump, step, step_as
 
@@ -20,6 +21,7 @@ __all__ = [
     "ItemSchema",
     "MessageEvent",
     "Meter",
+    "Outlet",
     "Pump",
     "ServerSentEvent",
     "format_sse_event",

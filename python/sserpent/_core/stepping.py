@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .buffer import Buffer
 from .json import wrong_type
+
+if TYPE_CHECKING:
+    from .outlet import Outlet
 
 
 def step(coroutine: Coroutine[Any, None, object], default: object, /) -> Any:
@@ -69,17 +72,6 @@ def _exchange(current_tasks: dict[Any, Any] | Callable[..., Any], loop: Any, tas
     return current
 
 
-class Sender(Protocol):
-    """What sends what a `Pump` has pushed."""
-
-    @property
-    def in_progress(self) -> Any:
-        """Not None while it is busy."""
-
-    def flush(self) -> None:
-        """Sends what is pending, or begins to."""
-
-
 class Pump:
     """Runs an async iterator and pushes what it yields into a buffer.
 
@@ -91,7 +83,7 @@ class Pump:
         iterator: What is run.
         buffer: Where the items go.
         sender: Its `flush()` is called whenever the iterator suspends and something is
-            pending, before the suspension is passed on. It is busy while `in_progress` is not None.
+            pending, before the suspension is passed on. It is busy while a `send` is in progress.
         explain: Called with an error of `push` and the item; returns what is raised instead.
 
     Returns:
@@ -117,7 +109,7 @@ class Pump:
         self,
         iterator: AsyncIterator[Any],
         buffer: Buffer,
-        sender: Sender,
+        sender: Outlet,
         explain: Callable[[Exception, object], Exception],
     ) -> None:
         if not hasattr(type(iterator), "__anext__"):

@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import Message, Send
 
-from .._core import step_as
+from .._core import Outlet, step_as
 from .._shutdown.logger import logger
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from .options import Streamable
     from .stream import Pending
 
@@ -67,7 +69,7 @@ class Owner(Protocol):
         """Called when a `send` raises, in the turn in which it does."""
 
 
-class Sender:
+class Sender(Outlet):
     """Sends for one stream, one message at a time.
 
     `open`, `ping` and `end` are to be called only while no `send` is in progress.
@@ -83,50 +85,34 @@ class Sender:
         "__weakref__",
         "_buffer",
         "_cancel_message",
-        "_cancelling",
-        "_context",
         "_fut_waiter",
-        "_loop",
         "_must_cancel",
         "_owner",
         "_response",
-        "_send",
         "complete",
-        "in_progress",
         "phase",
         "sending_since",
-        "sent_at",
     )
 
-    def __init__(
-        self,
-        send: Send,
-        response: Streamable,
-        buffer: Pending,
-        owner: Owner,
-    ) -> None:
-        self._send = send
+    def __new__(cls, send: Send, response: Streamable, buffer: Pending, owner: Owner) -> Self:
+        loop = asyncio.get_running_loop()
+        # Each step of a `send` runs in this one context: a middleware may set a variable before
+        # its `await send(...)` and reset it afterwards.
+        return super().__new__(cls, send, buffer, loop, contextvars.copy_context(), _current_tasks)
+
+    def __init__(self, send: Send, response: Streamable, buffer: Pending, owner: Owner) -> None:
         self._response = response
         self._buffer = buffer
         self._owner: Owner | None = owner
-        self._loop = loop = asyncio.get_running_loop()
-        # Each step of a `send` runs in this one context: a middleware may set a variable before
-        # its `await send(...)` and reset it afterwards.
-        self._context = contextvars.copy_context()
-        #: The `send` in progress, which waits for the server, or None.
-        self.in_progress: Any = None
         self.phase = HELD
         #: Whether the whole body is out, its end included.
         self.complete = False
-        #: When the last `send` ended, or the stream began, in the event loop's time.
-        self.sent_at = loop.time()
         #: Since when the `send` in progress waits.
         self.sending_since: float | None = None
         # As in asyncio.Task, whose users look at these.
         self._fut_waiter: Any = None
         self._must_cancel = False
         self._cancel_message: Any = None
-        self._cancelling = 0
 
     # What is sent
 
@@ -134,62 +120,36 @@ class Sender:
         """Sends the headers."""
         self._begin(self._open())
 
-    def flush(self) -> None:
-        """Sends the pending events, and the headers before them if they are still held, unless a
-        `send` is in progress or nothing more can be sent."""
-        if self.in_progress is not None:
-            return
-        if self.phase is OPEN:
-            # As `_begin(self._send(body(...)))`, in fewer calls: this is what an event costs.
-            taken = self._buffer.take()
-            if not taken:
-                return
-            sending: Any = self._send(
-                {"type": "http.response.body", "body": taken, "more_body": True}
-            )
-            self.in_progress = sending
-            try:
-                waiting_for = step_as(
-                    self, _current_tasks, self._loop, self._context, sending, _SENT
-                )
-            except BaseException as error:
-                self._failed(error)
-                return
-            if waiting_for is not _SENT:
-                self._wait_for(waiting_for)
-            elif self._cancelling:
-                self._finish()
-            else:
-                self.in_progress = None
-                self.sent_at = self._loop.time()
-        elif self.phase is HELD and self._buffer.pending:
+    def _flush_closed(self) -> None:
+        """Sends the headers before the pending events, if they are still held."""
+        if self.phase is HELD and self._buffer.pending:
             self._begin(self._open_and_flush())
 
     def ping(self) -> None:
         """Sends a keep-alive."""
-        self._begin(self._send(body(KEEPALIVE_COMMENT)))
+        self._begin(self.send(body(KEEPALIVE_COMMENT)))
 
     def end(self, farewell: bytes = b"") -> None:
         """Sends the pending events, a farewell, and the end of the body."""
         self._begin(self._end(farewell))
 
     async def _open(self) -> None:
-        self.phase = OPEN
-        sending = self._send(self._response.start_message())
+        self.phase, self.is_open = OPEN, True
+        sending = self.send(self._response.start_message())
         if not iscoroutine(sending):
             # ASGI asks for an awaitable; what is to be stepped by hand is a coroutine.
-            self._send = _as_coroutine_function(self._send)
+            self.send = _as_coroutine_function(self.send)
         await sending
 
     async def _open_and_flush(self) -> None:
         await self._open()
-        await self._send(body(self._buffer.take()))
+        await self.send(body(self._buffer.take()))
 
     async def _end(self, farewell: bytes) -> None:
         if self.phase is HELD:
             await self._open()
-        self.phase = ENDED
-        await self._send(body(self._buffer.take() + farewell, more_body=False))
+        self.phase, self.is_open = ENDED, False
+        await self.send(body(self._buffer.take() + farewell, more_body=False))
         self.complete = True
 
     # How it is sent
@@ -206,7 +166,7 @@ class Sender:
         """
         try:
             waiting_for = step_as(
-                self, _current_tasks, self._loop, self._context, self.in_progress, _SENT, error
+                self, _current_tasks, self.loop, self.context, self.in_progress, _SENT, error
             )
         except BaseException as failure:
             self._failed(failure)
@@ -222,8 +182,8 @@ class Sender:
         self.in_progress = None
         self.sending_since = None
         self._must_cancel = False
-        self._cancelling = 0
-        self.sent_at = self._loop.time()
+        self.cancellations = 0
+        self.sent_at = self.loop.time()
 
     def _failed(self, error: BaseException) -> None:
         self._finish()
@@ -232,7 +192,7 @@ class Sender:
 
     def _wait_for(self, future: Any) -> None:
         if self.sending_since is None:
-            self.sending_since = self._loop.time()
+            self.sending_since = self.loop.time()
         if getattr(future, "_asyncio_future_blocking", None):
             future._asyncio_future_blocking = False
             self._fut_waiter = future
@@ -240,10 +200,10 @@ class Sender:
             if self._must_cancel and future.cancel():
                 self._must_cancel = False
         elif future is None:
-            self._loop.call_soon(self._resume)
+            self.loop.call_soon(self._resume)
         else:
             error = RuntimeError(f"'send' waits for {type(future).__name__}, which is no future")
-            self._loop.call_soon(self._resume, error)
+            self.loop.call_soon(self._resume, error)
 
     def _wake(self, future: Any) -> None:
         self._fut_waiter = None
@@ -274,12 +234,12 @@ class Sender:
     def give_up(self) -> None:
         """Sends nothing more, and cancels the `send` in progress: the client has gone, or nobody
         wants what is still to be sent."""
-        self.phase = ENDED
+        self.phase, self.is_open = ENDED, False
         self.cancel()
 
     def close(self) -> None:
         """Ends a `send` in progress that did not heed its cancellation, and reports no more."""
-        self.phase = ENDED
+        self.phase, self.is_open = ENDED, False
         self._owner = None
         coroutine, self.in_progress = self.in_progress, None
         if coroutine is not None:
@@ -295,19 +255,19 @@ class Sender:
         """Cancels the `send` in progress."""
         if self.in_progress is None:
             return False
-        self._cancelling += 1
+        self.cancellations += 1
         self._cancel_message = msg
         if self._fut_waiter is None or not self._fut_waiter.cancel(msg=msg):
             self._must_cancel = True
         return True
 
     def cancelling(self) -> int:
-        return self._cancelling
+        return self.cancellations
 
     def uncancel(self) -> int:
-        if self._cancelling > 0:
-            self._cancelling -= 1
-        return self._cancelling
+        if self.cancellations > 0:
+            self.cancellations -= 1
+        return self.cancellations
 
     def done(self) -> bool:
         return self.in_progress is None
@@ -319,10 +279,11 @@ class Sender:
         return self.in_progress
 
     def get_context(self) -> contextvars.Context:
-        return self._context
+        return self.context
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop
+        loop: asyncio.AbstractEventLoop = self.loop
+        return loop
 
     def get_name(self) -> str:
         return "sserpent send"
