@@ -339,13 +339,7 @@ impl<'py> Writer<'py> {
             Treatment::Dataclass(fields) => self.dataclass(value, fields, place),
             Treatment::Enum(attribute) => self.encoded(&value.getattr(attribute)?),
             _ if place.in_dataclass => self.copied(value, place),
-            Treatment::Model(model) => {
-                if self.plain_model(value, model)? {
-                    return Ok(());
-                }
-                let dump = self.fastapi.model_dump(value, model)?;
-                self.value(&dump, inside)
-            }
+            Treatment::Model(model) => self.model(value, model, inside),
             Treatment::Path => self.text(&value.str()?),
             Treatment::Scalar => self.encoded(value),
             Treatment::Undefined => self.encoded(&value.py().None().into_bound(value.py())),
@@ -365,27 +359,36 @@ impl<'py> Writer<'py> {
         }
     }
 
-    /// Whether pydantic-core's own JSON of a model is what FastAPI makes of its dump, and so
-    /// written.
-    fn plain_model(&mut self, value: &Bound<'py, PyAny>, model: &Model) -> PyResult<bool> {
+    /// Writes pydantic-core's own JSON of a model where that is what FastAPI makes of its dump.
+    fn model(&mut self, value: &Bound<'py, PyAny>, model: &Model, inside: Place) -> PyResult<()> {
         let py = value.py();
         if !model.writes_plain_json || !model.has_own_dump(value) {
-            return Ok(false);
+            return self.value(&self.fastapi.model_dump(value, model)?, inside);
         }
         let to_json = model.to_json.bind(py);
-        match self.fastapi.to_json_options.call(to_json, value) {
+        let dump = match self.fastapi.to_json_options.call(to_json, value) {
             Ok(json) => {
                 let json = json.cast_into::<PyBytes>()?;
-                let is_plain = !json::is_doubtful(json.as_bytes());
-                if is_plain {
+                if !json::is_doubtful(json.as_bytes()) {
                     self.out.extend_from_slice(json.as_bytes());
+                    return Ok(());
                 }
-                Ok(is_plain)
+                if self.fastapi.holds_iterator(value)? {
+                    self.fastapi.from_json.bind(py).call1((json,))?
+                } else {
+                    self.fastapi.model_dump(value, model)?
+                }
             }
             // FastAPI accepts more, such as lone surrogates, and its refusals are the known ones.
-            Err(error) if error.is_instance_of::<PyException>(py) => Ok(false),
-            Err(error) => Err(error),
-        }
+            Err(error) if error.is_instance_of::<PyException>(py) => {
+                if self.fastapi.holds_iterator(value)? {
+                    return Err(error);
+                }
+                self.fastapi.model_dump(value, model)?
+            }
+            Err(error) => return Err(error),
+        };
+        self.value(&dump, inside)
     }
 
     fn dataclass(
@@ -473,6 +476,8 @@ struct FastAPI {
     utc: Py<PyAny>,
     copied: Py<PyAny>,
     entries: Py<PyAny>,
+    from_json: Py<PyAny>,
+    holds_iterator: Py<PyAny>,
     with_encoded_keys: Py<PyAny>,
     model_dump_options: Py<PyDict>,
     to_python_options: Keywords,
@@ -503,6 +508,8 @@ impl FastAPI {
                 utc: PyTzInfo::utc(py)?.to_owned().into_any().unbind(),
                 copied: function("copied")?,
                 entries: function("entries")?,
+                from_json: function("from_json")?,
+                holds_iterator: function("holds_iterator")?,
                 with_encoded_keys: function("with_encoded_keys")?,
                 model_dump_options: dict("MODEL_DUMP_OPTIONS")?.unbind(),
                 to_python_options: Keywords::new(&dict("MODEL_DUMP_OPTIONS")?)?,
@@ -546,6 +553,14 @@ impl FastAPI {
         }
         let options = self.model_dump_options.bind(py);
         value.call_method(intern!(py, "model_dump"), (), Some(options))
+    }
+
+    /// Whether a second encoding of a model may find less than the first.
+    fn holds_iterator(&self, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.holds_iterator
+            .bind(value.py())
+            .call1((value,))?
+            .is_truthy()
     }
 
     fn copied<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {

@@ -23,8 +23,9 @@ from typing import Any
 import fastapi.encoders
 import pytest
 from pydantic import BaseModel, model_serializer
+from pydantic_core import PydanticSerializationError
 
-from json_kinds import Color, Line, OwnUUID, Point, nested, once
+from json_kinds import Color, Line, OwnUUID, Plainly, Point, nested, once
 from sserpent._core.conversion import json_as_fastapi
 
 
@@ -103,6 +104,26 @@ def undone(value: Any) -> Any:
     if isinstance(value, tuple):
         return value[0]
     return next(value, None) if hasattr(value, "__next__") else None
+
+
+@pytest.mark.parametrize("place", [lambda model: model, lambda model: {"a": [model]}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        lambda: {"values": iter([1])},
+        lambda: {"more": {"a": once(1)}},
+        lambda: {"inner": Plainly.model_construct(values=[(once(1),)])},
+        lambda: {"inner": Point(1, [{"a": map(int, "1")}])},
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_what_can_be_read_once_is_sent_whole_or_refused(
+    core: ModuleType, place: Any, values: Any
+) -> None:
+    """pydantic refuses the lone surrogate when it may have read the iterator already."""
+    model = Plainly.model_construct(**values(), text="\ud800")
+    with suppress(PydanticSerializationError):
+        assert b"1" in sent(core, place(model))
 
 
 def test_values_that_contain_themselves(core: ModuleType) -> None:
@@ -356,6 +377,7 @@ def test_no_panic_is_printed() -> None:
     code = """
 from typing import Any
 from pydantic import BaseModel, model_serializer
+from pydantic_core import PydanticSerializationError
 import sserpent
 from sserpent._core import Buffer
 

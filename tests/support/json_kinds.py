@@ -119,6 +119,20 @@ class Everything(BaseModel):
     )
 
 
+class Plainly(BaseModel):
+    """Its JSON is pydantic's as it is, as long as its values are of the declared types."""
+
+    values: list[int] = []
+    more: dict[str, list[int]] = {}
+    text: str = ""
+    number: float = 1.0
+    inner: Plainly | None = None
+
+
+def unvalidated(**values: Any) -> Plainly:
+    return Plainly.model_construct(**values)
+
+
 class Loose(BaseModel):
     """Whatever is in it is serialized by its own type."""
 
@@ -1007,6 +1021,20 @@ MODELS: dict[str, Callable[[], Any]] = {
     "generator in a model with a long integer": lambda: Loose(value=[once(1, 2), 10**4300]),
     "generator in a model's serializer": lambda: ReadsOnce(source=once(1, 2)),
     "generator in a model in a model": lambda: Loose(value=Loose(value=[once(1), {"_sa": 2}])),
+    "unvalidated iterator": lambda: unvalidated(values=iter([1, 2])),
+    "unvalidated iterator beside _sa": lambda: unvalidated(values=iter([1, 2]), text='"_sa'),
+    "unvalidated iterator beside an _sa key": lambda: unvalidated(
+        values=[1], more={"_sa": [2], "b": once(3)}
+    ),
+    "unvalidated iterator beside NaN": lambda: unvalidated(values=map(int, "12"), text="NaN"),
+    "unvalidated iterator beside a long integer": lambda: unvalidated(values=once(10**700, 1)),
+    "unvalidated iterator of an integer that is too long": lambda: unvalidated(
+        values=once(10**4300)
+    ),
+    "unvalidated iterator in a model in a model": lambda: unvalidated(
+        text="NaN", inner=unvalidated(values=once(1))
+    ),
+    "unvalidated iterator in a list": lambda: [unvalidated(values=[once(1)], text="Infinity")],
     "model with a field named like a method": FieldNamedLikeAMethod,
 }
 

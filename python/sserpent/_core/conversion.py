@@ -12,7 +12,7 @@ import dataclasses
 import inspect
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -50,6 +50,8 @@ __all__ = [
     "dump_json",
     "entries",
     "event_json",
+    "from_json",
+    "holds_iterator",
     "json_as_fastapi",
     "json_validator",
     "jsonable_encoder",
@@ -325,6 +327,28 @@ _INNER_SCHEMAS = (
     "choices",
     "definitions",
 )
+
+
+def holds_iterator(model: BaseModel) -> bool:
+    """Whether there is an iterator somewhere in a model of which `_writes_plain_json` holds, where
+    pydantic would have refused it: what has been encoded of that is empty when it is encoded again.
+    """
+    parts: list[Any] = [model]
+    seen = set[int]()
+    while parts:
+        part = parts.pop()
+        if id(part) in seen or isinstance(part, (str, bytes)):
+            continue
+        seen.add(id(part))
+        if isinstance(part, Iterator):
+            return True
+        if isinstance(part, dict):
+            parts += part.values()
+        elif isinstance(part, (list, tuple, set, frozenset, deque)):
+            parts += part
+        elif isinstance(part, BaseModel) or dataclasses.is_dataclass(part):
+            parts += vars(part).values()
+    return False
 
 
 def _inherits(kind: type[Any], base: type[Any], method: str) -> bool:
