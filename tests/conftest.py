@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 
 import sserpent
+from redis_server import RedisServer
 from servers import SUPPORT, Server, commands
 
 
@@ -91,3 +92,11 @@ def shared(kept_server: Server) -> Server:
     begins with the test. `servers.on` says which."""
     kept_server.begin_log()
     return kept_server
+
+
+@pytest.fixture(scope="module")
+def kept_redis() -> Iterator[RedisServer]:
+    """A Redis server that the tests of a module share, so none of them ends it."""
+    redis = RedisServer()
+    yield redis
+    redis.close()

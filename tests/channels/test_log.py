@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -12,7 +12,6 @@ import anyio.lowlevel
 import pytest
 
 from followers import Notes, item, number_of
-from redis_server import RedisServer
 from sserpent.channels.broker import Item, Log
 from sserpent.channels.log import Entry, Limits
 from sserpent.channels.memory import MemoryLog
@@ -29,13 +28,6 @@ Run = Callable[[Check], None]
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    redis = RedisServer()
-    yield redis
-    redis.close()
-
-
 @pytest.fixture(params=["memory-asyncio", "memory-trio", "redis-asyncio"])
 def run(request: pytest.FixtureRequest) -> Run:
     """Runs a test on a log of its own."""
@@ -46,7 +38,7 @@ def run(request: pytest.FixtureRequest) -> Run:
             return MemoryLog()
         from sserpent.channels.redis import RedisLog
 
-        url = request.getfixturevalue("server").url
+        url = request.getfixturevalue("kept_redis").url
         return RedisLog(url, prefix=f"test-{next(_numbers)}")
 
     async def check_it(check: Check) -> None:

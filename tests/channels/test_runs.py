@@ -31,13 +31,6 @@ from sserpent.channels.position import Stream
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    redis = RedisServer()
-    yield redis
-    redis.close()
-
-
 @pytest.fixture(params=["memory-asyncio", "memory-trio", "redis-asyncio"])
 def setting(request: pytest.FixtureRequest) -> list[str]:
     """A broker, and an event loop that it runs on."""
@@ -54,7 +47,7 @@ def make_channels(setting: list[str], request: pytest.FixtureRequest) -> MakeCha
     """Makes channels, to be entered."""
     if setting[0] == "memory":
         return Channels
-    server: RedisServer = request.getfixturevalue("server")
+    server: RedisServer = request.getfixturevalue("kept_redis")
     return partial(Channels, server.url, prefix=f"test-{next(_numbers)}")
 
 

@@ -33,13 +33,6 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificate")
     make_certificate(folder)
@@ -48,7 +41,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def deploy(
-    redis: RedisServer, certificate: Path, tmp_path_factory: pytest.TempPathFactory
+    kept_redis: RedisServer, certificate: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deploy]:
     """Runs a deployment, or says which one runs already: one at a time."""
     running: dict[tuple[str, ...], Deployment] = {}
@@ -61,7 +54,7 @@ def deploy(
             folder = tmp_path_factory.mktemp("deployment")
             for file in certificate.iterdir():
                 (folder / file.name).write_bytes(file.read_bytes())
-            running[key] = Deployment(name, folder, redis.url, edit, server)
+            running[key] = Deployment(name, folder, kept_redis.url, edit, server)
         return running[key]
 
     yield run

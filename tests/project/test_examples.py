@@ -210,16 +210,9 @@ def test_notifications(serve: Any) -> None:
     assert received == list(map(message, texts, ids))
 
 
-@pytest.fixture
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    yield server
-    server.close()
-
-
-def test_notifications_on_redis(serve: Any, redis: RedisServer) -> None:
+def test_notifications_on_redis(serve: Any, kept_redis: RedisServer) -> None:
     """Two tabs on two servers, and a worker without one."""
-    environment = {"REDIS_URL": redis.url}
+    environment = {"REDIS_URL": kept_redis.url}
     urls = [
         serve(uvicorn("notifications_on_redis:app"), EXAMPLES, **environment).url for _ in range(2)
     ]
