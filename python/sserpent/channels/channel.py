@@ -53,6 +53,7 @@ class Channel(Generic[T]):
         self._subscribe = subscribe
         self._listen = listen
         self._has_keys: bool | None = None
+        self._only_stream = Stream(definition.name, None)
         self._encoding = Encoding(definition.item_type)
 
     def __repr__(self) -> str:
@@ -193,11 +194,12 @@ class Channel(Generic[T]):
         )
 
     def _stream(self, key: Key | None) -> Stream:
-        stream = Stream(self._definition.name, None if key is None else checked_key("key", key))
+        name = self._definition.name
+        stream = self._only_stream if key is None else Stream(name, checked_key("key", key))
         if self._has_keys is None:
             self._has_keys = key is not None
         if key is None and self._has_keys:
-            raise ValueError(f"'key' must be given: channel '{stream.channel}' has keys")
+            raise ValueError(f"'key' must be given: channel '{name}' has keys")
         if key is not None and not self._has_keys:
-            raise ValueError(f"'key' must not be given: channel '{stream.channel}' has no keys")
+            raise ValueError(f"'key' must not be given: channel '{name}' has no keys")
         return stream

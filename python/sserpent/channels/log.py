@@ -38,15 +38,15 @@ class Entry:
         conflate: Of the pending events with the same, a slow subscriber gets the newest alone.
     """
 
-    __slots__ = ("_fields", "conflate", "frame", "id", "offset", "position", "raw", "time")
+    __slots__ = ("_fields", "conflate", "frame", "offset", "position", "raw", "time")
 
     def __init__(
         self, position: Position, body: bytes, time: float, raw: bool, conflate: str | None
     ) -> None:
+        epoch, offset, tag = position
         self.position = position
-        self.offset = position.offset
-        self.id = str(position)
-        self.frame = b"id: %b\n%b" % (self.id.encode(), body)
+        self.offset = offset
+        self.frame = b"id: %b-%d-%d\n%b" % (epoch.encode(), offset, tag, body)
         self.time = time
         self.raw = raw
         self.conflate = conflate
@@ -55,7 +55,7 @@ class Entry:
     @property
     def body(self) -> bytes:
         """The framed event without its id."""
-        return self.frame[len(self.id) + 5 :]
+        return self.frame.partition(b"\n")[2]
 
     @property
     def is_run_end(self) -> bool:
@@ -72,7 +72,7 @@ class Entry:
         fields = self._fields
         if fields is None:
             fields = self._fields = _fields(self, decode)
-        return ServerSentEvent(**fields, id=id or self.id)
+        return ServerSentEvent(**fields, id=id or str(self.position))
 
 
 def _fields(entry: Entry, decode: Callable[[str, str], Any]) -> dict[str, Any]:
@@ -146,13 +146,14 @@ class Ring:
             offered: Entries with a greater offset go only for the sake of `history_bytes`, and the
                 newest not even then.
         """
-        limits, entries = self._limits, self._entries
-        oldest = now - limits.history_ttl
+        entries = self._entries
+        history, history_ttl, history_bytes = self._limits
+        oldest = now - history_ttl
         gone = self._gone
         while gone < len(entries):
             entry: Entry = entries[gone]
-            if self._size <= limits.history_bytes:
-                if len(entries) - gone <= limits.history and entry.time >= oldest:
+            if self._size <= history_bytes:
+                if len(entries) - gone <= history and entry.time >= oldest:
                     break
                 if offered is not None and entry.offset > offered:
                     break

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import re
 from typing import NamedTuple
 
@@ -44,14 +45,21 @@ class Position(NamedTuple):
 ORIGIN = Position("0", 0, 0)
 
 
+# Not the system's, a call of which takes longer than framing an event; nor the module's, which an
+# application may seed alike in all of its processes.
+_random = random.Random()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
+
+
 def new_epoch() -> str:
     """Returns the name of a new life of a history."""
-    return os.urandom(8).hex()
+    return f"{_random.getrandbits(64):016x}"
 
 
 def new_tag() -> int:
     """Returns 32 random bits, not 0."""
-    return int.from_bytes(os.urandom(4), "big") or 1
+    return _random.getrandbits(32) or 1
 
 
 class Stream(NamedTuple):
