@@ -53,6 +53,10 @@ class Entry:
         self._fields: dict[str, Any] | None = None
 
     @property
+    def id(self) -> str:
+        return str(self.position)
+
+    @property
     def body(self) -> bytes:
         """The framed event without its id."""
         return self.frame.partition(b"\n")[2]
@@ -72,7 +76,7 @@ class Entry:
         fields = self._fields
         if fields is None:
             fields = self._fields = _fields(self, decode)
-        return ServerSentEvent(**fields, id=id or str(self.position))
+        return ServerSentEvent(**fields, id=id or self.id)
 
 
 def _fields(entry: Entry, decode: Callable[[str, str], Any]) -> dict[str, Any]:

@@ -156,7 +156,7 @@ class MemoryLog:
                 full = follower.receive(entry) or full
             if self._expiries[0][0] <= now:
                 self.sweep()
-        return str(position), full
+        return entry.id, full
 
     # Following
 
