@@ -327,15 +327,17 @@ class Subscriber:
         """Returns what is pending, whole events, up to `max_pending` bytes."""
         cursor = self._plain
         if cursor is not None:
+            tail = cursor.tail
+            head = tail.ring.head
             offset = cursor.position.offset
-            if offset == cursor.tail.ring.head.offset:
+            if offset == head.offset:
                 return b""
-            chunk = cursor.tail.chunks.get((offset, self._size))
+            chunk = tail.chunks.get((offset, self._size))
             if chunk is None and not (cursor.is_passed or cursor.is_conflated):
-                chunk = cursor.tail.chunk(offset, self._size)
+                chunk = tail.chunk(offset, self._size)
             if chunk is not None:
                 taken, cursor.position = chunk
-                if cursor.is_behind:
+                if cursor.position is not head:
                     self._hub.enqueue(self)
                 return taken
         frames = [_framed(each) for each in self._take()]

@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 from collections import deque
+from collections.abc import AsyncIterator
 from typing import Any
 
 from ..broker import BrokerUnavailable, ChannelsClosed, Follower, Item, Refused
@@ -35,6 +36,8 @@ from .servers import OneServer, Pace, Servers
 _TOGETHER = 64
 # How many entries are read at once.
 _PAGE = 1_000
+# How many of them are looked at in one turn of the event loop.
+_SLICE = 100
 # Seconds between two attempts to look at a history.
 _PAUSE = 0.5
 
@@ -112,9 +115,13 @@ class Session:
         Raises:
             BrokerUnavailable: there is none within the timeout, or the server refuses.
         """
+        return await self._send(name, *args)
+
+    def _send(self, name: bytes, *args: Any) -> asyncio.Future[Any]:
+        """As `_ask`, but returns a future for the answer."""
         command = Command(name, args, self._deadline())
         self.servers.send(command)
-        return await command.future
+        return command.future
 
     def name_of(self, stream: Stream) -> bytes:
         return name_of(self._prefix, self._database, stream)
@@ -234,10 +241,11 @@ class Session:
     ) -> list[Stored]:
         return read_page(await self._range(name, first, count, last))
 
-    async def _range(self, name: bytes, first: int, count: int, last: int | None) -> list[Any]:
+    def _range(
+        self, name: bytes, first: int, count: int, last: int | None
+    ) -> asyncio.Future[list[Any]]:
         end = "+" if last is None else last
-        reply: list[Any] = await self._ask(name, "XRANGE", name, first, end, "COUNT", count)
-        return reply
+        return self._send(name, "XRANGE", name, first, end, "COUNT", count)
 
     async def read(
         self, stream: Stream, limits: Limits, first: int, before: int
@@ -246,15 +254,29 @@ class Session:
         name = self.name_of(stream)
         head = await self.head(name, limits)
         kept = _Kept(head, limits, first, before)
-        offset = kept.first - 1  # for its position
-        while offset < kept.before:
-            page = await self._range(name, offset, _PAGE, kept.before - 1)
-            for each in read_page(page):
+        # From the one before on, for its position.
+        async for entries in self._slices(name, kept.first - 1, kept.before - 1):
+            for each in read_page(entries):
                 kept.add(each)
-            if len(page) < _PAGE:
-                break
-            offset = offset_of(page[-1]) + 1
         return kept.floor(), kept.entries
+
+    async def _slices(self, name: bytes, first: int, last: int) -> AsyncIterator[list[Any]]:
+        """Yields the entries of a stretch, so many at once as do not keep the event loop for long.
+        A page is asked for before the one before it is given: Redis reads it meanwhile."""
+        asked: asyncio.Future[list[Any]] | None = None
+        if first <= last:
+            asked = self._range(name, first, _PAGE, last)
+        try:
+            while asked is not None:
+                page = await asked
+                first = offset_of(page[-1]) + 1 if len(page) == _PAGE else last + 1
+                asked = self._range(name, first, _PAGE, last) if first <= last else None
+                for start in range(0, len(page), _SLICE):
+                    yield page[start : start + _SLICE]
+                    await asyncio.sleep(0)
+        finally:
+            if asked is not None:
+                asked.cancel()
 
     # The end
 
