@@ -54,7 +54,19 @@ with TestClient(app) as client:
     assert client.get("/plain").json() == [1]
 """
 
-SENTRY = "import sentry_sdk; sentry_sdk.init('http://key@127.0.0.1:9/1', traces_sample_rate=1.0)"
+# By itself it would import each SDK that it finds here, for seconds, to wrap that too.
+SENTRY = """
+import sentry_sdk
+from sentry_sdk.integrations.fastapi import FastApiIntegration
+from sentry_sdk.integrations.starlette import StarletteIntegration
+sentry_sdk.init(
+    "http://key@127.0.0.1:9/1",
+    traces_sample_rate=1.0,
+    auto_enabling_integrations=False,
+    integrations=[StarletteIntegration(), FastApiIntegration()],
+)
+assert "sentry" in repr(__import__("fastapi").routing.get_request_handler)
+"""
 HIDDEN = """
 import fastapi.routing
 class Hides:
