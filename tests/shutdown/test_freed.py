@@ -80,6 +80,7 @@ def serve_with_hypercorn_on_trio(port: int, cut: bool) -> list[Any]:
     config = Config()
     config.bind = [f"127.0.0.1:{port}"]
     config.errorlog = None
+    config.graceful_timeout = 1  # it waits for all of that
     references: list[Any] = []
     tokens: list[Any] = []
     stop: Any = None
