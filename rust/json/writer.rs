@@ -15,7 +15,7 @@ use pyo3::types::{
     PyFloat, PyInt, PyList, PyString, PyTime, PyTimeAccess, PyTuple, PyType, PyTzInfo,
     PyTzInfoAccess,
 };
-use pyo3::{intern, types::PyAnyMethods};
+use pyo3::{ffi, intern, types::PyAnyMethods};
 
 use super::class::{Field, Model, Treatment, treatment_of};
 use crate::cpython::{Keywords, next_entry};
@@ -74,8 +74,14 @@ impl<'py> Writer<'py> {
     /// Exact types first. Subclasses of theirs may be anything, an Enum for example.
     fn value(&mut self, value: &Bound<'py, PyAny>, place: Place) -> PyResult<()> {
         if self.scalar(value)? {
-            Ok(())
-        } else if place.depth == MAX_DEPTH {
+            return Ok(());
+        }
+        self.composite(value, place)
+    }
+
+    /// What is no scalar.
+    fn composite(&mut self, value: &Bound<'py, PyAny>, place: Place) -> PyResult<()> {
+        if place.depth == MAX_DEPTH {
             self.too_deep(value, place)
         } else if let Ok(dict) = value.cast_exact::<PyDict>() {
             self.mapping(dict, place)
@@ -190,27 +196,38 @@ impl<'py> Writer<'py> {
         Ok(())
     }
 
+    /// The keys are looked at before the first value that may run Python code, and scalars are
+    /// written meanwhile: in most dicts nothing is looked at twice.
     fn mapping(&mut self, dict: &Bound<'py, PyDict>, place: Place) -> PyResult<()> {
-        if has_plain_keys(dict) {
-            return self.entries(dict, true, place.inside());
+        let (start, refused) = (self.out.len(), self.refusal.is_some());
+        if self.entries(dict, Keys::Unknown, place.inside())? {
+            return Ok(());
+        }
+        self.out.truncate(start);
+        if !refused {
+            self.refusal = None;
         }
         if place.in_dataclass {
             return self.copied(dict, place);
         }
         match self.fastapi.with_encoded_keys(dict)? {
-            Some(dict) => self.entries(&dict, false, place.inside()),
+            Some(dict) => self
+                .entries(&dict, Keys::Encoded, place.inside())
+                .map(|_| ()),
             None => self.as_fastapi(dict),
         }
     }
 
-    /// The keys are encoded by now. FastAPI leaves out those that start with `_sa`, under which
-    /// SQLAlchemy keeps its state, but looks at the keys as they were.
+    /// Returns false, with a part of them written, where the encoder has to see the keys first.
+    ///
+    /// FastAPI leaves out those that start with `_sa`, under which SQLAlchemy keeps its state, but
+    /// looks at the keys as they were.
     fn entries(
         &mut self,
         dict: &Bound<'py, PyDict>,
-        without_state: bool,
+        mut keys: Keys,
         inside: Place,
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
         let size = dict.len();
         let (mut position, mut seen) = (0, 0);
         self.out.push(b'{');
@@ -220,8 +237,11 @@ impl<'py> Writer<'py> {
                 return Err(changed("dictionary keys changed during iteration"));
             }
             seen += 1;
+            if matches!(keys, Keys::Unknown) && !is_plain_key(&key) {
+                return Ok(false);
+            }
             let key = Key::of(&key);
-            if without_state && key.is_state()? {
+            if !matches!(keys, Keys::Encoded) && key.is_state()? {
                 continue;
             }
             if self.out.len() > start {
@@ -229,13 +249,21 @@ impl<'py> Writer<'py> {
             }
             self.key(&key)?;
             self.out.push(b':');
-            self.value(&value, inside)?;
+            if !self.scalar(&value)? {
+                if matches!(keys, Keys::Unknown) {
+                    if !has_plain_keys(dict, position) {
+                        return Ok(false);
+                    }
+                    keys = Keys::Plain;
+                }
+                self.composite(&value, inside)?;
+            }
             if dict.len() != size {
                 return Err(changed("dictionary changed size during iteration"));
             }
         }
         self.out.push(b'}');
-        Ok(())
+        Ok(true)
     }
 
     fn key(&mut self, key: &Key<'_, 'py>) -> PyResult<()> {
@@ -585,20 +613,31 @@ impl FastAPI {
     }
 }
 
-/// Whether the encoder leaves all keys as they are.
-fn has_plain_keys(dict: &Bound<'_, PyDict>) -> bool {
-    let mut position = 0;
+/// What is known of the keys of a dict.
+enum Keys {
+    Unknown,
+    /// The encoder leaves all of them as they are.
+    Plain,
+    /// They are what the encoder has made of them.
+    Encoded,
+}
+
+/// Whether the encoder leaves all keys from a position on as they are.
+fn has_plain_keys(dict: &Bound<'_, PyDict>, mut position: ffi::Py_ssize_t) -> bool {
     while let Some((key, _)) = next_entry(dict, &mut position) {
-        let is_plain = key.is_exact_instance_of::<PyString>()
-            || key.is_exact_instance_of::<PyInt>()
-            || key.is_exact_instance_of::<PyFloat>()
-            || key.is_exact_instance_of::<PyBool>()
-            || key.is_none();
-        if !is_plain {
+        if !is_plain_key(&key) {
             return false;
         }
     }
     true
+}
+
+fn is_plain_key(key: &Bound<'_, PyAny>) -> bool {
+    key.is_exact_instance_of::<PyString>()
+        || key.is_exact_instance_of::<PyInt>()
+        || key.is_exact_instance_of::<PyFloat>()
+        || key.is_exact_instance_of::<PyBool>()
+        || key.is_none()
 }
 
 /// A key, read once.

@@ -118,8 +118,12 @@ fn escape(out: &mut Vec<u8>, byte: u8) {
 
 const WORD: usize = size_of::<u64>();
 
-/// Where the first byte is that has to be escaped. Eight bytes at a time.
+/// Where the first byte is that has to be escaped. Eight bytes at a time, the last of which may
+/// have been looked at before.
 fn first_escaped(bytes: &[u8]) -> Option<usize> {
+    let Some(last) = bytes.last_chunk::<WORD>() else {
+        return first_in_few(bytes);
+    };
     let mut rest = bytes;
     while let Some((word, after)) = rest.split_first_chunk::<WORD>() {
         if let Some(found) = first_in_word(*word) {
@@ -127,9 +131,28 @@ fn first_escaped(bytes: &[u8]) -> Option<usize> {
         }
         rest = after;
     }
-    let mut last = [b' '; WORD];
-    last[..rest.len()].copy_from_slice(rest);
-    first_in_word(last).map(|found| bytes.len() - rest.len() + found)
+    first_in_word(*last).map(|found| bytes.len() - WORD + found)
+}
+
+/// Fewer than eight.
+fn first_in_few(bytes: &[u8]) -> Option<usize> {
+    const HALF: usize = WORD / 2;
+    let (Some(first), Some(last)) = (bytes.first_chunk::<HALF>(), bytes.last_chunk::<HALF>())
+    else {
+        return bytes
+            .iter()
+            .position(|byte| matches!(byte, 0..b' ' | b'"' | b'\\'));
+    };
+    let mut word = [0; WORD];
+    word[..HALF].copy_from_slice(first);
+    word[HALF..].copy_from_slice(last);
+    first_in_word(word).map(|found| {
+        if found < HALF {
+            found
+        } else {
+            found + bytes.len() - WORD
+        }
+    })
 }
 
 /// Each test sets the highest bit of a byte of which it holds. A borrow may set the bit of a byte
