@@ -51,6 +51,12 @@ def matrix(session: nox.Session, fastapi: str, others: str) -> None:
             tests += ["event", "injection"]
         files = [f"tests/core/test_{name}.py" for name in tests]
         session.run("python", "-m", "pytest", *options, *files)
+    if others == "oldest" and fastapi == "0.135.0":
+        extras = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+        session.install(*resolution, *extras["redis"])
+        session.log(f"redis-py {version(session, 'redis')}")
+        files = [f"tests/channels/test_{name}.py" for name in ("log", "redis", "redis_runs")]
+        session.run("python", "-m", "pytest", *options, *files)
 
 
 def version(session: nox.Session, package: str) -> str:

@@ -350,9 +350,10 @@ def _can_fail_over(sentinel: Sentinel) -> bool:
 # A cluster
 
 
-@pytest.fixture
-def cluster(make_redis: MakeRedis) -> Iterator[Cluster]:
-    cluster = Cluster(make_redis)
+# Nodes behind a proxy or in containers name no host.
+@pytest.fixture(params=["ip", "unknown-endpoint"])
+def cluster(make_redis: MakeRedis, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    cluster = Cluster(make_redis, cluster_preferred_endpoint_type=request.param)
     yield cluster
     cluster.close()
 

@@ -124,9 +124,9 @@ class Cluster:
             node = self._nodes[address] = _Node(self, server, self._scripts, self._pace)
         return node
 
-    def redirect(self, command: Command, error: AskError) -> None:
+    def redirect(self, command: Command, error: AskError, host: str) -> None:
         """Sends a command to the node that has its name, says the one that was asked."""
-        address = _named(error)
+        address = _named(error, host)
         if isinstance(error, MovedError):
             self._slots[error.slot_id] = address
             self._wanted.set()
@@ -138,7 +138,7 @@ class Cluster:
             commands.send(asking)
             commands.send(command)
 
-    def misplaced(self, listening: Listening, error: MovedError | None) -> None:
+    def misplaced(self, listening: Listening, error: MovedError | None, host: str) -> None:
         """Says that a node has the name no longer that somebody is subscribed to there."""
         if listening not in self._listening:
             return
@@ -146,7 +146,7 @@ class Cluster:
         self.discard(listening)
         self._listening[listening] = None
         if error is not None:
-            self._slots[error.slot_id] = _named(error)
+            self._slots[error.slot_id] = _named(error, host)
             self.add(listening)
         self._wanted.set()
 
@@ -192,9 +192,10 @@ class Cluster:
                 self.add(listening)
 
 
-def _named(error: AskError) -> Address:
-    """Returns the address that an answer names."""
-    return str(cast(Any, error).host), int(error.port)
+def _named(error: AskError, asked: str) -> Address:
+    """Returns the address that an answer names. A node that does not know its own names none: then
+    it is the host that was asked (https://redis.io/docs/latest/commands/cluster-slots/)."""
+    return str(cast(Any, error).host) or asked, int(error.port)
 
 
 def _forget(future: asyncio.Future[Any]) -> None:

@@ -157,8 +157,12 @@ class Publish(Command):
 class Redirector(Protocol):
     """Who knows of other servers."""
 
-    def redirect(self, command: Command, error: AskError) -> None:
-        """Sends a command to the server that an answer names."""
+    def redirect(self, command: Command, error: AskError, host: str) -> None:
+        """Sends a command to the server that an answer names.
+
+        Args:
+            host: Of the server that has given the answer.
+        """
         ...
 
     def away(self) -> None:
@@ -331,7 +335,7 @@ class Commands:
 
     def _refused(self, command: Command, error: Exception) -> None:
         if self._others is not None and isinstance(error, AskError):
-            self._others.redirect(command, error)
+            self._others.redirect(command, error, self._server.host)
         elif isinstance(error, _NOT_NOW) or _NOT_NOW_TEXT.search(str(error)):
             self._trouble.reason = str(error)
             self._again.append(command)

@@ -71,6 +71,7 @@ class Server:
     Attributes:
         moves: Whether it may be elsewhere later; then `resolve` says where it is.
         database: The number of the database.
+        host: Its host, where the URL says no path.
         place: Its address, for messages: without a password.
 
     Raises:
@@ -100,8 +101,9 @@ class Server:
         }
         self.database = int(self._options.get("db") or 0)
         path = self._options.get("path")
-        host, port = self._options.get("host", "localhost"), self._options.get("port", 6379)
-        self.place = f"Redis at {path or f'{host}:{port}'}"
+        port = self._options.get("port", 6379)
+        self.host: str = self._options.get("host", "localhost")
+        self.place = f"Redis at {path or f'{self.host}:{port}'}"
 
     async def connect(self, timeout: float, *commands: tuple[Any, ...]) -> tuple[Any, list[Any]]:
         """Makes a connection.

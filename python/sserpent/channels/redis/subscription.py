@@ -58,8 +58,8 @@ class Subscription:
         probe: After how many seconds of silence to ask whether it is alive, and after how many
             more without an answer to make another.
         command: "SUBSCRIBE", or "SSUBSCRIBE" in a cluster.
-        misplaced: Called, in a cluster, with whom the server has not, or no longer, and with what
-            it said where to go.
+        misplaced: Called, in a cluster, with whom the server has not, or no longer, with what it
+            said where to go, and with its own host.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Subscription:
         timeout: float,
         probe: float,
         command: str = "SUBSCRIBE",
-        misplaced: Callable[[Listening, MovedError | None], None] | None = None,
+        misplaced: Callable[[Listening, MovedError | None, str], None] | None = None,
     ) -> None:
         self._server = server
         self._timeout = timeout
@@ -212,7 +212,7 @@ class Subscription:
     def _move(self, change: tuple[bool, Listening], error: MovedError | None) -> None:
         wanted, listening = change
         if wanted and self._misplaced is not None:
-            self._misplaced(listening, error)
+            self._misplaced(listening, error, self._server.host)
 
     async def _watch(self, connection: Connection) -> None:
         """Ends when the connection is silent for too long."""
