@@ -12,7 +12,7 @@ import contextlib
 import contextvars
 import math
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ _TELL = 5.0
 _FULL = 256, 262_144
 # After how many entries that are taken in to look at the time.
 _LOOK = 64
+_NO_CHUNK: tuple[Position | None, int, bytes, Position] = None, 0, b"", ORIGIN
 
 
 class Tail:
@@ -55,7 +56,7 @@ class Tail:
         self.stream = stream
         self.limits = limits
         self.ring = Ring(limits, ORIGIN)
-        self.subscribers: OrderedDict[Subscriber, None] = OrderedDict()
+        self.subscribers: dict[Subscriber, None] = {}
         self.offered = 0
         self.settled = 0
         self.users = 0
@@ -69,9 +70,12 @@ class Tail:
         self.woken = False
         #: Whether an event may stand for older ones.
         self.conflates = False
-        #: What was taken last after an offset, in as many bytes at most: nearly all subscribers
-        #: take the same, from the same entries.
-        self.chunks: dict[tuple[int, int], tuple[bytes, Position]] = {}
+        # What was taken after an offset, in as many bytes at most, and where that ends: nearly all
+        # subscribers take the same, from the same entries.
+        self._chunks: dict[tuple[int, int], tuple[bytes, Position]] = {}
+        #: The one that was taken last: after which position, in how many bytes at most, what, and
+        #: where it ends.
+        self.newest_chunk = _NO_CHUNK
 
     # Called in any thread
 
@@ -105,7 +109,7 @@ class Tail:
 
     def begin(self, head: Position) -> None:
         """Begins after a position; what the log has said before is part of it already."""
-        self.chunks.clear()
+        self._forget_chunks()
         self.ring = Ring(self.limits, head)
         self.offered = self.settled = head.offset
         self.following = True
@@ -141,7 +145,7 @@ class Tail:
     def _append(self, entry: Entry) -> None:
         if entry.offset <= self.ring.head.offset:
             return  # it was read from the history
-        self.chunks.clear()
+        self._forget_chunks()
         self.ring.append(entry)
         self.ring.trim(entry.time, self.settled)
         self.conflates = self.conflates or entry.conflate is not None
@@ -158,7 +162,7 @@ class Tail:
             self.trim()
 
     def trim(self) -> None:
-        self.chunks.clear()
+        self._forget_chunks()
         self.ring.trim(self._hub.now(), self.settled)
 
     def position_at(self, offset: int) -> Position | None:
@@ -169,16 +173,24 @@ class Tail:
         known = (self.ring.head, self.ring.floor)
         return next((position for position in known if position.offset == offset), None)
 
-    def chunk(self, offset: int, size: int) -> tuple[bytes, Position]:
-        """Returns the frames after an offset as one chunk, and the position that it ends at.
+    def chunk(self, after: Position, size: int) -> tuple[bytes, Position]:
+        """Returns the frames after a position as one chunk, and the position that it ends at.
 
         Args:
-            offset: Smaller than the head's.
+            after: Before the head.
             size: How many bytes the chunk may have, if it has more than one event.
         """
-        entries = upto(self.ring.after(offset), size)
-        chunk = self.chunks[offset, size] = joined(entries), entries[-1].position
+        key = after.offset, size
+        chunk = self._chunks.get(key)
+        if chunk is None:
+            entries = upto(self.ring.after(after.offset), size)
+            chunk = self._chunks[key] = joined(entries), entries[-1].position
+        self.newest_chunk = after, size, *chunk
         return chunk
+
+    def _forget_chunks(self) -> None:
+        self._chunks.clear()
+        self.newest_chunk = _NO_CHUNK
 
     async def reach_back(self, log: Log, first: int) -> None:
         """Makes the ring begin with the entry of an offset, or as near as the log can.
@@ -303,13 +315,15 @@ class Hub:
             self._schedule()
 
     def _offer(self, tail: Tail) -> None:
-        subscribers = tail.subscribers
+        subscribers, ready = tail.subscribers, self._ready
         for subscriber in subscribers:
             if not subscriber.queued:
                 subscriber.queued = True
-                self._ready.append(subscriber)
-        if subscribers:
-            subscribers.move_to_end(next(iter(subscribers)))  # another is the first, next time
+                ready.append(subscriber)
+        if subscribers:  # another is the first, next time
+            first = next(iter(subscribers))
+            del subscribers[first]
+            subscribers[first] = None
         self._unsettled[tail] = None
 
     def _run(self) -> None:

@@ -327,19 +327,20 @@ class Subscriber:
         """Returns what is pending, whole events, up to `max_pending` bytes."""
         cursor = self._plain
         if cursor is not None:
-            tail = cursor.tail
-            head = tail.ring.head
-            offset = cursor.position.offset
-            if offset == head.offset:
-                return b""
-            chunk = tail.chunks.get((offset, self._size))
-            if chunk is None and not (cursor.is_passed or cursor.is_conflated):
-                chunk = tail.chunk(offset, self._size)
-            if chunk is not None:
-                taken, cursor.position = chunk
-                if cursor.position is not head:
-                    self._hub.enqueue(self)
-                return taken
+            after, size, taken, end = cursor.tail.newest_chunk
+            if after is not cursor.position or size != self._size:
+                if not cursor.is_behind:
+                    return b""
+                if cursor.is_passed or cursor.is_conflated:
+                    return self._take_frames()
+                taken, end = cursor.tail.chunk(cursor.position, self._size)
+            cursor.position = end
+            if end is not cursor.tail.ring.head:
+                self._hub.enqueue(self)
+            return taken
+        return self._take_frames()
+
+    def _take_frames(self) -> bytes:
         frames = [_framed(each) for each in self._take()]
         goodbye, self._goodbye = self._goodbye, b""
         return b"".join([*frames, goodbye])
