@@ -15,6 +15,13 @@ import redis
 from debian import program
 from servers import free_port, give_back, until
 
+_DEFAULTS = {
+    "save": "",
+    "appendonly": "no",
+    # Otherwise a master waits for five seconds whether a second replica comes.
+    "repl-diskless-sync-delay": "0",
+}
+
 
 class RedisServer:
     """A Redis server.
@@ -29,7 +36,7 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = Path(tempfile.mkdtemp(prefix="sserpent-redis-"))
         given = {name.replace("_", "-"): value for name, value in options.items()}
-        self._options = {"save": "", "appendonly": "no", **given}
+        self._options = {**_DEFAULTS, **given}
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
         self.start()
