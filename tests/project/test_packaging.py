@@ -41,8 +41,9 @@ needs_cargo = pytest.mark.skipif(
 # Building takes its time, most of all on a machine that has built nothing yet.
 pytestmark = pytest.mark.timeout(900)
 
-# Before a command that takes a core for long: what runs beside it goes first.
-NICE = ["nice", "-n", "19"] if shutil.which("nice") else []
+# Before a command that takes a core for long: the tests that run beside it go first, but do not
+# keep it waiting for their end.
+NICE = ["nice", "-n", "5"] if shutil.which("nice") else []
 
 APP = """
 from collections.abc import AsyncIterable, Iterable
