@@ -52,7 +52,7 @@ def check_pings(stream: bytes) -> None:
 
 
 def read_until(error: Any, source: Iterable[Any], match: str | None = None) -> list[Any]:
-    """Reads events until the error that the client must raise; answers what came before it."""
+    """Reads events until the error that the client must raise; returns what came before it."""
     events: list[Any] = []
     with pytest.raises(error, match=match):
         append_all(events, source)
@@ -268,7 +268,7 @@ def test_openai_notices_a_cut(chat: Callable[[str], Any]) -> None:
 
 
 def call_tool(server: Server, arguments: dict[str, Any]) -> tuple[list[str], str, list[float]]:
-    """Asks for the tools, calls one; answers their names, its result and the progress it told."""
+    """Asks for the tools, calls one; returns their names, its result and the progress it told."""
     import mcp
     from mcp.client.streamable_http import streamable_http_client
 

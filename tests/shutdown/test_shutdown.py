@@ -28,7 +28,7 @@ pytestmark = pytest.mark.once
 
 
 def ends(server: Server, within: float) -> float:
-    """Waits for the server's process to end and answers how long it took."""
+    """Waits for the server's process to end and returns how long it took."""
     begin = time.monotonic()
     try:
         server.process.wait(within)

@@ -21,7 +21,7 @@ TESTS = SUPPORT.parent
 
 
 def until(condition: Callable[[], Any], timeout: float = 20.0) -> Any:
-    """Waits for a condition to hold and answers its value."""
+    """Waits for a condition to hold and returns its value."""
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
