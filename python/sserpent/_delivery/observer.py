@@ -100,7 +100,7 @@ class Observer:
         with self._lock:
             self._listeners = tuple(each for each in self._listeners if each is not listener)
 
-    # What streams and channels say
+    # For streams and channels
 
     def opened(self, scope: Scope) -> Record:
         record = Record(self, route_of(scope))

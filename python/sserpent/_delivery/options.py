@@ -22,7 +22,7 @@ class Streamable:
 
     content: Any
     origin: Origin
-    #: What is streamed in place of `content`, if it pushes.
+    #: Streamed in place of `content`, if the content pushes.
     source: Source | None = None
 
     ping_interval: float | None = 15.0

@@ -1,4 +1,4 @@
-"""What the log says of a broker that refuses something again and again."""
+"""Says once in the log why a broker refuses something."""
 
 from __future__ import annotations
 
