@@ -17,6 +17,9 @@ use sserpent_wire::frame::{self, FieldError, Fields};
 /// An idle stream keeps no more than this of a buffer that a burst made large.
 const MAX_IDLE_CAPACITY: usize = 1024;
 
+/// Longer than any stream: a century, which can be added to any time.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+
 /// The buffer between a stream's generator and its connection; safe to use from any thread.
 ///
 /// Args:
@@ -48,9 +51,9 @@ struct Pending {
     stream: Vec<u8>,
     /// How many events these are.
     events: u64,
-    /// Since when the generator has run without a hand-over, as far as is known: from the oldest
-    /// pending event, or from the last `restart_age`.
-    since: Option<Instant>,
+    /// When the generator will have run for `max_age` without a hand-over, as far as is known:
+    /// from the oldest pending event, or from the last `restart_age`.
+    due_at: Option<Instant>,
 }
 
 #[pymethods]
@@ -70,17 +73,16 @@ impl Buffer {
         max_pending: Argument<'_, usize>,
         max_age: Argument<'_, f64>,
     ) -> PyResult<Self> {
+        let max_age = max_age.checked(checked_max_age)?;
+        let max_age = Duration::try_from_secs_f64(max_age).map_or(LONGEST, |age| age.min(LONGEST));
         Ok(Self {
             schema: item_schema.map_or(Ok(Schema::Nothing), checked_schema)?,
             max_pending: max_pending.checked(checked_max_pending)?,
-            max_age: max_age.checked(checked_max_age).map(|seconds| {
-                // Longer than any stream, where a `Duration` cannot hold it.
-                Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
-            })?,
+            max_age,
             pending: Mutex::new(Pending {
                 stream: Vec::new(),
                 events: 0,
-                since: Some(Instant::now()),
+                due_at: Some(Instant::now() + max_age),
             }),
         })
     }
@@ -130,7 +132,7 @@ impl Buffer {
     /// Says that the generator goes on after a turn of the event loop: if it takes longer than
     /// `max_age` to its next event, that event is due at once.
     fn restart_age(&self) {
-        self.lock().since = Some(Instant::now());
+        self.lock().due_at = Some(Instant::now() + self.max_age);
     }
 
     /// How many bytes are pending.
@@ -214,7 +216,7 @@ impl Buffer {
     pub fn take_counted<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>, u64) {
         let (stream, events) = {
             let mut pending = self.lock();
-            pending.since = None;
+            pending.due_at = None;
             let events = std::mem::take(&mut pending.events);
             (std::mem::take(&mut pending.stream), events)
         };
@@ -231,8 +233,8 @@ impl Buffer {
         frame::append_event(&mut pending.stream, fields)?;
         pending.events += 1;
         let now = Instant::now();
-        let since = *pending.since.get_or_insert(now);
-        Ok(pending.stream.len() >= self.max_pending || now.duration_since(since) >= self.max_age)
+        let due_at = *pending.due_at.get_or_insert_with(|| now + self.max_age);
+        Ok(pending.stream.len() >= self.max_pending || now >= due_at)
     }
 
     /// Reuses a small allocation, unless another thread has pushed meanwhile.

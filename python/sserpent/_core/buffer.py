@@ -31,11 +31,11 @@ class Buffer:
     __slots__ = (
         "_chunks",
         "_declared",
+        "_due_at",
         "_item_schema",
         "_lock",
         "_max_age",
         "_max_pending",
-        "_since",
         "_size",
     )
 
@@ -52,7 +52,7 @@ class Buffer:
         self._max_age = _checked_max_age(max_age)
         self._chunks: list[bytes] = []
         self._size = 0
-        self._since: float | None = monotonic()
+        self._due_at: float | None = monotonic() + self._max_age
         self._lock = threading.Lock()
 
     def push(self, item: object) -> bool:
@@ -82,9 +82,9 @@ class Buffer:
             self._chunks.append(framed)
             self._size += len(framed)
             now = monotonic()
-            if self._since is None:
-                self._since = now
-            return self._size >= self._max_pending or now - self._since >= self._max_age
+            if self._due_at is None:
+                self._due_at = now + self._max_age
+            return self._size >= self._max_pending or now >= self._due_at
 
     def take(self) -> bytes:
         """Returns the pending bytes, whole events in the order of their pushes, and keeps none."""
@@ -95,13 +95,13 @@ class Buffer:
         with self._lock:
             chunks, self._chunks = self._chunks, []
             self._size = 0
-            self._since = None
+            self._due_at = None
         return b"".join(chunks), len(chunks)
 
     def restart_age(self) -> None:
         """Says that the generator goes on after a turn of the event loop: if it takes longer than
         `max_age` to its next event, that event is due at once."""
-        self._since = monotonic()
+        self._due_at = monotonic() + self._max_age
 
     @property
     def pending(self) -> int:
