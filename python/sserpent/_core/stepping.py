@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +121,7 @@ class Pump:
         self._suspended = False
         self._stopping = False
         # What is stepped where the iterator is suspended, not at a yield.
-        self._steps: Any = None
+        self._steps: Coroutine[Any, None, bool] | None = None
         # What is thrown into the iterator next.
         self._error: BaseException | None = None
 
@@ -148,19 +148,11 @@ class Pump:
         while self._error is not None or self._stopping or self._sender.in_progress is None:
             steps, error = self._steps_to_take()
             try:
-                while True:
-                    try:
-                        waiting_for = next(steps) if error is None else steps.throw(error)
-                        break
-                    except StopIteration as returned:
-                        item = returned.value
-                    finally:
-                        error = None  # its traceback may refer to this frame
-                    if self._push(item) or self._stopping:
-                        return False
-                    steps = self._iterator.__anext__().__await__()
-            except StopAsyncIteration:
-                return True
+                waiting_for = steps.send(None) if error is None else steps.throw(error)
+            except StopIteration as returned:
+                return bool(returned.value)
+            finally:
+                error = None  # its traceback may refer to this frame
             self._steps = steps
             self._suspended = True
             if self._buffer.pending:
@@ -171,23 +163,38 @@ class Pump:
                 self._error = thrown
         return False
 
-    def _steps_to_take(self) -> tuple[Any, BaseException | None]:
+    def _steps_to_take(self) -> tuple[Coroutine[Any, None, bool], BaseException | None]:
         """Returns what is to be stepped, and what is to be thrown into it."""
         error, self._error = self._error, None
         steps, self._steps = self._steps, None
         try:
             if steps is not None:
                 return steps, error
-            if error is None:
-                return self._iterator.__anext__().__await__(), None
-            if not hasattr(self._iterator, "athrow"):
-                raise error
-            return self._iterator.athrow(error).__await__(), None
+            return self._run(error), None
         finally:
             del error  # its traceback may refer to this frame
 
-    def _push(self, item: object) -> bool:
+    async def _run(self, error: BaseException | None) -> bool:
+        """Runs the iterator from a yield to where the task has something to do at a yield; returns
+        whether it has ended instead."""
+        push, next_item = self._buffer.push, self._iterator.__anext__
         try:
-            return self._buffer.push(item)
-        except Exception as error:
-            raise self._explain(error, item) from error.__cause__
+            item = await (next_item() if error is None else self._thrown(error))
+            while True:
+                try:
+                    is_due = push(item)
+                except Exception as refusal:
+                    raise self._explain(refusal, item) from refusal.__cause__
+                if is_due or self._stopping:
+                    return False
+                item = await next_item()
+        except StopAsyncIteration:
+            return True
+        finally:
+            del error  # its traceback may refer to this frame
+
+    def _thrown(self, error: BaseException) -> Awaitable[Any]:
+        if not hasattr(self._iterator, "athrow"):
+            raise error
+        thrown: Awaitable[Any] = self._iterator.athrow(error)
+        return thrown
