@@ -3,13 +3,17 @@ long the event loop stands still."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
+from typing import Any
 
+from asgi import Connection
+from benches.harness.callgrind import Counted
 from benches.harness.servers import Server, read_events, request, uvicorn
 from benches.harness.timing import Table, Turn, in_turns
 from servers import until
@@ -21,7 +25,7 @@ MANY = 8_000
 ROUNDS = 10
 BURST = 100
 WARM_UP = 100
-
+COUNTED = 200
 
 BURSTS = f"channels, {BURST} events at once for {SUBSCRIBERS:,} clients"
 IDLE = "channels, memory of an idle client"
@@ -29,6 +33,7 @@ STALLS = "channels, longest stall of the event loop, 5,000 clients"
 A_BURST = BURSTS, "burst", "sserpent"
 AN_IDLE = IDLE, "idle", "sserpent"
 A_STALL = STALLS, "5,000", "sserpent"
+DELIVERY = f"one publish for {COUNTED} clients, a delivery, in process"
 
 
 def deliveries_of(count: int) -> tuple[str, str]:
@@ -138,3 +143,39 @@ def reached(server: Server, name: str) -> int | None:
     with urllib.request.urlopen(f"{server.url}/{name}/subscribers") as response:
         found: int | None = json.load(response)
     return found
+
+
+class Client(Connection):
+    """Counts what it is sent, for nobody to read."""
+
+    sent = 0
+
+    async def send(self, message: Any) -> None:
+        Client.sent += 1
+
+
+async def deliver(name: str, count: int) -> None:
+    """So many deliveries, without a server."""
+    from .app import app, publish
+
+    Client.sent = 0
+    clients = [Client(f"/{name}", headers=[(b"host", b"localhost")]) for _ in range(COUNTED)]
+    requests = [asyncio.ensure_future(client.run(app)) for client in clients]
+    wanted = 2 * COUNTED  # headers, and a first block
+    while Client.sent < wanted:  # noqa: ASYNC110, an event would be counted
+        await asyncio.sleep(0)
+    for _ in range(count // COUNTED):
+        wanted += COUNTED
+        await publish(name)
+        while Client.sent < wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    for each in requests:
+        each.cancel()
+    await asyncio.wait(requests)
+
+
+def counted() -> Iterator[Counted]:
+    for name in ("sserpent", "loop"):
+        yield Counted(
+            DELIVERY, name, 20 * COUNTED, partial(deliver, name), process=f"delivery by {name}"
+        )
