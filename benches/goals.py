@@ -156,8 +156,8 @@ CHANNELS = (
         "≤ 1.15",
     ),
     takes("100 events at once for 1,000 clients, µs per delivery", fanout.A_BURST, "≤ 0.2").because(
-        "publishing a hundred events, validated and framed one by one, is a part of it, the kernel's"
-        " copy to each client another"
+        "publishing a hundred events, each validated and framed, is a part of it, the kernel's copy"
+        " to each client another"
     ),
     takes("memory of a subscriber, KiB", fanout.AN_IDLE, "≤ 22").because(CLIENT),
     share_of("fastapi", "memory of a subscriber", *fanout.AN_IDLE[:2], "≤ 0.4").because(CLIENT),
