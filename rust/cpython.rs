@@ -2,14 +2,16 @@
 //! here.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::sync::critical_section::with_critical_section;
-use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 use pyo3::{PyClass, PyClassInitializer, ffi};
+use sserpent_wire::frame::{Frame, Sink};
 
 /// Keyword arguments made ready once for many calls.
 pub struct Keywords {
@@ -351,6 +353,37 @@ pub fn ascii_string<'py>(py: Python<'py>, bytes: &[u8]) -> Option<Bound<'py, PyS
         let data = ffi::PyUnicode_1BYTE_DATA(string.as_ptr());
         std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
         Some(string.cast_into_unchecked())
+    }
+}
+
+/// The bytes of a frame, written where they stay. `PyBytes::new_with` would write zeros there first.
+pub fn frame_bytes<'py>(py: Python<'py>, frame: &Frame<'_>) -> PyResult<Bound<'py, PyBytes>> {
+    // SAFETY: the result is a new reference to a bytes object that nobody else has seen, or NULL
+    // with an exception set. It has memory of as many bytes, which may be written to until the
+    // object is used, and the zero byte behind them. All of them are written before that.
+    unsafe {
+        let size = frame.size();
+        let bytes = ffi::PyBytes_FromStringAndSize(std::ptr::null(), size.try_into()?);
+        let bytes = Bound::from_owned_ptr_or_err(py, bytes)?;
+        let memory = ffi::PyBytes_AS_STRING(bytes.as_ptr()).cast_mut().cast();
+        let mut unwritten = Unwritten(std::slice::from_raw_parts_mut(memory, size));
+        frame.write(&mut unwritten);
+        unwritten.0.fill(MaybeUninit::new(b'\n'));
+        Ok(bytes.cast_into_unchecked())
+    }
+}
+
+/// Memory that has not been written to.
+struct Unwritten<'a>(&'a mut [MaybeUninit<u8>]);
+
+impl Sink for Unwritten<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        let (here, behind) = std::mem::take(&mut self.0).split_at_mut(bytes.len());
+        // SAFETY: `here` has the length of `bytes`, and is nobody else's.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), here.as_mut_ptr().cast(), here.len());
+        }
+        self.0 = behind;
     }
 }
 

@@ -8,9 +8,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
-use crate::cpython::{ConstructorSlots, KeywordClass, RecursiveCall};
+use crate::cpython::{ConstructorSlots, KeywordClass, RecursiveCall, frame_bytes};
 use crate::json::{self, Json};
-use sserpent_wire::frame::{self, Data, FieldError, Fields, Frame, Slot};
+use sserpent_wire::frame::{self, Data, FieldError, Fields, Frame};
 
 /// The Python exception for a field that breaks a rule.
 pub fn refusal(error: FieldError) -> PyErr {
@@ -334,10 +334,7 @@ fn with_fields<R>(
 
 fn to_bytes<'py>(py: Python<'py>, fields: &Fields<'_>) -> PyResult<Bound<'py, PyBytes>> {
     let frame = Frame::new(fields).map_err(refusal)?;
-    PyBytes::new_with(py, frame.size(), |bytes| {
-        frame.write(&mut Slot(bytes));
-        Ok(())
-    })
+    frame_bytes(py, &frame)
 }
 
 /// Returns one event in wire format, from data that is already text: the bytes that the

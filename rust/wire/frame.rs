@@ -8,6 +8,8 @@ use std::fmt;
 
 use memchr::{memchr_iter, memchr2};
 
+use crate::ends::{find_end, find_lf};
+
 /// The fields of one event. `None` leaves the field out.
 #[derive(Clone, Copy, Default)]
 pub struct Fields<'a> {
@@ -95,17 +97,6 @@ pub trait Sink {
 impl Sink for Vec<u8> {
     fn put(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
-    }
-}
-
-/// Memory of exactly a frame's size.
-pub struct Slot<'a>(pub &'a mut [u8]);
-
-impl Sink for Slot<'_> {
-    fn put(&mut self, bytes: &[u8]) {
-        let (head, tail) = std::mem::take(&mut self.0).split_at_mut(bytes.len());
-        head.copy_from_slice(bytes);
-        self.0 = tail;
     }
 }
 
@@ -200,22 +191,49 @@ struct Lines<'a> {
     /// How many line ends there are, and how many of them are CRLF.
     ends: usize,
     pairs: usize,
+    /// Every one of them is LF.
+    are_lf: bool,
 }
 
 impl<'a> Lines<'a> {
     fn of_json(json: &'a [u8]) -> Self {
-        debug_assert!(next_end(json).is_none(), "JSON escapes line breaks");
+        debug_assert!(first_end(json).is_none(), "JSON escapes line breaks");
+        Self::of_line(json)
+    }
+
+    fn of_line(text: &'a [u8]) -> Self {
         Self {
-            text: json,
+            text,
             ends: 0,
             pairs: 0,
+            are_lf: true,
         }
     }
 
     fn of_text(text: &'a str) -> Self {
         let text = text.as_bytes();
-        let (ends, pairs) = next_end(text).map_or((0, 0), |first| count_ends(&text[first..]));
-        Self { text, ends, pairs }
+        match first_end(text) {
+            None => Self::of_line(text),
+            Some(first) => Self::of_lines(text, first),
+        }
+    }
+
+    /// Not inlined: most texts are one line.
+    #[inline(never)]
+    fn of_lines(text: &'a [u8], first: usize) -> Self {
+        let ended = &text[first..];
+        let lf = memchr_iter(b'\n', ended).count();
+        let (mut cr, mut pairs) = (0, 0);
+        for at in memchr_iter(b'\r', ended) {
+            cr += 1;
+            pairs += usize::from(is_pair(ended, at));
+        }
+        Self {
+            text,
+            ends: lf + cr - pairs,
+            pairs,
+            are_lf: cr == 0,
+        }
     }
 
     fn size<const LEN: usize>(&self, prefix: &[u8; LEN]) -> usize {
@@ -223,38 +241,60 @@ impl<'a> Lines<'a> {
     }
 
     fn write<const LEN: usize>(&self, prefix: &[u8; LEN], sink: &mut impl Sink) {
+        let last = match (self.ends, self.are_lf) {
+            (0, _) => self.text,
+            (_, true) => self.write_lf_lines(prefix, sink),
+            (_, false) => self.write_lines(prefix, sink),
+        };
+        sink.put(prefix);
+        sink.put(last);
+        sink.put(b"\n");
+    }
+
+    /// Writes all lines but the last, which it returns. Most texts have no CR: their lines are
+    /// found sooner, and are copied with the LF that they have.
+    fn write_lf_lines<const LEN: usize>(
+        &self,
+        prefix: &[u8; LEN],
+        sink: &mut impl Sink,
+    ) -> &'a [u8] {
         let mut rest = self.text;
         // Counted, so that nothing is searched behind the last one.
         for _ in 0..self.ends {
-            let Some(end) = next_end(rest) else { break };
+            let Some(end) = find_lf(rest) else { break };
+            let line;
+            (line, rest) = rest.split_at(end + 1);
+            sink.put(prefix);
+            sink.put(line);
+        }
+        rest
+    }
+
+    /// Does the same for lines of any ends.
+    fn write_lines<const LEN: usize>(&self, prefix: &[u8; LEN], sink: &mut impl Sink) -> &'a [u8] {
+        let mut rest = self.text;
+        for _ in 0..self.ends {
+            let Some(end) = find_end(rest) else { break };
             sink.put(prefix);
             sink.put(&rest[..end]);
             sink.put(b"\n");
             rest = &rest[end + if is_pair(rest, end) { 2 } else { 1 }..];
         }
-        sink.put(prefix);
-        sink.put(rest);
-        sink.put(b"\n");
+        rest
     }
 }
 
-fn next_end(text: &[u8]) -> Option<usize> {
-    memchr2(b'\r', b'\n', text)
+/// The place of the first line end of a text that may be long, and have none.
+fn first_end(text: &[u8]) -> Option<usize> {
+    if text.len() < 128 {
+        find_end(text)
+    } else {
+        memchr2(b'\r', b'\n', text)
+    }
 }
 
 fn is_pair(text: &[u8], end: usize) -> bool {
     text[end] == b'\r' && text.get(end + 1) == Some(&b'\n')
-}
-
-/// How many line ends there are, and how many of them are CRLF.
-fn count_ends(text: &[u8]) -> (usize, usize) {
-    let lf = memchr_iter(b'\n', text).count();
-    let (mut cr, mut pairs) = (0, 0);
-    for at in memchr_iter(b'\r', text) {
-        cr += 1;
-        pairs += usize::from(is_pair(text, at));
-    }
-    (lf + cr - pairs, pairs)
 }
 
 #[cfg(test)]
@@ -267,16 +307,6 @@ mod tests {
         let mut stream = Vec::new();
         append_event(&mut stream, &fields).expect("valid fields");
         String::from_utf8(stream).expect("text in, text out")
-    }
-
-    /// The frame in memory of the size that it said it takes.
-    fn in_its_slot(fields: &Fields<'_>) -> Vec<u8> {
-        let frame = Frame::new(fields).expect("valid fields");
-        let mut memory = vec![0; frame.size()];
-        let mut slot = Slot(&mut memory);
-        frame.write(&mut slot);
-        assert!(slot.0.is_empty(), "the frame is smaller than it said");
-        memory
     }
 
     fn text(value: &str) -> Fields<'_> {
@@ -409,7 +439,7 @@ mod tests {
             };
             match append_event(&mut stream, &fields) {
                 Ok(()) => {
-                    prop_assert_eq!(&stream, &in_its_slot(&fields));
+                    prop_assert_eq!(stream.len(), Frame::new(&fields).expect("framed").size());
                     let stream = String::from_utf8(stream).expect("text in, text out");
                     prop_assert!(stream.ends_with('\n'));
                     prop_assert!(!stream[..stream.len() - 1].contains("\n\n"));

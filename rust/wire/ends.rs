@@ -1,0 +1,26 @@
+//! Where lines end. Most lines are short, so these searches are compiled into their callers: those
+//! at the root of memchr, which find out at run time how wide the processor's vectors are, take
+//! longer to begin than a line takes to search. For long lines they are the faster ones.
+
+#[cfg(target_arch = "aarch64")]
+use memchr::arch::aarch64::neon::memchr as inlined;
+#[cfg(target_arch = "x86_64")]
+use memchr::arch::x86_64::sse2::memchr as inlined;
+
+/// The place of the first CR or LF.
+#[inline]
+pub fn find_end(text: &[u8]) -> Option<usize> {
+    #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+    return inlined::Two::new(b'\r', b'\n')?.find(text);
+    #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+    memchr::memchr2(b'\r', b'\n', text)
+}
+
+/// The place of the first LF.
+#[inline]
+pub fn find_lf(text: &[u8]) -> Option<usize> {
+    #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+    return inlined::One::new(b'\n')?.find(text);
+    #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+    memchr::memchr(b'\n', text)
+}
