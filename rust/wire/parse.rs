@@ -10,6 +10,8 @@ use std::fmt;
 
 use memchr::{memchr, memchr2};
 
+use crate::ends::find_end;
+
 /// The longest reconnection time, in milliseconds: what fits the timers of clients.
 pub const MAX_RECONNECTION_TIME: u32 = i32::MAX as u32;
 
@@ -289,38 +291,18 @@ impl Parser {
     }
 }
 
-/// Where the line ends, if it does. Many lines are blank or a few bytes long, and those are found
-/// sooner than a search for long ones begins.
+/// The place of the end of the line. A blank line needs no search, and a line that is long a search
+/// for long ones.
 fn next_end(rest: &[u8]) -> Option<usize> {
     if rest.first() == Some(&b'\n') {
         return Some(0);
     }
-    let mut searched = 0;
-    while searched < FIRST {
-        let Some(word) = rest[searched..].first_chunk() else {
-            break;
-        };
-        let word = u64::from_le_bytes(*word);
-        let ends = zero_bytes(word ^ CR) | zero_bytes(word ^ LF);
-        if ends != 0 {
-            return Some(searched + ends.trailing_zeros() as usize / 8);
-        }
-        searched += size_of::<u64>();
-    }
-    memchr2(b'\r', b'\n', &rest[searched..]).map(|end| searched + end)
+    let (near, far) = rest.split_at(rest.len().min(NEAR));
+    find_end(near).or_else(|| memchr2(b'\r', b'\n', far).map(|end| NEAR + end))
 }
 
-/// How many bytes of a line are searched a word at a time.
-const FIRST: usize = 24;
-const ONES: u64 = u64::MAX / 0xff;
-const CR: u64 = ONES * b'\r' as u64;
-const LF: u64 = ONES * b'\n' as u64;
-
-/// A word whose lowest bit that is set lies in the lowest byte of `word` that is zero; zero if none
-/// is. <https://graphics.stanford.edu/~seander/bithacks.html#ZeroInWord>
-fn zero_bytes(word: u64) -> u64 {
-    word.wrapping_sub(ONES) & !word & (ONES << 7)
-}
+/// How many bytes make a line long.
+const NEAR: usize = 256;
 
 /// "If the field value consists of only ASCII digits".
 fn milliseconds(value: &[u8]) -> Option<u32> {
