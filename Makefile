@@ -89,7 +89,6 @@ typecheck: build ## Check types, and the stub against the compiled module
 .PHONY: bench
 bench: build .venv/installed-bench ## Run every benchmark (three quarters of an hour), write RESULTS.md, plot and README
 	$(BIN)/python -m benches.run
-	$(BIN)/python -m benches.reading
 
 .PHONY: bench-quick
 bench-quick: build .venv/installed-bench ## Run the core of the benchmarks (a minute)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from . import reading
 from .channels import fanout, logs
 from .delivery import in_process
 from .harness.callgrind import BY_LIBRARY, INSTRUCTIONS
@@ -29,6 +30,7 @@ NAMES = {
     "queues": "`sserpent`, a queue for each client",
     "memory": "channels in process",
     "redis": "channels on Redis",
+    "memchr": "one `memchr` pass",
 }
 
 
@@ -71,9 +73,25 @@ class Goal:
         return f"{self.reason}. Instructions: {'; '.join(shown)}" if shown else self.reason
 
 
-def faster(work: str, table: str, case: str, limit: str, peer: str = "fastapi") -> Goal:
+def faster(
+    work: str,
+    table: str,
+    case: str,
+    limit: str,
+    peer: str = "fastapi",
+    contender: str = "sserpent",
+) -> Goal:
     versus = f"times as fast as {name_of(peer)}"
-    return Goal(work, versus, limit, lambda t: t[table].ratio(case, peer, "sserpent"))
+    return Goal(work, versus, limit, lambda t: t[table].ratio(case, peer, contender))
+
+
+def reads(case: str, peer: str, limit: str) -> Goal:
+    return faster(f"reading {case}", reading.NAME, case, limit, peer)
+
+
+def reads_pure(case: str, peer: str, limit: str) -> Goal:
+    work = f"reading {case.removesuffix(PURE)}{PURE}"
+    return faster(work, reading.NAME, case, limit, peer, "sserpent-pure")
 
 
 def share(work: str, above: Cell, below: Cell, limit: str) -> Goal:
@@ -105,6 +123,7 @@ def flat(work: str, table: str, cases: str) -> Goal:
     return Goal(work, "largest change, as a factor", "≤ 1.15", value)
 
 
+PURE = ", pure Python"
 BURST = "uvicorn, burst"
 TURN = "uvicorn, one event per loop turn"
 PACED = "uvicorn, paced streams"
@@ -128,6 +147,11 @@ ENGINE = (
     " at the moment of its suspension, and that look whether the client has gone, a keep-alive is"
     " on its way or an earlier `send` still waits"
 )
+OBJECTS = (
+    "the event and its text are objects that CPython makes and frees; the search for line ends is a"
+    " small part"
+)
+STEPS = "byte codes for each event: the block, its prefix, the object and its four attributes"
 
 CLIENT = (
     "a request of FastAPI's and its response take what a loop over `send` takes; on top are the"
@@ -185,6 +209,45 @@ CHANNELS = (
         (logs.COMMANDS, "1,000 that come back", "redis"),
         (logs.COMMANDS, "1 that come back", "redis"),
         "≤ 1.5",
+    ),
+)
+READING = (
+    reads(reading.TOKENS, "httpx-sse", "≥ 11"),
+    reads(reading.TOKENS, "httpx2", "≥ 18").because(OBJECTS, reading.COUNTED_TOKENS),
+    reads(reading.TOKENS, "openai", "≥ 28").because(OBJECTS, reading.COUNTED_TOKENS),
+    share(
+        f"reading {reading.TOKENS}",
+        (reading.NAME, reading.TOKENS, "sserpent"),
+        (reading.NAME, reading.TOKENS, "memchr"),
+        "≤ 8",
+    ).because(OBJECTS, reading.COUNTED_TOKENS),
+    reads(reading.ONE, "httpx-sse", "≥ 10"),
+    reads(reading.LINES, "httpx-sse", "≥ 40").because(
+        "each line is found, compared with `data:` and copied by itself"
+    ),
+    reads(reading.MEGABYTE, "httpx-sse", "≥ 2.5"),
+    reads(reading.TYPED, "httpx-sse", "≥ 2.2").because("pydantic-core is most of it"),
+    reads(reading.GATEWAY, "httpx-sse", "≥ 1.3").because("httpx is most of it"),
+    reads_pure(reading.TOKENS, "httpx-sse", "≥ 1.8").because(STEPS),
+    reads_pure(reading.TOKENS, "httpx2", "≥ 3").because(STEPS),
+    reads_pure(reading.TOKENS, "openai", "≥ 5").because(STEPS),
+    reads_pure(reading.ONE, "httpx-sse", "≥ 1.2"),
+    reads_pure(reading.LINES, "httpx-sse", "≥ 1.8"),
+    reads_pure(reading.MEGABYTE, "httpx-sse", "≥ 1.2"),
+    reads_pure(reading.TYPED, "httpx-sse", "≥ 1.5"),
+    reads_pure(reading.PURE_GATEWAY, "httpx-sse", "≥ 1.05"),
+    *(
+        share(
+            f"reading one event of 8 MB, against one of 1 MB, {unit}",
+            (table, large, contender),
+            (table, small, contender),
+            "≤ 9",
+        ).because("the pages of a buffer of 8 MB are the system's, and new for each event")
+        for contender in ("sserpent", "sserpent-pure")
+        for unit, table, large, small in (
+            ("time", reading.NAME, reading.LARGE, reading.MEGABYTE),
+            ("instructions", INSTRUCTIONS, reading.COUNTED_LARGE, reading.COUNTED_MEGABYTE),
+        )
     ),
 )
 GOALS = (
@@ -258,4 +321,5 @@ GOALS = (
     ),
     flat("cost per event, 1 to 1,000 streams at once", "uvicorn, concurrent streams", "burst"),
     *CHANNELS,
+    *READING,
 )

@@ -1,67 +1,69 @@
-"""Reading: the parser of both backends against the decoders that Python has, each first checked to
-give the same events. `python -m benches.reading`, or `run()`, which returns the rows."""
+"""Reading: the parser of both backends against the decoders that Python has."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from statistics import median
+from functools import partial
 from time import process_time
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 from pydantic import BaseModel, TypeAdapter
 
+from readers import READERS
 from sserpent._core import compiled, pure
 from sserpent._core.conversion import json_validator, validate_event
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-from readers import READERS
+from .harness.callgrind import Counted
+from .harness.servers import cores, pin
+from .harness.timing import Table, Turn, in_turns
+
+NAME = "reading"
+TOKENS = "LLM tokens, 16 KB chunks"
+ONE = "one event per chunk"
+LINES = "20 short lines per event"
+MEGABYTE = "1 MB event in 1 KB chunks"
+LARGE = "8 MB event in 1 KB chunks"
+TYPED = "typed events, 16 KB chunks"
+GATEWAY = "gateway on httpx, one event per chunk"
+PURE_GATEWAY = f"{GATEWAY}, pure Python"
+COUNTED_TOKENS = "reading 100 LLM tokens"
+COUNTED_MEGABYTE = f"reading a {MEGABYTE}"
+COUNTED_LARGE = f"reading an {LARGE}"
 
 TOKEN = (
     b'data: {"id":"chatcmpl-123","object":"chat.completion.chunk",'
     b'"choices":[{"delta":{"content":" token"}}]}\n\n'
 )
-LINES = b"".join(b"data: line %d\n" % number for number in range(20)) + b"\n"
-MEGABYTE = b"data: " + b"x" * 2**20 + b"\n\n"
-
-
-class Row(NamedTuple):
-    """How many times as long a peer takes as a backend; and the goal, if there is one."""
-
-    work: str
-    backend: str
-    peer: str
-    ratio: float
-    at_least: float | None
+COUNT = 4000
+SHORT_LINES = b"".join(b"data: line %d\n" % number for number in range(20)) + b"\n"
 
 
 def chunked(stream: bytes, size: int) -> list[bytes]:
     return [stream[at : at + size] for at in range(0, len(stream), size)]
 
 
-WORK = {
-    "LLM tokens, 16 KB chunks": chunked(TOKEN * 4000, 16_384),
-    "one event per chunk": [TOKEN] * 4000,
-    "20 short lines per event": chunked(LINES * 500, 16_384),
-    "1 MB event in 1 KB chunks": chunked(MEGABYTE, 1024),
-}
-# Rust, then pure Python.
-GOALS = {
-    ("LLM tokens, 16 KB chunks", "httpx-sse"): (11, 1.8),
-    ("LLM tokens, 16 KB chunks", "httpx2"): (18, 3),
-    ("LLM tokens, 16 KB chunks", "openai"): (28, 5),
-    ("one event per chunk", "httpx-sse"): (10, 1.2),
-    ("20 short lines per event", "httpx-sse"): (40, 1.8),
-    ("1 MB event in 1 KB chunks", "httpx-sse"): (2.5, 1.2),
-}
+def large(megabytes: int) -> list[bytes]:
+    return chunked(b"data: " + b"x" * (megabytes * 2**20) + b"\n\n", 1024)
 
 
-def parsed(core: Any) -> Callable[[list[bytes]], list[str]]:
+# The chunks of each case, and how many events they are.
+STREAMS = {
+    TOKENS: (chunked(TOKEN * COUNT, 16_384), COUNT),
+    ONE: ([TOKEN] * COUNT, COUNT),
+    LINES: (chunked(SHORT_LINES * 500, 16_384), 500),
+    MEGABYTE: (large(1), 1),
+}
+CORES = {"sserpent": compiled, "sserpent-pure": pure}
+# What reads chunks, and returns what it has found.
+Reader = Callable[[list[bytes]], list[Any]]
+
+
+def parsed(core: Any) -> Reader:
     def read(chunks: list[bytes]) -> list[str]:
         feed = core.EventStreamParser().feed
         return [event.data for chunk in chunks for event in feed(chunk)]
@@ -69,53 +71,82 @@ def parsed(core: Any) -> Callable[[list[bytes]], list[str]]:
     return read
 
 
-def decoded(name: str) -> Callable[[list[bytes]], list[str]]:
+def decoded(name: str) -> Reader:
     def read(chunks: list[bytes]) -> list[str]:
         return [event.data for event in READERS[name](chunks)]
 
     return read
 
 
-CORES = {"rust": compiled, "python": pure}
 OURS = {name: parsed(core) for name, core in CORES.items()}
+# The MCP SDK's is httpx2's.
 PEERS = {name: decoded(name) for name in READERS if name not in ("sserpent", "mcp")}
 # Quadratic on large events: a run would take minutes.
 QUADRATIC = {"anthropic", "sseclient-py", "launchdarkly-eventsource"}
 
-
-def seconds(read: Callable[[list[bytes]], list[str]], chunks: list[bytes]) -> float:
-    """Processor time. On a busy machine a clock counts what others take too, and more of it for the
-    slower contender, which is interrupted more often: the ratio comes out too high."""
-    start = process_time()
-    read(chunks)
-    return process_time() - start
+# A contender's work, and what it has found.
+Work = Callable[[], Any]
 
 
-def run(rounds: int = 5) -> list[Row]:
-    """The median ratio of the pairs of each round, and growth with the size of an event."""
-    rows = []
-    for work, chunks in WORK.items():
-        peers = {n: r for n, r in PEERS.items() if len(chunks) < 1000 or n not in QUADRATIC}
-        contenders = {**OURS, **peers}
-        expected = OURS["python"](chunks)
-        for name, read in contenders.items():
-            assert read(chunks) == expected, f"{name} reads other events of {work}"
-        times: dict[str, list[float]] = {name: [] for name in contenders}
-        for number in range(rounds):
-            for name in contenders if number % 2 == 0 else reversed(contenders):
-                times[name].append(seconds(contenders[name], chunks))
-        for at, backend in enumerate(OURS):
-            for peer in peers:
-                pairs = zip(times[peer], times[backend], strict=True)
-                goal = GOALS.get((work, peer))
-                ratio = median(theirs / ours for theirs, ours in pairs)
-                rows.append(Row(work, backend, peer, ratio, goal and goal[at]))
-    small = chunked(MEGABYTE, 1024)
-    large = chunked(b"data: " + b"x" * 2**23 + b"\n\n", 1024)
-    for backend, read in OURS.items():
-        growth = median(seconds(read, large) / seconds(read, small) for _ in range(rounds))
-        rows.append(Row("8 MB against 1 MB (at most 9)", backend, "itself", growth, None))
-    return rows
+def run(quick: bool) -> Iterable[Table]:
+    """Processor time: a clock counts what others take too."""
+    table = Table(NAME, "µs of processor time per event", minima=True)
+    with gateways() as forwarded:
+        for case, events, contenders in [*cases(), *forwarded]:
+            found = [work() for work in contenders.values()]
+            assert all(each == found[0] for each in found), f"{case}: not the same events"
+            # Makes no events.
+            if case == TOKENS:
+                contenders["memchr"] = partial(searched, STREAMS[TOKENS][0])
+            turns = {(case, name): turn_of(work, events) for name, work in contenders.items()}
+            in_turns([table], turns, rounds=3 if quick else 9)
+    return [table]
+
+
+def turn_of(work: Work, events: int) -> Turn:
+    def turn() -> list[float]:
+        started = process_time()
+        work()
+        return [(process_time() - started) / events * 1e6]
+
+    return turn
+
+
+def cases() -> Iterator[tuple[str, int, dict[str, Work]]]:
+    for case, (chunks, events) in STREAMS.items():
+        peers = {n: read for n, read in PEERS.items() if case != MEGABYTE or n not in QUADRATIC}
+        yield case, events, works({**OURS, **peers}, chunks)
+    yield LARGE, 1, works(OURS, large(8))
+    readers = {name: typed(core) for name, core in CORES.items()}
+    readers["httpx-sse"] = typed_httpx_sse
+    yield TYPED, COUNT, works(readers, STREAMS[TOKENS][0])
+
+
+def works(readers: dict[str, Reader], chunks: list[bytes]) -> dict[str, Work]:
+    return {name: partial(read, chunks) for name, read in readers.items()}
+
+
+def searched(chunks: list[bytes]) -> None:
+    """One pass of the C library's `memchr` over all bytes: nobody who looks at them takes less."""
+    for chunk in chunks:
+        assert chunk.find(b"\0") == -1
+
+
+def counted() -> Iterator[Counted]:
+    """What valgrind counts."""
+
+    def reading(read: Reader, chunks: list[bytes]) -> Callable[[int], None]:
+        def many(count: int) -> None:
+            for _ in range(count):
+                read(chunks)
+
+        return many
+
+    for name, read in OURS.items():
+        tokens = chunked(TOKEN * 100, 16_384)
+        yield Counted(COUNTED_TOKENS, name, 10, reading(read, tokens))
+        yield Counted(COUNTED_MEGABYTE, name, 1, reading(read, large(1)))
+        yield Counted(COUNTED_LARGE, name, 1, reading(read, large(8)))
 
 
 # Typed events
@@ -150,18 +181,6 @@ def typed_httpx_sse(chunks: list[bytes]) -> list[Any]:
     return [validate(json.loads(event.data)) for event in READERS["httpx-sse"](chunks)]
 
 
-def run_typed(rounds: int) -> list[Row]:
-    chunks = chunked(TOKEN * 4000, 16_384)
-    return against(
-        "typed events, 16 KB chunks",
-        {name: typed(core) for name, core in CORES.items()},
-        dict.fromkeys(CORES, typed_httpx_sse),
-        (2.2, 1.5),
-        rounds,
-        lambda read: read(chunks),
-    )
-
-
 # A gateway: reads with httpx from a server in another process, and writes each event again
 
 UPSTREAM = f"""
@@ -176,14 +195,17 @@ while True:
         connection.recv(65536)
         head = "HTTP/1.1 200 OK", "content-type: text/event-stream", "transfer-encoding: chunked"
         connection.sendall("\\r\\n".join([*head, "connection: close", "", ""]).encode())
-        connection.sendall(chunk * 4000 + b"0\\r\\n\\r\\n")
+        connection.sendall(chunk * {COUNT} + b"0\\r\\n\\r\\n")
 """
 
 
 @contextmanager
 def upstream() -> Iterator[str]:
+    server_cores, client_cores = cores()
+    pin(server_cores)
     command = [sys.executable, "-c", UPSTREAM]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        pin(client_cores)
         assert process.stdout is not None
         try:
             yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
@@ -214,52 +236,22 @@ def forwarded(core: Any, read: Callable[[httpx.Response], Iterator[Any]]) -> Cal
     return forward
 
 
-def run_gateway(rounds: int) -> list[Row]:
+@contextmanager
+def gateways() -> Iterator[list[tuple[str, int, dict[str, Work]]]]:
     with upstream() as url, httpx.Client() as client:
 
         def stream(forward: Callable[[httpx.Response], Any]) -> Any:
             with client.stream("GET", url) as response:
                 return forward(response)
 
-        return against(
-            "gateway on httpx, processor time",
-            {name: gateway(core) for name, core in CORES.items()},
-            {name: gateway_httpx_sse(core) for name, core in CORES.items()},
-            (1.3, 1.05),
-            rounds,
-            stream,
-        )
-
-
-def against(
-    work: str,
-    ours: dict[str, Any],
-    theirs: dict[str, Any],
-    goals: tuple[float, float],
-    rounds: int,
-    call: Callable[[Any], Any],
-) -> list[Row]:
-    """The median ratio of pairs: httpx-sse's processor time over ours, for each backend."""
-
-    def spent(contender: Any) -> float:
-        start = process_time()
-        call(contender)
-        return process_time() - start
-
-    rows = []
-    for (backend, mine), goal in zip(ours.items(), goals, strict=True):
-        peer = theirs[backend]
-        assert call(mine) == call(peer), f"httpx-sse reads other events of {work}"
-        ratio = median(spent(peer) / spent(mine) for _ in range(rounds))
-        rows.append(Row(work, backend, "httpx-sse", ratio, goal))
-    return rows
-
-
-def main() -> None:
-    for row in [*run(), *run_typed(rounds=9), *run_gateway(rounds=9)]:
-        goal = "" if row.at_least is None else f"goal {row.at_least:g}"
-        print(f"{row.work}: {row.backend} against {row.peer}: {row.ratio:.2f} {goal}")
-
-
-if __name__ == "__main__":
-    main()
+        yield [
+            (
+                case,
+                COUNT,
+                {
+                    name: partial(stream, gateway(CORES[name])),
+                    "httpx-sse": partial(stream, gateway_httpx_sse(CORES[name])),
+                },
+            )
+            for case, name in ((GATEWAY, "sserpent"), (PURE_GATEWAY, "sserpent-pure"))
+        ]

@@ -38,7 +38,8 @@ PAGE = Path(__file__).with_name("RESULTS.md")
 PLOT = ROOT / "docs" / "benchmark.svg"
 README = ROOT / "README.md"
 PACKAGES = "sserpent fastapi starlette pydantic pydantic_core sse-starlette orjson uvicorn uvloop"
-PACKAGES += " httptools granian"
+PACKAGES += " httptools granian httpx httpx-sse httpx2 openai anthropic sseclient-py"
+PACKAGES += " launchdarkly-eventsource"
 # By how much a ratio may be worse than the saved one.
 TIMED, COUNTED = 0.15, 0.03
 

@@ -15,7 +15,7 @@ from .callgrind import BY_LIBRARY
 from .timing import Table, Tables
 
 # Floors and limits are no contenders: they get no ratio beside their measurement.
-FLOORS = ("joined", "asgi", "to_json")
+FLOORS = ("joined", "asgi", "to_json", "memchr")
 # What the plot and the README show, with the table and the case of each.
 SHOWN = {
     "burst of pydantic models, annotated": (BURST, "models"),
@@ -48,6 +48,10 @@ Who takes part:
 - 100 events a chunk: the same, but joined by hand: the floor of a burst.
 - bare ASGI: no framework and no generator, a loop that calls `send`: the floor of trickling events
   and of idle connections.
+
+Reading: each decoder gets the same chunks, in the same process, and must find the same events. A
+decoder that is quadratic does not read the large ones. One `memchr` pass is `bytes.find` of what is
+not there, over each chunk.
 
 Calls are timed as loops in one function, so that the call of that function does not count.
 "Instructions" are what callgrind counts between two runs of the same work, one three times as long.
