@@ -21,6 +21,9 @@ MAX_RECONNECTION_TIME = 2**31 - 1
 # "One leading U+FEFF BYTE ORDER MARK character must be ignored if any are present."
 _BOM = b"\xef\xbb\xbf"
 
+# CPython finds a number among bytes in a tenth of the time that it takes for bytes of one.
+_LF, _CR, _NUL = b"\n\r\0"
+
 
 class EventTooLarge(ValueError):
     """An event of the stream is larger than `max_event_size`."""
@@ -214,11 +217,11 @@ class EventStreamParser:
         if self._after_cr and chunk:
             self._after_cr = False
             chunk = chunk.removeprefix(b"\n")
-        if b"\r" in chunk:
+        if _CR in chunk:
             self._after_cr = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         events: list[MessageEvent] = []
-        if b"\n" not in chunk:
+        if _LF not in chunk:
             return events if self._keep(chunk) else self._fail(events)
         # What blank lines have ended, and what is left; the first may go on with what was left.
         *blocks, rest = chunk.split(b"\n\n")
@@ -230,7 +233,7 @@ class EventStreamParser:
             if is_between and block.startswith(b"data: ") and len(block) <= max_event_size:
                 value = block[6:]
                 is_data = True
-                if b"\n" in value:
+                if _LF in value:
                     lines = value.count(b"\n")
                     value = value.replace(b"\ndata: ", b"\n")
                     is_data = len(block) - len(value) == 6 * (lines + 1)
@@ -317,7 +320,7 @@ class EventStreamParser:
         elif name == b"event":
             self._type = value.decode("utf-8", "replace")
         # "If the field value does not contain U+0000 NULL".
-        elif name == b"id" and b"\0" not in value:
+        elif name == b"id" and _NUL not in value:
             self._id = value.decode("utf-8", "replace")
         # "If the field value consists of only ASCII digits", which is what bytes.isdigit() asks.
         elif name == b"retry" and value.isdigit():
