@@ -346,6 +346,19 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_any_length_end_at_each_end() {
+        for length in 0..300 {
+            for end in ["\n", "\r", "\r\n"] {
+                let value = "x".repeat(length);
+                assert_eq!(
+                    framed(text(&format!("{value}{end}{end}b"))),
+                    format!("data: {value}\ndata: \ndata: b\n\n")
+                );
+            }
+        }
+    }
+
+    #[test]
     fn refused_fields_leave_the_stream_as_it_was() {
         let cases = [
             (

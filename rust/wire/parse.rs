@@ -362,6 +362,19 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_any_length_end_at_each_end() {
+        for length in 0..2 * NEAR {
+            for end in ["\n", "\r", "\r\n"] {
+                let value = "x".repeat(length);
+                let stream = format!("data: {value}{end}data: b{end}{end}");
+                let (events, _) = read(&mut Parser::new(1000, b""), stream.as_bytes());
+                assert_eq!(events.len(), 1, "{stream:?}");
+                assert_eq!(events[0].1, format!("{value}\nb").into_bytes());
+            }
+        }
+    }
+
+    #[test]
     fn an_id_is_told_once() {
         let mut parser = Parser::new(100, b"0");
         let (events, _) = read(
