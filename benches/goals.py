@@ -143,9 +143,9 @@ WRITER = (
     " the buffer's lock and its clock"
 )
 ENGINE = (
-    "the rest of ours is CPython's: byte codes that step the generator, so that the event is sent"
-    " at the moment of its suspension, and that look whether the client has gone, a keep-alive is"
-    " on its way or an earlier `send` still waits"
+    "in process it takes as many instructions: a frame of Python less than the other, and in its"
+    " place an exchange of asyncio's current task around each `send`, a look at the time after it,"
+    " and `by_alias` for pydantic-core"
 )
 OBJECTS = (
     "the event and its text are objects that CPython makes and frees; the search for line ends is a"

@@ -70,7 +70,8 @@ class Owner(Protocol):
 
 
 class Sender(Outlet):
-    """Sends for one stream, one message at a time.
+    """Sends for one stream, one message at a time. `flush`, which runs for each event that
+    trickles, is the core's.
 
     `open`, `ping` and `end` are to be called only while no `send` is in progress.
 
