@@ -8,6 +8,7 @@ https://valgrind.org/docs/manual/cl-manual.html#opt.dump-before.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -123,6 +124,7 @@ async def run_all(stages: Iterable[Any], process: str) -> None:
         if counted.process != process:
             continue
         for events in (max(1, counted.events // 10), counted.events, 3 * counted.events):
+            gc.collect()  # what was left before is not counted in one of them alone
             done = counted.run(events)
             if isawaitable(done):
                 await done
