@@ -310,6 +310,16 @@ pub enum Sent<'py> {
     Returned(Bound<'py, PyAny>),
 }
 
+impl<'py> Sent<'py> {
+    /// What it waits for; the default if it has ended.
+    pub fn yielded_or(self, default: &Bound<'py, PyAny>) -> Bound<'py, PyAny> {
+        match self {
+            Self::Yielded(awaited) => awaited,
+            Self::Returned(_) => default.clone(),
+        }
+    }
+}
+
 /// Runs a generator or coroutine to its next suspension. Its end is no exception here, as it would
 /// be for a `send` method.
 pub fn send_none<'py>(coroutine: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {

@@ -27,6 +27,8 @@ use crate::stepping::sent_as;
 ///     current_tasks: As for `step_as`.
 #[pyclass(frozen, subclass, module = "sserpent._core.compiled")]
 pub struct Outlet {
+    /// What has `take` and `pending`.
+    #[pyo3(get)]
     pending: Py<PyAny>,
     loop_: Py<PyAny>,
     /// The loop's, bound once.

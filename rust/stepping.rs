@@ -23,10 +23,7 @@ pub fn step<'py>(
     coroutine: &Bound<'py, PyAny>,
     default: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    match send_none(coroutine)? {
-        Sent::Yielded(awaited) => Ok(awaited),
-        Sent::Returned(_) => Ok(default.clone()),
-    }
+    Ok(send_none(coroutine)?.yielded_or(default))
 }
 
 /// Runs a coroutine to its next suspension, in a context, as asyncio's current task.
@@ -55,12 +52,11 @@ pub fn step_as<'py>(
     default: &Bound<'py, PyAny>,
     error: Option<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    match sent_as(task, current_tasks, loop_, context, coroutine, error)? {
-        Sent::Yielded(awaited) => Ok(awaited),
-        Sent::Returned(_) => Ok(default.clone()),
-    }
+    let sent = sent_as(task, current_tasks, loop_, context, coroutine, error)?;
+    Ok(sent.yielded_or(default))
 }
 
+/// What `step_as` does, with what the coroutine has returned.
 pub fn sent_as<'py>(
     task: &Bound<'py, PyAny>,
     current_tasks: &Bound<'py, PyAny>,

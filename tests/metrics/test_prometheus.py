@@ -93,9 +93,8 @@ def ask(prometheus: Server, query: str) -> dict[str, float]:
 
 
 def has_data(prometheus: Server, query: str) -> bool:
-    """Whether a query has a value that is not nothing; what is pending may be nothing at a time."""
-    values = ask(prometheus, query).values()
-    return any(value > 0 or "pending" in query for value in values)
+    """Whether a query has a value that is not nothing."""
+    return any(value > 0 for value in ask(prometheus, query).values())
 
 
 def dashboard() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -75,8 +76,10 @@ async def flood() -> AsyncIterator[str]:
 
 
 @app.get("/flood")
-async def flooded() -> EventSourceResponse:
-    return EventSourceResponse(flood())
+def flooded() -> EventSourceResponse:
+    """A thread goes on while a `send` waits, up to `max_pending`. An async generator would wait
+    too, and nothing would be pending."""
+    return EventSourceResponse("x" * 1_000 for _ in itertools.count())
 
 
 @app.get("/stalled")

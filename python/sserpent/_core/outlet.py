@@ -31,24 +31,24 @@ class Outlet:
 
     __slots__ = {
         "_current_tasks": None,
-        "_pending": None,
         "cancellations": "How often the `send` in progress was cancelled.",
         "context": "In which each step runs.",
         "in_progress": "The `send` in progress, or None.",
         "is_open": "Whether `flush` sends; not at first.",
         "loop": "The event loop.",
+        "pending": "What has `take` and `pending`.",
         "send": "The ASGI callable.",
         "sent_at": "When the last `send` ended, or all began, in the event loop's time.",
     }
 
     send: Any
+    pending: Any
     loop: Any
     context: Context
     in_progress: Any
     is_open: bool
     cancellations: int
     sent_at: float
-    _pending: Any
     _current_tasks: Any
 
     def __new__(
@@ -56,7 +56,7 @@ class Outlet:
     ) -> Self:
         self = super().__new__(cls)
         self.send = send
-        self._pending = pending
+        self.pending = pending
         self.loop = loop
         self.context = context
         self._current_tasks = current_tasks
@@ -73,7 +73,7 @@ class Outlet:
         if not self.is_open:
             self._flush_closed()
             return
-        taken = self._pending.take()
+        taken = self.pending.take()
         if not taken:
             return
         sending = self.send({"type": "http.response.body", "body": taken, "more_body": True})

@@ -84,7 +84,6 @@ class Sender(Outlet):
 
     __slots__ = (
         "__weakref__",
-        "_buffer",
         "_cancel_message",
         "_fut_waiter",
         "_must_cancel",
@@ -103,9 +102,8 @@ class Sender(Outlet):
 
     def __init__(self, send: Send, response: Streamable, buffer: Pending, owner: Owner) -> None:
         self._response = response
-        self._buffer = buffer
         self._owner: Owner | None = owner
-        self.phase = HELD
+        self._enter(HELD)
         #: Whether the whole body is out, its end included.
         self.complete = False
         #: Since when the `send` in progress waits.
@@ -115,6 +113,11 @@ class Sender(Outlet):
         self._must_cancel = False
         self._cancel_message: Any = None
 
+    def _enter(self, phase: Phase) -> None:
+        """Goes on to a phase. In `OPEN` alone `flush` sends without more ado."""
+        self.phase = phase
+        self.is_open = phase is OPEN
+
     # What is sent
 
     def open(self) -> None:
@@ -123,7 +126,7 @@ class Sender(Outlet):
 
     def _flush_closed(self) -> None:
         """Sends the headers before the pending events, if they are still held."""
-        if self.phase is HELD and self._buffer.pending:
+        if self.phase is HELD and self.pending.pending:
             self._begin(self._open_and_flush())
 
     def ping(self) -> None:
@@ -135,7 +138,7 @@ class Sender(Outlet):
         self._begin(self._end(farewell))
 
     async def _open(self) -> None:
-        self.phase, self.is_open = OPEN, True
+        self._enter(OPEN)
         sending = self.send(self._response.start_message())
         if not iscoroutine(sending):
             # ASGI asks for an awaitable; what is to be stepped by hand is a coroutine.
@@ -144,13 +147,13 @@ class Sender(Outlet):
 
     async def _open_and_flush(self) -> None:
         await self._open()
-        await self.send(body(self._buffer.take()))
+        await self.send(body(self.pending.take()))
 
     async def _end(self, farewell: bytes) -> None:
         if self.phase is HELD:
             await self._open()
-        self.phase, self.is_open = ENDED, False
-        await self.send(body(self._buffer.take() + farewell, more_body=False))
+        self._enter(ENDED)
+        await self.send(body(self.pending.take() + farewell, more_body=False))
         self.complete = True
 
     # How it is sent
@@ -235,12 +238,12 @@ class Sender(Outlet):
     def give_up(self) -> None:
         """Sends nothing more, and cancels the `send` in progress: the client has gone, or nobody
         wants what is still to be sent."""
-        self.phase, self.is_open = ENDED, False
+        self._enter(ENDED)
         self.cancel()
 
     def close(self) -> None:
         """Ends a `send` in progress that did not heed its cancellation, and reports no more."""
-        self.phase, self.is_open = ENDED, False
+        self._enter(ENDED)
         self._owner = None
         coroutine, self.in_progress = self.in_progress, None
         if coroutine is not None:
