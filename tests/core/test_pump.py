@@ -232,7 +232,7 @@ def test_an_iterator_that_raises_stop_iteration_has_not_returned(core: Any) -> N
         def __anext__(self) -> Any:
             raise StopIteration(True)
 
-    with pytest.raises(RuntimeError, match="raised StopIteration"):
+    with pytest.raises(RuntimeError, match="generator raised StopIteration"):
         Pumped(core, Stops()).steps().send(None)
 
 

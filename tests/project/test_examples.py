@@ -282,6 +282,8 @@ def test_a_prompt_that_is_too_long_is_refused(all_examples: Server) -> None:
     assert answer.status_code == 422
 
 
+# Beside others a server may have no turn for as long as a sample takes.
+@pytest.mark.alone
 def test_the_race_runs_every_contender_and_only_once_at_a_time(all_examples: Server) -> None:
     url = all_examples.url + "/live/race"
     rust = httpx.get(all_examples.url + "/live/backend").json() == "rust"
@@ -295,9 +297,7 @@ def test_the_race_runs_every_contender_and_only_once_at_a_time(all_examples: Ser
     assert done.event == "done"
     assert {event.event for event in samples} == {"sample"}
     assert list(dict.fromkeys(event.json()["contender"] for event in samples)) == names
-    # On a busy machine a server may have no turn for as long as a sample takes.
-    rates = [(event.json()["contender"], event.json()["events_per_second"]) for event in samples]
-    assert {contender for contender, rate in rates if rate > 0} == set(names)
+    assert all(event.json()["events_per_second"] > 0 for event in samples)
 
 
 # The demo

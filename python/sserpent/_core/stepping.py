@@ -190,6 +190,8 @@ class Pump:
                 item = await next_item()
         except StopAsyncIteration:
             return True
+        except StopIteration as stopped:  # Python would say that a coroutine has raised it
+            raise RuntimeError("generator raised StopIteration") from stopped
         finally:
             del error  # its traceback may refer to this frame
 
