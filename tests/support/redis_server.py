@@ -187,6 +187,9 @@ class Cluster:
         until(lambda: replica.ask("ROLE")[3] == "connected")
         for node in self.nodes:
             until(lambda node=node: _is_replica(node, own_id))  # type: ignore[misc]
+        # It knows who has the other slots: it learns of them from the nodes it knows, and if that
+        # is only its master, never, once that is stopped.
+        until(lambda: self._is_whole(replica))
         return replica
 
     @staticmethod
