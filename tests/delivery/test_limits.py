@@ -1,4 +1,4 @@
-"""How many streams there may be, and for how long: `max_streams` and `max_age`."""
+"""How many streams there may be, and for how long: `max_streams` and `max_duration`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def goodbye(body: bytes) -> int:
     return int(found[1])
 
 
-# max_age
+# max_duration
 
 
 async def ticking() -> AsyncIterator[int]:
@@ -68,10 +68,12 @@ def streamed(
 
 
 @runners
-def test_a_stream_ends_whole_within_the_last_tenth_of_max_age(run: Run) -> None:
+def test_a_stream_ends_whole_within_the_last_tenth_of_max_duration(run: Run) -> None:
     lasted = []
     for _ in range(10):
-        connection, seconds = streamed(run, lambda: EventSourceResponse(ticking(), max_age=100))
+        connection, seconds = streamed(
+            run, lambda: EventSourceResponse(ticking(), max_duration=100)
+        )
         assert connection.complete
         assert 1_000 <= goodbye(connection.body) <= 5_000
         assert [each.data for each in parse(connection.body).events] == [str(n) for n in range(10)]
@@ -81,7 +83,7 @@ def test_a_stream_ends_whole_within_the_last_tenth_of_max_age(run: Run) -> None:
 
 
 @runners
-def test_max_age_lets_a_generator_clean_up_and_sends_what_it_yields_before(run: Run) -> None:
+def test_max_duration_lets_a_generator_clean_up_and_sends_what_it_yields_before(run: Run) -> None:
     log: list[str] = []
 
     async def content() -> AsyncIterator[str]:
@@ -93,7 +95,7 @@ def test_max_age_lets_a_generator_clean_up_and_sends_what_it_yields_before(run: 
                 await anyio.sleep(2)
             log.append("cleaned up")
 
-    connection, seconds = streamed(run, lambda: EventSourceResponse(content(), max_age=10))
+    connection, seconds = streamed(run, lambda: EventSourceResponse(content(), max_duration=10))
     assert log == ["cleaned up"]
     assert connection.complete
     assert parse(connection.body).events[0].data == '"a"'
@@ -101,7 +103,7 @@ def test_max_age_lets_a_generator_clean_up_and_sends_what_it_yields_before(run: 
 
 
 @runners
-def test_a_cleanup_that_fails_at_max_age_cuts_the_stream_off(run: Run) -> None:
+def test_a_cleanup_that_fails_at_max_duration_cuts_the_stream_off(run: Run) -> None:
     async def content() -> AsyncIterator[str]:
         try:
             yield "a"
@@ -112,19 +114,19 @@ def test_a_cleanup_that_fails_at_max_age_cuts_the_stream_off(run: Run) -> None:
     async def main() -> None:
         connection = Connection()
         with pytest.raises(RuntimeError, match="on purpose"):
-            await connection.run(EventSourceResponse(content(), max_age=10))
+            await connection.run(EventSourceResponse(content(), max_duration=10))
         assert not connection.complete
 
     run(main)
 
 
 @runners
-def test_a_stream_without_an_event_ends_at_max_age_too(run: Run) -> None:
+def test_a_stream_without_an_event_ends_at_max_duration_too(run: Run) -> None:
     async def silent() -> AsyncIterator[str]:
         await anyio.sleep(10_000)
         yield "never"
 
-    response = lambda: EventSourceResponse(silent(), max_age=10, open_delay=None)  # noqa: E731
+    response = lambda: EventSourceResponse(silent(), max_duration=10, open_delay=None)  # noqa: E731
     connection, seconds = streamed(run, response)
     assert connection.complete
     assert connection.messages[0]["status"] == 200
@@ -133,34 +135,36 @@ def test_a_stream_without_an_event_ends_at_max_age_too(run: Run) -> None:
 
 
 @runners
-def test_a_client_that_does_not_read_at_max_age_is_dropped_after_cleanup_timeout(run: Run) -> None:
+def test_a_client_that_does_not_read_at_max_duration_is_dropped_after_cleanup_timeout(
+    run: Run,
+) -> None:
     async def act(connection: Connection) -> None:
         await connection.until(lambda: connection.body)
         connection.stall()
 
-    response = lambda: EventSourceResponse(ticking(), max_age=100, cleanup_timeout=5)  # noqa: E731
+    response = lambda: EventSourceResponse(ticking(), max_duration=100, cleanup_timeout=5)  # noqa: E731
     connection, seconds = streamed(run, response, act=act)
     assert not connection.complete
     assert 95 <= seconds <= 106
 
 
 @runners
-def test_a_stream_that_ends_before_max_age_says_nothing_of_it(run: Run) -> None:
+def test_a_stream_that_ends_before_max_duration_says_nothing_of_it(run: Run) -> None:
     async def two() -> AsyncIterator[int]:
         yield 1
         yield 2
 
-    connection, _ = streamed(run, lambda: EventSourceResponse(two(), max_age=10))
+    connection, _ = streamed(run, lambda: EventSourceResponse(two(), max_duration=10))
     assert connection.body == b"data: 1\n\ndata: 2\n\n"
 
 
 @runners
-def test_a_shutdown_before_max_age_goes_as_ever(run: Run) -> None:
+def test_a_shutdown_before_max_duration_goes_as_ever(run: Run) -> None:
     async def act(connection: Connection) -> None:
         await anyio.sleep(15)
         shutdown._of_this_loop()._look(signalled=True)
 
-    response = lambda: EventSourceResponse(ticking(), max_age=100)  # noqa: E731
+    response = lambda: EventSourceResponse(ticking(), max_duration=100)  # noqa: E731
     connection, seconds = streamed(run, response, act=act)
     assert not connection.complete
     assert seconds < 20
@@ -172,22 +176,22 @@ def sync_ticking() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_sync_generator_ends_at_max_age(backend: str) -> None:
+def test_a_sync_generator_ends_at_max_duration(backend: str) -> None:
     run = partial(anyio.run, backend=backend)
-    connection, _ = streamed(run, lambda: EventSourceResponse(sync_ticking(), max_age=0.2))
+    connection, _ = streamed(run, lambda: EventSourceResponse(sync_ticking(), max_duration=0.2))
     assert connection.complete
     goodbye(connection.body)
 
 
 @runners
-def test_a_subscription_ends_at_max_age_with_one_goodbye(run: Run) -> None:
+def test_a_subscription_ends_at_max_duration_with_one_goodbye(run: Run) -> None:
     news = Channels().channel("news")
 
     async def act(connection: Connection) -> None:
         await connection.until(lambda: connection.started)
         await news.publish("a")
 
-    connection, seconds = streamed(run, lambda: news.subscribe(max_age=100), act=act)
+    connection, seconds = streamed(run, lambda: news.subscribe(max_duration=100), act=act)
     assert connection.complete
     assert connection.body.count(b"goodbye") == 1
     goodbye(connection.body)
@@ -380,17 +384,17 @@ def test_head_takes_no_place(run: Run) -> None:
         ("max_streams", 0, "'max_streams' must be at least 1, not 0"),
         ("max_streams", "5", "'max_streams' must be an integer, not str"),
         ("max_streams", True, "'max_streams' must be an integer, not bool"),
-        ("max_age", 0, "'max_age' must be more than 0; None turns it off"),
-        ("max_age", -1, "'max_age' must be finite and not negative"),
-        ("max_age", "1", "'max_age' must be a number of seconds, not str"),
+        ("max_duration", 0, "'max_duration' must be more than 0; None turns it off"),
+        ("max_duration", -1, "'max_duration' must be finite and not negative"),
+        ("max_duration", "1", "'max_duration' must be a number of seconds, not str"),
     ],
 )
 def test_limits_are_checked_by_name(name: str, value: object, error: str) -> None:
     with pytest.raises(ValueError, match=error):
         type("Bad", (EventSourceResponse,), {name: value})
-    if name == "max_age":
+    if name == "max_duration":
         with pytest.raises(ValueError, match=error):
-            EventSourceResponse(ticking(), max_age=value)
+            EventSourceResponse(ticking(), max_duration=value)
     else:
         with pytest.raises(TypeError, match="no option 'max_streams'"):
             EventSourceResponse(ticking(), max_streams=value)

@@ -20,7 +20,7 @@ class Due(Enum):
     OPEN = auto()  # the headers wait no longer for a first event: `open_delay`
     PING = auto()  # a keep-alive: `ping_interval`
     STALLED = auto()  # a send has waited for too long: `send_timeout`
-    MAX_AGE = auto()  # the stream has lasted for `max_age`
+    MAX_DURATION = auto()  # the stream has lasted for `max_duration`
     GRACE_OVER = auto()  # the server shuts down, and the generator has had `shutdown_grace`
     CLEANUP_OVER = auto()  # what was told to end has had `cleanup_timeout`
 
@@ -40,7 +40,7 @@ class Moment(NamedTuple):
     can_ping: bool  # the headers are out, the end is not
     sending_since: float | None  # when the `send` in progress began
     sent_at: float  # when the last `send` ended, or when the stream began
-    ends_at: float | None  # when `max_age` is over
+    ends_at: float | None  # when `max_duration` is over
     grace_until: float | None  # set when the server shuts down
     cleanup_until: float | None  # set when the generator is told to end
 
@@ -49,7 +49,7 @@ def next_due(times: Times, moment: Moment) -> tuple[float, Due] | None:
     """Returns the first thing that will be due if nothing changes, and when."""
     first = _next_to_send(times, moment)
     for at, due in (
-        (moment.ends_at, Due.MAX_AGE),
+        (moment.ends_at, Due.MAX_DURATION),
         (moment.grace_until, Due.GRACE_OVER),
         (moment.cleanup_until, Due.CLEANUP_OVER),
     ):
@@ -70,10 +70,10 @@ def _next_to_send(times: Times, moment: Moment) -> tuple[float, Due] | None:
     return None
 
 
-def lasts(max_age: float | None) -> float | None:
+def lasts(max_duration: float | None) -> float | None:
     """Returns for how many seconds a stream lasts. With jitter, so that those who came at the same
     moment do not all go at the same moment."""
-    return None if max_age is None else max_age * random.uniform(0.9, 1)
+    return None if max_duration is None else max_duration * random.uniform(0.9, 1)
 
 
 def look_again_at(times: Times, moment: Moment, now: float) -> float | None:

@@ -28,8 +28,8 @@ class Ending(Enum):
     CLIENT_LEFT = False, "leave", True, False
     #: The client has not read for `send_timeout`.
     STALLED = False, "abort", True, False
-    #: It has lasted for `max_age`.
-    MAX_AGE = True, "end", False, True
+    #: It has lasted for `max_duration`.
+    MAX_DURATION = True, "end", False, True
     #: The server shuts down, and the generator was still running.
     SHUTDOWN = True, "close", False, False
     #: The generator or a `send` has raised.

@@ -113,7 +113,7 @@ class Delivery:
         # Where it waits once there is nothing to receive.
         self._news: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        lasts_for = lasts(response.max_age)
+        lasts_for = lasts(response.max_duration)
         self._ends_at = None if lasts_for is None else self._loop.time() + lasts_for
         self._grace_until: float | None = None
         self._cleanup_until: float | None = None
@@ -335,7 +335,7 @@ class Delivery:
                 self._cleanup_failed(error)
             if self._ending is Ending.SHUTDOWN:
                 self._finish_for_shutdown(is_whole=error is None and not self._driver.cut)
-            elif self._ending is Ending.MAX_AGE and self._error is None:
+            elif self._ending is Ending.MAX_DURATION and self._error is None:
                 self._finish()
         elif error is None:
             self._finish()
@@ -432,10 +432,10 @@ class Delivery:
         self._abort_connection()
         self._sender.give_up()
 
-    def _too_old(self) -> None:
+    def _time_over(self) -> None:
         self._ends_at = None
         if not self._finishing:
-            self.end(Ending.MAX_AGE)
+            self.end(Ending.MAX_DURATION)
 
     def _grace_over(self) -> None:
         self._grace_until = None
@@ -468,7 +468,7 @@ _ON_DUE = {
     Due.OPEN: Delivery._open,
     Due.PING: Delivery._ping,
     Due.STALLED: Delivery._stalled,
-    Due.MAX_AGE: Delivery._too_old,
+    Due.MAX_DURATION: Delivery._time_over,
     Due.GRACE_OVER: Delivery._grace_over,
     Due.CLEANUP_OVER: Delivery._cleanup_over,
 }

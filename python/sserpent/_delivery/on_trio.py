@@ -89,9 +89,9 @@ class TrioDelivery:
                 nursery.start_soon(self._watch)
                 if self._response.send_timeout is not None:
                     nursery.start_soon(self._keep_send_timeout)
-                lasts_for = lasts(self._response.max_age)
+                lasts_for = lasts(self._response.max_duration)
                 if lasts_for is not None:
-                    nursery.start_soon(self._keep_max_age, lasts_for)
+                    nursery.start_soon(self._keep_max_duration, lasts_for)
                 await self._start(streams)
                 await self._send_all()
                 nursery.cancel_scope.cancel()
@@ -233,7 +233,9 @@ class TrioDelivery:
                 self._error = error
             else:
                 logger.error("The cleanup of a stream failed", exc_info=error)
-        elif self._ending is Ending.MAX_AGE or (self._ending is Ending.SHUTDOWN and not self._cut):
+        elif self._ending is Ending.MAX_DURATION or (
+            self._ending is Ending.SHUTDOWN and not self._cut
+        ):
             self._finishing = True
 
     async def _pump(self, content: AsyncIterator[Any]) -> None:
@@ -449,10 +451,10 @@ class TrioDelivery:
 
     # The end of its time
 
-    async def _keep_max_age(self, lasts_for: float) -> None:
+    async def _keep_max_duration(self, lasts_for: float) -> None:
         await trio.sleep(lasts_for)
         if not self._finishing:
-            self.end(Ending.MAX_AGE)
+            self.end(Ending.MAX_DURATION)
             await self._keep_cleanup_timeout()
 
     # Shutdown

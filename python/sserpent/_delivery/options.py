@@ -30,7 +30,7 @@ class Streamable:
     send_timeout: float | None = None
     cleanup_timeout: float = 30.0
     shutdown_grace: float = 0.0
-    max_age: float | None = None
+    max_duration: float | None = None
     max_pending: int = 65_536
     # A callable or None; type checkers refuse a subclass's method where a callable is declared.
     on_disconnect: Any = None
@@ -129,7 +129,7 @@ _CHECKS: dict[str, Callable[[str, object], None]] = {
     "send_timeout": _check_positive_seconds_or_none,
     "cleanup_timeout": _check_seconds,
     "shutdown_grace": _check_seconds,
-    "max_age": _check_positive_seconds_or_none,
+    "max_duration": _check_positive_seconds_or_none,
     "max_pending": _check_count,
     "on_disconnect": _check_callable_or_none,
 }

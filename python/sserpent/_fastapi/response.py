@@ -75,9 +75,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         cleanup_timeout: Seconds that the generator's cleanup may take after a disconnect or
             shutdown, and that a client may take to read the rest when the server shuts down; 30
             unless given.
-        max_age: Seconds after which the stream is ended and its client told to come back in 1 to 5
-            s; None, the default, for never. The time of each is shorter by up to a tenth, so that
-            those who came together do not leave together.
+        max_duration: Seconds after which the stream is ended and its client told to come back in
+            1 to 5 s; None, the default, for never. The time of each is shorter by up to a tenth,
+            so that clients that came together do not leave together.
         shutdown_grace: Seconds between the server's shutdown and the end of the stream; 0 unless
             given. See `shutdown_event`.
         max_pending: Bytes of events that may wait to be sent, and one event more; 65,536 unless
