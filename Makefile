@@ -94,6 +94,10 @@ bench: build .venv/installed-bench ## Run every benchmark (three quarters of an 
 bench-quick: build .venv/installed-bench ## Run the core of the benchmarks (a minute)
 	$(BIN)/python -m benches.run quick
 
+.PHONY: bench-calls
+bench-calls: build .venv/installed-bench ## Time calls with pytest-benchmark; OPTIONS="-k push --benchmark-autosave"
+	$(BIN)/python -m pytest -q benches $(OPTIONS)
+
 .PHONY: bench-compare
 bench-compare: build .venv/installed-bench ## Fail if sserpent takes more than in the saved results
 	$(BIN)/python -m benches.run compare

@@ -1,9 +1,10 @@
-"""The benchmarks: `make bench`, `make bench-quick` and `make bench-compare`.
+"""The benchmarks: `make bench`, `make bench-quick`, `make bench-calls` and `make bench-compare`.
 
-A new table is a module with `run(quick)` that checks what its contenders do and returns tables,
-and its name in `stages.py`. Calls are timed by `time_calls`, all else by `in_turns`, both in
-`harness/timing.py`. What `counted()` returns, valgrind counts. A goal is an entry in `goals.py`,
-with its cells and why it may be missed.
+A new call is a case in `core/calls.py` or `reading.py`: pytest-benchmark times it, by
+`test_calls.py`, and `harness/calls.py` makes the tables. A new table of another kind is a module
+with `run(quick)` that checks what its contenders do, times them by `in_turns` of
+`harness/timing.py` and returns tables, and its name in `stages.py`. What `counted()` returns,
+valgrind counts. A goal is an entry in `goals.py`, with its cells and why it may be missed.
 """
 
 import sys

@@ -1,17 +1,13 @@
-"""Reading: the parser of both backends against the decoders that Python has."""
+"""Reading: the parser of both backends against the decoders that Python has. `test_calls.py` times
+it."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from time import process_time
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from typing import Any, NamedTuple
 
-import httpx
 from pydantic import BaseModel, TypeAdapter
 
 from readers import READERS
@@ -19,18 +15,14 @@ from sserpent._core import compiled, pure
 from sserpent._core.conversion import json_validator, validate_event
 
 from .harness.callgrind import Counted
-from .harness.servers import cores, pin
-from .harness.timing import Table, Turn, in_turns
 
-NAME = "reading"
+NAME = "parse"
 TOKENS = "LLM tokens, 16 KB chunks"
 ONE = "one event per chunk"
 LINES = "20 short lines per event"
 MEGABYTE = "1 MB event in 1 KB chunks"
 LARGE = "8 MB event in 1 KB chunks"
 TYPED = "typed events, 16 KB chunks"
-GATEWAY = "gateway on httpx, one event per chunk"
-PURE_GATEWAY = f"{GATEWAY}, pure Python"
 COUNTED_TOKENS = "reading 100 LLM tokens"
 COUNTED_MEGABYTE = f"reading a {MEGABYTE}"
 COUNTED_LARGE = f"reading an {LARGE}"
@@ -88,38 +80,39 @@ QUADRATIC = {"anthropic", "sseclient-py", "launchdarkly-eventsource"}
 Work = Callable[[], Any]
 
 
-def run(quick: bool) -> Iterable[Table]:
-    """Processor time: a clock counts what others take too."""
-    table = Table(NAME, "µs of processor time per event", minima=True)
-    with gateways() as forwarded:
-        for case, events, contenders in [*cases(), *forwarded]:
-            found = [work() for work in contenders.values()]
-            assert all(each == found[0] for each in found), f"{case}: not the same events"
-            # Makes no events.
-            if case == TOKENS:
-                contenders["memchr"] = partial(searched, STREAMS[TOKENS][0])
-            turns = {(case, name): turn_of(work, events) for name, work in contenders.items()}
-            in_turns([table], turns, rounds=3 if quick else 9)
-    return [table]
+class Case(NamedTuple):
+    """A stream that is read: `events` are in it, and each contender reads it whole."""
+
+    events: int
+    works: dict[str, Work]
 
 
-def turn_of(work: Work, events: int) -> Turn:
-    def turn() -> list[float]:
-        started = process_time()
-        work()
-        return [(process_time() - started) / events * 1e6]
-
-    return turn
-
-
-def cases() -> Iterator[tuple[str, int, dict[str, Work]]]:
-    for case, (chunks, events) in STREAMS.items():
-        peers = {n: read for n, read in PEERS.items() if case != MEGABYTE or n not in QUADRATIC}
-        yield case, events, works({**OURS, **peers}, chunks)
-    yield LARGE, 1, works(OURS, large(8))
+@cache
+def cases() -> dict[str, Case]:
+    found = {}
+    for name, (chunks, events) in STREAMS.items():
+        peers = {n: read for n, read in PEERS.items() if name != MEGABYTE or n not in QUADRATIC}
+        found[name] = Case(events, works({**OURS, **peers}, chunks))
+    # Makes no events.
+    found[TOKENS].works["memchr"] = partial(searched, STREAMS[TOKENS][0])
+    found[LARGE] = Case(1, works(OURS, large(8)))
     readers = {name: typed(core) for name, core in CORES.items()}
     readers["httpx-sse"] = typed_httpx_sse
-    yield TYPED, COUNT, works(readers, STREAMS[TOKENS][0])
+    found[TYPED] = Case(COUNT, works(readers, STREAMS[TOKENS][0]))
+    return found
+
+
+@cache
+def expected(case: str) -> Any:
+    return cases()[case].works["sserpent"]()
+
+
+def check(case: str, contender: str) -> None:
+    """Raises AssertionError unless a contender finds the events that the others find."""
+    if contender != "memchr":
+        assert cases()[case].works[contender]() == expected(case)
+    if case in (TOKENS, ONE):
+        assert expected(case) == [TOKEN.removeprefix(b"data: ").decode().strip()] * COUNT
 
 
 def works(readers: dict[str, Reader], chunks: list[bytes]) -> dict[str, Work]:
@@ -179,79 +172,3 @@ def typed(core: Any) -> Callable[[list[bytes]], list[Any]]:
 def typed_httpx_sse(chunks: list[bytes]) -> list[Any]:
     validate = TypeAdapter(Completion).validate_python
     return [validate(json.loads(event.data)) for event in READERS["httpx-sse"](chunks)]
-
-
-# A gateway: reads with httpx from a server in another process, and writes each event again
-
-UPSTREAM = f"""
-import socket
-chunk = {TOKEN!r}
-chunk = b"%x\\r\\n%s\\r\\n" % (len(chunk), chunk)
-listening = socket.create_server(("127.0.0.1", 0))
-print(listening.getsockname()[1], flush=True)
-while True:
-    connection, _ = listening.accept()
-    with connection:
-        connection.recv(65536)
-        head = "HTTP/1.1 200 OK", "content-type: text/event-stream", "transfer-encoding: chunked"
-        connection.sendall("\\r\\n".join([*head, "connection: close", "", ""]).encode())
-        connection.sendall(chunk * {COUNT} + b"0\\r\\n\\r\\n")
-"""
-
-
-@contextmanager
-def upstream() -> Iterator[str]:
-    server_cores, client_cores = cores()
-    pin(server_cores)
-    command = [sys.executable, "-c", UPSTREAM]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        pin(client_cores)
-        assert process.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        finally:
-            process.kill()
-
-
-def gateway(core: Any) -> Callable[[httpx.Response], Iterator[Any]]:
-    def read(response: httpx.Response) -> Iterator[Any]:
-        feed = core.EventStreamParser().feed
-        for chunk in response.iter_bytes():
-            yield from feed(chunk)
-
-    return forwarded(core, read)
-
-
-def gateway_httpx_sse(core: Any) -> Callable[[httpx.Response], Iterator[Any]]:
-    from httpx_sse import EventSource
-
-    return forwarded(core, lambda response: EventSource(response).iter_sse())
-
-
-def forwarded(core: Any, read: Callable[[httpx.Response], Iterator[Any]]) -> Callable[..., Any]:
-    def forward(response: httpx.Response) -> list[bytes]:
-        event = core.ServerSentEvent
-        return [event(raw_data=each.data, event="token").encode() for each in read(response)]
-
-    return forward
-
-
-@contextmanager
-def gateways() -> Iterator[list[tuple[str, int, dict[str, Work]]]]:
-    with upstream() as url, httpx.Client() as client:
-
-        def stream(forward: Callable[[httpx.Response], Any]) -> Any:
-            with client.stream("GET", url) as response:
-                return forward(response)
-
-        yield [
-            (
-                case,
-                COUNT,
-                {
-                    name: partial(stream, gateway(CORES[name])),
-                    "httpx-sse": partial(stream, gateway_httpx_sse(CORES[name])),
-                },
-            )
-            for case, name in ((GATEWAY, "sserpent"), (PURE_GATEWAY, "sserpent-pure"))
-        ]

@@ -1,9 +1,10 @@
 """What is measured. A stage is a module with `run(quick)`, which checks what the contenders do and
 returns its tables, or `counted()`, what valgrind is to count, or both."""
 
-from . import reading
+from . import gateway, reading
 from .channels import fanout, logs
-from .core import calls
+from .core import calls as core_calls
 from .delivery import idle, in_process, streams
+from .harness import calls
 
-STAGES = (calls, in_process, streams, idle, fanout, logs, reading)
+STAGES = (calls, core_calls, in_process, streams, idle, fanout, logs, reading, gateway)

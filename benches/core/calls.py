@@ -1,10 +1,10 @@
-"""Events, frames and the buffer, one call at a time."""
+"""The calls of events, frames and the buffer, by contender. `test_calls.py` times them."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fastapi.routing
@@ -19,11 +19,14 @@ from pydantic_core import to_json
 import sse_parser
 from asgi import Connection
 from benches.harness.callgrind import Counted
-from benches.harness.timing import Call, Table, time_calls
 from sserpent._core import compiled, pure
 
 from . import payloads
 from .payloads import ITEM, ITEM_DICT, ORDER, PRICED, TOKEN, Item, Order, plain
+
+# Makes a number of calls, in a loop of its own, and returns the last result: the call of this
+# function would take as long as making an event.
+Call = Callable[[int], Any]
 
 TOKEN_EVENT = {"raw_data": TOKEN, "event": "token"}
 MODEL_EVENT = {"data": ITEM, "event": "item", "id": "7", "retry": 3000}
@@ -210,13 +213,6 @@ CALLS: dict[str, dict[str, dict[str, Call]]] = {
 }
 
 
-def run(quick: bool) -> Iterable[Table]:
-    check_fastapi_encode()
-    check_events()
-    check_pushes()
-    return time_calls(CALLS, quick)
-
-
 def counted() -> Iterator[Counted]:
     """What valgrind counts."""
     for group in ("encode", "push"):
@@ -229,30 +225,44 @@ def counted() -> Iterator[Counted]:
                     yield Counted(f"{group}: {case}", name, events, calls[name])
 
 
-def check_events() -> None:
-    """What a client makes of any contender's bytes must be right."""
-    for group in ("frame", "encode"):
-        for case, fields in EVENTS[group].items():
-            is_text = "raw_data" in fields
-            wanted = fields["raw_data"] if is_text else plain(fields["data"])
-            named = fields.get("event", "message"), fields.get("id", ""), fields.get("retry")
-            for name, call in CALLS[group][case].items():
-                parsed = sse_parser.parse(call(1))
-                (event,) = parsed.events
-                assert (event.type, event.last_event_id, parsed.retry) == named, (case, name)
-                assert (event.data if is_text else json.loads(event.data)) == wanted, (case, name)
+def check_event(group: str, case: str, contender: str) -> None:
+    """Raises AssertionError unless a client makes the right event of a contender's bytes."""
+    fields = EVENTS[group][case]
+    is_text = "raw_data" in fields
+    wanted = fields["raw_data"] if is_text else plain(fields["data"])
+    parsed = sse_parser.parse(CALLS[group][case][contender](1))
+    (event,) = parsed.events
+    seen = event.type, event.last_event_id, parsed.retry
+    assert seen == (fields.get("event", "message"), fields.get("id", ""), fields.get("retry"))
+    assert (event.data if is_text else json.loads(event.data)) == wanted
 
 
-def check_pushes() -> None:
-    for case, calls in CALLS["push"].items():
-        assert calls["sserpent"](100) == calls["sserpent-pure"](100), case
-        for name, call in calls.items():
-            (event,) = sse_parser.parse(call(1)).events
-            if case in VALUES:
-                assert json.loads(event.data) == plain(VALUES[case]), (case, name)
+def check_construct(case: str, contender: str) -> None:
+    """Raises AssertionError unless an event has the fields that it is made of."""
+    event = CALLS["construct"][case][contender](1)
+    for name, value in EVENTS["construct"][case].items():
+        field = "data" if (name, contender) == ("raw_data", "sse-starlette") else name
+        assert getattr(event, field) == value
+
+
+def check_push(case: str, contender: str) -> None:
+    """Raises AssertionError unless a client makes the right events of what a buffer has, and both
+    of our buffers have the same bytes."""
+    calls = CALLS["push"][case]
+    assert calls["sserpent"](100) == calls["sserpent-pure"](100)
+    (event,) = sse_parser.parse(calls[contender](1)).events
+    if case in VALUES:
+        assert json.loads(event.data) == plain(VALUES[case])
+
+
+def check_to_json(case: str, contender: str) -> None:
+    """Raises AssertionError unless the JSON is that of the value."""
+    value, _ = TO_JSON[case]
+    assert json.loads(CALLS["to_json"][case][contender](1)) == plain(value)
 
 
 def check_fastapi_encode() -> None:
+    """Raises AssertionError unless `fastapi_encode` writes what FastAPI's router writes."""
     app = FastAPI()
 
     @app.get("/", response_class=fastapi.sse.EventSourceResponse)

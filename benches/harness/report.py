@@ -28,11 +28,11 @@ SHOWN = {
 }
 
 ABOUT = """\
-Every case is first checked: what a client decodes must be right, for every contender. Contenders
-take turns, every other round backwards, and rounds go on until the numbers have settled. Where a
-call is timed, in processor time, the minimum counts, since a disturbance only adds; where a server
-is measured, the median, and a ratio is the median of the ratios of neighbours, not the ratio of
-medians. All single measurements are in [`results.json`](https://github.com/sserpent/sserpent/blob/main/benches/results.json).
+Every case is first checked: what a client decodes must be right, for every contender. Calls are
+timed by pytest-benchmark (`make bench-calls`), in processor time, and the fastest round counts,
+since a disturbance only adds. Elsewhere contenders take turns, every other round backwards, and
+rounds go on until the numbers have settled; the median counts, and a ratio is the median of the
+ratios of neighbours, not the ratio of medians. All single measurements are in [`results.json`](https://github.com/sserpent/sserpent/blob/main/benches/results.json).
 
 Whole-server runs: the server runs in a process of its own on one core, a raw-socket client that
 only counts on another. Measured is the server's processor time, from which events per second follow

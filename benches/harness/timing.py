@@ -2,21 +2,16 @@
 
 The contenders take turns, every other round backwards, so that what disturbs the machine meets all
 of them. Each turn is short. Rounds go on until the numbers have settled, twice as many at
-most. A call is timed in processor time and the minimum counts, because a disturbance only adds.
-Where a server is measured, each turn is divided by its neighbour's, and the median counts.
+most. Where a server is measured, each turn is divided by its neighbour's, and the median counts.
+Where work is timed in processor time, the minimum counts, because a disturbance only adds.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median, quantiles
-from typing import Any
 
-# Called with the number of times that it is to do its work; returns the last result. A call alone
-# takes as long as making an event.
-Call = Callable[[int], Any]
 # Measures once; returns a value for each table.
 Turn = Callable[[], Sequence[float]]
 
@@ -82,34 +77,3 @@ def in_turns(tables: Sequence[Table], turns: Mapping[tuple[str, str], Turn], rou
         for case, name in list(turns)[:: -1 if number % 2 else 1]:
             for table, value in zip(tables, turns[case, name](), strict=True):
                 table.add(case, name, value)
-
-
-def time_calls(
-    cases: Mapping[str, Mapping[str, Mapping[str, Call]]], quick: bool
-) -> Iterable[Table]:
-    """A table for each group of cases of calls. Several passes over everything: what keeps the
-    machine busy for seconds does not decide a case."""
-    tables = {name: Table(name, "µs per event", minima=True) for name in cases}
-    turns = {
-        (group, case): {(case, name): turn_of(call) for name, call in calls.items()}
-        for group, by_case in cases.items()
-        for case, calls in by_case.items()
-    }
-    for _ in range(15 if quick else 30):
-        for (group, _), contenders in turns.items():
-            in_turns([tables[group]], contenders, rounds=3)
-    return tables.values()
-
-
-def turn_of(call: Call) -> Turn:
-    """Times as many calls as take about half a millisecond, in this thread's processor time."""
-
-    def seconds(count: int) -> float:
-        started = time.thread_time()
-        call(count)
-        return time.thread_time() - started
-
-    count = 1
-    while seconds(count) < 0.0004:
-        count *= 2
-    return lambda: [seconds(count) / count * 1e6]
