@@ -50,7 +50,7 @@ class Message(BaseModel):
 REDIS_URL = os.environ.get("REDIS_URL")
 channels = Channels(REDIS_URL)
 # So little is kept that whoever is away for a moment can have missed more.
-rooms = channels.channel("rooms", Message, history=5, history_ttl=600)
+rooms = channels.channel("rooms", Message, keyed=True, history=5, history_ttl=600)
 
 
 @router.get("/rooms/{room}", response_class=EventSourceResponse)

@@ -15,7 +15,9 @@ class Notification(BaseModel):
 
 
 channels = Channels(max_subscribers_per_owner=5)
-notifications = channels.channel("notifications", Notification, history=100, history_ttl=86_400)
+notifications = channels.channel(
+    "notifications", Notification, keyed=True, history=100, history_ttl=86_400
+)
 app = FastAPI(lifespan=channels.lifespan)
 
 

@@ -20,7 +20,9 @@ class Notification(BaseModel):
 
 
 channels = Channels(os.environ.get("REDIS_URL", "redis://localhost:6379/0"))
-notifications = channels.channel("notifications", Notification, history=100, history_ttl=86_400)
+notifications = channels.channel(
+    "notifications", Notification, keyed=True, history=100, history_ttl=86_400
+)
 app = FastAPI(lifespan=channels.lifespan)
 
 

@@ -13,7 +13,7 @@ class Message(BaseModel):
 
 
 channels = Channels()
-rooms = channels.channel("rooms", Message)
+rooms = channels.channel("rooms", Message, keyed=True)
 app = FastAPI(lifespan=channels.lifespan)
 
 

@@ -198,7 +198,7 @@ from sserpent.channels import Channels
 
 async def main():
     async with Channels(sys.argv[1]) as channels:
-        news = channels.channel("keyed")
+        news = channels.channel("keyed", keyed=True)
         async def publish(first):
             for key in range(first, int(sys.argv[2]), 100):
                 await news.publish(" token", key=str(key))
@@ -212,7 +212,7 @@ asyncio.run(main())
 async def followed(make: MakeChannels, case: str) -> float:
     """Another process publishes to each key three times."""
     async with make() as channels:
-        news = channels.channel("keyed")
+        news = channels.channel("keyed", keyed=True)
         clients: list[Client] = []
         tasks = []
         for key in range(KEYS):

@@ -105,7 +105,7 @@ def test_c11_a_key_that_nobody_uses_is_forgotten_and_its_ids_are_of_another_epoc
     run: Run, clock: Clock
 ) -> None:
     async def main() -> None:
-        rooms = Channels().channel("rooms", history_ttl=60)
+        rooms = Channels().channel("rooms", keyed=True, history_ttl=60)
         old = await rooms.publish("old", key=1)
         clock.now += 61
         await rooms.publish("elsewhere", key=2)
@@ -172,7 +172,7 @@ def test_c11_the_memory_of_keys_that_were_used_once_goes_back(run: Run, publish:
 
     async def main() -> None:
         async with Channels() as channels:
-            rooms = channels.channel("rooms", history_ttl=0.2)
+            rooms = channels.channel("rooms", keyed=True, history_ttl=0.2)
             publish(rooms)
             with anyio.fail_after(20):
                 while grown(channels):
@@ -184,7 +184,7 @@ def test_c11_the_memory_of_keys_that_were_used_once_goes_back(run: Run, publish:
 def test_c11_the_memory_of_keys_that_were_only_read_goes_back(run: Run) -> None:
     async def main() -> None:
         channels = Channels()
-        rooms = channels.channel("rooms")
+        rooms = channels.channel("rooms", keyed=True)
         for key in range(100):
             async with connected(rooms.subscribe(key=key)):
                 assert grown(channels) == 1
@@ -236,7 +236,7 @@ def test_c15_an_id_holds_neither_name_nor_key_nor_owner(
 ) -> None:
     async def main() -> None:
         async with make_channels() as channels:
-            rooms = channels.channel("secretname")
+            rooms = channels.channel("secretname", keyed=True)
             several = channels.subscribe(rooms.on("secretkey"), owner="secretowner")
             single = rooms.subscribe(key="secretkey", owner="secretowner")
             for subscription in (several, single):
@@ -254,7 +254,7 @@ def test_c15_an_id_has_at_most_64_bytes_for_each_channel(
 ) -> None:
     async def main() -> None:
         async with make_channels() as channels:
-            rooms = channels.channel("rooms")
+            rooms = channels.channel("rooms", keyed=True)
             keys = list(range(channels_in_stream))
             for key in keys:
                 await rooms.publish(key, key=key)
@@ -290,7 +290,7 @@ def test_c15_the_ids_of_several_channels_are_as_little_trusted(
 def test_c15_an_id_selects_no_channel(run: Run, make_channels: MakeChannels) -> None:
     async def main() -> None:
         async with make_channels() as channels:
-            rooms = channels.channel("rooms")
+            rooms = channels.channel("rooms", keyed=True)
             last_id = await rooms.publish("private", key="private")
             await rooms.publish("private too", key="private")
             async with connected(channels.subscribe(rooms.on("private"), start="live")) as client:
@@ -448,7 +448,7 @@ def capped(which: str, make_channels: MakeChannels) -> tuple[Channels, Any]:
     else:
         channels = make_channels()
     cap = {"max_subscribers": 2} if which == "channel" else {}
-    return channels, channels.channel("rooms", **cap)
+    return channels, channels.channel("rooms", keyed=True, **cap)
 
 
 @pytest.mark.parametrize("which", ["process", "channel", "owner"])
@@ -530,7 +530,7 @@ def test_c19_several_channels_in_one_stream_have_one_id(
 ) -> None:
     async def main() -> None:
         async with make_channels() as channels:
-            news, rooms = channels.channel("news"), channels.channel("rooms")
+            news, rooms = channels.channel("news"), channels.channel("rooms", keyed=True)
 
             def subscribe(after: str | None = None, start: Any = "live") -> Any:
                 return channels.subscribe(
@@ -611,7 +611,7 @@ def test_c19_32_channels_share_what_a_client_takes(
 ) -> None:
     async def main() -> None:
         async with make_channels() as channels:
-            rooms = channels.channel("rooms")
+            rooms = channels.channel("rooms", keyed=True)
             keys = range(32)
             async with connected(channels.subscribe(*map(rooms.on, keys))) as client:
                 for n in range(20):

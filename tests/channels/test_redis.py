@@ -152,7 +152,7 @@ def test_c8_others_have_published_since_the_tail_was_lost(make_redis: MakeRedis)
         for number in (7, 8, 9):
             await publish_until_it_works(log, number)
         channels = Channels(server.url)
-        rooms = channels.channel("rooms")
+        rooms = channels.channel("rooms", keyed=True)
         async with channels, rooms.listen(key="lobby", after=last) as events:
             await publish(log, 10)
             found = [await anext(events) for _ in range(2)]
@@ -679,7 +679,7 @@ def _closures_key(server: RedisServer) -> str:
 def test_c12_subscribing_while_redis_is_away(server: RedisServer) -> None:
     async def check() -> None:
         channels = Channels(server.url, publish_timeout=0.5)
-        rooms = channels.channel("rooms")
+        rooms = channels.channel("rooms", keyed=True)
         async with channels:
             server.kill()
             with pytest.raises(BrokerUnavailable):
@@ -783,7 +783,7 @@ def test_trio_is_refused() -> None:
 
     async def check() -> None:
         channels = Channels("redis://127.0.0.1:1")
-        rooms = channels.channel("rooms")
+        rooms = channels.channel("rooms", keyed=True)
         with pytest.raises(RuntimeError, match="Trio"):
             await rooms.publish(1)
         with pytest.raises(RuntimeError, match="Trio"):
@@ -793,7 +793,7 @@ def test_trio_is_refused() -> None:
 
 
 def test_a_thread_before_anything_runs_is_told_what_to_do() -> None:
-    rooms = Channels("redis://127.0.0.1:1").channel("rooms")
+    rooms = Channels("redis://127.0.0.1:1").channel("rooms", keyed=True)
     with pytest.raises(RuntimeError, match="lifespan"):
         rooms.publish_soon(1).result(1)
 

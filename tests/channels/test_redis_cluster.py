@@ -149,7 +149,7 @@ def test_c8_a_node_is_killed_whose_replica_lacks_the_tail(pair: Pair) -> None:
         assert await numbers_in(log) == [*range(5), 7, 8]
         # Whoever comes back is told too.
         channels = Channels(pair.cluster.url)
-        rooms = channels.channel("rooms")
+        rooms = channels.channel("rooms", keyed=True)
         async with channels, rooms.listen(key="lobby", after=last) as events:
             found = await anext(events)
         assert (found.event, found.data) == ("reset", {"reason": "diverged"})

@@ -89,7 +89,10 @@ def test_a_message_from_a_future_that_never_comes(server: RedisServer) -> None:
 @asynccontextmanager
 async def listening(server: RedisServer, **arguments: Any) -> AsyncIterator[Any]:
     channels = Channels(server.url)
-    async with channels, channels.channel("rooms").listen(key="lobby", **arguments) as events:
+    async with (
+        channels,
+        channels.channel("rooms", keyed=True).listen(key="lobby", **arguments) as events,
+    ):
         yield events
 
 
@@ -213,7 +216,7 @@ def test_a_damaged_history_makes_nobody_wait_for_ever(server: RedisServer) -> No
     async def check() -> None:
         add_garbage(server)
         channels = Channels(server.url, publish_timeout=0.5)
-        rooms = channels.channel("rooms")
+        rooms = channels.channel("rooms", keyed=True)
         messages: list[Any] = []
 
         async def send(message: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -49,6 +50,8 @@ CHANNEL: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"history_ttl": 10**400}, ValueError, "'history_ttl' must be finite"),
     ({"history_bytes": 0}, ValueError, "'history_bytes' must be at least 1, not 0"),
     ({"history_bytes": "4M"}, TypeError, "'history_bytes' must be an integer, not str"),
+    ({"keyed": 1}, TypeError, "'keyed' must be True or False, not int"),
+    ({"keyed": None}, TypeError, "'keyed' must be True or False, not NoneType"),
     ({"overflow": "drop"}, ValueError, "'overflow' must be 'gap', 'latest'"),
     ({"overflow": None}, ValueError, "'overflow' must be"),
     ({"overflow": []}, ValueError, "'overflow' must be"),
@@ -92,11 +95,6 @@ PUBLISH: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (1, {"event": "\ud800"}, ValueError, "event"),
     (1, {"conflate": 1.5}, TypeError, "'conflate' must be a str, int or UUID, not float"),
     (1, {"conflate": []}, TypeError, "'conflate' must be a str, int or UUID, not list"),
-    (1, {"key": 1.5}, TypeError, "'key' must be a str, int or UUID, not float"),
-    (1, {"key": True}, TypeError, "'key' must be a str, int or UUID, not bool"),
-    (1, {"key": b"a"}, TypeError, "'key' must be a str, int or UUID, not bytes"),
-    (1, {"key": []}, TypeError, "'key' must be a str, int or UUID, not list"),
-    (1, {"key": "\ud800"}, ValueError, "'key' must be text"),
 ]
 
 
@@ -109,8 +107,6 @@ def test_publishing(item: Any, options: Any, error: type[Exception], message: st
             with pytest.raises(error, match=message):
                 await getattr(news, method)(item, **options)
             assert channels._log.histories == {}  # type: ignore[attr-defined]
-            # A key that was refused has not made it a channel with keys.
-            await news.publish(1)
 
     anyio.run(main)
 
@@ -152,24 +148,48 @@ USES: list[Callable[..., Any]] = [
     lambda channel, **key: channel.listen(**key),
     lambda channel, **key: channel.on(**key),
     lambda channel, **key: channel.publish_soon(1, **key),
+    lambda channel, **key: anyio.run(partial(channel.publish, 1, **key)),
 ]
+KEYS: list[tuple[Any, type[Exception], str]] = [
+    (1.5, TypeError, "'key' must be a str, int or UUID, not float"),
+    (True, TypeError, "'key' must be a str, int or UUID, not bool"),
+    (b"a", TypeError, "'key' must be a str, int or UUID, not bytes"),
+    ([], TypeError, "'key' must be a str, int or UUID, not list"),
+    ("\ud800", ValueError, "'key' must be text"),
+]
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize(("key", "error", "message"), KEYS)
+def test_a_key(use: Any, key: Any, error: type[Exception], message: str) -> None:
+    channels = Channels()
+    with pytest.raises(error, match=message):
+        use(channels.channel("rooms", keyed=True), key=key)
+    assert channels._log.histories == {}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("first", USES)
 @pytest.mark.parametrize("second", USES)
-def test_a_channel_has_keys_or_has_none(first: Any, second: Any) -> None:
-    with_keys, without = Channels().channel("rooms"), Channels().channel("news")
-    first(with_keys, key="a")
-    with pytest.raises(ValueError, match="'key' must be given: channel 'rooms' has keys"):
-        second(with_keys)
-    first(without)
-    with pytest.raises(ValueError, match="'key' must not be given: channel 'news' has no keys"):
-        second(without, key="a")
+def test_a_channel_is_keyed_where_it_is_made_whatever_came_before(first: Any, second: Any) -> None:
+    keyed, plain = Channels().channel("rooms", keyed=True), Channels().channel("news")
+    missing = "`key` is missing: channel 'rooms' was created with keyed=True"
+    surplus = "`key` must be left out: channel 'news' was created without keyed=True"
+    for use in (first, second, first):
+        with pytest.raises(ValueError, match=missing):
+            use(keyed)
+        with pytest.raises(ValueError, match=missing):
+            use(keyed, key=None)
+        use(keyed, key="a")
+        for key in ("a", "", 0):
+            with pytest.raises(ValueError, match=surplus):
+                use(plain, key=key)
+        use(plain)
+        use(plain, key=None)
 
 
 def test_selections() -> None:
     channels = Channels()
-    rooms, news = channels.channel("rooms"), channels.channel("news")
+    rooms, news = channels.channel("rooms", keyed=True), channels.channel("news")
     with pytest.raises(ValueError, match="'selections' must be 1 to 32, not 0"):
         channels.subscribe()
     with pytest.raises(ValueError, match="'selections' must be 1 to 32, not 33"):

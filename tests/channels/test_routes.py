@@ -36,7 +36,7 @@ class Application:
 
     def __init__(self) -> None:
         self.channels = Channels()
-        self.rooms: Channel[Message] = self.channels.channel("rooms", Message)
+        self.rooms: Channel[Message] = self.channels.channel("rooms", Message, keyed=True)
         self.app = app = FastAPI(lifespan=self.channels.lifespan)
 
         async def read(room: str, last_event_id: LastEventID = None) -> Subscription[Message]:
@@ -455,7 +455,7 @@ def test_publishing_from_threads_and_other_event_loops(run: Run) -> None:
 def test_listening_is_an_async_iterator_of_events(run: Run, make_channels: MakeChannels) -> None:
     async def main() -> None:
         async with make_channels() as channels:
-            rooms = channels.channel("rooms", Message)
+            rooms = channels.channel("rooms", Message, keyed=True)
             first = await rooms.publish(Message(text="0"), key="a", event="said")
             async with rooms.listen(key="a", after=first) as events:
                 await rooms.publish(ServerSentEvent(data={"text": "1"}, retry=5), key="a")

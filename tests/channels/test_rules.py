@@ -24,7 +24,7 @@ ID = re.compile(r"[0-9a-f]{16}-[1-9][0-9]*-[1-9][0-9]*")
 def test_c1_an_id_is_epoch_offset_and_tag(run: Run, make_channels: MakeChannels) -> None:
     async def main() -> None:
         async with make_channels() as channels:
-            rooms = channels.channel("rooms")
+            rooms = channels.channel("rooms", keyed=True)
             a = [await rooms.publish(n, key="a") for n in range(50)]
             b = [await rooms.publish(n, key="b") for n in range(50)]
         assert all(ID.fullmatch(each) for each in a + b)

@@ -803,7 +803,7 @@ def test_a_bad_option_is_refused_by_name(
     make_channels: MakeChannels, options: dict[str, Any], error: type[Exception], names: str
 ) -> None:
     channels = make_channels()
-    channels.channel("rooms")
+    channels.channel("rooms", keyed=True)
     with pytest.raises(error, match=names):
         Runs(channels, **{"name": "answers", **options})
 

@@ -3,7 +3,7 @@
 from sserpent.channels import Channels, LastEventID
 
 channels = Channels()
-rooms = channels.channel("rooms", Message)
+rooms = channels.channel("rooms", Message, keyed=True)
 
 @app.get("/rooms/{room}", response_class=EventSourceResponse)
 async def read(room: str, last_event_id: LastEventID = None) -> Subscription[Message]:

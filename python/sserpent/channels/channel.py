@@ -30,6 +30,7 @@ class Definition(NamedTuple):
 
     name: str
     item_type: Any
+    keyed: bool
     limits: Limits
     overflow: Overflow
     max_subscribers: int | None
@@ -38,7 +39,8 @@ class Definition(NamedTuple):
 class Channel(Generic[T]):
     """A channel of events, made by `Channels.channel`.
 
-    It has one history, or one for each `key`: whichever it is used as first.
+    It has one history; with `keyed=True`, one for each key. Every call of a keyed channel takes a
+    `key`, and no call of another channel does.
     """
 
     def __init__(
@@ -52,7 +54,6 @@ class Channel(Generic[T]):
         self._log = log
         self._subscribe = subscribe
         self._listen = listen
-        self._has_keys: bool | None = None
         self._only_stream = Stream(definition.name, None)
         self._encoding = Encoding(definition.item_type)
 
@@ -74,7 +75,7 @@ class Channel(Generic[T]):
         Args:
             item: What a path operation can yield: a value for the `data` field, validated if the
                 channel has a type, or an event without an `id`.
-            key: Which of the channel's histories.
+            key: Which of the channel's histories, of a channel with `keyed=True`.
             event: The name of the event, if the item is not an event that has one.
             conflate: Of the events that are pending for a slow subscriber, only the newest of each
                 value is sent.
@@ -155,7 +156,7 @@ class Channel(Generic[T]):
         """Returns the response that streams the channel to a client.
 
         Args:
-            key: Which of the channel's histories.
+            key: Which of the channel's histories, of a channel with `keyed=True`.
             after: The last event ID of the client, as it came (`LastEventID`): it gets what is
                 newer. An id that is of no use is said by an event `reset`, and then as `start`.
             start: Where somebody begins who has no id: "live", with what is published from now
@@ -195,11 +196,12 @@ class Channel(Generic[T]):
 
     def _stream(self, key: Key | None) -> Stream:
         name = self._definition.name
-        stream = self._only_stream if key is None else Stream(name, checked_key("key", key))
-        if self._has_keys is None:
-            self._has_keys = key is not None
-        if key is None and self._has_keys:
-            raise ValueError(f"'key' must be given: channel '{name}' has keys")
-        if key is not None and not self._has_keys:
-            raise ValueError(f"'key' must not be given: channel '{name}' has no keys")
-        return stream
+        if self._definition.keyed:
+            if key is None:
+                raise ValueError(f"`key` is missing: channel {name!r} was created with keyed=True")
+            return Stream(name, checked_key("key", key))
+        if key is not None:
+            raise ValueError(
+                f"`key` must be left out: channel {name!r} was created without keyed=True"
+            )
+        return self._only_stream

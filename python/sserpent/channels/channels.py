@@ -11,6 +11,7 @@ from typing import Any, TypeVar, overload
 from .broker import Log
 from .channel import Channel, Definition, Key
 from .checks import (
+    checked_bool,
     checked_count,
     checked_key,
     checked_limit,
@@ -42,7 +43,7 @@ class Channels:
     """The channels of an application.
 
         channels = Channels()
-        rooms = channels.channel("rooms", Message)
+        rooms = channels.channel("rooms", Message, keyed=True)
         app = FastAPI(lifespan=channels.lifespan)
 
     Without a URL they are those of this process, and nothing has to be started: `lifespan`, or
@@ -144,6 +145,7 @@ class Channels:
         name: str,
         item_type: type[T],
         *,
+        keyed: bool = ...,
         history: int = ...,
         history_ttl: float = ...,
         history_bytes: int = ...,
@@ -157,6 +159,7 @@ class Channels:
         name: str,
         item_type: Any = None,
         *,
+        keyed: bool = ...,
         history: int = ...,
         history_ttl: float = ...,
         history_bytes: int = ...,
@@ -169,6 +172,7 @@ class Channels:
         name: str,
         item_type: Any = None,
         *,
+        keyed: bool = False,
         history: int = 1_000,
         history_ttl: float = 3_600,
         history_bytes: int = 4 * 2**20,
@@ -180,6 +184,8 @@ class Channels:
         Args:
             name: Of the channel, one of its kind among these channels.
             item_type: What is published, for pydantic to validate; anything, if it is left out.
+            keyed: Whether there is a history for each `key`, as for rooms or users. Each call then
+                takes a key; without it, none does.
             history: How many events are kept, of each key. 0 replays none: the newest alone is
                 kept, to know where everyone stands.
             history_ttl: For how many seconds each is kept. A key that nobody uses for so long is
@@ -197,6 +203,7 @@ class Channels:
         definition = Definition(
             checked_name("name", name),
             item_type,
+            checked_bool("keyed", keyed),
             Limits(
                 checked_count("history", history, 0),
                 checked_seconds("history_ttl", history_ttl),

@@ -23,6 +23,12 @@ def checked_count(name: str, value: Any, least: int) -> int:
     return value
 
 
+def checked_bool(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"'{name}' must be True or False, not {type(value).__name__}")
+    return value
+
+
 def checked_limit(name: str, value: Any) -> int | None:
     return None if value is None else checked_count(name, value, 1)
 
