@@ -11,7 +11,7 @@ from fastapi import FastAPI, Header
 from pydantic import BaseModel
 
 from sserpent import EventSourceResponse
-from sserpent.channels import Channels, LastEventID, Runs
+from sserpent.channels import Channels, LastEventID
 
 
 class Prompt(BaseModel):
@@ -19,7 +19,7 @@ class Prompt(BaseModel):
 
 
 channels = Channels()
-runs = Runs(channels, "answers", str)
+runs = channels.runs("answers", str)
 app = FastAPI(lifespan=channels.lifespan)
 User = Annotated[str, Header()]
 

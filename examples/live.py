@@ -12,7 +12,7 @@ from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, Field
 
 from sserpent import BACKEND, EventSourceResponse, ServerSentEvent
-from sserpent.channels import Channels, LastEventID, Runs, Subscription
+from sserpent.channels import Channels, LastEventID, Subscription
 
 router = APIRouter()
 
@@ -68,12 +68,12 @@ async def write_to_room(room: str, message: Message) -> str:
 @router.post("/cut")
 async def cut_connections(client: str) -> None:
     """Ends the streams of a client, which comes back by itself."""
-    await channels.close(owner=client)
+    await channels.disconnect(owner=client)
 
 
 # The answer that goes on
 
-runs = Runs(channels, "answers", str, ttl=600, shutdown_grace=0)
+runs = channels.runs("answers", str, ttl=600, shutdown_grace=0)
 
 
 async def count(prompt: Prompt) -> AsyncIterator[str]:

@@ -36,4 +36,4 @@ def notify(user: str, notification: Notification) -> str:
 
 @app.delete("/users/{user}/session")
 async def log_out(user: str) -> None:
-    await channels.close(owner=user)
+    await channels.disconnect(owner=user)

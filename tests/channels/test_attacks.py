@@ -96,7 +96,7 @@ def test_channels_that_are_entered_again_while_an_old_subscriber_is_left(run: Ru
             async with channels, connected(news.subscribe()) as new:
                 await news.publish("after")
                 await new.has("after")
-                await channels.close(owner="nobody")
+                await channels.disconnect(owner="nobody")
                 old.unstall()
                 await old.until(lambda: old.complete)
                 assert old.data == ["before"]

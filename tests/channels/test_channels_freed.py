@@ -61,7 +61,7 @@ def test_nothing_of_a_subscription_waits_for_the_garbage_collector(
         elif leave == "cancel":
             task.cancel()
         elif leave == "close":
-            await channels.close(owner=1)
+            await channels.disconnect(owner=1)
         else:
             await news.publish(0)
         with suppress(asyncio.CancelledError):

@@ -404,16 +404,20 @@ def test_c16_a_filter_that_raises_ends_the_stream_before_what_it_raised_on(
 OWNERS: list[tuple[Any, Any, bool]] = [
     ("a", "a", True),
     ("a", "b", False),
-    ("1", 1, False),
+    ("1", 1, True),
+    (1, "1", True),
+    (1, "01", False),
     (1, 1, True),
     (UUID(int=1), UUID(int=1), True),
-    (str(UUID(int=1)), UUID(int=1), False),
+    (str(UUID(int=1)), UUID(int=1), True),
+    ("", "", True),
     (None, "None", False),
+    (None, "", False),
 ]
 
 
 @pytest.mark.parametrize(("opened", "closed", "ends"), OWNERS)
-def test_c16_close_ends_the_streams_of_its_owner(
+def test_c16_disconnect_ends_the_streams_of_its_owner(
     run: Run, make_channels: MakeChannels, opened: Any, closed: Any, ends: bool
 ) -> None:
     async def main() -> None:
@@ -424,7 +428,8 @@ def test_c16_close_ends_the_streams_of_its_owner(
                 connected(news.subscribe(owner="other")) as other,
             ):
                 await news.publish(0)
-                await channels.close(owner=closed)
+                assert await channels.disconnect(owner=closed) == ends
+                assert await channels.disconnect(owner=closed) == 0
                 if ends:
                     await client.until(lambda: client.complete)
                     assert re.search(r"\n: .*\nretry: [1-5]\d{3}\n$", client.body.decode())
@@ -479,8 +484,11 @@ def test_c18_beyond_a_cap_there_is_503_or_a_clean_end_for_who_comes_back(
                 await head.run(rooms.subscribe(key=2, owner=1))
                 assert head.status == 200
                 if which == "owner":
-                    async with connected(rooms.subscribe(key=0, owner="1")) as other:
+                    async with connected(rooms.subscribe(key=0, owner="2")) as other:
                         assert other.status == 200
+                    same = Client()
+                    await same.run(rooms.subscribe(key=0, owner="1"))
+                    assert same.status == 503
                 one.disconnect()
                 await one.until(lambda: not grown_places(channels, 2))
                 async with connected(rooms.subscribe(key=2, owner=1)) as again:

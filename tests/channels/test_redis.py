@@ -653,19 +653,19 @@ def test_c16_an_owner_is_closed_in_every_process(server: RedisServer) -> None:
                 for channels, owner, name in [
                     (here, 1, "here 1"),
                     (there, 1, "there 1"),
-                    (there, "1", "there '1'"),
+                    (there, "2", "there 2"),
                     (there, None, "there nobody"),
                 ]
             ]
             await until(lambda: len(ended) == 4)
             # One that is just reconnecting is told too.
             await in_thread(server.kill_clients, "pubsub")
-            await here.close(owner=1)
+            assert await here.disconnect(owner="1") == 1
             await until(lambda: {"here 1", "there 1"} <= set(ended))
-            await there.close(owner="1")
-            await until(lambda: "there '1'" in ended)
+            assert await there.disconnect(owner=2) == 1
+            await until(lambda: "there 2" in ended)
             assert "there nobody" not in ended
-            assert "'1'" not in str(server.ask("XRANGE", _closures_key(server), "-", "+"))
+            assert "'2'" not in str(server.ask("XRANGE", _closures_key(server), "-", "+"))
         await asyncio.gather(*tasks)
 
     asyncio.run(check())
@@ -679,7 +679,7 @@ def _closures_key(server: RedisServer) -> str:
 def test_c12_subscribing_while_redis_is_away(server: RedisServer) -> None:
     async def check() -> None:
         channels = Channels(server.url, publish_timeout=0.5)
-        rooms = channels.channel("rooms", keyed=True)
+        rooms = channels.channel("rooms")
         async with channels:
             server.kill()
             with pytest.raises(BrokerUnavailable):
@@ -783,7 +783,7 @@ def test_trio_is_refused() -> None:
 
     async def check() -> None:
         channels = Channels("redis://127.0.0.1:1")
-        rooms = channels.channel("rooms", keyed=True)
+        rooms = channels.channel("rooms")
         with pytest.raises(RuntimeError, match="Trio"):
             await rooms.publish(1)
         with pytest.raises(RuntimeError, match="Trio"):
@@ -793,7 +793,7 @@ def test_trio_is_refused() -> None:
 
 
 def test_a_thread_before_anything_runs_is_told_what_to_do() -> None:
-    rooms = Channels("redis://127.0.0.1:1").channel("rooms", keyed=True)
+    rooms = Channels("redis://127.0.0.1:1").channel("rooms")
     with pytest.raises(RuntimeError, match="lifespan"):
         rooms.publish_soon(1).result(1)
 

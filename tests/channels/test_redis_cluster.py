@@ -26,7 +26,7 @@ from redis_checks import (
     until,
 )
 from redis_server import Cluster, RedisServer
-from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain, Runs
+from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain
 from sserpent.channels.log import Entry
 from sserpent.channels.position import Stream
 from sserpent.channels.redis import RedisLog
@@ -228,7 +228,7 @@ async def counted(go_on: Callable[[int], bool]) -> AsyncIterator[int]:
 def test_a_run_goes_on_over_the_failure_of_its_node(pair: Pair) -> None:
     async def check() -> None:
         channels = Channels(pair.cluster.url, publish_timeout=4)
-        runs = Runs(channels, "answers")
+        runs = channels.runs("answers")
         over: list[int] = []
         async with channels:
             # One that is kept by the node that fails.

@@ -18,7 +18,7 @@ from proxy import Proxy
 from redis_checks import until as soon
 from redis_server import RedisServer
 from servers import Server, until, uvicorn
-from sserpent.channels import BrokerUnavailable, Channels, Runs
+from sserpent.channels import BrokerUnavailable, Channels
 from sserpent.channels.redis.runs import RedisRuns
 
 Serve = Callable[..., Server]
@@ -444,7 +444,7 @@ def test_c3_events_whose_answers_are_lost_are_there_once(
         async with Proxy(redis.port) as proxy:
             url = f"redis://127.0.0.1:{proxy.port}"
             async with Channels(url, publish_timeout=2) as channels:
-                runs = Runs(channels, "answers")
+                runs = channels.runs("answers")
                 started = await runs.start(answer())
                 for some in (50, 130, 210):
                     await soon(lambda some=some: len(said) >= some)  # type: ignore[misc]
@@ -454,7 +454,7 @@ def test_c3_events_whose_answers_are_lost_are_there_once(
                     proxy.loses_answers = False
                 client = Client()
                 async with Channels(redis.url) as others:
-                    await client.run(await Runs(others, "answers").follow(started.id))
+                    await client.run(await others.runs("answers").follow(started.id))
         assert client.complete
         assert client.seen[-1].data["end"] == "done"
         assert [each.data for each in client.seen[:-1]] == list(range(300))

@@ -212,7 +212,7 @@ def test_selections_of_other_channels() -> None:
 def test_closing_needs_an_owner(owner: Any) -> None:
     async def main() -> None:
         with pytest.raises(TypeError, match="'owner' must be a str, int or UUID"):
-            await Channels().close(owner=owner)
+            await Channels().disconnect(owner=owner)
 
     anyio.run(main)
 

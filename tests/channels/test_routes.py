@@ -368,7 +368,7 @@ def test_background_tasks_run_after_the_stream_and_hold_no_place(run: Run, endin
             return
         async with client.open(subscription):
             if ending == "closes":
-                await channels.close(owner=1)
+                await channels.disconnect(owner=1)
                 await client.until(lambda: seen)
         assert seen == [{}, {}]
 

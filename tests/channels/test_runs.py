@@ -99,11 +99,11 @@ class Answer:
 
 @asynccontextmanager
 async def answering(
-    make_channels: MakeChannels, owner: int | None = None, **options: Any
+    make_channels: MakeChannels, owner: Any = None, **options: Any
 ) -> AsyncIterator[tuple[Runs, Answer, StartedRun]]:
     """A run of a generator that the test drives."""
     async with make_channels() as channels:
-        runs, answer = Runs(channels, "answers", **options), Answer()
+        runs, answer = channels.runs("answers", **options), Answer()
         yield runs, answer, await runs.start(answer(), owner=owner)
 
 
@@ -151,7 +151,7 @@ def test_x1_a_run_goes_on_when_its_followers_leave(run: Run, make_channels: Make
 def test_x1_what_a_stale_producer_appends_is_refused(run: Run, make_channels: MakeChannels) -> None:
     async def main() -> None:
         async with make_channels() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
+            runs, answer = channels.runs("answers"), Answer()
             started = await runs.start(answer())
             stream = runs._stream(started.id, None)
             item = runs_item("foreign")
@@ -203,7 +203,7 @@ async def answering_while_away(
         log = channels._log.runs
         away = _Away(log)
         monkeypatch.setattr(log, "append", away.append)
-        runs, answer = Runs(channels, "answers"), Answer()
+        runs, answer = channels.runs("answers"), Answer()
         yield runs, answer, await runs.start(answer()), away
 
 
@@ -396,7 +396,7 @@ def test_x3_a_run_that_is_stopped_before_it_begins_is_not_entered(
 ) -> None:
     async def main() -> None:
         async with in_memory() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
+            runs, answer = channels.runs("answers"), Answer()
             source = answer()
             started = await runs.start(source)
             await runs.stop(started.id)
@@ -413,7 +413,7 @@ def test_x3_a_run_that_is_stopped_while_it_is_recorded_is_not_entered(
 ) -> None:
     async def main() -> None:
         async with make_channels() as channels:
-            runs, answer, log = Runs(channels, "answers"), Answer(), channels._log.runs
+            runs, answer, log = channels.runs("answers"), Answer(), channels._log.runs
             start = log.start
 
             async def start_and_stop(
@@ -448,7 +448,7 @@ def test_x3_a_generator_that_swallows_its_cancellation_gets_no_further_than_its_
 
     async def main() -> None:
         async with make_channels() as channels:
-            runs = Runs(channels, "answers")
+            runs = channels.runs("answers")
             started = await runs.start(stubborn())
             await anyio.sleep(0.01)
             await runs.stop(started.id)
@@ -488,7 +488,7 @@ def test_x3_a_sync_generator_is_stopped_after_the_step_it_is_in(
 
     async def main() -> None:
         async with make_channels() as channels:
-            runs = Runs(channels, "answers")
+            runs = channels.runs("answers")
             started = await runs.start(answer())
             await anyio.to_thread.run_sync(entered.wait, 20)
             (producer,) = runs._producers
@@ -560,7 +560,7 @@ def test_x4_a_producer_that_lives_is_not_taken_for_dead(
 
 # X5
 
-STRANGERS = ["7", 8, UUID(int=7), None]
+STRANGERS = ["07", 8, UUID(int=7), "", "None", None]
 
 
 @pytest.mark.parametrize("stranger", STRANGERS, ids=repr)
@@ -587,7 +587,7 @@ def test_x5_a_second_start_of_an_id_closes_its_source_and_returns_the_run(
 ) -> None:
     async def main() -> None:
         async with make_channels() as channels:
-            runs, first, second = Runs(channels, "answers"), Answer(), Answer()
+            runs, first, second = channels.runs("answers"), Answer(), Answer()
             one = await runs.start(first(), owner="a", id="chat-1")
             source = second()
             two = await runs.start(source, owner="a", id="chat-1")
@@ -611,10 +611,29 @@ def test_x5_a_second_start_of_an_id_closes_its_source_and_returns_the_run(
 def test_x5_ids_have_128_random_bits(run: Run, make_channels: MakeChannels) -> None:
     async def main() -> None:
         async with make_channels() as channels:
-            runs = Runs(channels, "answers")
+            runs = channels.runs("answers")
             ids = {(await runs.start(iter(()))).id for _ in range(100)}
             assert len(ids) == 100
             assert all(len(each) == 32 and int(each, 16) >= 0 for each in ids)
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("owner", "same"), [(7, "7"), ("7", 7), (UUID(int=7), str(UUID(int=7))), ("", "")]
+)
+def test_x5_owners_are_compared_by_their_text(
+    run: Run, make_channels: MakeChannels, owner: Any, same: Any
+) -> None:
+    async def main() -> None:
+        async with answering(make_channels, owner=owner) as (runs, answer, started):
+            answer.say("a")
+            answer.end()
+            assert said(await followed(runs, started.id, owner=same)) == ["a"]
+            await runs.stop(started.id, owner=same)
+            for stranger in (None, "x"):
+                with pytest.raises(HTTPException):
+                    await runs.follow(started.id, owner=stranger)
 
     run(main)
 
@@ -695,7 +714,7 @@ def test_x8_a_run_ends_with_its_channels_within_its_grace(
     async def main() -> None:
         runs, answer = None, Answer()
         async with in_memory() as channels:
-            runs = Runs(channels, "answers", shutdown_grace=grace)
+            runs = channels.runs("answers", shutdown_grace=grace)
             started = await runs.start(answer())
             client = Client()
             async with anyio.create_task_group() as tasks:
@@ -733,7 +752,7 @@ def test_x8_a_run_without_followers_is_told_of_the_server_s_shutdown(
 def test_x8_nothing_is_left_of_a_run_that_has_ended(run: Run, make_channels: MakeChannels) -> None:
     async def main() -> None:
         async with make_channels() as channels:
-            runs, answer = Runs(channels, "answers"), Answer()
+            runs, answer = channels.runs("answers"), Answer()
             started = await runs.start(answer())
             answer.end()
             await followed(runs, started.id)
@@ -750,7 +769,7 @@ def test_x8_nothing_is_left_of_a_run_that_has_ended(run: Run, make_channels: Mak
 
 def test_runs_in_an_application() -> None:
     channels = Channels()
-    runs = Runs(channels, "answers")
+    runs = channels.runs("answers")
     app = FastAPI(lifespan=channels.lifespan)
 
     async def answer() -> AsyncIterator[ServerSentEvent]:
@@ -805,7 +824,18 @@ def test_a_bad_option_is_refused_by_name(
     channels = make_channels()
     channels.channel("rooms", keyed=True)
     with pytest.raises(error, match=names):
-        Runs(channels, **{"name": "answers", **options})
+        channels.runs(**{"name": "answers", **options})
+
+
+def test_runs_are_made_by_channels() -> None:
+    for arguments in ((), (Channels(), "answers"), (Channels(), "answers", str)):
+        with pytest.raises(TypeError, match=r"channels\.runs\(name, item_type\)"):
+            Runs(*arguments)
+
+
+def test_the_grace_of_runs_leaves_time_to_record_their_end() -> None:
+    """Kubernetes kills after 30 s."""
+    assert Channels().runs("answers")._definition.shutdown_grace == 20
 
 
 @pytest.mark.parametrize(
@@ -830,7 +860,7 @@ def test_a_bad_argument_of_start_is_refused_and_the_source_closed(
 ) -> None:
     async def main() -> None:
         async with make_channels() as channels:
-            runs = Runs(channels, "answers")
+            runs = channels.runs("answers")
             with pytest.raises(error, match=names):
                 await runs.start(**{"source": iter(()), **arguments})
 

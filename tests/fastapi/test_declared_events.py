@@ -26,7 +26,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 import sserpent
 from sserpent import EventSourceResponse, Named, ServerSentEvent
-from sserpent.channels import Channels, Runs, Subscription
+from sserpent.channels import Channels, Subscription
 from sserpent.client import EventStreamParser, iter_events
 
 T = TypeVar("T")
@@ -637,7 +637,7 @@ def test_channels_that_declare_events() -> None:
 
 def test_runs_that_declare_events() -> None:
     channels = Channels()
-    runs = Runs(channels, "answers", Union[Created, Deleted])
+    runs = channels.runs("answers", Union[Created, Deleted])
     app = FastAPI(lifespan=channels.lifespan)
 
     async def answer() -> AsyncIterable[Any]:

@@ -17,13 +17,12 @@ from sserpent.channels import Channels, LastEventID, Runs, lease
 lease.RENEWAL, lease.DURATION = 0.2, float(os.environ.get("LEASE", "1"))
 
 channels = Channels(os.environ["REDIS_URL"], publish_timeout=2)
-runs = Runs(
-    channels,
+runs = channels.runs(
     "answers",
     ttl=float(os.environ.get("TTL", "600")),
     max_bytes=int(os.environ.get("MAX_BYTES", "20000")),
 )
-abrupt = Runs(channels, "abrupt", ttl=600, shutdown_grace=0)
+abrupt = channels.runs("abrupt", ttl=600, shutdown_grace=0)
 app = FastAPI(lifespan=channels.lifespan)
 notes: list[str] = []
 
@@ -62,7 +61,7 @@ def source_of(kind: str, name: str, numbers: int, pause: float) -> AsyncIterator
     return {"fail": fail, "exceed": exceed}[kind](name)
 
 
-def kept(name: str) -> Runs:
+def kept(name: str) -> Runs[Any]:
     return abrupt if name.startswith("abrupt") else runs
 
 

@@ -161,8 +161,8 @@ class Channel(Generic[T]):
                 newer. An id that is of no use is said by an event `reset`, and then as `start`.
             start: Where somebody begins who has no id: "live", with what is published from now
                 on; "earliest", with all the history; or with that many of the newest events.
-            owner: Whom `Channels.close` ends the stream for, and `max_subscribers_per_owner`
-                counts it for.
+            owner: The user whom this stream belongs to; `Channels.disconnect` ends all of their
+                streams, and `max_subscribers_per_owner` counts them.
             filter: Is given each event, of the history too, and returns whether it is sent.
             options: `status_code`, `headers`, `background` and the options of
                 `EventSourceResponse`.

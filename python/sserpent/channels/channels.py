@@ -28,7 +28,7 @@ from .closures import Closures
 from .listening import Listener
 from .log import Limits
 from .memory import MemoryLog
-from .runs import Runs
+from .runs import Runs, RunsDefinition
 from .service import Service
 from .subscriber import Filter, Overflow, Request, Selection, Start, Subscriber
 from .subscription import Subscription
@@ -91,7 +91,7 @@ class Channels:
             self._closures = Closures(lambda wanted: self._service.end(wanted))
             self._log = _redis_log(checked_url(url), prefix, publish_timeout, self._closures)
         self._service = Service(self._log, max_subscribers, max_subscribers_per_owner)
-        self._named: dict[str, Channel[Any] | Runs] = {}
+        self._named: dict[str, Channel[Any] | Runs[Any]] = {}
         self._lock = threading.RLock()  # a finalizer may make a channel while it is held
 
     # An application's life
@@ -124,18 +124,27 @@ class Channels:
         self._service.end_all()
         await self._log.aclose()
 
-    async def close(self, *, owner: Key) -> None:
+    async def disconnect(self, *, owner: Key) -> int:
         """Ends the streams that were opened with this `owner`: after a logout, say. On Redis in
         every process, and where one is just reconnecting, as soon as it has.
+
+        Args:
+            owner: Of the streams, compared by its text: 7 is "7".
+
+        Returns:
+            How many streams it has ended in this process.
 
         Raises:
             TypeError: `owner` is no str, int or UUID.
             BrokerUnavailable: Redis could not be reached; the streams of this process are ended.
+            PublishUncertain: Redis went away while it was told; the streams of this process are
+                ended.
         """
-        checked_key("owner", owner)
-        self._service.end(lambda each: type(each.owner) is type(owner) and each.owner == owner)
+        text = checked_key("owner", owner)
+        ended = self._service.end(lambda each: each.owner == text)
         if self._closures is not None:
-            await self._closures.tell(self._log, owner)
+            await self._closures.tell(self._log, text)
+        return ended
 
     # Channels
 
@@ -216,7 +225,68 @@ class Channels:
         self._add(name, channel)
         return channel
 
-    def _add(self, name: str, named: Channel[Any] | Runs) -> None:
+    @overload
+    def runs(
+        self,
+        name: str,
+        item_type: type[T],
+        *,
+        ttl: float = ...,
+        max_bytes: int = ...,
+        shutdown_grace: float = ...,
+    ) -> Runs[T]: ...
+
+    @overload
+    def runs(
+        self,
+        name: str,
+        item_type: Any = None,
+        *,
+        ttl: float = ...,
+        max_bytes: int = ...,
+        shutdown_grace: float = ...,
+    ) -> Runs[Any]: ...
+
+    def runs(
+        self,
+        name: str,
+        item_type: Any = None,
+        *,
+        ttl: float = 3_600,
+        max_bytes: int = 4 * 2**20,
+        shutdown_grace: float = 20,
+    ) -> Runs[Any]:
+        """Makes runs: generators that go on when their clients leave.
+
+            runs = channels.runs("answers", str)
+
+        Args:
+            name: Of these runs; no channel of these channels may have it.
+            item_type: What the generators yield, or the events that they do, for pydantic to
+                validate; anything, if it is left out.
+            ttl: For how many seconds a run can be followed after its end.
+            max_bytes: How many bytes of events a run may have; one that yields more ends with an
+                error.
+            shutdown_grace: For how many seconds a run goes on when its server shuts down. Then it
+                ends as "stopped", with the reason "shutdown". Less than the time after which the
+                server is killed (30 s on Kubernetes), so that its end can still be recorded.
+
+        Raises:
+            TypeError: an argument has the wrong type; the message names it.
+            ValueError: an argument breaks a rule; the message names it.
+        """
+        definition = RunsDefinition(
+            checked_name("name", name),
+            item_type,
+            checked_seconds("ttl", ttl),
+            checked_count("max_bytes", max_bytes, 1),
+            checked_seconds("shutdown_grace", shutdown_grace, or_zero=True),
+        )
+        runs: Runs[Any] = Runs[Any]._made(definition, self._service, self._log.runs)
+        self._add(name, runs)
+        return runs
+
+    def _add(self, name: str, named: Channel[Any] | Runs[Any]) -> None:
         with self._lock:
             if name in self._named:
                 raise ValueError(f"'name' must be new: there are channels or runs '{name}' already")

@@ -112,10 +112,9 @@ def checked_start(value: Any) -> Any:
     raise ValueError(f"'start' must be 'live', 'earliest' or a number of events, not {value!r}")
 
 
-def checked_owner(value: Any) -> Any:
-    if value is not None:
-        checked_key("owner", value)
-    return value
+def checked_owner(value: Any) -> str | None:
+    """Returns the text of an owner, by which owners are compared; None is nobody."""
+    return None if value is None else checked_key("owner", value)
 
 
 def checked_selection(value: Any) -> Selection:

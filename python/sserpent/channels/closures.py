@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from uuid import UUID
 
 from .broker import Item, Log
 from .log import Entry, Limits
@@ -23,15 +22,16 @@ class Closures:
         end: Ends those subscribers of this process of which a function says so.
     """
 
-    def __init__(self, end: Callable[[Callable[[Subscriber], bool]], None]) -> None:
+    def __init__(self, end: Callable[[Callable[[Subscriber], bool]], object]) -> None:
         self._end = end
         self._offset: int | None = None
 
-    async def tell(self, log: Log, owner: str | int | UUID) -> None:
+    async def tell(self, log: Log, owner: str) -> None:
         """Has the streams of an owner ended in every process.
 
         Raises:
             BrokerUnavailable: the broker could not be reached.
+            PublishUncertain: the broker went away while it was told.
         """
         await log.publish(STREAM, LIMITS, Item(_digest(owner)))
 
@@ -54,7 +54,6 @@ class Closures:
         self._end(lambda each: each.owner is not None)
 
 
-def _digest(owner: object) -> bytes:
-    """Returns what stands for an owner in the broker, with its type and without its name."""
-    text = f"{type(owner).__name__}:{owner}"
-    return hashlib.sha256(text.encode("utf-8")).hexdigest().encode()
+def _digest(owner: str) -> bytes:
+    """Returns what stands for an owner in the broker, where its name is not to be read."""
+    return hashlib.sha256(owner.encode()).hexdigest().encode()

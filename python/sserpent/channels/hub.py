@@ -388,11 +388,16 @@ class Hub:
 
     # The end
 
-    def end(self, wanted: Callable[[Subscriber], bool]) -> None:
-        """Ends the streams of some subscribers. May be called in any thread."""
-        call_soon(self._token, lambda: self._end(wanted))
+    def end(self, wanted: Callable[[Subscriber], bool]) -> int:
+        """Ends the streams of some subscribers, and returns how many it was the first to end. May
+        be called in any thread."""
+        ending = [each for each in list(self.subscribers) if not each.disconnected and wanted(each)]
+        for subscriber in ending:
+            subscriber.disconnected = True
+        call_soon(self._token, lambda: _end(ending))
+        return len(ending)
 
-    def _end(self, wanted: Callable[[Subscriber], bool]) -> None:
-        for subscriber in list(self.subscribers):
-            if wanted(subscriber):
-                subscriber.end()
+
+def _end(subscribers: list[Subscriber]) -> None:
+    for subscriber in subscribers:
+        subscriber.end()

@@ -7,8 +7,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Iterable
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import anyio
 from fastapi import HTTPException
@@ -20,17 +19,17 @@ from .._shutdown.event_loop import call_every, current_token
 from . import lease
 from .broker import BrokerUnavailable, ChannelsClosed, RunLog
 from .channel import Key
-from .checks import checked_count, checked_name, checked_owner, checked_request, checked_seconds
+from .checks import checked_owner, checked_request
 from .encoding import Encoding
 from .memory_runs import UNLIMITED
 from .position import Stream
 from .producer import Producer, end_item
+from .service import Service
 from .subscriber import Request, Selection
 from .subscription import Subscription
 from .tasks import spawn
 
-if TYPE_CHECKING:
-    from .channels import Channels
+T = TypeVar("T")
 
 #: The header of a response that follows a run: the id with which a client can come back to it.
 RUN_ID = "Run-ID"
@@ -44,14 +43,24 @@ _REQUEST = "request"
 _ID = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
 
 
-class Run:
+class RunsDefinition(NamedTuple):
+    """What `Channels.runs` was given."""
+
+    name: str
+    item_type: Any
+    ttl: float
+    max_bytes: int
+    shutdown_grace: float
+
+
+class Run(Generic[T]):
     """A run, as `Runs.start` returns it.
 
     Attributes:
         id: With which it can be followed and stopped.
     """
 
-    def __init__(self, runs: Runs, run_id: str, owner: Key | None) -> None:
+    def __init__(self, runs: Runs[T], run_id: str, owner: str | None) -> None:
         self.id = run_id
         self._runs = runs
         self._owner = owner
@@ -59,16 +68,16 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run {self.id!r}>"
 
-    def follow(self, *, after: str | None = None, **options: Any) -> Subscription[Any]:
+    def follow(self, *, after: str | None = None, **options: Any) -> Subscription[T]:
         """Returns the response that streams the run from its beginning to its end; the arguments
         are those of `Runs.follow`."""
         return self._runs._response(self.id, self._owner, after, options)
 
 
-class Runs:
-    """Runs generators to their end, whether or not anybody follows them.
+class Runs(Generic[T]):
+    """Runs generators to their end, whether or not anybody follows them. `Channels.runs` makes it.
 
-        runs = Runs(channels, "answers")
+        runs = channels.runs("answers", str)
 
         @app.post("/answers", response_class=EventSourceResponse)
         async def ask(prompt: Prompt, user: User):
@@ -77,43 +86,28 @@ class Runs:
 
     The last event of a run is named `run-end`; its data is `{"run": id, "end": "done", "error",
     "stopped" or "lost", "reason": ...}`.
-
-    Args:
-        channels: Where they are kept, and who ends them.
-        name: Of these runs; no channel of the same channels may have it.
-        item_type: What the generators yield, or the events that they do, for pydantic to validate;
-            anything, if it is left out.
-        ttl: For how many seconds a run can be followed after its end.
-        max_bytes: How many bytes of events a run may have; one that yields more ends with an
-            error.
-        shutdown_grace: For how many seconds a run goes on when its server shuts down. Then it
-            ends as "stopped", with the reason "shutdown".
-
-    Raises:
-        TypeError: an argument has the wrong type; the message names it.
-        ValueError: an argument breaks a rule; the message names it.
     """
 
-    def __init__(
-        self,
-        channels: Channels,
-        name: str,
-        item_type: Any = None,
-        *,
-        ttl: float = 3_600,
-        max_bytes: int = 4 * 2**20,
-        shutdown_grace: float = 30,
-    ) -> None:
-        self._name = checked_name("name", name)
-        self._encoding = Encoding(item_type)
-        self._ttl = checked_seconds("ttl", ttl)
-        self._max_bytes = checked_count("max_bytes", max_bytes, 1)
-        self._shutdown_grace = checked_seconds("shutdown_grace", shutdown_grace, or_zero=True)
-        self._channels = channels
-        self._log: RunLog = channels._log.runs
-        self._producers: set[Producer] = set()
-        self._watches: dict[Any, _Watch] = {}
-        channels._add(self._name, self)
+    _definition: RunsDefinition
+    _encoding: Encoding
+    _service: Service
+    _log: RunLog
+    _producers: set[Producer]
+    _watches: dict[Any, _Watch]
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise TypeError("Runs are made by channels.runs(name, item_type), not by calling Runs")
+
+    @classmethod
+    def _made(cls, definition: RunsDefinition, service: Service, log: RunLog) -> Runs[T]:
+        runs = cls.__new__(cls)
+        runs._definition = definition
+        runs._encoding = Encoding(definition.item_type)
+        runs._service = service
+        runs._log = log
+        runs._producers = set()
+        runs._watches = {}
+        return runs
 
     # What users call
 
@@ -123,13 +117,13 @@ class Runs:
         *,
         owner: Key | None = None,
         id: str | None = None,
-    ) -> Run:
+    ) -> Run[T]:
         """Starts a run.
 
         Args:
             source: A generator, as in any streaming route; it may not set an `id`, nor name an
                 event as channels and runs name their own.
-            owner: Who alone can follow and stop the run; compared with its type.
+            owner: Who alone can follow and stop the run, compared by its text: 7 is "7".
             id: Of the run, for this owner: 1 to 128 letters, digits, `-`, `.`, `_` or `~`. If
                 there is such a run already, `source` is closed, and that run returned. 128 random
                 bits unless given.
@@ -140,31 +134,31 @@ class Runs:
             BrokerUnavailable: the broker could not be reached; nothing has been started.
             RuntimeError: the channels are closed.
         """
-        checked_owner(owner)
+        whose = checked_owner(owner)
         if not (hasattr(source, "__aiter__") or hasattr(source, "__iter__")):
             raise TypeError(f"'source' must be a generator, not {type(source).__name__}")
         run_id = secrets.token_hex(16) if id is None else _checked_id(id)
-        stream = self._stream(run_id, owner)
+        stream = self._stream(run_id, whose)
         producer = Producer(
             run_id,
             stream,
             source,
             self._encoding,
             self._log,
-            self._max_bytes,
-            self._shutdown_grace,
+            self._definition.max_bytes,
+            self._definition.shutdown_grace,
             self._producers.discard,
         )
         fence = None
         try:
-            fence = await self._log.start(stream, self._ttl, producer.stop)
+            fence = await self._log.start(stream, self._definition.ttl, producer.stop)
         finally:
             if fence is None:
                 await _close(source)
         if fence is not None:
             self._producers.add(producer)
             producer.start(fence)
-        return Run(self, run_id, owner)
+        return Run(self, run_id, whose)
 
     async def follow(
         self, run_id: str, *, owner: Key | None = None, after: str | None = None, **options: Any
@@ -182,7 +176,8 @@ class Runs:
             fastapi.HTTPException: 404, this owner has no such run.
             TypeError: an argument has the wrong type; the message names it.
         """
-        stream = self._stream(run_id, checked_owner(owner))
+        whose = checked_owner(owner)
+        stream = self._stream(run_id, whose)
         try:
             status = await self._log.status(stream)
         except BrokerUnavailable:
@@ -193,7 +188,7 @@ class Runs:
             return Response(status_code=204)
         if status.is_evicted:
             after = after or _EVICTED
-        return self._response(run_id, owner, after, options)
+        return self._response(run_id, whose, after, options)
 
     async def stop(self, run_id: str, *, owner: Key | None = None) -> None:
         """Stops a run, and returns when that is recorded. The generator is cancelled, its cleanup
@@ -208,23 +203,21 @@ class Runs:
 
     # What is made of it
 
-    def _stream(self, run_id: str, owner: Key | None) -> Stream:
+    def _stream(self, run_id: str, owner: str | None) -> Stream:
         """Returns where a run is kept: runs of others are elsewhere, and so as unknown as those
         that do not exist."""
-        kind = {type(None): "", str: "str", int: "int", UUID: "uuid"}[_kind(owner)]
-        return Stream(self._name, json.dumps([kind, "" if owner is None else str(owner), run_id]))
+        return Stream(self._definition.name, json.dumps([owner, run_id]))
 
     def _response(
-        self, run_id: str, owner: Key | None, after: str | None, options: dict[str, Any]
-    ) -> Subscription[Any]:
+        self, run_id: str, owner: str | None, after: str | None, options: dict[str, Any]
+    ) -> Subscription[T]:
         stream = self._stream(run_id, owner)
         selection = Selection(stream, UNLIMITED, "gap", None, self._encoding.decode, ends=True)
         request = checked_request(
             (selection,), several=False, after=after, start="earliest", filter=None
         )
         options["headers"] = {**(options.get("headers") or {}), RUN_ID: run_id}
-        service = self._channels._service
-        return _Following(self, run_id, service, request, owner, **options)
+        return _Following(self, run_id, self._service, request, owner, **options)
 
     def _watch(self) -> _Watch:
         token = current_token()
@@ -246,7 +239,13 @@ class _Following(Subscription[Any]):
     """Follows a run, and looks meanwhile whether its producer is alive."""
 
     def __init__(
-        self, runs: Runs, run_id: str, service: Any, request: Request, *args: Any, **options: Any
+        self,
+        runs: Runs[Any],
+        run_id: str,
+        service: Service,
+        request: Request,
+        *args: Any,
+        **options: Any,
     ) -> None:
         self._runs = runs
         self._run_id = run_id
@@ -307,10 +306,6 @@ def _checked_id(value: Any) -> str:
     if not _ID.fullmatch(value):
         raise ValueError("'id' must be 1 to 128 letters, digits, '-', '.', '_' or '~'")
     return value
-
-
-def _kind(owner: Any) -> type:
-    return next(kind for kind in (type(None), str, int, UUID) if isinstance(owner, kind))
 
 
 def _unknown() -> HTTPException:

@@ -48,7 +48,7 @@ class Service:
         with self._lock:
             self._hubs = {t: h for t, h in self._hubs.items() if h is not hub}
 
-    def limits_of(self, request: Request, owner: object) -> dict[Any, int]:
+    def limits_of(self, request: Request, owner: str | None) -> dict[Any, int]:
         """Returns how many subscribers there may be, for each of what has a limit."""
         limits: dict[Any, int] = {
             selection.stream.channel: selection.max_subscribers
@@ -58,15 +58,14 @@ class Service:
         if self._max_subscribers is not None:
             limits[None] = self._max_subscribers
         if self._max_per_owner is not None and owner is not None:
-            limits[type(owner), owner] = self._max_per_owner
+            limits["owner", owner] = self._max_per_owner
         return limits
 
-    def end(self, wanted: Callable[[Subscriber], bool]) -> None:
-        """Ends the streams of some subscribers."""
+    def end(self, wanted: Callable[[Subscriber], bool]) -> int:
+        """Ends the streams of some subscribers, and returns how many that are."""
         with self._lock:
             hubs = list(self._hubs.values())
-        for hub in hubs:
-            hub.end(wanted)
+        return sum(hub.end(wanted) for hub in hubs)
 
     def end_all(self) -> None:
         """Ends all streams. Who comes after that follows the log anew."""

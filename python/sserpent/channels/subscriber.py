@@ -142,7 +142,9 @@ class Subscriber:
         max_pending: How many bytes to take at once, if that is more than one event.
 
     Attributes:
+        owner: Whose stream it is; None for nobody's.
         queued: Whether the hub is going to call `flush`.
+        disconnected: Whether it has been told to end, because its owner is disconnected.
     """
 
     __slots__ = (
@@ -158,13 +160,14 @@ class Subscriber:
         "_size",
         "_stopped",
         "_untold",
+        "disconnected",
         "flush",
         "owner",
         "queued",
     )
 
     def __init__(
-        self, hub: Hub, request: Request, max_pending: int = 65_536, owner: object = None
+        self, hub: Hub, request: Request, max_pending: int = 65_536, owner: str | None = None
     ) -> None:
         self._hub = hub
         self._request = request
@@ -182,6 +185,7 @@ class Subscriber:
         self._untold = False  # the filter has hidden the newest entry
         self.owner = owner
         self.queued = False
+        self.disconnected = False
         #: Has what is pending sent, if the client takes it. Called by the hub, for each event.
         self.flush: Callable[[], object] = _nothing
 

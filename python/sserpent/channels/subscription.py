@@ -36,7 +36,7 @@ class Subscription(EventSourceResponse, Generic[T]):
             return type(cls.__name__, (cls,), {"item_type": item_type, "__doc__": cls.__doc__})
 
     def __init__(
-        self, service: Service, request: Request, owner: object = None, **options: Any
+        self, service: Service, request: Request, owner: str | None = None, **options: Any
     ) -> None:
         self._service = service
         self._request = request
@@ -84,7 +84,7 @@ async def _opened(subscriber: Subscriber) -> bool:
 class _Events:
     """The events alone, for whoever replaces the delivery or reads `body_iterator`."""
 
-    def __init__(self, service: Service, request: Request, owner: object) -> None:
+    def __init__(self, service: Service, request: Request, owner: str | None) -> None:
         self._service = service
         self._request = request
         self._owner = owner
