@@ -12,7 +12,7 @@ import anyio
 
 from followers import item, number_of
 from redis_server import Cluster, RedisServer
-from sserpent.channels import BrokerUnavailable, PublishUncertain
+from sserpent.channels import BrokerError, BrokerUnavailable, PublishUncertain
 from sserpent.channels.log import Limits
 from sserpent.channels.position import Stream
 from sserpent.channels.redis import Pace, RedisLog
@@ -42,7 +42,7 @@ async def publish_until_it_works(log: RedisLog, number: int) -> str:
 
 
 # What a publish was refused with, or the event's id.
-Outcome = str | type[BrokerUnavailable]
+Outcome = str | type[BrokerError]
 Outcomes = dict[int, Outcome]
 
 
@@ -50,7 +50,7 @@ async def outcome_of(log: RedisLog, number: int) -> Outcome:
     """Publishes, and returns the event's id, or what it was refused with."""
     try:
         return await log.publish(ROOM, LIMITS, item(number))
-    except BrokerUnavailable as error:
+    except BrokerError as error:
         return type(error)
 
 

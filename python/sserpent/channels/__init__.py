@@ -14,7 +14,7 @@ async def write(room: str, message: Message) -> str:
     return await rooms.publish(message, key=room)
 """
 
-from .broker import BrokerUnavailable, PublishUncertain
+from .broker import BrokerError, BrokerUnavailable, PublishUncertain
 from .channel import Channel
 from .channels import Channels
 from .last_event_id import LastEventID
@@ -23,6 +23,7 @@ from .runs import Run, Runs
 from .subscription import Subscription
 
 __all__ = [
+    "BrokerError",
     "BrokerUnavailable",
     "Channel",
     "Channels",

@@ -14,7 +14,11 @@ from .log import Entry, Limits
 from .position import Position, Stream
 
 
-class BrokerUnavailable(Exception):
+class BrokerError(Exception):
+    """The broker has not done what it was asked, or has not said so."""
+
+
+class BrokerUnavailable(BrokerError):
     """The broker could not be reached: what was to be published is not, and will not be."""
 
 
@@ -29,9 +33,9 @@ class ChannelsClosed(RuntimeError):
         super().__init__("These channels are closed")
 
 
-class PublishUncertain(BrokerUnavailable):
+class PublishUncertain(BrokerError):
     """The broker went away while an event was on its way: whether it was published is not known,
-    and it will not be published again."""
+    and it will not be published again. To publish it again may publish it twice."""
 
 
 class Item(NamedTuple):

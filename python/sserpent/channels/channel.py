@@ -88,7 +88,8 @@ class Channel(Generic[T]):
             ValueError: an argument breaks a rule, or a field of the event does.
             pydantic.ValidationError: the item is not of the channel's type.
             BrokerUnavailable: the broker could not be reached; nothing is published.
-            PublishUncertain: the broker went away while the event was on its way.
+            PublishUncertain: the broker went away while the event was on its way; it may be
+                published.
             RuntimeError: the channels are closed.
         """
         stream = self._stream(key)
