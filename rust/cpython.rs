@@ -223,15 +223,23 @@ unsafe extern "C" fn construct<T: KeywordClass>(
     });
     match made {
         Ok(Ok(object)) => object,
-        Ok(Err(error)) => {
-            error.restore(py);
-            std::ptr::null_mut()
-        }
-        Err(_) => {
-            PyRuntimeError::new_err("the constructor panicked").restore(py);
-            std::ptr::null_mut()
-        }
+        Ok(Err(error)) => raise(py, error),
+        Err(_) => raise(py, PyRuntimeError::new_err("the constructor panicked")),
     }
+}
+
+/// Sets the error, for a slot that PyO3 knows nothing of. PyO3 puts aside what is dropped where it
+/// has not attached the thread itself, such as the message of an error, until it attaches one again:
+/// until the next call of ours, which may be long in coming. So it attaches the thread here, where
+/// that costs nothing to those who are not refused.
+#[cold]
+fn raise(py: Python<'_>, error: PyErr) -> *mut ffi::PyObject {
+    let mut error = Some(error);
+    Python::try_attach(|py| error.take().map(|error| error.restore(py)));
+    if let Some(error) = error {
+        error.restore(py); // the interpreter is ending
+    }
+    std::ptr::null_mut()
 }
 
 /// The arguments in the order of the class's names, or `None` if they do not fit: the ordinary

@@ -200,7 +200,10 @@ def validate_event(event: MessageEvent, validate: JSONValidator) -> Any:
         except ValidationError as error:
             failure = error
     failure.event = event  # type: ignore[attr-defined]
-    raise failure
+    try:
+        raise failure
+    finally:
+        del failure  # its traceback refers to this frame
 
 
 def json_validator(item: Any) -> JSONValidator:
