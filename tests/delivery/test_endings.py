@@ -350,7 +350,7 @@ def test_d6_a_client_that_stalls_does_not_hide_the_exception(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On a busy machine the event would be due, and the generator wait for its `send`.
-    monkeypatch.setattr(EventSourceResponse, "make_buffer", lambda _: Buffer(max_age=60))
+    monkeypatch.setattr(EventSourceResponse, "_make_buffer", lambda _: Buffer(max_age=60))
 
     async def content() -> AsyncIterator[str]:
         yield "a"

@@ -376,25 +376,3 @@ def test_head_takes_no_place(run: Run) -> None:
             tasks.cancel_scope.cancel()
 
     run(main)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "error"),
-    [
-        ("max_streams", 0, "'max_streams' must be at least 1, not 0"),
-        ("max_streams", "5", "'max_streams' must be an integer, not str"),
-        ("max_streams", True, "'max_streams' must be an integer, not bool"),
-        ("max_duration", 0, "'max_duration' must be more than 0; None turns it off"),
-        ("max_duration", -1, "'max_duration' must be finite and not negative"),
-        ("max_duration", "1", "'max_duration' must be a number of seconds, not str"),
-    ],
-)
-def test_limits_are_checked_by_name(name: str, value: object, error: str) -> None:
-    with pytest.raises(ValueError, match=error):
-        type("Bad", (EventSourceResponse,), {name: value})
-    if name == "max_duration":
-        with pytest.raises(ValueError, match=error):
-            EventSourceResponse(ticking(), max_duration=value)
-    else:
-        with pytest.raises(TypeError, match="no option 'max_streams'"):
-            EventSourceResponse(ticking(), max_streams=value)

@@ -222,13 +222,6 @@ async def test_max_threads_counts_the_streams_of_the_class_that_sets_it(
     ]
 
 
-def test_max_threads_is_no_option_of_one_stream() -> None:
-    with pytest.raises(TypeError, match="no option 'max_threads'"):
-        EventSourceResponse([], max_threads=1)
-    with pytest.raises(ValueError, match="'max_threads' must be at least 1"):
-        type("Sub", (EventSourceResponse,), {"max_threads": 0})
-
-
 async def test_what_fails_in_a_cleanup_after_a_disconnect_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

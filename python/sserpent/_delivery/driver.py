@@ -54,7 +54,7 @@ class Driver:
 
     def __init__(self, response: Streamable, scope: Scope, buffer: Buffer, sender: Sender) -> None:
         self._response = response
-        self._content: Any = response.content
+        self._content: Any = response._content
         self._scope = scope
         self._buffer = buffer
         self._sender = sender
@@ -179,4 +179,4 @@ class Driver:
                 self._room = None
 
     def _explained(self, error: Exception, item: object) -> Exception:
-        return self._response.origin.explain(error, item, self._scope)
+        return self._response._origin.explain(error, item, self._scope)

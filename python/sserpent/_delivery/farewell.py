@@ -28,7 +28,7 @@ def goodbye() -> bytes:
 
 def farewell(ending: Ending | None, response: Streamable) -> bytes:
     """Returns what is sent before the end of the body. A source says goodbye itself."""
-    says = ending is not None and ending.farewell and response.source is None
+    says = ending is not None and ending.farewell and response._source is None
     return goodbye() if says else b""
 
 

@@ -84,13 +84,13 @@ class Delivery:
         self._receive = receive
         self._loop = asyncio.get_running_loop()
         self._asgi_task: asyncio.Task[Any] | None = None
-        buffer: Any = response.source or response.make_buffer()
+        buffer: Any = response._source or response._make_buffer()
         pending = buffer if metered is None else metered(buffer)
         self._sender = Sender(send, response, pending, self)
         self._driver: Driver | Feed = (
             Driver(response, scope, buffer, self._sender)
-            if response.source is None
-            else Feed(response.source, self._sender)
+            if response._source is None
+            else Feed(response._source, self._sender)
         )
         self._streams: _shutdown.ServerStreams | None = None
         # The reason of the end, as soon as there is one.
@@ -127,7 +127,7 @@ class Delivery:
             BaseException: what the generator raised, or a `send`.
             asyncio.CancelledError: the server, or a middleware, has cancelled the request.
         """
-        claim(self._response.content)
+        claim(self._response._content)
         self._asgi_task = asyncio.current_task()
         try:
             self._open_stream()
@@ -159,7 +159,7 @@ class Delivery:
 
     async def _end_unstarted(self) -> None:
         self._driven = True
-        await close_unstarted(self._response.content)
+        await close_unstarted(self._response._content)
 
     def _start(self) -> None:
         assert self._streams is not None
@@ -248,7 +248,7 @@ class Delivery:
         if self._timer is not None:
             self._timer.cancel()
         self._sender.close()
-        release(self._response.content)
+        release(self._response._content)
         self._asgi_task = self._timer = self._streams = None
 
     def _raise_error(self) -> None:
@@ -342,7 +342,7 @@ class Delivery:
         elif cancelled:
             self.end(
                 Ending.FAILED,
-                RuntimeError(f"{self._response.origin} was cancelled from within"),
+                RuntimeError(f"{self._response._origin} was cancelled from within"),
             )
         else:
             self.end(Ending.FAILED, error)
@@ -482,7 +482,7 @@ def _leave_alone(driver: Driver | Feed, response: Streamable) -> None:
     logger.error(
         "The cleanup of %s did not end within cleanup_timeout (%s s); it goes on without its"
         " response",
-        response.origin,
+        response._origin,
         response.cleanup_timeout,
     )
     if driver.task is not None:

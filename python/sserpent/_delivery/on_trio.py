@@ -45,12 +45,12 @@ class TrioDelivery:
         metered: Metered | None = None,
     ) -> None:
         self._response = response
-        self._content: Any = response.content
+        self._content: Any = response._content
         self._scope = scope
         self._receive = receive
         self._asgi_send = send
-        self._source = response.source
-        self._buffer: Any = self._source or response.make_buffer()
+        self._source = response._source
+        self._buffer: Any = self._source or response._make_buffer()
         self._pending: Pending = self._buffer if metered is None else metered(self._buffer)
         self._streams: _shutdown.ServerStreams | None = None
         self._nursery: trio.Nursery | None = None
@@ -296,7 +296,7 @@ class TrioDelivery:
     def _log_overrun(self) -> None:
         logger.error(
             "The cleanup of %s did not end within cleanup_timeout (%s s)",
-            self._response.origin,
+            self._response._origin,
             self._response.cleanup_timeout,
         )
 
@@ -324,7 +324,7 @@ class TrioDelivery:
         self._room.set()
 
     def _explained(self, error: Exception, item: object) -> Exception:
-        return self._response.origin.explain(error, item, self._scope)
+        return self._response._origin.explain(error, item, self._scope)
 
     # The sender
 
@@ -404,7 +404,7 @@ class TrioDelivery:
     async def _open(self) -> None:
         if self._phase is Phase.HELD:
             self._phase = Phase.OPEN
-            await self._send(self._response.start_message())
+            await self._send(self._response._start_message())
 
     async def _send(self, message: Message) -> bool:
         """Sends one message, and returns whether it went out."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import difflib
+import sys
 from collections.abc import Callable
+from functools import lru_cache
 from inspect import Parameter, signature
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from starlette.types import Message
 
@@ -14,16 +16,44 @@ from .._core import Buffer
 from .origin import Origin
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .stream import Source
+
+
+class DeliveryOptions(TypedDict, total=False):
+    """The options of any stream, a subscription too; `EventSourceResponse` documents them."""
+
+    ping_interval: float | None
+    send_timeout: float | None
+    cleanup_timeout: float
+    shutdown_grace: float
+    max_duration: float | None
+    max_pending: int
+    on_disconnect: Callable[[], object] | None
+
+
+class Options(DeliveryOptions, total=False):
+    """The options of `EventSourceResponse`."""
+
+    open_delay: float | None
+
+
+_OF_A_CLASS = "it limits all streams of a class: set it as a class attribute, in a subclass"
 
 
 class Streamable:
     """Content with its options, which `EventSourceResponse` documents."""
 
-    content: Any
-    origin: Origin
-    #: Streamed in place of `content`, if the content pushes.
-    source: Source | None = None
+    _content: Any
+    _origin: Origin
+    # Streamed in place of the content, if that pushes.
+    _source: Source | None = None
+    # What is no option here, though it looks like one, and why.
+    _no_options: ClassVar[Mapping[str, str]] = {
+        "max_threads": _OF_A_CLASS,
+        "max_streams": _OF_A_CLASS,
+    }
 
     ping_interval: float | None = 15.0
     open_delay: float | None = 0.25
@@ -44,48 +74,100 @@ class Streamable:
     #: as `max_threads` are.
     max_streams: ClassVar[int | None] = None
 
-    def make_buffer(self) -> Buffer:
+    def _make_buffer(self) -> Buffer:
         raise NotImplementedError
 
-    def start_message(self) -> Message:
-        """The ASGI message with status and headers, as they are when it is asked for."""
+    def _start_message(self) -> Message:
+        """Returns the ASGI message with status and headers, as they are when it is asked for."""
         raise NotImplementedError
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name, check in {**_CHECKS, **_CLASS_CHECKS}.items():
-            if name in cls.__dict__ and not isinstance(cls.__dict__[name], property):
-                check(name, cls.__dict__[name])
-        on_disconnect = cls.__dict__.get("on_disconnect")
+        for name, value in list(vars(cls).items()):
+            check = _CHECKS.get(name) or _CLASS_CHECKS.get(name)
+            if check is None:
+                _check_spelling(cls, name, value)
+            elif not isinstance(value, property):
+                check(name, value)
+        on_disconnect = vars(cls).get("on_disconnect")
         if isinstance(on_disconnect, FunctionType) and not _takes_argument(on_disconnect):
             # A function that takes no `self` is an option's value, not a method.
             cls.on_disconnect = staticmethod(on_disconnect)
 
-    def set_options(self, options: dict[str, Any]) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _CHECKS or name in self._no_options:
+            self._check_option(name, value)
+        else:
+            _check_spelling(type(self), name, value)
+        super().__setattr__(name, value)
+
+    def _set_options(self, options: Mapping[str, object]) -> None:
         """Sets options for this stream alone.
 
         Raises:
-            TypeError: there is no such option.
-            ValueError: a value is bad; the message names the option.
+            TypeError: there is no such option, or a value has the wrong type; the message names
+                the option.
+            ValueError: a value breaks a rule; the message names the option.
         """
         for name, value in options.items():
-            check = _CHECKS.get(name)
-            if check is None:
-                raise TypeError(f"{type(self).__name__} has no option '{name}'")
-            check(name, value)
-            setattr(self, name, value)
+            self._check_option(name, value)
+            super().__setattr__(name, value)
+
+    def _check_option(self, name: str, value: object) -> None:
+        check = _CHECKS.get(name)
+        if check is None or name in self._no_options:
+            raise TypeError(f"{type(self).__name__} has no option '{name}'{self._hint(name)}")
+        check(name, value)
+
+    def _hint(self, name: str) -> str:
+        if name in self._no_options:
+            return f": {self._no_options[name]}"
+        options = [each for each in _CHECKS if each not in self._no_options]
+        near = difflib.get_close_matches(name, options, 1) or [
+            each for each in options if name in each or each in name
+        ]
+        meant = f": did you mean '{near[0]}'?" if near else "."
+        return f"{meant} Its options are {', '.join(options)}"
+
+
+def _check_spelling(cls: type, name: str, value: object) -> None:
+    """Refuses an attribute whose name is nearly that of an option."""
+    option = _nearly(name)
+    if option is None or any(hasattr(base, name) for base in cls.__bases__):
+        return
+    if option != "on_disconnect" and (callable(value) or hasattr(type(value), "__get__")):
+        return  # a method of the user's own: the values of these options are none
+    raise TypeError(f"{cls.__name__} has no option '{name}': did you mean '{option}'?")
+
+
+@lru_cache
+def _nearly(name: str) -> str | None:
+    """Returns the option whose name differs by a slip of the pen."""
+    if name.startswith("_"):
+        return None
+    near = difflib.get_close_matches(name, [*_CHECKS, *_CLASS_CHECKS], 1, cutoff=0.9)
+    return near[0] if near else None
+
+
+def _wrong_type(name: str, rule: str, value: object) -> TypeError:
+    return TypeError(
+        f"EventSourceResponse option '{name}' must be {rule}, not {type(value).__name__}"
+    )
+
+
+def _bad_value(name: str, rule: str) -> ValueError:
+    return ValueError(f"EventSourceResponse option '{name}' must be {rule}")
+
+
+# An integer that is larger cannot be added to a time.
+_LONGEST = sys.float_info.max
 
 
 def _check_seconds(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(
-            f"EventSourceResponse option '{name}' must be a number of seconds,"
-            f" not {type(value).__name__}"
-        )
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(
-            f"EventSourceResponse option '{name}' must be finite and not negative, not {value!r}"
-        )
+        raise _wrong_type(name, "a number of seconds", value)
+    if not 0 <= value <= _LONGEST:
+        raise _bad_value(name, f"finite and not negative, not {value!r}")
 
 
 def _check_seconds_or_none(name: str, value: object) -> None:
@@ -96,18 +178,14 @@ def _check_seconds_or_none(name: str, value: object) -> None:
 def _check_positive_seconds_or_none(name: str, value: object) -> None:
     _check_seconds_or_none(name, value)
     if value == 0:
-        raise ValueError(
-            f"EventSourceResponse option '{name}' must be more than 0; None turns it off"
-        )
+        raise _bad_value(name, "more than 0; None turns it off")
 
 
 def _check_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(
-            f"EventSourceResponse option '{name}' must be an integer, not {type(value).__name__}"
-        )
+        raise _wrong_type(name, "an integer", value)
     if value < 1:
-        raise ValueError(f"EventSourceResponse option '{name}' must be at least 1, not {value}")
+        raise _bad_value(name, f"at least 1, not {value}")
 
 
 def _check_count_or_none(name: str, value: object) -> None:
@@ -118,9 +196,7 @@ def _check_count_or_none(name: str, value: object) -> None:
 def _check_callable_or_none(name: str, value: object) -> None:
     function = getattr(value, "__func__", value)  # of a staticmethod or classmethod
     if function is not None and not callable(function):
-        raise ValueError(
-            f"EventSourceResponse option '{name}' must be callable, not {type(function).__name__}"
-        )
+        raise _wrong_type(name, "callable", function)
 
 
 _CHECKS: dict[str, Callable[[str, object], None]] = {

@@ -139,7 +139,7 @@ class Sender(Outlet):
 
     async def _open(self) -> None:
         self._enter(OPEN)
-        sending = self.send(self._response.start_message())
+        sending = self.send(self._response._start_message())
         if not iscoroutine(sending):
             # ASGI asks for an awaitable; what is to be stepped by hand is a coroutine.
             self.send = _as_coroutine_function(self.send)

@@ -108,12 +108,12 @@ async def call_on_disconnect(response: Streamable) -> None:
             if isawaitable(called):
                 await called
         except Exception:
-            logger.exception("on_disconnect of %s failed", response.origin)
+            logger.exception("on_disconnect of %s failed", response._origin)
 
 
 def warn_of_stall(response: Streamable) -> None:
     logger.warning(
         "A client of %s has not read for send_timeout (%s s) and is dropped",
-        response.origin,
+        response._origin,
         response.send_timeout,
     )

@@ -118,7 +118,7 @@ class GeneratorThread:
         self._call_soon = call_soon
         self._wake = wake
         self._context = contextvars.copy_context()
-        self._worker = Worker(f"sserpent {self._response.origin}", self._main, self._end)
+        self._worker = Worker(f"sserpent {self._response._origin}", self._main, self._end)
         self._slots.acquire(self, self._response.max_threads)
 
     def take_notice(self) -> bool:
@@ -176,7 +176,7 @@ class GeneratorThread:
             self._error = error
         elif isinstance(error, Exception) and not isinstance(error, CancelledError):
             # The stream is over, and nobody asks for its error. Cancellations were our own.
-            logger.error("The cleanup of %s failed", self._response.origin, exc_info=error)
+            logger.error("The cleanup of %s failed", self._response._origin, exc_info=error)
         self._slots.release()
         self.finished = True
         self._notify()

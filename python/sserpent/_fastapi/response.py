@@ -23,7 +23,7 @@ Intended differences from `fastapi.sse`:
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import fastapi.sse
 from starlette.background import BackgroundTask
@@ -34,7 +34,7 @@ from starlette.types import Message, Receive, Scope, Send
 from .._core import Buffer, DeclaredEvents, ItemSchema
 from .._delivery import observer
 from .._delivery.on_asyncio import Delivery
-from .._delivery.options import Streamable, sets
+from .._delivery.options import DeliveryOptions, Options, Streamable, sets
 from .._delivery.origin import Origin
 from .._delivery.stream import close_unstarted
 from .._shutdown.event_loop import on_asyncio
@@ -42,11 +42,23 @@ from .places import Places
 from .refusal import refusal
 from .requests import shared_receive
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 #: The coroutine that calling an ASGI application returns.
 Run = Coroutine[Any, Any, None]
 
 # Of the open streams, by the class that sets `max_streams`.
 _places = Places()
+
+
+class ResponseOptions(DeliveryOptions, total=False):
+    """What a subscription takes besides its channels; `EventSourceResponse` documents it."""
+
+    status_code: int
+    headers: Mapping[str, str] | None
+    media_type: str | None
+    background: BackgroundTask | None
 
 
 class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
@@ -110,45 +122,45 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         headers: Mapping[str, str] | None = None,
         media_type: str | None = None,
         background: BackgroundTask | None = None,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
-        self.set_options(options)
+        self._set_options(options)
         if not (hasattr(content, "__aiter__") or hasattr(content, "__iter__")):
             raise TypeError(
                 f"{type(self).__name__} streams an async iterable or an iterable,"
                 f" not {type(content).__name__}"
             )
-        self.content = content
+        self._content = content
         self.status_code = status_code
         if media_type is not None:
             self.media_type = media_type
         self.background = background
-        self.origin = Origin(content)
+        self._origin = Origin(content)
         self._item_schema: ItemSchema | DeclaredEvents | None = None
         self._injected: _Injected | None = None
         self._body_iterator: Any = None
-        self.scope: Scope = {}
+        self._scope: Scope = {}
         self.init_headers(headers)
         self.headers.setdefault("Cache-Control", "no-cache")
         # nginx and its kin hold back a response of unknown length otherwise.
         self.headers.setdefault("X-Accel-Buffering", "no")
 
-    def bind(
+    def _bind(
         self,
         origin: Origin,
         item_schema: ItemSchema | DeclaredEvents | None,
         injected: Response | None,
     ) -> None:
         """Tells the response what FastAPI knows of its route."""
-        self.origin = origin
+        self._origin = origin
         self._item_schema = item_schema
         if injected is not None:
             self._injected = _Injected(injected)
 
-    def make_buffer(self) -> Buffer:
+    def _make_buffer(self) -> Buffer:
         return Buffer(self._item_schema, max_pending=self.max_pending)
 
-    def start_message(self) -> Message:
+    def _start_message(self) -> Message:
         if self._injected is not None:
             self._injected.apply(self)
         return {
@@ -172,12 +184,12 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         self._body_iterator = iterator
 
     async def _encoded(self) -> AsyncIterator[bytes]:
-        buffer = self.make_buffer()
-        async for item in StreamingResponse(self.content).body_iterator:
+        buffer = self._make_buffer()
+        async for item in StreamingResponse(self._content).body_iterator:
             try:
                 buffer.push(item)
             except Exception as error:
-                raise self.origin.explain(error, item, self.scope) from None
+                raise self._origin.explain(error, item, self._scope) from None
             yield buffer.take()
 
     # No coroutine of ours stands between the server's and the delivery's where there is nothing for
@@ -185,7 +197,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Run:  # pyright: ignore[reportIncompatibleMethodOverride]
         if self._body_iterator is not None or scope["type"] == "websocket":
-            self.scope = scope
+            self._scope = scope
             return super().__call__(scope, receive, send)
         answering = self._answer(scope, receive, send)
         return (
@@ -200,7 +212,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         return self._stream_if_there_is_a_place(scope, receive, send)
 
     def _stream(self, scope: Scope, receive: Receive, send: Send) -> Run:
-        receive = shared_receive(scope, receive, self.content)
+        receive = shared_receive(scope, receive, self._content)
         if observer.current is not None:
             return _observed(observer.current, self, scope, receive, send)
         delivering: Run = _delivery_class()(self, scope, receive, send).run()
@@ -216,7 +228,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
                 _places.give_back(limits)
         else:
             await self._refuse("streams", scope, receive, send)
-            await close_unstarted(self.content)
+            await close_unstarted(self._content)
 
     async def _refuse(self, what: str, scope: Scope, receive: Receive, send: Send) -> None:
         if observer.current is not None:
@@ -228,9 +240,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         return bool(Headers(scope=scope).get("last-event-id"))
 
     async def _answer_head(self, send: Send) -> None:
-        await send(self.start_message())
+        await send(self._start_message())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-        await close_unstarted(self.content)
+        await close_unstarted(self._content)
 
 
 async def _one_after_other(answering: Run, background: BackgroundTask) -> None:

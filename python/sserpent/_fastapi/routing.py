@@ -209,14 +209,14 @@ class _Route:
         if injected.status_code:
             response.status_code = injected.status_code
         response.raw_headers.extend(injected.raw_headers)
-        response.bind(self._origin, self._item_schema, injected)
+        response._bind(self._origin, self._item_schema, injected)
         return response
 
     def respond(self, content: Iterator[tuple[Response, Any]], **arguments: Any) -> Response:
         """Makes the response. FastAPI calls this in place of the response class."""
         injected, generator = next(content)
         response = self._response_class(generator, **arguments)
-        response.bind(self._origin, self._item_schema, injected)
+        response._bind(self._origin, self._item_schema, injected)
         return response
 
     def _keep_endpoint_context(self, call: Any) -> None:

@@ -30,6 +30,11 @@ class Subscription(EventSourceResponse, Generic[T]):
     OpenAPI document.
     """
 
+    _no_options = {  # noqa: RUF012
+        **EventSourceResponse._no_options,
+        "open_delay": "its headers are sent as soon as the client is subscribed",
+    }
+
     if not TYPE_CHECKING:  # FastAPI looks for a class where a route returns a response
 
         def __class_getitem__(cls, item_type: Any) -> type:
@@ -41,10 +46,6 @@ class Subscription(EventSourceResponse, Generic[T]):
         self._service = service
         self._request = request
         self._owner = owner
-        if "open_delay" in options:
-            raise TypeError(
-                "A subscription has no option 'open_delay': its headers wait for nothing"
-            )
         super().__init__(_Events(service, request, owner), **options)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Run:
@@ -61,7 +62,7 @@ class Subscription(EventSourceResponse, Generic[T]):
         subscriber = Subscriber(self._service.hub(), self._request, self.max_pending, self._owner)
         try:
             if await _opened(subscriber):
-                self.source = subscriber
+                self._source = subscriber
                 await super()._stream(scope, receive, send)
             else:
                 await empty_stream(self)(scope, receive, send)
