@@ -65,7 +65,7 @@ def test_c12_redis_is_killed_and_comes_back_with_all_it_had(make_redis: MakeRedi
         await publish(log, *range(10))
         for start in (10, 20):
             server.kill()
-            with pytest.raises(BrokerUnavailable, match="could not be reached within 1 s"):
+            with pytest.raises(BrokerError, match="could not be reached within 1 s"):
                 await log.publish(ROOM, LIMITS, item(-1))
             await in_thread(server.start)
             for number in range(start, start + 10):
@@ -482,7 +482,7 @@ def test_c12_a_password_is_needed_and_changes(make_redis: MakeRedis) -> None:
         server.ask("CONFIG", "SET", "requirepass", "second", password="first")
         for kind in ("normal", "pubsub"):
             server.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes", password="second")
-        with pytest.raises(BrokerUnavailable, match=r"(?i)invalid|password") as raised:
+        with pytest.raises(BrokerError, match=r"(?i)invalid|password") as raised:
             await log.publish(ROOM, LIMITS, item(2))
         assert "first" not in str(raised.value)
         server.ask("CONFIG", "SET", "requirepass", "first", password="second")

@@ -11,7 +11,7 @@ import fastapi.sse
 import pytest
 
 from sserpent import ServerSentEvent
-from sserpent.channels import Channels
+from sserpent.channels import BrokerError, BrokerUnavailable, Channels, PublishUncertain
 
 
 class Odd:
@@ -215,6 +215,13 @@ def test_closing_needs_an_owner(owner: Any) -> None:
             await Channels().disconnect(owner=owner)
 
     anyio.run(main)
+
+
+def test_what_may_be_published_again_and_what_may_not_are_different_errors() -> None:
+    assert issubclass(BrokerUnavailable, BrokerError)
+    assert issubclass(PublishUncertain, BrokerError)
+    assert not issubclass(PublishUncertain, BrokerUnavailable)
+    assert not issubclass(BrokerUnavailable, PublishUncertain)
 
 
 def test_closed_channels() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import fastapi.sse
 import pytest
 from fastapi import APIRouter, BackgroundTasks, FastAPI
@@ -23,7 +24,7 @@ from starlette.testclient import WebSocketDenialResponse
 from channel_clients import Client, MakeChannels, Run, connected
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._shutdown import streams as shutdown
-from sserpent.channels import Channel, Channels, LastEventID, Subscription
+from sserpent.channels import BrokerUnavailable, Channel, Channels, LastEventID, Subscription
 from timelines import PING
 
 
@@ -214,6 +215,21 @@ def test_a_subscripted_subscription_is_a_class_of_its_own() -> None:
     assert issubclass(subscripted, Subscription)
     assert subscripted.item_type is Message
     assert Subscription.item_type is None
+
+
+def test_a_subscriber_waits_for_no_thread_of_sync_routes(run: Run) -> None:
+    async def main() -> None:
+        application = Application()
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        for number in range(int(limiter.total_tokens)):
+            limiter.acquire_on_behalf_of_nowait(number)
+        with anyio.fail_after(20):
+            async with Client("/class/lobby").open(application.app) as client:
+                assert client.status == 200
+        for number in range(int(limiter.total_tokens)):
+            limiter.release_on_behalf_of(number)
+
+    run(main)
 
 
 # Options
@@ -498,6 +514,46 @@ def test_a_listener_that_waits_misses_nothing_and_a_slow_one_is_told(
             assert heard == list(range(20))
             first = await slow.__anext__()
             assert (first.event, first.data["missed"]) == ("gap", 20 - history)
+
+    run(main)
+
+
+def test_a_listener_is_entered_once_and_before_it_is_iterated(run: Run) -> None:
+    async def main() -> None:
+        news = Channels().channel("news")
+        listener = news.listen(start="earliest")
+        for use in (aiter, anext):
+            with pytest.raises(RuntimeError, match=r"async with channel\.listen\(\) as events"):
+                await use(listener)  # type: ignore[arg-type]
+        await news.publish(1)
+        async with listener as events:
+            with pytest.raises(RuntimeError, match="can be entered once"):
+                await listener.__aenter__()
+            await news.publish(2)
+            assert [(await anext(events)).data for _ in range(2)] == [1, 2]
+        with pytest.raises(StopAsyncIteration):
+            await anext(listener)
+
+    run(main)
+
+
+def test_a_listener_can_be_entered_again_after_a_broker_was_away(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> Any:
+        raise BrokerUnavailable("it is away")
+
+    async def main() -> None:
+        channels = Channels()
+        news = channels.channel("news")
+        listener = news.listen()
+        with monkeypatch.context() as patch:
+            patch.setattr(channels._log, "follow", away)
+            with pytest.raises(BrokerUnavailable):
+                await listener.__aenter__()
+        async with listener as events:
+            await news.publish(1)
+            assert (await anext(events)).data == 1
 
     run(main)
 

@@ -14,12 +14,13 @@ async def write(room: str, message: Message) -> str:
     return await rooms.publish(message, key=room)
 """
 
-from .broker import BrokerError, BrokerUnavailable, PublishUncertain
-from .channel import Channel
+from .broker import BrokerError, BrokerUnavailable, ChannelsClosed, PublishUncertain
+from .channel import Channel, Key
 from .channels import Channels
 from .last_event_id import LastEventID
 from .listening import Listener
 from .runs import Run, Runs
+from .subscriber import Selection
 from .subscription import Subscription
 
 __all__ = [
@@ -27,10 +28,13 @@ __all__ = [
     "BrokerUnavailable",
     "Channel",
     "Channels",
+    "ChannelsClosed",
+    "Key",
     "LastEventID",
     "Listener",
     "PublishUncertain",
     "Run",
     "Runs",
+    "Selection",
     "Subscription",
 ]

@@ -140,7 +140,7 @@ class Channel(Generic[T]):
             self._encoding.decode,
         )
 
-    def made(self, selection: Selection) -> bool:
+    def _made(self, selection: Selection) -> bool:
         """Returns whether a selection is one of this very channel."""
         return selection.limits is self._definition.limits
 

@@ -318,7 +318,7 @@ class Channels:
         """
         for selection in selections:
             channel = self._named.get(checked_selection(selection).stream.channel)
-            if not (isinstance(channel, Channel) and channel.made(selection)):
+            if not (isinstance(channel, Channel) and channel._made(selection)):
                 raise ValueError("'selections' must be of these channels")
         if not 1 <= len(selections) <= MAX_CHANNELS:
             raise ValueError(f"'selections' must be 1 to {MAX_CHANNELS}, not {len(selections)}")

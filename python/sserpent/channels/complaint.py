@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._shutdown.logger import logger
-from .broker import BrokerUnavailable, Refused
+from .broker import BrokerError, Refused
 
 
 class Complaint:
@@ -20,7 +20,7 @@ class Complaint:
         self._name = name
         self._reason = ""
 
-    def log(self, error: BrokerUnavailable) -> None:
+    def log(self, error: BrokerError) -> None:
         reason = str(error)
         if isinstance(error, Refused) and reason != self._reason:
             self._reason = reason

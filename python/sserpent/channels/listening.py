@@ -24,19 +24,21 @@ class Listener:
 
     def __init__(self, subscriber: Callable[[], Subscriber]) -> None:
         self._make_subscriber = subscriber
+        self._subscriber: Subscriber | None = None
         self._events: deque[ServerSentEvent] = deque()
-        self._news = anyio.Event()
-        self._error: Exception | None = None
-        self._finished = False
+        self._sink = _Sink()
 
     async def __aenter__(self) -> Listener:
-        self._subscriber = self._make_subscriber()
+        if self._subscriber is not None:
+            raise RuntimeError("'listen()' can be entered once: call it again for another listener")
+        self._subscriber = subscriber = self._make_subscriber()
         try:
-            await self._subscriber.open()
+            await subscriber.open()
         except BaseException:
-            self._subscriber.close()
+            self._subscriber = None
+            subscriber.close()
             raise
-        self._subscriber.start(self)
+        subscriber.start(self._sink)
         return self
 
     async def __aexit__(
@@ -45,34 +47,53 @@ class Listener:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._finished = True
-        self._subscriber.close()
+        self._sink.finish()
+        self._entered().close()
 
     def __aiter__(self) -> Listener:
+        self._entered()
         return self
 
     async def __anext__(self) -> ServerSentEvent:
+        subscriber, sink = self._entered(), self._sink
         while not self._events:
-            if self._error is not None:
-                raise self._error
-            if self._subscriber.pending:
-                self._events.extend(self._subscriber.take_events())
-            elif self._finished:
+            if sink.error is not None:
+                raise sink.error
+            if subscriber.pending:
+                self._events.extend(subscriber.take_events())
+            elif sink.finished:
                 raise StopAsyncIteration
             else:
-                self._news = anyio.Event()
-                await self._news.wait()
+                await sink.wait()
         return self._events.popleft()
 
-    # What the subscriber asks of a sink
+    def _entered(self) -> Subscriber:
+        if self._subscriber is None:
+            raise RuntimeError(
+                "'listen()' must be entered first: async with channel.listen() as events"
+            )
+        return self._subscriber
+
+
+class _Sink:
+    """What a subscriber tells a listener of (`_delivery.stream.Sink`)."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.finished = False
+        self._news = anyio.Event()
+
+    async def wait(self) -> None:
+        self._news = anyio.Event()
+        await self._news.wait()
 
     def flush(self) -> None:
         self._news.set()
 
     def finish(self) -> None:
-        self._finished = True
+        self.finished = True
         self._news.set()
 
     def fail(self, error: Exception) -> None:
-        self._error = error
+        self.error = error
         self._news.set()

@@ -16,7 +16,7 @@ from .._shutdown.event_loop import call_every, call_soon, current_time, current_
 from .._shutdown.logger import logger
 from . import lease
 from .blocks import RUN_END
-from .broker import BrokerUnavailable, ChannelsClosed, Fenced, Item, RunLog
+from .broker import BrokerError, ChannelsClosed, Fenced, Item, RunLog
 from .complaint import Complaint
 from .encoding import Encoding, ReservedField
 from .outbox import Outbox
@@ -275,7 +275,7 @@ class Producer:
             stop = await self._log.renew(self._run, self._fence)
         except (Fenced, ChannelsClosed):
             self._lose()
-        except BrokerUnavailable as error:
+        except BrokerError as error:
             self._complaint.log(error)
         else:
             if stop is not None:
@@ -285,7 +285,7 @@ class Producer:
         """Appends what was yielded, and returns whether the broker was there."""
         try:
             await self._append_waiting()
-        except BrokerUnavailable as error:
+        except BrokerError as error:
             self._complaint.log(error)
             return False
         return True
@@ -330,7 +330,7 @@ async def _until_available(ask: Callable[[], Awaitable[object]], until: float) -
         until: The time after which it is not asked again.
 
     Raises:
-        BrokerUnavailable: it has not come back until then.
+        BrokerError: it has not come back until then.
     """
     while not await _is_available(ask, until):  # noqa: ASYNC110, the broker does not call back
         await anyio.sleep(_RETRY)
@@ -339,7 +339,7 @@ async def _until_available(ask: Callable[[], Awaitable[object]], until: float) -
 async def _is_available(ask: Callable[[], Awaitable[object]], until: float) -> bool:
     try:
         await ask()
-    except BrokerUnavailable:
+    except BrokerError:
         if current_time() >= until:
             raise
         return False

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from .._delivery.farewell import come_back_later
 from .._shutdown.event_loop import call_every, current_token
 from . import lease
-from .broker import BrokerUnavailable, ChannelsClosed, RunLog
+from .broker import BrokerError, ChannelsClosed, RunLog
 from .channel import Key
 from .checks import checked_owner, checked_request
 from .encoding import Encoding
@@ -180,7 +180,7 @@ class Runs(Generic[T]):
         stream = self._stream(run_id, whose)
         try:
             status = await self._log.status(stream)
-        except BrokerUnavailable:
+        except BrokerError:
             return Response(come_back_later(), media_type="text/event-stream")
         if status is None:
             raise _unknown()
@@ -296,7 +296,7 @@ class _Watch:
     async def _end_lost(self, run: Stream, run_id: str) -> None:
         try:
             await self._log.end(run, None, end_item(run_id, "lost", None))
-        except (BrokerUnavailable, ChannelsClosed):
+        except (BrokerError, ChannelsClosed):
             pass  # it is looked for again, if anybody is left
 
 

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from .._core import ServerSentEvent
 from .._fastapi.refusal import empty_stream
 from .._fastapi.response import EventSourceResponse, Run
-from .broker import BrokerUnavailable, ChannelsClosed
+from .broker import BrokerError, ChannelsClosed
 from .listening import Listener
 from .service import Service
 from .subscriber import Request, Subscriber
@@ -77,7 +77,7 @@ class Subscription(EventSourceResponse, Generic[T]):
 async def _opened(subscriber: Subscriber) -> bool:
     try:
         await subscriber.open()
-    except (BrokerUnavailable, ChannelsClosed):
+    except (BrokerError, ChannelsClosed):
         return False
     return True
 
