@@ -115,3 +115,57 @@ class Connection:
         text = self.body.decode()
         assert text == "" or text.endswith("\n"), f"half a line on the wire: {text[-80:]!r}"
         return [line[6:] for line in text.split("\n") if line.startswith("data: ")]
+
+
+class Left(Connection):
+    """A client that has left before the application asks for it: `receive` never suspends. Real
+    servers are like that while a dependency works.
+
+    Args:
+        how: One of `WAYS_TO_LEAVE`.
+    """
+
+    def __init__(self, how: str = "says so", **scope: Any) -> None:
+        super().__init__(**scope)
+        self._messages: list[Any] = []
+        self._error = ConnectionResetError() if how == "raises" else None
+        if how == "after its body":
+            self._messages = [http_request(b"whole")]
+        elif how == "in its body":
+            self._messages = [http_request(b"half", more_body=True)]
+        self.disconnect()
+
+    async def receive(self) -> Any:
+        if self._messages:
+            return self._messages.pop(0)
+        if self._error is not None:
+            raise self._error
+        return {"type": "http.disconnect"}
+
+
+WAYS_TO_LEAVE = ["says so", "raises", "after its body", "in its body"]
+
+
+class Replaying(Connection):
+    """A client behind a middleware that gives the body to whoever asks, again and again, without
+    waiting: it breaks ASGI, and middlewares that log bodies do it.
+
+    Args:
+        tells: Whether it says that the client has left.
+    """
+
+    def __init__(self, tells: bool = True, **scope: Any) -> None:
+        super().__init__(**scope)
+        self._tells = tells
+        self.asked = 0
+
+    async def receive(self) -> Any:
+        self.asked += 1
+        assert self.asked < 10_000, "the application asks without a pause"
+        if self._tells and self._gone.is_set():
+            return {"type": "http.disconnect"}
+        return http_request(b"{}")
+
+
+def http_request(body: bytes, more_body: bool = False) -> Any:
+    return {"type": "http.request", "body": body, "more_body": more_body}

@@ -185,6 +185,28 @@ async def late(_: Annotated[None, Depends(slowly)]) -> AsyncIterator[str]:
     yield "never"
 
 
+async def session() -> AsyncIterator[None]:
+    """A dependency that works until the client has had time to leave."""
+    try:
+        note("working")
+        await anyio.sleep(0.5)
+        yield
+    finally:
+        note("session closed")
+
+
+@app.get("/left", response_class=Counted)
+async def left(_: Annotated[None, Depends(session)]) -> AsyncIterator[str]:
+    await anyio.sleep(3600)
+    yield "never"
+
+
+@app.get("/left-sync", response_class=Counted)
+def left_sync(_: Annotated[None, Depends(session)]) -> Iterator[str]:
+    threading.Event().wait(2)
+    yield "never"
+
+
 @app.get("/hold", response_class=Counted)
 async def hold() -> AsyncIterator[str]:
     """Holds the server's exit for a moment, and tells the other that it has begun."""

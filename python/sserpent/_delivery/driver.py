@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .._core import Buffer, Pump
 from .._shutdown import ServerStreams, current
 from .sender import Sender
+from .stream import close_unstarted
 from .thread import GeneratorThread
 from .tidying import is_tidying_up
 
@@ -40,8 +41,10 @@ class Driver:
     """
 
     __slots__ = (
+        "_begun",
         "_buffer",
         "_content",
+        "_on_end",
         "_pump",
         "_response",
         "_room",
@@ -60,6 +63,8 @@ class Driver:
         self._sender = sender
         self._pump: Pump | None = None  # of an async generator, while it runs
         self._room: asyncio.Future[None] | None = None  # the driver waits here for a `send`
+        self._on_end: Callable[[BaseException | None], None] | None = None
+        self._begun = False  # the task has had its first turn
         self.task: asyncio.Task[None] | None = None
         #: The generator is to end: it gets no further than its next yield.
         self.stopping = False
@@ -70,12 +75,13 @@ class Driver:
 
     def stop(self) -> None:
         """Tells the generator to end: cancels it once, so that its `finally` blocks may await. One
-        that is in a `finally` of its own already is left to come to the end of it."""
+        that is in a `finally` of its own already is left to come to the end of it. One that has not
+        begun is closed by its task, which is therefore not cancelled."""
         if not self.stopping:
             self.stopping = True
             if self._pump is not None:
                 self._pump.stop()
-            if not is_tidying_up(self._content):
+            if self._begun and not is_tidying_up(self._content):
                 self.cancel()
             self.go_on()
 
@@ -92,23 +98,34 @@ class Driver:
     # The task
 
     def start(self, streams: ServerStreams, on_end: Callable[[BaseException | None], None]) -> None:
-        """Starts the task."""
-        self.task = asyncio.get_running_loop().create_task(self.run(streams, on_end))
-
-    async def run(
-        self, streams: ServerStreams, on_end: Callable[[BaseException | None], None]
-    ) -> None:
-        """Runs the generator from its first item to the end of its cleanup.
+        """Starts the task.
 
         Args:
             streams: The streams of the server, for the generator's `shutdown_event()`.
             on_end: Called at the end, with what the generator raised.
         """
+        self._on_end = on_end
+        self.task = asyncio.get_running_loop().create_task(self._run(streams))
+        if not self._begun:
+            self.task.add_done_callback(self._on_never_begun)
+
+    def _on_never_begun(self, task: asyncio.Task[None]) -> None:
+        """Somebody has cancelled the task before its first turn, so that none of it has run."""
+        self._report(asyncio.CancelledError())
+
+    async def _run(self, streams: ServerStreams) -> None:
+        """Runs the generator from its first item to the end of its cleanup."""
+        self._begun = True
         current.set(streams)
-        self.task = asyncio.current_task()
+        self.task = task = asyncio.current_task()
+        assert task is not None
+        task.remove_done_callback(self._on_never_begun)
+        del task
         error: BaseException | None = None
         try:
-            if hasattr(self._content, "__aiter__"):
+            if self.stopping:
+                await close_unstarted(self._content)
+            elif hasattr(self._content, "__aiter__"):
                 generator = self._content.__aiter__()
                 self._pump = pump = Pump(generator, self._buffer, self._sender, self._explained)
                 # Here, not in a coroutine of its own, through which each event would have to come.
@@ -126,9 +143,14 @@ class Driver:
             error = failure
         self._pump = None  # it refers to this object
         try:
-            on_end(error)
+            self._report(error)
         finally:
             error = None  # its traceback refers to this frame
+
+    def _report(self, error: BaseException | None) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(error)
 
     async def _make_room(self, pump: Pump) -> None:
         """Has the pending events sent in the middle of a burst. A generator that has not suspended

@@ -17,7 +17,7 @@ class Feed:
         sender: Who sends it, and takes it from the source.
     """
 
-    __slots__ = ("_on_end", "_sender", "_source", "flush")
+    __slots__ = ("_on_end", "_sender", "_source", "_stopped", "flush")
 
     #: It is never cut off: what it says last tells where it stopped.
     cut = False
@@ -27,17 +27,21 @@ class Feed:
         self._source = source
         self._sender = sender
         self._on_end: Callable[[BaseException | None], None] | None = None
+        self._stopped = False
         #: Called for each event.
         self.flush = sender.flush
 
     def start(self, streams: ServerStreams, on_end: Callable[[BaseException | None], None]) -> None:
-        """Sends the headers, with what is there to be sent.
+        """Sends the headers, with what is there to be sent; nothing if it was stopped before.
 
         Args:
             streams: The streams of the server.
             on_end: Called at the end, with what failed.
         """
         self._on_end = on_end
+        if self._stopped:
+            self.finish()
+            return
         self._source.start(self)
         if self._source.pending:
             self._sender.flush()
@@ -45,6 +49,7 @@ class Feed:
             self._sender.open()
 
     def stop(self) -> None:
+        self._stopped = True
         self._source.stop()
         self.finish()
 

@@ -25,7 +25,7 @@ from .ending import Ending, is_disconnect
 from .farewell import farewell
 from .feed import Feed
 from .sender import ENDED, HELD, OPEN, Sender
-from .stream import call_on_disconnect, claim, close_unstarted, release, warn_of_stall
+from .stream import call_on_disconnect, claim, release, warn_of_stall
 
 if TYPE_CHECKING:
     from .options import Streamable
@@ -131,10 +131,7 @@ class Delivery:
         self._asgi_task = asyncio.current_task()
         try:
             self._open_stream()
-            if self._ending or self._finishing:
-                await self._end_unstarted()
-            else:
-                self._start()
+            self._start()
             while not self._is_over():
                 if self._is_to_tell():
                     await self._tell()
@@ -156,10 +153,6 @@ class Delivery:
             self._finish()
         elif self._response.open_delay == 0:
             self._sender.open()
-
-    async def _end_unstarted(self) -> None:
-        self._driven = True
-        await close_unstarted(self._response._content)
 
     def _start(self) -> None:
         assert self._streams is not None
@@ -200,7 +193,10 @@ class Delivery:
         except Exception as error:
             # Nothing more can be learnt of the client.
             self._gone = True
-            self.end(Ending.FAILED, error)
+            if is_disconnect(error):
+                self._on_disconnect()
+            else:
+                self.end(Ending.FAILED, error)
 
     async def _wait_for_news(self) -> None:
         self._news, self._interrupted = self._loop.create_future(), False

@@ -30,7 +30,7 @@ from .tidying import is_tidying_up
 
 if TYPE_CHECKING:
     from .options import Streamable
-    from .stream import Metered, Pending
+    from .stream import Metered, Pending, Source
 
 
 class TrioDelivery:
@@ -65,6 +65,8 @@ class TrioDelivery:
         self._news = trio.Event()
         self._room = trio.Event()  # what was pending has been sent
         self._driven = trio.Event()  # the generator has ended, cleanup included
+        self._watching = trio.Event()  # what reads from the client has had its first turn
+        self._begun = False  # the generator's task has had its own
         self._finishing = False  # it came to its end: the end of the body follows the last event
         self._at_yield = False  # it waits there for what is pending to be sent
         self._stopping = False  # it is to end: it gets no further than its next yield
@@ -108,28 +110,34 @@ class TrioDelivery:
             # ends as a whole.
             if self._source is not None:
                 self._source.stop()
-            self._finishing = True
+            self._stopping = self._finishing = True
             self._nursery.start_soon(self._keep_cleanup_timeout)
         elif self._response.open_delay == 0:
             await self._open()
-        if self._ending or self._finishing:
-            await close_unstarted(self._content)
-            self._driven.set()
-        elif self._source is not None:
-            await self._open()
-            self._source.start(self)
-            self._news.set()
-        else:
+        if self._source is None:
             self._nursery.start_soon(self._drive, streams)
+        else:
+            await self._start_source(self._source)
+
+    async def _start_source(self, source: Source) -> None:
+        if not self._stopping:
+            await self._open()
+        if self._stopping:  # by now
+            self._driven.set()
+        else:
+            source.start(self)
+        self._news.set()
 
     async def _watch(self) -> None:
+        self._watching.set()
         try:
             while (await self._receive())["type"] != "http.disconnect":
                 pass
         except Exception as error:
             # Nothing more can be learnt of the client.
-            self.end(Ending.FAILED, error)
-            return
+            if not is_disconnect(error):
+                self.end(Ending.FAILED, error)
+                return
         if self._ending is None and self._phase is Phase.ENDED:
             # The end of the body is on its way: whether it arrives, its `send` says.
             await trio.sleep(LAST_SEND)
@@ -175,7 +183,7 @@ class TrioDelivery:
             self.finish()
         elif self._at_yield or is_tidying_up(self._content):
             self._allow_cleanup()
-        else:
+        elif self._begun:  # one that has not is closed by its task
             self._cut = True
             self._driver_scope.cancel()
 
@@ -206,10 +214,16 @@ class TrioDelivery:
     # The driver
 
     async def _drive(self, streams: _shutdown.ServerStreams) -> None:
+        with trio.CancelScope(shield=True):
+            # A client that has left before is known by then.
+            await self._watching.wait()
+        self._begun = True
         _shutdown.current.set(streams)
         error: BaseException | None = None
         try:
-            if hasattr(self._content, "__aiter__"):
+            if self._stopping or trio.current_effective_deadline() == -math.inf:
+                await self._clean_up(lambda: close_unstarted(self._content))
+            elif hasattr(self._content, "__aiter__"):
                 await self._pump(self._content.__aiter__())
             else:
                 await self._pump_thread(self._content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import isawaitable
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
@@ -84,10 +85,13 @@ def claim(content: Any) -> None:
 
 
 async def close_unstarted(content: Any) -> None:
-    """Closes what is not streamed after all, if it can be closed."""
+    """Closes what is not streamed after all, if it can be closed. None of its code runs then, if it
+    is a generator. The `close` of another iterable may block, and is not called."""
     aclose = getattr(content, "aclose", None)
     if aclose is not None:
         await aclose()
+    elif isinstance(content, GeneratorType):
+        content.close()
 
 
 def release(content: Any) -> None:
