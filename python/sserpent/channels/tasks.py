@@ -35,7 +35,20 @@ def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> Cal
 async def end(*tasks: asyncio.Future[Any]) -> None:
     """Cancels tasks and waits until they have ended. Again and again: before Python 3.12
     `asyncio.wait_for` loses a cancellation that comes when what it waits for has just ended."""
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=1)
+    try:
+        while pending := [task for task in tasks if not task.done()]:
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=1)
+    finally:
+        for task in tasks:
+            # An error that nobody asks for is logged when the task is collected.
+            if task.done():
+                _take_error(task)
+            else:
+                task.add_done_callback(_take_error)
+
+
+def _take_error(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -11,10 +11,11 @@ from redis.exceptions import AskError, MovedError
 
 from ..tasks import end
 from .commands import Command, Commands
-from .connection import LOST, Server
+from .connection import LOST, Server, Trouble
 from .scripts import Script
 from .servers import Pace
 from .subscription import Listening, Subscription
+from .urls import split
 
 Address = tuple[str, int]
 
@@ -34,8 +35,8 @@ class ClusterServer(Server):
     """
 
     def __init__(self, url: str) -> None:
+        parts = split(url)
         try:
-            parts = urlsplit(url)
             account, _, hosts = parts.netloc.rpartition("@")
             first, *_ = self.seeds = [_address(host) for host in hosts.split(",")]
         except ValueError:
@@ -43,7 +44,10 @@ class ClusterServer(Server):
         account = f"{account}@" if account else ""
         scheme = parts.scheme.partition("+")[0]
         query = f"?{parts.query}" if parts.query else ""
-        super().__init__(f"{scheme}://{account}{first[0]}:{first[1]}/0{query}")
+        host = f"[{first[0]}]" if ":" in first[0] else first[0]
+        super().__init__(f"{scheme}://{account}{host}:{first[1]}{parts.path}{query}", parts.scheme)
+        if self.database:
+            raise ValueError("'url' must name no database but 0: a cluster has no other")
 
 
 def _address(host: str) -> Address:
@@ -157,19 +161,28 @@ class Cluster:
     # Looking
 
     async def _go_along(self) -> None:
+        trouble = Trouble(f"The look for the nodes of the cluster of {self._server.place}")
         while True:
             self._wanted.clear()
-            for address in dict.fromkeys([*self._slots.values(), *self._server.seeds]):
-                slots = await self._ask(address)
-                if slots is not None:
-                    self._slots = slots
-                    self._place_anew()
-                    break
+            try:
+                await self._look()
+            except Exception as error:
+                trouble.begin(error)
+            else:
+                trouble.end()
             await asyncio.sleep(_PAUSE)
             try:
                 await asyncio.wait_for(self._wanted.wait(), self._pace.probe)
             except asyncio.TimeoutError:
                 pass
+
+    async def _look(self) -> None:
+        for address in dict.fromkeys([*self._slots.values(), *self._server.seeds]):
+            slots = await self._ask(address)
+            if slots is not None:
+                self._slots = slots
+                self._place_anew()
+                return
 
     async def _ask(self, address: Address) -> dict[int, Address] | None:
         try:

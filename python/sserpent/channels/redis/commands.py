@@ -31,6 +31,7 @@ from .connection import (
     Unsupported,
     first_of,
     known,
+    reason_of,
     send,
 )
 from .names import text_of
@@ -252,15 +253,16 @@ class Commands:
             await self._wanted()
             await self._pauses.pause()
             try:
-                connection = await self._connect()
+                await self._use(await self._connect())
             except Unsupported as error:
                 self._refuse(error)
             except LOST as error:
                 self._trouble.begin(error)
                 if self._others is not None:
                     self._others.away()
-            else:
-                await self._use(connection)
+            except Exception as error:  # whatever it is, what waits is to be sent
+                self._trouble.begin(error)
+                self._pauses.grow()
 
     async def _wanted(self) -> None:
         while not self._queue:
@@ -282,7 +284,7 @@ class Commands:
         try:
             await first_of(reading, writing, self._dropped)
         except LOST as error:
-            self._trouble.reason = str(error)
+            self._trouble.reason = reason_of(error)
         finally:
             self._dropped = None
             for command in self._flight:

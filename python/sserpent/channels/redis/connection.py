@@ -9,7 +9,6 @@ from copy import copy
 from typing import Any, Protocol, cast
 
 import hiredis
-from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -23,6 +22,7 @@ from redis.exceptions import (
 
 from ..broker import BrokerUnavailable
 from ..tasks import end
+from .urls import read_url
 
 logger = logging.getLogger("sserpent")
 
@@ -67,6 +67,7 @@ class Server:
 
     Args:
         url: As redis-py takes it: `redis://`, `rediss://` or `unix://`, with its options.
+        scheme: As the user has given it, if that is another.
 
     Attributes:
         moves: Whether it may be elsewhere later; then `resolve` says where it is.
@@ -75,20 +76,16 @@ class Server:
         place: Its address, for messages: without a password.
 
     Raises:
-        ValueError: the URL is none.
+        ValueError: the URL is none, or has an option that redis-py does not take.
     """
 
     moves = False
 
-    def __init__(self, url: str) -> None:
-        try:
-            pool = cast(Any, ConnectionPool).from_url(url)
-        except ValueError:
-            # Its message may have a password.
-            raise ValueError("'url' is not the URL of a Redis server") from None
-        self._class: Callable[..., Connection] = pool.connection_class
+    def __init__(self, url: str, scheme: str | None = None) -> None:
+        self._class: Callable[..., Connection]
+        self._class, options = read_url(url, scheme)
         self._options: dict[str, Any] = {
-            **pool.connection_kwargs,
+            **options,
             # Only `Commands` knows what may be repeated, and only `Subscription` what was missed.
             "retry": Retry(NoBackoff(), 0),
             "retry_on_error": [],
@@ -201,10 +198,22 @@ class Pauses:
     def reset(self) -> None:
         self._next = 0.0
 
+    def grow(self) -> None:
+        """Has the next pause be the longest."""
+        self._next = _MOST_PAUSE
+
     async def pause(self) -> None:
         pause = self._next
         self._next = min(max(2 * pause, _LEAST_PAUSE), _MOST_PAUSE)
         await asyncio.sleep(pause)
+
+
+def reason_of(error: Exception) -> str:
+    """Returns what has gone wrong with a connection, for the log and for errors."""
+    if isinstance(error, (asyncio.TimeoutError, TimeoutError)) and not str(error):
+        return "it does not answer"
+    reason = str(error) or type(error).__name__
+    return reason if isinstance(error, LOST) else f"{type(error).__name__}: {reason}"
 
 
 class Trouble:
@@ -219,11 +228,14 @@ class Trouble:
         self.reason = "it does not answer"
         self._said = False
 
-    def begin(self, error: BaseException) -> None:
-        self.reason = str(error) or type(error).__name__
+    def begin(self, error: Exception) -> None:
+        """Says what has gone wrong: with its traceback, if that is not how connections end."""
+        is_expected = isinstance(error, (Unsupported, *LOST))
+        self.reason = reason_of(error)
         if not self._said:
             self._said = True
-            logger.warning("%s is away: %s", self._what, self.reason)
+            trace = None if is_expected else error
+            logger.warning("%s is away: %s", self._what, self.reason, exc_info=trace)
 
     def end(self) -> None:
         self.reason = "it does not answer"
@@ -233,11 +245,13 @@ class Trouble:
 
 
 async def first_of(*tasks: asyncio.Future[Any]) -> None:
-    """Waits until one of several tasks ends, ends the others, and raises what it has raised."""
+    """Waits until one of several tasks ends, ends the others, and raises what it has raised: if
+    several have, what is not expected of a connection comes first."""
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         ended = [task for task in tasks if task.done()]
         await end(*tasks)
-    for task in ended:
-        task.result()
+    errors = [task.exception() for task in ended if not task.cancelled()]
+    for error in sorted(filter(None, errors), key=lambda error: isinstance(error, LOST)):
+        raise error

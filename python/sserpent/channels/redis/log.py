@@ -103,7 +103,7 @@ class RedisLog:
             if future.set_running_or_notify_cancel():
                 try:
                     published = (session or self._home()).publish(stream, limits, item)
-                except RuntimeError as error:
+                except Exception as error:
                     future.set_exception(error)
                 else:
                     published.add_done_callback(lambda published: _copy(published, future))

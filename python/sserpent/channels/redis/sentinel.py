@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from .connection import LOST, Connection, Server, ask
+from .urls import split
 
 _PORT = 26379
 
@@ -26,8 +27,8 @@ class SentinelServer(Server):
     moves = True
 
     def __init__(self, url: str) -> None:
+        parts = split(url)
         try:
-            parts = urlsplit(url)
             account, _, hosts = parts.netloc.rpartition("@")
             _, service, *database = parts.path.split("/")
             places = [_place(host) for host in hosts.split(",")]
@@ -37,7 +38,8 @@ class SentinelServer(Server):
             ) from None
         scheme = parts.scheme.partition("+")[0]
         server = f"{scheme}://{account}@localhost" if account else f"{scheme}://localhost"
-        super().__init__("/".join([server, *database]) + (f"?{parts.query}" if parts.query else ""))
+        query = f"?{parts.query}" if parts.query else ""
+        super().__init__("/".join([server, *database]) + query, parts.scheme)
         self._service = service
         self._sentinels = [Server(f"redis://{host}:{port}") for host, port in places]
         self.place = f"Redis, the master of '{service}'"

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from ..tasks import end
 from .commands import Command, Commands
-from .connection import LOST, Server
+from .connection import LOST, Server, Trouble
 from .scripts import Script
 from .subscription import Listening, Subscription
 
@@ -79,12 +79,16 @@ class OneServer:
     async def _go_along(self) -> None:
         """Goes to where the server is. Where it was, another may still answer, and hear nothing."""
         place = None
+        trouble = Trouble(f"The look for {self._server.place}")
         while True:
             try:
                 found = await self._server.resolve(self._pace.timeout)
             except LOST:
-                pass
+                pass  # the connections say so, if they are in want of it
+            except Exception as error:
+                trouble.begin(error)
             else:
+                trouble.end()
                 if place is not None and found != place:
                     self._commands.renew()
                     self._subscription.renew()

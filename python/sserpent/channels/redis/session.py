@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
+from ..._shutdown.logger import logger
 from ..broker import BrokerUnavailable, ChannelsClosed, Follower, Item, Refused
 from ..closures import LIMITS, STREAM, Closures
 from ..log import Entry, Limits
@@ -191,8 +192,11 @@ class Session:
             followed.is_due = False
             try:
                 await followed.refresh()
-            except BrokerUnavailable as error:
-                followed.complaint.log(error)
+            except Exception as error:
+                if isinstance(error, BrokerUnavailable):
+                    followed.complaint.log(error)
+                else:
+                    logger.exception("The history of %s is read again", text_of(followed.name))
                 await asyncio.sleep(_PAUSE)
                 if followed.is_subscribed:
                     self._refresh(followed)
@@ -276,7 +280,7 @@ class Session:
                     await asyncio.sleep(0)
         finally:
             if asked is not None:
-                asked.cancel()
+                await end(asked)
 
     # The end
 

@@ -20,6 +20,7 @@ from .connection import (
     Unsupported,
     first_of,
     known,
+    reason_of,
     send,
 )
 
@@ -126,10 +127,12 @@ class Subscription:
             await self._pauses.pause()
             try:
                 connection, _ = await self._server.connect(self._timeout)
+                await self._use(connection)
             except (Unsupported, *LOST) as error:
                 self._trouble.begin(error)
-            else:
-                await self._use(connection)
+            except Exception as error:  # whatever it is, somebody is still subscribed
+                self._trouble.begin(error)
+                self._pauses.grow()
 
     async def _use(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
@@ -144,7 +147,7 @@ class Subscription:
         except ResponseError as error:  # it may not subscribe
             self._trouble.begin(error)
         except LOST as error:
-            self._trouble.reason = str(error)
+            self._trouble.reason = reason_of(error)
         finally:
             for listening in self._listening.values():
                 listening.lost()
