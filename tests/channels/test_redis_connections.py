@@ -13,6 +13,7 @@ import pytest
 from followers import Notes, item
 from redis_checks import LIMITS, QUICK, ROOM, MakeRedis, publish, run, until
 from redis_server import Cluster, RedisServer, Sentinel
+from sserpent.channels.position import Stream
 from sserpent.channels.redis import RedisLog, cluster, session
 from sserpent.channels.redis.connection import first_of
 from sserpent.channels.tasks import end
@@ -188,5 +189,20 @@ def test_a_publish_that_cannot_be_sent_fails_alone(server: RedisServer) -> None:
         with pytest.raises(UnicodeEncodeError):
             await asyncio.wait_for(asyncio.wrap_future(future), 5)
         await publish(log, 2)
+
+    run(server, check)
+
+
+def test_what_is_published_after_a_connection_was_closed_is_not_in_doubt(
+    server: RedisServer,
+) -> None:
+    """No history shows whether it was carried out: it is the first event of each."""
+
+    async def check(log: RedisLog) -> None:
+        for number in range(20):
+            room = Stream("rooms", str(number))
+            await publish(log, number, stream=Stream("rooms", "another"))
+            server.kill_clients("normal")
+            await publish(log, number, stream=room)
 
     run(server, check)

@@ -30,6 +30,7 @@ from .connection import (
     Trouble,
     Unsupported,
     first_of,
+    has_input,
     known,
     reason_of,
     send,
@@ -301,6 +302,9 @@ class Commands:
             now = self._loop.time()
             if self._hesitates(now):
                 await asyncio.sleep(self._timeout / _LOOKS)
+                continue
+            if self._queue and not self._flight and has_input(connection):
+                await asyncio.sleep(0)  # if it is closed, whatever is sent would be uncertain
                 continue
             commands: list[tuple[Any, ...]] = []
             while self._queue:

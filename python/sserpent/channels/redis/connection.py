@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 from collections.abc import Callable, Iterable
 from copy import copy
 from typing import Any, Protocol, cast
@@ -171,6 +172,20 @@ async def ask(connection: Connection, *command: Any) -> Any:
     """Returns the answer to one command."""
     await send(connection, [command])
     return await connection.read_response()
+
+
+def has_input(connection: Connection) -> bool:
+    """Returns whether there is something to read already: where nothing was asked, mostly that the
+    server has closed the connection."""
+    writer = getattr(connection, "_writer", None)
+    socket = None if writer is None else writer.get_extra_info("socket")
+    if socket is None or socket.fileno() < 0:
+        return False
+    if not hasattr(select, "poll"):
+        return bool(select.select([socket.fileno()], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(socket.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 # redis-py before 6.0 knows these in its own client of clusters alone.
