@@ -15,9 +15,10 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
-from asgi import Connection
+from asgi import Connection, Replaying
 from servers import APP, SERVERS, Server, read_to_end, until
 from sserpent import EventSourceResponse
+from sserpent._delivery.inbox import ASK_AGAIN, PATIENCE
 from timelines import runners
 
 pytestmark = pytest.mark.anyio
@@ -263,6 +264,177 @@ def test_d15_a_client_that_leaves_is_noticed_behind_a_body_that_nobody_reads(
     run(main)
     assert "more than 65536 bytes" in log[0]
     assert log[1:] == ["closed"]
+
+
+@runners
+@pytest.mark.parametrize("make", [fastapi_app, returning_app, starlette_app])
+def test_d15_a_client_that_leaves_is_noticed_behind_a_body_that_nobody_reads_on(
+    run: Callable[..., None], make: Callable[[Reader], Any]
+) -> None:
+    """The generator has read a part of it."""
+    log: list[str] = []
+
+    async def main() -> None:
+        async def read(request: Request) -> AsyncIterator[Any]:
+            parts = request.stream()
+            yield len(await parts.__anext__())
+            try:
+                for _ in range(15):
+                    yield "progress"
+                    await anyio.sleep(1)
+                try:
+                    await parts.__anext__()
+                except RuntimeError as error:
+                    log.append(str(error))
+                await anyio.sleep(3_600)
+            finally:
+                log.append("closed")
+
+        connection = Uploading()
+        for _ in range(100):
+            connection.part(b"x" * 10_000)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, make(read))
+            await anyio.sleep(20)
+            assert len(connection.unread) == 0
+            begin = anyio.current_time()
+            connection.disconnect()
+        assert anyio.current_time() - begin < 1
+
+    run(main)
+    assert "more than 65536 bytes" in log[0]
+    assert "did not read on within 5 s" in log[0]
+    assert log[1:] == ["closed"]
+
+
+@runners
+def test_d15_one_that_reads_on_in_time_reads_it_whole(run: Callable[..., None]) -> None:
+    async def main() -> None:
+        async def read(request: Request) -> AsyncIterator[Any]:
+            size = 0
+            async for part in request.stream():
+                size += len(part)
+                await anyio.sleep(4)
+            yield size
+
+        connection = Uploading()
+        for _ in range(20):
+            connection.part(b"x" * 10_000)
+        connection.part(b"", more_body=False)
+        await connection.run(fastapi_app(read))
+        assert connection.data == ["200000"]
+
+    run(main)
+
+
+# A `receive` that breaks ASGI
+
+replaying = pytest.mark.parametrize(
+    "more", [{}, {"body": b""}, {"body": b"", "more_body": True}, {"type": "http.unknown"}]
+)
+
+
+async def reads_before(request: Request) -> AsyncIterator[Any]:
+    yield (await request.body()).decode()
+    await anyio.sleep(10_000)
+
+
+async def reads_on(request: Request) -> AsyncIterator[Any]:
+    yield "before"
+    while not await request.is_disconnected():
+        await anyio.sleep(0.5)
+    yield "after"
+
+
+async def reads_nothing(request: Request) -> AsyncIterator[Any]:
+    yield "before"
+    await anyio.sleep(10_000)
+
+
+@runners
+@apps
+@pytest.mark.parametrize("read", [reads_nothing, reads_before, reads_on])
+def test_d15_a_receive_that_replays_the_body_for_ever_holds_nothing(
+    run: Callable[..., None], make: Callable[[Reader], Any], read: Reader
+) -> None:
+    async def main() -> None:
+        connection = Replaying(method="POST")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, make(read))
+            await anyio.sleep(100)
+            assert connection.data
+            assert connection.asked < 150, "the delivery spins"
+            begin = anyio.current_time()
+            connection.disconnect()
+        assert anyio.current_time() - begin <= ASK_AGAIN + 0.5
+
+    run(main)
+
+
+@runners
+@replaying
+def test_d15_nor_does_one_that_replays_something_else(
+    run: Callable[..., None], more: dict[str, Any]
+) -> None:
+    for content in (EventSourceResponse, None):
+
+        async def main(content: Any = content) -> None:
+            connection = Replaying(more, method="POST")
+            app = content(endless()) if content else fastapi_app(reads_nothing)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(connection.run, app)
+                await anyio.sleep(100)
+                assert connection.data
+                begin = anyio.current_time()
+                connection.disconnect()
+            assert anyio.current_time() - begin <= ASK_AGAIN + 0.5
+
+        run(main)
+
+
+async def endless() -> AsyncIterator[str]:
+    yield "before"
+    await anyio.sleep(10_000)
+
+
+@runners
+def test_d15_where_it_hides_the_disconnect_a_send_that_fails_tells_it(
+    run: Callable[..., None],
+) -> None:
+    async def main() -> None:
+        connection = Replaying(tells=False, method="POST")
+        send = connection.send
+
+        async def failing_send(message: Any) -> None:
+            if connection.data:
+                raise ConnectionResetError
+            await send(message)
+
+        connection.send = failing_send  # type: ignore[method-assign]
+        begin = anyio.current_time()
+        await connection.run(EventSourceResponse(endless(), ping_interval=15))
+        assert anyio.current_time() - begin == pytest.approx(15, abs=0.1)
+
+    run(main)
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "uvicorn-asyncio-h11", "granian", "hypercorn"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_d15_half_a_body_and_gone_on_real_servers(
+    serve: Callable[..., Server], name: str, chunked: bool
+) -> None:
+    server = serve(SERVERS[name])
+    client = server.connect()
+    body = b"x" * 200_000
+    if chunked:
+        head, body = b"Transfer-Encoding: chunked", b"%x\r\n%b\r\n" % (len(body), body)
+    else:
+        head = b"Content-Length: 1000000"
+    client.sendall(b"POST /upload HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n" + body)
+    until(lambda: "read a part" in server.log)
+    client.close()
+    until(lambda: "upload closed" in server.log, timeout=PATIENCE + 10)
+    assert "Traceback" not in server.log
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "granian", "hypercorn", "hypercorn-trio"])

@@ -151,11 +151,15 @@ class Replaying(Connection):
     waiting: it breaks ASGI, and middlewares that log bodies do it.
 
     Args:
+        message: What is different in the message.
         tells: Whether it says that the client has left.
     """
 
-    def __init__(self, tells: bool = True, **scope: Any) -> None:
+    def __init__(
+        self, message: dict[str, Any] | None = None, tells: bool = True, **scope: Any
+    ) -> None:
         super().__init__(**scope)
+        self._message = {**http_request(b"{}"), **(message or {})}
         self._tells = tells
         self.asked = 0
 
@@ -164,7 +168,7 @@ class Replaying(Connection):
         assert self.asked < 10_000, "the application asks without a pause"
         if self._tells and self._gone.is_set():
             return {"type": "http.disconnect"}
-        return http_request(b"{}")
+        return self._message
 
 
 def http_request(body: bytes, more_body: bool = False) -> Any:

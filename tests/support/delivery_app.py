@@ -79,6 +79,18 @@ async def echo(request: Request) -> AsyncIterator[Any]:
         note("echo closed")
 
 
+@app.post("/upload", response_class=Counted)
+async def upload(request: Request) -> AsyncIterator[Any]:
+    """Reads a part of the body, and no more."""
+    try:
+        await request.stream().__anext__()
+        note("read a part")
+        yield "progress"
+        await anyio.sleep(3600)
+    finally:
+        note("upload closed")
+
+
 async def closing() -> None:
     with anyio.CancelScope(shield=True):
         await anyio.sleep(0.01)

@@ -13,10 +13,11 @@ from starlette.types import Message, Receive
 #: How many bytes of the body are kept for a request that does not read them yet. Beyond that
 #: nothing is read for the time being, so that the server holds the client back.
 MAX_KEPT = 65_536
-#: How many seconds a request may take then to begin to read. One that does not is taken for one
-#: that never will: its body is thrown away, because a client that leaves is noticed only by
-#: reading on.
+#: How many seconds a request may take then to read on. One that does not is taken for one that
+#: never will: its body is thrown away, because a client that leaves is noticed only by reading on.
 PATIENCE = 5.0
+#: How many seconds later a `receive` is asked again that has said nothing new.
+ASK_AGAIN = 1.0
 # How many bytes a message counts besides its part of the body, so that empty ones are bounded too.
 _MESSAGE = 64
 
@@ -25,17 +26,36 @@ _DISCONNECT: Message = {"type": "http.disconnect"}
 _NO_BODY: Message = {"type": "http.request", "body": b"", "more_body": False}
 
 
+def pause_after(message: Message, is_over: bool) -> float | None:
+    """Returns for how many seconds `receive` is left alone after a message that nobody waits for:
+    None if it can be asked at once.
+
+    After the end of the body only a disconnect is news, but some middlewares that log bodies give
+    the same message to whoever asks, for ever and without waiting, which would hold the event loop.
+
+    Args:
+        message: Anything but a disconnect.
+        is_over: Whether the body had ended before.
+    """
+    if is_over or message["type"] != "http.request":
+        return ASK_AGAIN
+    if message.get("more_body"):
+        return 0 if message.get("body") else ASK_AGAIN
+    return None
+
+
 class Inbox:
     """Shares one ASGI `receive`."""
 
     __slots__ = (
-        "_asked",
         "_gone",
         "_kept",
         "_kept_size",
         "_lost",
         "_news",
+        "_over",
         "_reading",
+        "_reads",
         "_receive",
     )
 
@@ -43,7 +63,8 @@ class Inbox:
         self._receive = receive
         self._kept: list[Message] = []
         self._kept_size = 0
-        self._asked = False  # the request has begun to read
+        self._reads = 0  # how often the request has read
+        self._over = False  # the body has ended
         self._lost = False  # a part of the body was thrown away
         self._gone = False
         self._reading = False  # somebody is in `receive()`
@@ -55,21 +76,23 @@ class Inbox:
         Raises:
             RuntimeError: a part of the body was thrown away.
         """
-        self._asked = True
+        self._reads += 1
         while not self._kept:
             if self._gone:
                 return _DISCONNECT
             if self._lost:
                 raise RuntimeError(
                     f"The request's body is gone: it has more than {MAX_KEPT} bytes, and the"
-                    f" generator did not begin to read it within {PATIENCE:g} s"
+                    f" generator did not read on within {PATIENCE:g} s"
                 )
             if self._reading:
                 await self._wait()
             else:
                 self._reading = True
                 try:
-                    self._keep(await self._receive())
+                    pause = self._keep(await self._receive())
+                    if pause is not None:
+                        await anyio.sleep(pause)
                 finally:
                     self._end_reading()
         message = self._kept.pop(0)
@@ -86,31 +109,38 @@ class Inbox:
                 # Here, not in a coroutine of its own, which each idle stream would have to keep.
                 self._reading = True
                 try:
-                    self._keep(await self._receive())
+                    pause = self._keep(await self._receive())
+                    if pause is not None:
+                        await anyio.sleep(pause)
                 finally:
                     self._end_reading()
-            elif self._asked:
-                await self._wait()
             else:
                 await self._wait_for_request()
         return _DISCONNECT
 
     async def _wait_for_request(self) -> None:
+        reads = self._reads
         with anyio.move_on_after(PATIENCE):
-            while not self._asked:
+            while self._reads == reads:
                 await self._wait()
-        if not self._asked:
+        if self._reads == reads:
             self._lost = True
             self._kept.clear()
             self._kept_size = 0
 
-    def _keep(self, message: Message) -> None:
+    def _keep(self, message: Message) -> float | None:
+        """Keeps a message for the request; returns for how long to pause after one that is none."""
         if message["type"] == "http.disconnect":
             self._gone = True
-        elif not self._lost:
-            is_end = not (message.get("body") or message.get("more_body"))
-            self._kept.append(_NO_BODY if is_end else message)
-            self._kept_size += _size(message)
+            return None
+        pause = pause_after(message, self._over)
+        if self._over or self._lost or message["type"] != "http.request":
+            return pause
+        self._over = not message.get("more_body")
+        is_end = self._over and not message.get("body")
+        self._kept.append(_NO_BODY if is_end else message)
+        self._kept_size += _size(message)
+        return None
 
     def _end_reading(self) -> None:
         self._reading = False

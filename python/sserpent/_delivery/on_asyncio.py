@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .. import _shutdown
 from .._shutdown.logger import logger
@@ -24,6 +24,7 @@ from .driver import Driver
 from .ending import Ending, is_disconnect
 from .farewell import farewell
 from .feed import Feed
+from .inbox import pause_after
 from .sender import ENDED, HELD, OPEN, Sender
 from .stream import call_on_disconnect, claim, release, warn_of_stall
 
@@ -48,6 +49,7 @@ class Delivery:
 
     __slots__ = (
         "_asgi_task",
+        "_body_over",
         "_cancelled",
         "_cleanup_until",
         "_driven",
@@ -107,6 +109,8 @@ class Delivery:
         self._finishing = False
         # `receive` has nothing more to say.
         self._gone = False
+        # The client has sent its whole body.
+        self._body_over = False
         # The ASGI task is in `receive()`, and is to leave it.
         self._receiving = False
         self._interrupted = False
@@ -182,11 +186,13 @@ class Delivery:
             self._receiving, self._interrupted = True, False
             try:
                 message = await self._receive()
+                if message["type"] != "http.disconnect":
+                    await self._pause_after(message)
+                    return
             finally:
                 self._receiving = False
-            if message["type"] == "http.disconnect":
-                self._gone = True
-                self._on_disconnect()
+            self._gone = True
+            self._on_disconnect()
         except asyncio.CancelledError as error:
             if not self._interrupted or _uncancel(self._asgi_task) > before:
                 self._on_cancellation(error)
@@ -197,6 +203,12 @@ class Delivery:
                 self._on_disconnect()
             else:
                 self.end(Ending.FAILED, error)
+
+    async def _pause_after(self, message: Message) -> None:
+        pause = pause_after(message, self._body_over)
+        self._body_over = self._body_over or not message.get("more_body")
+        if pause is not None:
+            await asyncio.sleep(pause)
 
     async def _wait_for_news(self) -> None:
         self._news, self._interrupted = self._loop.create_future(), False

@@ -23,6 +23,7 @@ from .._shutdown.logger import logger
 from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
 from .ending import Ending, is_disconnect
 from .farewell import farewell
+from .inbox import pause_after
 from .sender import KEEPALIVE_COMMENT, Phase, body
 from .stream import call_on_disconnect, claim, close_unstarted, release, warn_of_stall
 from .thread import GeneratorThread
@@ -131,8 +132,12 @@ class TrioDelivery:
     async def _watch(self) -> None:
         self._watching.set()
         try:
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
+            is_over = False
+            while (message := await self._receive())["type"] != "http.disconnect":
+                pause = pause_after(message, is_over)
+                is_over = is_over or not message.get("more_body")
+                if pause is not None:
+                    await trio.sleep(pause)
         except Exception as error:
             # Nothing more can be learnt of the client.
             if not is_disconnect(error):
