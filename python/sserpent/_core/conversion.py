@@ -22,8 +22,8 @@ from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import fastapi
 from fastapi.encoders import ENCODERS_BY_TYPE, jsonable_encoder
-from fastapi.sse import ServerSentEvent as FastAPIServerSentEvent
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import (
     PydanticUndefinedType,
@@ -33,6 +33,14 @@ from pydantic_core import (
     from_json,
     to_json,
 )
+
+try:
+    from fastapi.sse import ServerSentEvent as FastAPIServerSentEvent
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"sserpent needs FastAPI 0.135.0 or newer; {fastapi.__version__} is installed,"
+        " which has no fastapi.sse"
+    ) from error
 
 if TYPE_CHECKING:
     from .parse import MessageEvent

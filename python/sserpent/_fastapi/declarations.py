@@ -333,9 +333,16 @@ def declared_by(endpoint: Any) -> tuple[Declaration, ...] | None:
     annotation = get_typed_return_annotation(endpoint)
     if isinstance(annotation, type) and issubclass(annotation, EventSourceResponse):
         return declarations(annotation.item_type)
+    item_type = item_type_of(endpoint)
+    return None if item_type is None else declarations(item_type)
+
+
+def item_type_of(endpoint: Any) -> Any:
+    """Returns the type of what an endpoint yields, as it is annotated; None if it is not."""
+    annotation = get_typed_return_annotation(endpoint)
     if typing.get_origin(annotation) not in _STREAMS:
         return None
-    return declarations(_looked_up(endpoint, annotation))
+    return _looked_up(endpoint, annotation)
 
 
 def _looked_up(endpoint: Any, annotation: Any) -> Any:

@@ -22,10 +22,12 @@ Intended differences from `fastapi.sse`:
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import fastapi.sse
+from pydantic import BaseModel
 from starlette.background import BackgroundTask
 from starlette.datastructures import Headers
 from starlette.responses import Response, StreamingResponse
@@ -104,9 +106,11 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     it to come back in 5 to 15 s.
 
     Raises:
-        TypeError: there is no option of that name, or `content` cannot be iterated.
-        ValueError: an option has a bad value; the message names it. Class attributes are checked
-            when the class is made.
+        TypeError: there is no option of that name, an option has the wrong type, or `content`
+            cannot be iterated, or is a `str`, `bytes`, mapping or model, of which nobody means to
+            send the parts one by one.
+        ValueError: an option has a bad value. The messages name the option. Class attributes are
+            checked when the class is made.
     """
 
     media_type = "text/event-stream"
@@ -125,12 +129,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         **options: Unpack[Options],
     ) -> None:
         self._set_options(options)
-        if not (hasattr(content, "__aiter__") or hasattr(content, "__iter__")):
-            raise TypeError(
-                f"{type(self).__name__} streams an async iterable or an iterable,"
-                f" not {type(content).__name__}"
-            )
-        self._content = content
+        self._content = _checked_content(type(self).__name__, content)
         self.status_code = status_code
         if media_type is not None:
             self.media_type = media_type
@@ -243,6 +242,31 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         await send(self._start_message())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         await close_unstarted(self._content)
+
+
+# What can be iterated, and whose parts nobody means to send one by one.
+_WHOLES: dict[Any, str] = {
+    (str, bytes, bytearray, memoryview): "of which each character would be an event",
+    Mapping: "of which the keys alone would be sent",
+    BaseModel: "of which each field would be an event",
+}
+
+
+def _checked_content(response: str, content: Any) -> Any:
+    kind = type(content).__name__
+    rule = f"{response} streams an async iterable or an iterable of events"
+    for classes, why in _WHOLES.items():
+        if isinstance(content, classes):
+            raise TypeError(f"{rule}, not {kind}, {why}: put it into a list to send it as one")
+    if hasattr(content, "__aiter__") or hasattr(content, "__iter__"):
+        return content
+    hint = ""
+    if inspect.iscoroutine(content):
+        content.close()  # nobody else will
+        hint = ": await it, or yield in it"
+    elif callable(content):
+        hint = ": call it"
+    raise TypeError(f"{rule}, not {kind}{hint}")
 
 
 async def _one_after_other(answering: Run, background: BackgroundTask) -> None:

@@ -31,6 +31,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import fastapi.dependencies.models
+import fastapi.encoders
 import fastapi.routing
 import fastapi.sse
 from fastapi.utils import create_model_field
@@ -39,7 +40,7 @@ from starlette.responses import Response
 from .._core import DeclaredEvents, ItemSchema, ServerSentEvent
 from . import documentation
 from .acceleration import served_by
-from .declarations import declarations, declared_by, events_of, item_schema
+from .declarations import declarations, declared_by, events_of, item_schema, item_type_of
 from .endpoint import Endpoint
 from .requests import share
 from .response import EventSourceResponse
@@ -71,11 +72,29 @@ def install() -> bool:
             stacklevel=3,
         )
         return False
+    _explain_events_to_fastapi()
     routing: Any = fastapi.routing
     routing.get_request_handler = _wrap_get_request_handler(routing.get_request_handler)
     routing.get_stream_item_type = _wrap_get_stream_item_type(routing.get_stream_item_type)
     documentation.install()
     return True
+
+
+def _explain_events_to_fastapi() -> None:
+    """Has FastAPI's encoder say what is wrong with an event of ours: it comes there from a route
+    whose response class is not."""
+    encoders: Any = fastapi.encoders
+    encoders.ENCODERS_BY_TYPE[ServerSentEvent] = _refuse_event
+    by_classes = getattr(encoders, "encoders_by_class_tuples", None)
+    if by_classes is not None:
+        by_classes[_refuse_event] = (ServerSentEvent,)
+
+
+def _refuse_event(event: object) -> None:
+    raise ValueError(  # as FastAPI's encoder for all that it does not know
+        f"{type(event).__name__} is an event of sserpent's, not JSON: yield it by itself, from a"
+        " route whose response_class is sserpent's EventSourceResponse, not that of fastapi.sse"
+    )
 
 
 def _missing() -> str | None:
@@ -126,6 +145,7 @@ def _wrap_get_request_handler(original: Callable[..., Any]) -> Callable[..., Any
             args, arguments = (), bound.arguments
         response_class = served_by(arguments.get("response_class"))
         if response_class is None:
+            _refuse_events_in_fastapis(arguments)
             return original(*args, **arguments)
         route = _Route(arguments["dependant"], response_class, arguments)
         arguments["dependant"] = route.dependant
@@ -134,6 +154,27 @@ def _wrap_get_request_handler(original: Callable[..., Any]) -> Callable[..., Any
         return original(*args, **arguments)
 
     return get_request_handler
+
+
+def _refuse_events_in_fastapis(arguments: dict[str, Any]) -> None:
+    """Refuses a route of FastAPI's response class that yields our events: that FastAPI would take
+    for data.
+
+    Raises:
+        TypeError: it is one.
+    """
+    response_class = arguments.get("response_class")
+    if not (
+        isinstance(response_class, type)
+        and issubclass(response_class, fastapi.sse.EventSourceResponse)
+    ):
+        return
+    endpoint = arguments["dependant"].call
+    if _has_event_class(item_type_of(endpoint)):
+        raise TypeError(
+            f"{Endpoint(endpoint, None, None)} yields sserpent's events, but its response_class is"
+            " that of fastapi.sse: import EventSourceResponse from sserpent, too"
+        )
 
 
 class _Route:
@@ -301,6 +342,12 @@ def _wrap_get_stream_item_type(original: Callable[[Any], Any]) -> Callable[[Any]
 
 def _is_event_class(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, ServerSentEvent)
+
+
+def _has_event_class(annotation: object) -> bool:
+    return _is_event_class(typing.get_origin(annotation) or annotation) or any(
+        map(_has_event_class, typing.get_args(annotation))
+    )
 
 
 def _as_fastapi(annotation: object) -> Any:

@@ -1,0 +1,117 @@
+"""What can be streamed, and what is said of what cannot."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from pydantic import BaseModel
+
+from sserpent import EventSourceResponse, ServerSentEvent
+
+# What is said of content does not depend on the core.
+pytestmark = pytest.mark.once
+
+
+class Text(str):
+    pass
+
+
+class Item(BaseModel):
+    name: str
+
+
+async def events() -> AsyncIterator[int]:
+    yield 1
+
+
+async def made() -> AsyncIterator[int]:
+    return events()
+
+
+REFUSED: list[tuple[Any, str]] = [
+    ("text", "not str, of which each character would be an event: put it into a list"),
+    (Text("text"), "not Text, of which each character would be an event: put it into a list"),
+    (b"text", "not bytes, of which each character would be an event: put it into a list"),
+    (bytearray(b"a"), "not bytearray, of which each"),
+    (memoryview(b"a"), "not memoryview, of which each"),
+    ({"a": 1}, "not dict, of which the keys alone would be sent: put it into a list"),
+    (OrderedDict(a=1), "not OrderedDict, of which the keys"),
+    (MappingProxyType({"a": 1}), "not mappingproxy, of which the keys"),
+    (Item(name="a"), "not Item, of which each field would be an event: put it into a list"),
+    (7, "not int"),
+    (None, "not NoneType"),
+    (ServerSentEvent(data=1), "not ServerSentEvent"),
+    (events, "not function: call it"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), REFUSED)
+def test_content_that_nobody_means_to_stream_in_parts_is_refused(
+    content: Any, message: str
+) -> None:
+    rule = f"EventSourceResponse streams an async iterable or an iterable of events, {message}"
+    with pytest.raises(TypeError) as caught:
+        EventSourceResponse(content)
+    assert str(caught.value).startswith(rule)
+
+
+def test_a_coroutine_is_refused_and_closed() -> None:
+    coroutine: Any = made()
+    with pytest.raises(TypeError, match="not coroutine: await it"):
+        EventSourceResponse(coroutine)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+def test_a_list_of_what_is_refused_is_streamed() -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    def items() -> EventSourceResponse:
+        return EventSourceResponse(["text", {"a": 1}, Item(name="a")])
+
+    expected = 'data: "text"\n\ndata: {"a":1}\n\ndata: {"name":"a"}\n\n'
+    assert TestClient(app).get("/").text == expected
+
+
+def test_an_endpoint_that_returns_what_cannot_be_streamed_is_named() -> None:
+    app = FastAPI()
+
+    def text() -> Any:
+        return "text"
+
+    async def keys() -> Any:
+        return {"a": 1}
+
+    def listed() -> Any:
+        return [1]
+
+    for endpoint in (text, keys, listed):
+        app.get(f"/{endpoint.__name__}", response_class=EventSourceResponse)(endpoint)
+        with pytest.raises(TypeError, match=rf"{endpoint.__name__} \(.*must yield, or return"):
+            TestClient(app).get(f"/{endpoint.__name__}")
+
+
+def test_iterators_and_iterables_of_all_kinds_are_streamed() -> None:
+    class Iterable:
+        def __iter__(self) -> Iterator[int]:
+            return iter([1])
+
+    class AsyncIterable:
+        def __aiter__(self) -> AsyncIterator[int]:
+            return events()
+
+    app = FastAPI()
+
+    @app.get("/{number}")
+    def items(number: int) -> EventSourceResponse:
+        contents = [Iterable(), AsyncIterable(), events(), iter([1]), (1,), {1}, range(1, 2)]
+        return EventSourceResponse(contents[number])
+
+    assert {TestClient(app).get(f"/{number}").text for number in range(7)} == {"data: 1\n\n"}
