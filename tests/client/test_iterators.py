@@ -1,9 +1,10 @@
-"""`aiter_events` and `iter_events`: rules R12 to R15, on asyncio and Trio, with the backend of the
+"""`aiter_events` and `iter_events`: rules R12 to R19, on asyncio and Trio, with the backend of the
 run."""
 
 from __future__ import annotations
 
 import asyncio
+import pickle
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from sserpent.client import (
+    ErrorEvent,
     EventTooLarge,
     IncompleteStream,
     MessageEvent,
@@ -213,6 +215,89 @@ def test_r13_an_end_without_until_is_incomplete(reader: type[Reader], tail: byte
     assert issubclass(IncompleteStream, ValueError)
 
 
+@pytest.mark.parametrize("names", ["bye", ["bye", "stop"], ("stop", "bye")])
+def test_r16_until_event_matches_the_type_and_is_not_returned(
+    reader: type[Reader], names: Any
+) -> None:
+    source = Source(b"data: bye\n\nevent: bye\ndata: x\n\ndata: after\n\n", b"data: later\n\n")
+    read = reader(source, until_event=names)
+    assert [event.data for event in read.rest()] == ["bye"]
+    assert source.closed == 1
+    assert source.parts == [b"data: later\n\n"]
+
+
+def test_r16_with_until_too_it_is_whichever_comes_first(reader: type[Reader]) -> None:
+    for last in (b"event: bye\ndata: x\n\n", b"data: [DONE]\n\n"):
+        read = reader(Source(b"data: a\n\n" + last), until="[DONE]", until_event="bye")
+        assert [event.data for event in read.rest()] == ["a"]
+    read = reader(Source(b"data: a\n\n"), until="[DONE]", until_event=["bye", "stop"])
+    expected = r"ended without the event '\[DONE\]' or the event 'bye' or the event 'stop'"
+    with pytest.raises(IncompleteStream, match=expected):
+        read.rest()
+
+
+def test_r16_an_event_that_is_an_error_is_raised_with_the_event(reader: type[Reader]) -> None:
+    source = Source(b"data: a\n\nevent: error\ndata: no\n\ndata: b\n\n", b"data: later\n\n")
+    read = reader(source, raise_on=["error", "fatal"])
+    assert read.next().data == "a"
+    with pytest.raises(ErrorEvent, match="the stream sent the event 'error': 'no'") as caught:
+        read.next()
+    assert caught.value.event == MessageEvent("no", type="error")
+    assert pickle.loads(pickle.dumps(caught.value)).event == caught.value.event
+    assert issubclass(ErrorEvent, ValueError)
+    assert source.closed == 1
+    assert read.next() is None
+    assert source.parts == [b"data: later\n\n"]
+
+
+@backends
+def test_r16_after_a_cancelled_read_the_stream_does_not_end_as_if_it_were_whole(
+    backend: str,
+) -> None:
+    async def cancel() -> None:
+        source = Source(b"data: a\n\n", ...)
+        events = aiter_events(source)
+        assert (await anext(events)).data == "a"
+        with anyio.move_on_after(0.01):
+            await anext(events)
+        assert source.closed == 1
+        for _ in range(2):
+            with pytest.raises(IncompleteStream, match="left before its end"):
+                await anext(events)
+
+    anyio.run(cancel, backend=backend)
+
+
+def test_r17_message_event_stands_for_the_event_as_it_is(reader: type[Reader]) -> None:
+    stream = b'event: token\ndata: {"text": "a"}\n\nevent: error\ndata: no\n\nevent: x\ndata: y\n\n'
+    read = reader(Source(stream), type={"token": Token, "error": MessageEvent})
+    assert read.rest() == [Token(text="a"), MessageEvent("no", type="error")]
+    assert reader(Source(b"data: no\n\n"), type=MessageEvent).rest() == [MessageEvent("no")]
+
+
+@pytest.mark.parametrize("wrong", [None, "data: a\n\n", 1])
+def test_r19_what_is_no_bytes_is_an_error_at_its_place(reader: type[Reader], wrong: Any) -> None:
+    source = Source(b"data: a\n\n", wrong, b"data: b\n\n")
+    read = reader(source)
+    assert read.next().data == "a"
+    kind = type(wrong).__name__
+    with pytest.raises(TypeError, match=rf"Source, must yield bytes, not {kind}: .*iter_bytes\(\)"):
+        read.next()
+    assert source.closed == 1
+
+
+def test_the_last_id_is_that_of_the_last_event_that_was_handed_out(reader: type[Reader]) -> None:
+    read = reader(Source(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\n\n", b"id: 4\n\n"))
+    assert read.events.last_event_id == ""
+    assert [read.next().data, read.events.last_event_id] == ["a", "1"]
+    assert [read.next().data, read.events.last_event_id] == ["b", "3"]
+    assert [read.next(), read.events.last_event_id] == [None, "4"]
+    read = reader(Source(b"id: 1\ndata: a\n\nid: 2\ndata: b\n\n"))
+    read.next()
+    read.close()
+    assert read.events.last_event_id == "1"
+
+
 def test_r15_closing_closes_the_source_once_also_before_the_first_event(
     reader: type[Reader],
 ) -> None:
@@ -334,17 +419,19 @@ def test_r14_a_timeout_closes_the_source(backend: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "error", "message"),
     [
-        ({"until": b"x"}, "'until' must be a string or None, not bytes"),
-        ({"max_event_size": 0}, "'max_event_size' must be a positive integer of bytes, not 0"),
-        ({"last_event_id": "\n"}, "SSE 'last_event_id' must be a single line"),
+        ({"until": b"x"}, TypeError, "'until' must be a string or None, not bytes"),
+        ({"until_event": 1}, TypeError, "'until_event' must be the name of an event, or several"),
+        ({"raise_on": [b"e"]}, TypeError, "'raise_on' must be .* or several, not bytes"),
+        ({"max_event_size": 0}, ValueError, "'max_event_size' must be a positive integer"),
+        ({"last_event_id": "\n"}, ValueError, "SSE 'last_event_id' must be a single line"),
     ],
 )
 def test_bad_options_are_refused_before_the_source_is_read(
-    reader: type[Reader], options: Any, message: str
+    reader: type[Reader], options: Any, error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(error, match=message):
         reader(Source(), **options)
 
 

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from math import inf
 from types import TracebackType
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from anyio import CancelScope, current_time, move_on_after
 
 from .._core import MessageEvent
-from .on_sync import Chunk
-from .reading import Reading
+from .reading import MAX_EVENT_SIZE, ErrorEvent, IncompleteStream, Reading, checked_ends
+from .responses import Chunk, async_source, checked_chunk
+
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
+
+    class AsyncReadOptions(TypedDict, total=False):
+        """The options of `aiter_events` besides `type`."""
+
+        until: str | None
+        until_event: str | Iterable[str] | None
+        raise_on: str | Iterable[str]
+        idle_timeout: float | None
+        max_event_size: int
+        last_event_id: str | None
+
 
 T = TypeVar("T")
 _NONE: Any = object()
@@ -24,7 +38,15 @@ CLOSE_TIMEOUT = 5.0
 class AsyncEventIterator(Generic[T]):
     """Iterates over a stream; made by `aiter_events`. For one task at a time."""
 
-    __slots__ = ("_chunks", "_idle_timeout", "_iterator", "_reading", "_source", "_started")
+    __slots__ = (
+        "_chunks",
+        "_idle_timeout",
+        "_iterator",
+        "_left",
+        "_reading",
+        "_source",
+        "_started",
+    )
     __module__ = "sserpent.client"
 
     def __init__(
@@ -37,18 +59,24 @@ class AsyncEventIterator(Generic[T]):
         # A generator, so that the event loop closes the source of an iterator that is dropped.
         self._chunks = _chunks_of(source, self._iterator)
         self._started = False
+        # It was cancelled while it waited, and what was still to come will not be read.
+        self._left = False
 
     def __aiter__(self) -> AsyncEventIterator[T]:
         return self
 
     async def __anext__(self) -> T:
-        item: T = self._reading.next(_NONE)
-        if item is not _NONE:
-            return item
-        if self._idle_timeout is None:
-            return await self._wait(None)
-        with move_on_after(self._idle_timeout) as scope:
-            return await self._wait(scope)
+        try:
+            item: T = self._reading.next(_NONE)
+            if item is not _NONE:
+                return item
+            if self._idle_timeout is None:
+                return await self._wait(None)
+            with move_on_after(self._idle_timeout) as scope:
+                return await self._wait(scope)
+        except ErrorEvent:
+            await self.aclose()
+            raise
         raise TimeoutError(f"no event came within {self._idle_timeout} s")
 
     async def _wait(self, scope: CancelScope | None) -> T:
@@ -57,15 +85,23 @@ class AsyncEventIterator(Generic[T]):
         while (item := reading.next(_NONE)) is _NONE:
             if reading.ended:
                 await self.aclose()
+                if self._left:
+                    raise IncompleteStream(
+                        "the stream was left before its end: a read was cancelled"
+                    )
                 raise StopAsyncIteration
             try:
                 self._started = True
-                chunk = await anext(self._chunks, None)
-                if chunk is None:
+                chunk = await anext(self._chunks, _NONE)
+                if chunk is _NONE:
                     reading.end()
                 else:
-                    reading.feed(chunk)
-            except BaseException:
+                    reading.feed(checked_chunk(self._source, chunk))
+            except BaseException as error:
+                # A timeout of its own is told by its error.
+                self._left = not isinstance(error, Exception) and not (
+                    scope is not None and scope.cancel_called
+                )
                 await self.aclose()
                 raise
             if scope is not None and reading.has_events:  # which may all be passed over
@@ -125,69 +161,68 @@ async def _close(source: AsyncIterable[Chunk], iterator: AsyncIterator[Chunk]) -
 
 @overload
 def aiter_events(
-    source: AsyncIterable[Chunk],
-    *,
-    type: None = None,
-    until: str | None = None,
-    idle_timeout: float | None = None,
-    max_event_size: int = ...,
-    last_event_id: str | None = None,
+    source: Any, *, type: None = None, **options: Unpack[AsyncReadOptions]
 ) -> AsyncEventIterator[MessageEvent]: ...
 @overload
 def aiter_events(
-    source: AsyncIterable[Chunk],
+    source: Any,
     *,
     type: builtins.type[T] | Mapping[str, builtins.type[T]],
-    until: str | None = None,
-    idle_timeout: float | None = None,
-    max_event_size: int = ...,
-    last_event_id: str | None = None,
+    **options: Unpack[AsyncReadOptions],
 ) -> AsyncEventIterator[T]: ...
 @overload
 def aiter_events(
-    source: AsyncIterable[Chunk],
-    *,
-    type: Any,
-    until: str | None = None,
-    idle_timeout: float | None = None,
-    max_event_size: int = ...,
-    last_event_id: str | None = None,
+    source: Any, *, type: Any, **options: Unpack[AsyncReadOptions]
 ) -> AsyncEventIterator[Any]: ...
 def aiter_events(
-    source: AsyncIterable[Chunk],
+    source: Any,
     *,
     type: Any = None,
     until: str | None = None,
+    until_event: str | Iterable[str] | None = None,
+    raise_on: str | Iterable[str] = (),
     idle_timeout: float | None = None,
-    max_event_size: int = 16 * 2**20,
+    max_event_size: int = MAX_EVENT_SIZE,
     last_event_id: str | None = None,
 ) -> AsyncEventIterator[Any]:
-    """Iterates over the events of a stream, or over what is in them.
+    """Iterates over the events of a stream, or over the items in them.
 
     Leaving the iteration closes the source, if it has `aclose`: at once with `aclose()` or as
     an asynchronous context manager, else soon after the iterator is freed. Works on asyncio and
     Trio.
 
     Args:
-        source: The bytes of the stream, in any chunks.
+        source: A response of httpx2, httpx or aiohttp that is read as a stream, whose status and
+            content type are then looked at; or anything that yields the bytes of a stream, in
+            any chunks.
         type: What pydantic makes of the data, which then comes instead of the event: one type for
             all events, or one for each event type; events of other types are passed over.
+            `MessageEvent` hands the event out as it is.
         until: The data of the event that ends the stream, and is not returned. A stream that ends
             without it was cut.
+        until_event: The same by the event's type, one or several. With `until` too, whichever
+            comes first.
+        raise_on: The types of events that are errors, one or several.
         idle_timeout: How many seconds to wait for the next event, while comments may come; None
             waits for ever.
-        max_event_size: How many bytes an event may take.
+        max_event_size: How many bytes an event may take; 16 MiB unless given.
         last_event_id: The ID that the stream goes on after, if it is resumed.
 
     Raises:
+        ErrorEvent: an event came that `raise_on` names.
         EventTooLarge: an event is larger than `max_event_size`.
-        IncompleteStream: the stream ended without the event that `until` names.
+        IncompleteStream: the stream ended without the event that `until` or `until_event` names,
+            or a read of it was cancelled before.
+        NotAnEventStream: the response has another status than 200, or another content type.
         TimeoutError: no event came within `idle_timeout`.
+        TypeError: the source is not for an event loop, or yields something else than bytes; an
+            argument has the wrong type.
         pydantic.ValidationError: the data does not fit its type. The event is the attribute
             `event` of the error, and the iteration can go on. The other errors end it.
         ValueError: an argument breaks one of these rules; the message names it.
     """
     if idle_timeout is not None and not 0 < idle_timeout < inf:
         raise ValueError(f"'idle_timeout' must be a positive number of seconds, not {idle_timeout}")
-    reading = Reading(until, type, max_event_size, last_event_id)
-    return AsyncEventIterator(source, reading, idle_timeout)
+    ends = checked_ends(until, until_event, raise_on)
+    reading = Reading(ends, type, max_event_size, last_event_id)
+    return AsyncEventIterator(async_source(source), reading, idle_timeout)

@@ -5,25 +5,38 @@ from __future__ import annotations
 import builtins
 from collections.abc import Generator, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .._core import MessageEvent
-from .reading import Reading
+from .reading import MAX_EVENT_SIZE, ErrorEvent, Reading, checked_ends
+from .responses import Chunk, checked_chunk, sync_source
+
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
+
+    class ReadOptions(TypedDict, total=False):
+        """The options of `iter_events` besides `type`."""
+
+        until: str | None
+        until_event: str | Iterable[str] | None
+        raise_on: str | Iterable[str]
+        max_event_size: int
+        last_event_id: str | None
+
 
 T = TypeVar("T")
 _NONE: Any = object()
-
-Chunk = bytes | bytearray | memoryview
 
 
 class EventIterator(Generic[T]):
     """Iterates over a stream; made by `iter_events`. Not for several threads at a time."""
 
-    __slots__ = ("_chunks", "_reading")
+    __slots__ = ("_chunks", "_reading", "_source")
     __module__ = "sserpent.client"
 
     def __init__(self, source: Iterable[Chunk], reading: Reading) -> None:
         self._reading = reading
+        self._source = source
         # A generator, so that an iterator that is dropped closes its source too.
         self._chunks = _chunks_of(source)
         next(self._chunks)
@@ -34,20 +47,27 @@ class EventIterator(Generic[T]):
     def __next__(self) -> T:
         reading = self._reading
         item: T
-        while (item := reading.next(_NONE)) is _NONE:
+        while (item := self._next_item()) is _NONE:
             if reading.ended:
                 self.close()
                 raise StopIteration
             try:
-                chunk = next(self._chunks, None)
-                if chunk is None:
+                chunk = next(self._chunks, _NONE)
+                if chunk is _NONE:
                     reading.end()
                 else:
-                    reading.feed(chunk)
+                    reading.feed(checked_chunk(self._source, chunk))
             except BaseException:
                 self.close()
                 raise
         return item
+
+    def _next_item(self) -> Any:
+        try:
+            return self._reading.next(_NONE)
+        except ErrorEvent:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Ends the iteration, and closes the source if it has `close`."""
@@ -92,58 +112,60 @@ def _chunks_of(source: Iterable[Chunk]) -> Generator[Chunk, None, None]:
 
 @overload
 def iter_events(
-    source: Iterable[Chunk],
-    *,
-    type: None = None,
-    until: str | None = None,
-    max_event_size: int = ...,
-    last_event_id: str | None = None,
+    source: Any, *, type: None = None, **options: Unpack[ReadOptions]
 ) -> EventIterator[MessageEvent]: ...
 @overload
 def iter_events(
-    source: Iterable[Chunk],
+    source: Any,
     *,
     type: builtins.type[T] | Mapping[str, builtins.type[T]],
-    until: str | None = None,
-    max_event_size: int = ...,
-    last_event_id: str | None = None,
+    **options: Unpack[ReadOptions],
 ) -> EventIterator[T]: ...
 @overload
 def iter_events(
-    source: Iterable[Chunk],
-    *,
-    type: Any,
-    until: str | None = None,
-    max_event_size: int = ...,
-    last_event_id: str | None = None,
+    source: Any, *, type: Any, **options: Unpack[ReadOptions]
 ) -> EventIterator[Any]: ...
 def iter_events(
-    source: Iterable[Chunk],
+    source: Any,
     *,
     type: Any = None,
     until: str | None = None,
-    max_event_size: int = 16 * 2**20,
+    until_event: str | Iterable[str] | None = None,
+    raise_on: str | Iterable[str] = (),
+    max_event_size: int = MAX_EVENT_SIZE,
     last_event_id: str | None = None,
 ) -> EventIterator[Any]:
-    """Iterates over the events of a stream, or over what is in them.
+    """Iterates over the events of a stream, or over the items in them.
 
     Leaving the iteration closes the source, if it has `close`: at once with `close()` or as a
     context manager, else when the iterator is freed.
 
     Args:
-        source: The bytes of the stream, in any chunks.
+        source: A response of httpx2, httpx or requests that is read as a stream, whose status and
+            content type are then looked at; or anything that yields the bytes of a stream, in
+            any chunks.
         type: What pydantic makes of the data, which then comes instead of the event: one type for
             all events, or one for each event type; events of other types are passed over.
+            `MessageEvent` hands the event out as it is.
         until: The data of the event that ends the stream, and is not returned. A stream that ends
             without it was cut.
-        max_event_size: How many bytes an event may take.
+        until_event: The same by the event's type, one or several. With `until` too, whichever
+            comes first.
+        raise_on: The types of events that are errors, one or several.
+        max_event_size: How many bytes an event may take; 16 MiB unless given.
         last_event_id: The ID that the stream goes on after, if it is resumed.
 
     Raises:
+        ErrorEvent: an event came that `raise_on` names.
         EventTooLarge: an event is larger than `max_event_size`.
-        IncompleteStream: the stream ended without the event that `until` names.
+        IncompleteStream: the stream ended without the event that `until` or `until_event` names.
+        NotAnEventStream: the response has another status than 200, or another content type.
+        TypeError: the source is for an event loop, or yields something else than bytes; an
+            argument has the wrong type.
         pydantic.ValidationError: the data does not fit its type. The event is the attribute
             `event` of the error, and the iteration can go on. The other errors end it.
         ValueError: an argument breaks one of these rules; the message names it.
     """
-    return EventIterator(source, Reading(until, type, max_event_size, last_event_id))
+    ends = checked_ends(until, until_event, raise_on)
+    reading = Reading(ends, type, max_event_size, last_event_id)
+    return EventIterator(sync_source(source), reading)

@@ -1,0 +1,245 @@
+"""What `EventSource` and `SyncEventSource` have in common: their options, the request of each
+connection, and what the errors of their HTTP client mean.
+
+The HTTP client is httpx2's or httpx's, or anything that can do the same; none is imported.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .reading import IncompleteStream, Reading, checked_ends
+from .reconnecting import (
+    Failed,
+    Reconnection,
+    checked_failures,
+    checked_times,
+    sendable_id,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict
+
+    class SourceOptions(TypedDict, total=False):
+        """The options of `EventSource` and `SyncEventSource` besides `type` and `headers`."""
+
+        method: str
+        params: Any
+        json: Any
+        last_event_id: str
+        until: str | None
+        until_event: str | Iterable[str] | None
+        raise_on: str | Iterable[str]
+        max_event_size: int
+        silence_timeout: float
+        retry: float
+        max_delay: float
+        max_failures: int | None
+        repeat: bool
+
+
+#: No event.
+NONE: Any = object()
+
+
+class Source:
+    """A stream over all its connections, but for its input and output.
+
+    Attributes:
+        reading: Its events.
+        reconnection: Its failures.
+        connected: Whether there is a connection, from its headers to its end.
+        waits: Whether there is a delay before the next connection.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        url: Any,
+        method: str,
+        headers: Mapping[str, str] | Callable[[], Any] | None,
+        params: Any,
+        json: Any,
+        last_event_id: str,
+        item_type: Any,
+        until: str | None,
+        until_event: str | Iterable[str] | None,
+        raise_on: str | Iterable[str],
+        max_event_size: int,
+        silence_timeout: float,
+        retry: float,
+        max_delay: float,
+        max_failures: int | None,
+        repeat: bool,
+    ) -> None:
+        self._client = client
+        self._url = url
+        self._method = method
+        self._headers = headers
+        self._params = params
+        self._json = json
+        ends = checked_ends(until, until_event, raise_on)
+        self._times = checked_times(silence_timeout, retry, max_delay)
+        self.reading = Reading(ends, item_type, max_event_size, last_event_id)
+        self.reconnection = Reconnection(
+            self._times, method, checked_failures(max_failures), repeat
+        )
+        self._library = library_of(client)
+        self._connected_at = 0.0
+        self.connected = False
+        self.waits = False
+        # Nothing comes any more; why, if that is an error.
+        self._over = False
+        self._why_over: IncompleteStream | None = None
+
+    # The events
+
+    def next_item(self) -> Any:
+        """Returns the next event or item; `NONE` if more has to be read first, or nothing comes.
+
+        Raises:
+            ErrorEvent, pydantic.ValidationError: as in `iter_events`.
+        """
+        if not self.reading.has_events:
+            return NONE
+        self.reconnection.succeeded()
+        return self.reading.next(NONE)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing comes any more.
+
+        Raises:
+            IncompleteStream: the last event, which was named, has not come.
+        """
+        why, self._why_over = self._why_over, None
+        if why is not None:
+            raise why
+        return self._over or self.reading.ended
+
+    def end(self) -> None:
+        """Ends the stream: nothing comes any more."""
+        self._over = True
+        self.reading.stop()
+
+    # The request
+
+    def headers(self) -> Mapping[str, str] | Awaitable[Mapping[str, str]] | None:
+        """Returns the headers of the next request, as the user gives them."""
+        return self._headers() if callable(self._headers) else self._headers
+
+    def request(self, headers: Mapping[str, str] | None) -> Any:
+        """Returns the request of a connection."""
+        request = self._client.build_request(
+            self._method, self._url, params=self._params, json=self._json, headers=headers
+        )
+        if request.headers.get("Accept") in (None, "*/*"):
+            request.headers["Accept"] = "text/event-stream"
+        request.headers["Cache-Control"] = "no-store"
+        last_event_id = sendable_id(self.reading.last_event_id)
+        if last_event_id is not None:
+            # As bytes: the client encodes a text as it thinks fit.
+            others = [each for each in request.headers.raw if each[0].lower() != b"last-event-id"]
+            request.headers = type(request.headers)([*others, (b"Last-Event-ID", last_event_id)])
+        # Where the client reads the socket: what it decodes of a compressed keep-alive is nothing.
+        timeout = {**request.extensions.get("timeout", {}), "read": self._times.silence_timeout}
+        request.extensions = {**request.extensions, "timeout": timeout}
+        return request
+
+    # What becomes of it
+
+    def is_transient(self, error: Exception) -> bool:
+        """Returns whether an error is one after which to come back: a connection that was not
+        made, or that broke."""
+        library = self._library
+        lasting = library.UnsupportedProtocol, library.LocalProtocolError, library.TooManyRedirects
+        return isinstance(error, library.RequestError) and not isinstance(error, lasting)
+
+    def not_sent(self, error: Exception) -> Failed:
+        """Returns the failure of a request without a response."""
+        library = self._library
+        not_made = library.ConnectError, library.ConnectTimeout, library.PoolTimeout
+        return Failed(error, not_dealt_with=isinstance(error, not_made))
+
+    def opened(self, response: Any) -> bool:
+        """Returns whether a response is the stream; False says that there is nothing to come.
+
+        Raises:
+            Failed: the client may come back.
+            IncompleteStream: nothing comes, and the last event, which was named, has not come.
+            NotAnEventStream: the client may not come back.
+        """
+        headers = response.headers
+        self.connected = self.reconnection.is_stream(
+            response.status_code, headers.get("Content-Type", ""), headers.get("Retry-After")
+        )
+        self._connected_at = time.monotonic()
+        if not self.connected:
+            self._over = True
+            if self.reading.ends.are_named:
+                raise self.reading.ends.incomplete()
+        return self.connected
+
+    def closed(self) -> None:
+        """The connection is over, for whatever reason."""
+        if self.connected:
+            self.connected = False
+            lasted = time.monotonic() - self._connected_at
+            self.reconnection.ended(lasted, self.reading.reconnection_time)
+            self.reading.go_on()
+
+    def failed(self, failure: Failed) -> None:
+        """Counts a failure.
+
+        Raises:
+            BaseException: the failure's error, if the client must not come back.
+        """
+        self.waits = True
+        self.reconnection.failed(failure, self.reading.last_event_id)
+
+    def ended_whole(self) -> None:
+        """The server has ended the stream, not cut it.
+
+        Raises:
+            IncompleteStream: the client must not come back, and the last event has not come.
+        """
+        incomplete = self.reading.ends.incomplete()
+        if self.reconnection.may_repeat(self.reading.last_event_id):
+            self.failed(Failed(incomplete))
+        elif self.reading.ends.are_named:
+            raise incomplete
+        else:
+            self._over = True
+
+    def cancelled(self) -> None:
+        """A read was cancelled, and its connection is lost."""
+        if not self.reconnection.may_repeat(self.reading.last_event_id):
+            self._over = True
+            self._why_over = IncompleteStream(
+                "the stream was left before its end: a read was cancelled"
+            )
+
+
+def library_of(client: Any) -> Any:
+    """Returns the module whose errors a client raises.
+
+    Raises:
+        TypeError: it is no client of httpx2 or httpx, nor like one.
+    """
+    build_request = getattr(client, "build_request", None)
+    # A client that passes its calls on to one of httpx2 or httpx is taken for that.
+    real = getattr(build_request, "__self__", client)
+    for kind in type(real).__mro__:
+        module = sys.modules.get(kind.__module__.partition(".")[0])
+        if hasattr(module, "RequestError") and hasattr(module, "AsyncClient"):
+            return module
+    raise TypeError(f"'client' must be a client of httpx2 or httpx, not {type(client).__name__}")
+
+
+def is_async(client: Any) -> bool:
+    """Returns whether a client is for an event loop."""
+    real = getattr(getattr(client, "build_request", None), "__self__", client)
+    return hasattr(real, "aclose")

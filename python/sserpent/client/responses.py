@@ -1,0 +1,215 @@
+"""The bytes of a response, whatever HTTP client it is of.
+
+A response is known by what it can do: nothing here imports an HTTP client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import suppress
+from inspect import isawaitable
+from typing import Any
+
+Chunk = bytes | bytearray | memoryview
+
+#: How many bytes of a body are kept that is no event stream.
+_SHOWN = 500
+# How many bytes are asked for where a client wants to know.
+_READ = 65_536
+
+
+class NotAnEventStream(ValueError):
+    """A response is no event stream: its status is not 200, or its content type is another.
+
+    Attributes:
+        status: The status.
+        content_type: The content type, as it was sent; empty if there is none.
+        body: The first 500 bytes of the body.
+    """
+
+    __module__ = "sserpent.client"
+
+    def __init__(self, status: int, content_type: str, body: bytes = b"") -> None:
+        super().__init__(status, content_type, body)
+        self.status = status
+        self.content_type = content_type
+        self.body = body
+
+    def __str__(self) -> str:
+        beginning = f": {self.body[:200]!r}" if self.body else ""
+        kind = self.content_type or "no content type"
+        return f"the response is no event stream: status {self.status} with {kind}{beginning}"
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.status, self.content_type, self.body)
+
+
+def is_event_stream(status: int, content_type: str) -> bool:
+    """Returns whether a client takes the response for an event stream,
+    https://html.spec.whatwg.org/multipage/server-sent-events.html#dom-eventsource: its status is
+    200, and its type text/event-stream, whatever its case and parameters."""
+    return status == 200 and content_type.partition(";")[0].strip().lower() == "text/event-stream"
+
+
+class _Response:
+    """A response of an HTTP client.
+
+    Attributes:
+        status: Its status.
+        content_type: Its content type, empty if there is none.
+    """
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+        status = getattr(response, "status_code", None)
+        self.status: int = response.status if status is None else status
+        self.content_type: str = response.headers.get("Content-Type") or ""
+
+    @property
+    def is_event_stream(self) -> bool:
+        return is_event_stream(self.status, self.content_type)
+
+
+class AsyncResponseBytes(_Response):
+    """The bytes of a response of httpx2, httpx or aiohttp: an async iterable, which looks at the
+    response first.
+
+    Iterating raises:
+        NotAnEventStream: it is no event stream.
+    """
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        return self._chunks()
+
+    async def _chunks(self) -> AsyncGenerator[Chunk, None]:
+        if not self.is_event_stream:
+            raise NotAnEventStream(self.status, self.content_type, await self.beginning())
+        async for chunk in self._body():
+            yield chunk
+
+    def _body(self) -> AsyncIterator[Chunk]:
+        if hasattr(self.response, "aiter_bytes"):
+            return self.response.aiter_bytes()  # type: ignore[no-any-return]
+        return self.response.content.iter_any()  # type: ignore[no-any-return]
+
+    async def beginning(self) -> bytes:
+        """Returns the first bytes of the body, as far as they come."""
+        body = b""
+        with suppress(Exception):  # the status is worth more than how its body breaks off
+            async for chunk in self._body():
+                body += chunk
+                if len(body) >= _SHOWN:
+                    break
+        return body[:_SHOWN]
+
+    async def aclose(self) -> None:
+        response = self.response
+        closed = response.aclose() if hasattr(response, "aclose") else response.close()
+        if isawaitable(closed):
+            await closed
+
+
+class ResponseBytes(_Response):
+    """The bytes of a response of httpx2, httpx or requests: an iterable, which looks at the
+    response first.
+
+    Iterating raises:
+        NotAnEventStream: it is no event stream.
+    """
+
+    def __iter__(self) -> Iterator[Chunk]:
+        if not self.is_event_stream:
+            raise NotAnEventStream(self.status, self.content_type, self.beginning())
+        yield from self._body()
+
+    def _body(self) -> Iterator[Chunk]:
+        if hasattr(self.response, "iter_bytes"):
+            return self.response.iter_bytes()  # type: ignore[no-any-return]
+        return _iter_requests(self.response)
+
+    def beginning(self) -> bytes:
+        """Returns the first bytes of the body, as far as they come."""
+        body = b""
+        with suppress(Exception):  # the status is worth more than how its body breaks off
+            for chunk in self._body():
+                body += chunk
+                if len(body) >= _SHOWN:
+                    break
+        return body[:_SHOWN]
+
+    def close(self) -> None:
+        self.response.close()
+
+
+def _iter_requests(response: Any) -> Generator[Chunk, None, None]:
+    """Reads a response of requests as its bytes come. `iter_content(None)` does so where the body
+    is chunked, and waits for the end of any other."""
+    raw = response.raw
+    if getattr(raw, "chunked", False) or not hasattr(raw, "read1"):
+        yield from response.iter_content(None if hasattr(raw, "read1") else 1)
+        return
+    while chunk := raw.read1(_READ, decode_content=True):
+        yield chunk
+
+
+def async_source(source: Any) -> Any:
+    """Returns what yields the bytes of `source`: of a response if it is one, else itself.
+
+    Raises:
+        TypeError: it is not for an event loop; the message says what is.
+    """
+    kind = _kind(source)
+    if kind == "sync" or (kind is None and not hasattr(source, "__aiter__")):
+        shown = type(source).__name__
+        if kind == "sync" or hasattr(source, "__iter__"):
+            raise TypeError(f"aiter_events() needs an async source; iter_events() reads a {shown}")
+        raise TypeError(f"'source' must be a response or yield bytes, not {shown}")
+    return source if kind is None else AsyncResponseBytes(source)
+
+
+def sync_source(source: Any) -> Any:
+    """Returns what yields the bytes of `source`: of a response if it is one, else itself.
+
+    Raises:
+        TypeError: it is for an event loop alone; the message says what is not.
+    """
+    kind = _kind(source)
+    if kind == "async" or (kind is None and not hasattr(source, "__iter__")):
+        shown = type(source).__name__
+        if kind == "async" or hasattr(source, "__aiter__"):
+            raise TypeError(f"iter_events() needs a sync source; aiter_events() reads a {shown}")
+        raise TypeError(f"'source' must be a response or yield bytes, not {shown}")
+    return source if kind is None else ResponseBytes(source)
+
+
+def _kind(source: Any) -> str | None:
+    """Returns "async", "sync" or "both" for a response, None for anything else."""
+    if not hasattr(source, "headers"):
+        return None
+    if hasattr(source, "aiter_bytes") and hasattr(source, "iter_bytes"):  # httpx2, httpx
+        stream = getattr(source, "stream", None)
+        if hasattr(stream, "__aiter__"):
+            return "both" if hasattr(stream, "__iter__") else "async"
+        return "sync"
+    if hasattr(source, "iter_content") and hasattr(source, "raw"):  # requests
+        return "sync"
+    # Not asked of a response of requests, which would read its whole body.
+    if hasattr(getattr(source, "content", None), "iter_any"):  # aiohttp
+        return "async"
+    return None
+
+
+def checked_chunk(source: Any, chunk: Any) -> Chunk:
+    """Returns what a source has yielded, if it is bytes.
+
+    Raises:
+        TypeError: it is something else; the message names the source, and says what yields bytes.
+    """
+    if isinstance(chunk, (bytes, bytearray, memoryview)):
+        return chunk  # pyright: ignore[reportUnknownVariableType]
+    name = getattr(source, "__qualname__", None) or type(source).__name__
+    raise TypeError(
+        f"the source, {name}, must yield bytes, not {type(chunk).__name__}: hand over the response"
+        " itself, or response.aiter_bytes(), iter_bytes() or content.iter_any(), not its lines or"
+        " its text"
+    )

@@ -1,0 +1,176 @@
+"""A stream over all its connections, on an event loop: asyncio's or Trio's."""
+
+from __future__ import annotations
+
+import builtins
+from inspect import isawaitable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+
+from .on_async import CLOSE_TIMEOUT
+from .reading import ErrorEvent
+from .reconnecting import Failed
+from .requesting import NONE
+from .responses import AsyncResponseBytes, NotAnEventStream
+from .source_reader import SourceReader
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+
+class EventSource(SourceReader[T]):
+    """Reads the events of a stream over all its connections: an async iterator that comes back
+    when a connection breaks or ends, with the last event ID.
+
+        async with EventSource(client, "https://example.com/rooms/lobby") as source:
+            async for event in source:
+                ...
+
+    Leaving it closes its connection, not the client. For one task at a time. Works on asyncio and
+    Trio. A read that is cancelled loses its connection, and the next read makes another.
+
+    Args:
+        client: An `AsyncClient` of httpx2 or httpx. Its read timeout is replaced by
+            `silence_timeout` for these requests; redirects, authentication and the other timeouts
+            are the client's.
+        url: Of the stream.
+        method: Of the request. Anything but GET and HEAD is sent again only if the request was
+            not dealt with (no connection, 429, 503), there is a last event ID, or `repeat` is set.
+        headers: Of the request: a mapping, or a function that returns one and is called for each
+            connection, for tokens that expire. It may be async.
+        params, json: As the client takes them.
+        last_event_id: Where to go on, if the stream was read before.
+        type, until, until_event, raise_on, max_event_size: As in `aiter_events`.
+        silence_timeout: Seconds without a byte, keep-alives included, after which a connection is
+            taken for dead; 45 unless given.
+        retry: Seconds to wait before the first return, unless the stream has said how long; 3
+            unless given. The wait doubles with each failure in a row, and is drawn at random from
+            once to twice of that.
+        max_delay: Seconds up to which doubling goes; 60 unless given.
+        max_failures: After how many failures in a row to give up; None, the default, for never.
+        repeat: Whether a request with effects may be sent again; False unless given.
+
+    Attributes:
+        last_event_id: Where to go on, by the events that were handed out.
+        connected: Whether there is a connection, from its headers to its end.
+        failures: How many connections failed in a row; 0 when an event is handed out.
+
+    Iterating raises:
+        NotAnEventStream: a status that does not pass, or another content type; or `max_failures`
+            statuses that do.
+        IncompleteStream: the server says by a 204 that nothing comes, or has ended the stream for
+            the last time, and the last event that `until` or `until_event` names has not come.
+        ErrorEvent, EventTooLarge, pydantic.ValidationError: As in `aiter_events`. After the last
+            of these the iteration can go on.
+        Exception: the client's own, for the last of `max_failures` connections that was not made
+            or broke, and for a request that must not be sent again.
+
+    Raises:
+        TypeError: an argument has the wrong type; the message names it.
+        ValueError: an argument breaks a rule; the message names it.
+    """
+
+    __slots__ = ()
+    __module__ = "sserpent.client"
+
+    _is_async = True
+
+    def __aiter__(self) -> EventSource[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        source = self._source
+        while True:
+            try:
+                item: T = source.next_item()
+            except ErrorEvent:
+                await self.aclose()
+                raise
+            if item is not NONE:
+                return item
+            if source.is_over:
+                await self.aclose()
+                raise StopAsyncIteration
+            try:
+                await (self._connect() if self._response is None else self._read())
+            except Exception:
+                await self.aclose()
+                raise
+            except BaseException:
+                await self._disconnect()
+                source.cancelled()
+                raise
+
+    async def _connect(self) -> None:
+        source = self._source
+        if source.waits:
+            await anyio.sleep(source.reconnection.delay())
+            source.waits = False
+        headers: Any = source.headers()
+        request = source.request(await headers if isawaitable(headers) else headers)
+        try:
+            self._response = await self._client.send(request, stream=True)
+        except Exception as error:
+            if not source.is_transient(error):
+                raise
+            source.failed(source.not_sent(error))
+            return
+        try:
+            if source.opened(self._response):
+                self._chunks = aiter(self._response.aiter_bytes())
+        except NotAnEventStream as error:
+            error.body = await self._beginning()
+            raise
+        except Failed as failure:
+            failure.error.body = await self._beginning()
+            await self._disconnect()
+            source.failed(failure)
+
+    async def _read(self) -> None:
+        source = self._source
+        try:
+            chunk = await anext(self._chunks, NONE)
+        except Exception as error:
+            if not source.is_transient(error):
+                raise
+            await self._disconnect()
+            source.failed(Failed(error))
+            return
+        source.reading.feed(b"" if chunk is NONE else chunk)
+        if chunk is NONE:
+            await self._disconnect()
+            source.ended_whole()
+
+    async def _beginning(self) -> bytes:
+        with anyio.move_on_after(CLOSE_TIMEOUT):
+            return await AsyncResponseBytes(self._response).beginning()
+        return b""
+
+    async def _disconnect(self) -> None:
+        self._source.closed()
+        response, chunks = self._response, self._chunks
+        self._response = self._chunks = None
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            for each in (chunks, response):
+                if each is not None:
+                    await each.aclose()
+
+    async def aclose(self) -> None:
+        """Ends the iteration, and closes its connection."""
+        self._source.end()
+        await self._disconnect()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: builtins.type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()

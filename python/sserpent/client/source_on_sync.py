@@ -1,0 +1,133 @@
+"""A stream over all its connections, without an event loop."""
+
+from __future__ import annotations
+
+import builtins
+import time
+from inspect import iscoroutine
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .reading import ErrorEvent
+from .reconnecting import Failed
+from .requesting import NONE
+from .responses import NotAnEventStream, ResponseBytes
+from .source_reader import SourceReader
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+
+class SyncEventSource(SourceReader[T]):
+    """Reads the events of a stream over all its connections, without an event loop: an iterator
+    that comes back when a connection breaks or ends, with the last event ID.
+
+        with SyncEventSource(client, "https://example.com/rooms/lobby") as source:
+            for event in source:
+                ...
+
+    Leaving it closes its connection, not the client. Not for several threads at a time. The client
+    is a `Client` of httpx2 or httpx, and `headers` no async function; all else is as in
+    `EventSource`.
+    """
+
+    __slots__ = ()
+    __module__ = "sserpent.client"
+
+    _is_async = False
+
+    def __iter__(self) -> SyncEventSource[T]:
+        return self
+
+    def __next__(self) -> T:
+        source = self._source
+        while True:
+            try:
+                item: T = source.next_item()
+            except ErrorEvent:
+                self.close()
+                raise
+            if item is not NONE:
+                return item
+            if source.is_over:
+                self.close()
+                raise StopIteration
+            try:
+                self._connect() if self._response is None else self._read()
+            except Exception:
+                self.close()
+                raise
+            except BaseException:
+                self._disconnect()
+                source.cancelled()
+                raise
+
+    def _connect(self) -> None:
+        source = self._source
+        if source.waits:
+            time.sleep(source.reconnection.delay())
+            source.waits = False
+        headers: Any = source.headers()
+        if iscoroutine(headers):
+            headers.close()
+            raise TypeError("'headers' must not be an async function: EventSource takes one")
+        request = source.request(headers)
+        try:
+            self._response = self._client.send(request, stream=True)
+        except Exception as error:
+            if not source.is_transient(error):
+                raise
+            source.failed(source.not_sent(error))
+            return
+        try:
+            if source.opened(self._response):
+                self._chunks = iter(self._response.iter_bytes())
+        except NotAnEventStream as error:
+            error.body = self._beginning()
+            raise
+        except Failed as failure:
+            failure.error.body = self._beginning()
+            self._disconnect()
+            source.failed(failure)
+
+    def _read(self) -> None:
+        source = self._source
+        try:
+            chunk = next(self._chunks, NONE)
+        except Exception as error:
+            if not source.is_transient(error):
+                raise
+            self._disconnect()
+            source.failed(Failed(error))
+            return
+        source.reading.feed(b"" if chunk is NONE else chunk)
+        if chunk is NONE:
+            self._disconnect()
+            source.ended_whole()
+
+    def _beginning(self) -> bytes:
+        return ResponseBytes(self._response).beginning()
+
+    def _disconnect(self) -> None:
+        self._source.closed()
+        response, self._response, self._chunks = self._response, None, None
+        if response is not None:
+            response.close()
+
+    def close(self) -> None:
+        """Ends the iteration, and closes its connection."""
+        self._source.end()
+        self._disconnect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: builtins.type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

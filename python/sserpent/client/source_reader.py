@@ -1,0 +1,109 @@
+"""The part of a client that reconnects which is alike with and without an event loop."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+
+from .._core import MessageEvent
+from .reading import MAX_EVENT_SIZE
+from .requesting import Source, is_async
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .requesting import SourceOptions
+
+    Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
+
+T = TypeVar("T")
+
+
+class SourceReader(Generic[T]):
+    """The arguments and attributes of `EventSource` and `SyncEventSource`."""
+
+    __slots__ = ("_chunks", "_client", "_response", "_source")
+
+    _is_async: ClassVar[bool]
+
+    @overload
+    def __init__(
+        self: SourceReader[MessageEvent],
+        client: Any,
+        url: Any,
+        *,
+        headers: Headers | None = None,
+        type: None = None,
+        **options: Unpack[SourceOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        client: Any,
+        url: Any,
+        *,
+        headers: Headers | None = None,
+        type: builtins.type[T] | Mapping[str, builtins.type[T]],
+        **options: Unpack[SourceOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: SourceReader[Any],
+        client: Any,
+        url: Any,
+        *,
+        headers: Headers | None = None,
+        type: Any,
+        **options: Unpack[SourceOptions],
+    ) -> None: ...
+    def __init__(
+        self,
+        client: Any,
+        url: Any,
+        *,
+        method: str = "GET",
+        headers: Headers | None = None,
+        params: Any = None,
+        json: Any = None,
+        last_event_id: str = "",
+        type: Any = None,
+        until: str | None = None,
+        until_event: str | Iterable[str] | None = None,
+        raise_on: str | Iterable[str] = (),
+        max_event_size: int = MAX_EVENT_SIZE,
+        silence_timeout: float = 45.0,
+        retry: float = 3.0,
+        max_delay: float = 60.0,
+        max_failures: int | None = None,
+        repeat: bool = False,
+    ) -> None:
+        self._source = Source(
+            client, url, method, headers, params, json, last_event_id, type, until, until_event,
+            raise_on, max_event_size, silence_timeout, retry, max_delay, max_failures, repeat,
+        )  # fmt: skip
+        if is_async(client) is not self._is_async:
+            other = "SyncEventSource" if self._is_async else "EventSource"
+            raise TypeError(
+                f"{builtins.type(self).__name__} does not take a client of this kind, but"
+                f" {other} does: {builtins.type(client).__name__}"
+            )
+        self._client = client
+        # Of the open connection.
+        self._response: Any = None
+        self._chunks: Any = None
+
+    @property
+    def last_event_id(self) -> str:
+        """Where to go on, by the events that were handed out."""
+        return self._source.reading.last_event_id
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, from its headers to its end."""
+        return self._source.connected
+
+    @property
+    def failures(self) -> int:
+        """How many connections failed in a row."""
+        return self._source.reconnection.failures
