@@ -144,7 +144,9 @@ def test_r18_what_is_no_event_stream_is_refused(
 @kinds
 def test_r18_a_cut_is_raised(kind: str, library: Any) -> None:
     with scripted([CHUNKED, chunk(b"data: a\n\n")]) as server:
-        with pytest.raises(Exception, match=r"(?i)incomplete|peer closed|not comp|payload"):
+        with pytest.raises(
+            Exception, match=r"(?i)incomplete|peer closed|not comp|payload|prematurely"
+        ):
             read(kind, library, server.url)
 
 
