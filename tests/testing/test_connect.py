@@ -39,7 +39,7 @@ def library(request: pytest.FixtureRequest) -> Any:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_an_endless_stream_is_read_while_it_is_sent(library: Any) -> None:
     feed = Feed()
-    async with connect(feed.app, client=library) as client:
+    async with connect(feed.app, http_library=library) as client:
         assert isinstance(client.http, library.AsyncClient)
         async with client.stream("GET", "/events") as response:
             assert response.status_code == 200
@@ -183,7 +183,10 @@ async def test_a_send_timeout_drops_a_client_that_stalls() -> None:
 
 async def test_a_cut_after_some_bytes(library: Any) -> None:
     feed = Feed()
-    async with connect(feed.app, client=library) as client, client.events("/events") as events:
+    async with (
+        connect(feed.app, http_library=library) as client,
+        client.events("/events") as events,
+    ):
         length = len(b'data: {"number":1}\nid: 1\n\n')
         events.cut(after_bytes=2 * length + 3)
         assert [(await events.next()).last_event_id for _ in range(2)] == ["1", "2"]
@@ -304,7 +307,7 @@ async def test_errors_before_the_start_are_raised_in_the_test(library: Any) -> N
         raise HTTPException(403)
         yield ""
 
-    async with connect(app, client=library) as client:
+    async with connect(app, http_library=library) as client:
         for _ in range(2):
             with pytest.raises(LookupError, match="no such thing"):
                 await client.get("/raises")
@@ -325,7 +328,7 @@ async def test_later_errors_appear_on_the_stream(library: Any) -> None:
         yield "a"
         raise LookupError("broken")
 
-    async with connect(app, client=library) as client:
+    async with connect(app, http_library=library) as client:
         async with client.events("/breaks") as events:
             assert (await events.next()).json() == "a"
             for _ in range(2):
@@ -488,5 +491,5 @@ async def test_a_missing_library_is_named(monkeypatch: Any) -> None:
 async def test_bad_arguments_are_refused_at_once(timeout: float) -> None:
     with pytest.raises(ValueError, match="'timeout' must be a positive number of seconds, not"):
         connect(FastAPI(), timeout=timeout)
-    with pytest.raises(TypeError, match="'client' must be the module httpx2 or httpx, not"):
-        connect(FastAPI(), client="httpx")
+    with pytest.raises(TypeError, match="'http_library' must be the module httpx2 or httpx, not"):
+        connect(FastAPI(), http_library="httpx")

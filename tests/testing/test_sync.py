@@ -49,7 +49,7 @@ def test_an_endless_stream(backend: str) -> None:
 def test_a_stream_to_its_end(backend: str) -> None:
     upstream = FakeUpstream([b"data: a\n\ndata: b\n\n"])
     with (
-        connect_sync(upstream, client=httpx, backend=backend) as client,
+        connect_sync(upstream, http_library=httpx, backend=backend) as client,
         client.events("/") as events,
     ):
         assert [event.data for event in events] == ["a", "b"]

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from sserpent.client import MessageEvent, aiter_events
+from sserpent.client import EventSource, MessageEvent, aiter_events
 from sserpent.testing import FakeUpstream, connect
 
 pytestmark = [
@@ -104,3 +104,45 @@ async def test_an_upstream_that_refuses() -> None:
 async def test_a_bad_script_is_refused(step: Any, error: str) -> None:
     with pytest.raises((TypeError, ValueError), match=error):
         FakeUpstream([b"", step])
+
+
+async def test_each_chunk_of_the_script_is_read_as_a_chunk_of_its_own() -> None:
+    upstream = FakeUpstream([b"data: ", b"a\n", b"\n", b"data: b\n\n"])
+    async with connect(upstream) as client, client.stream("GET", "/") as response:
+        chunks = [chunk async for chunk in response.aiter_raw()]
+        assert chunks == [b"data: ", b"a\n", b"\n", b"data: b\n\n"]
+
+
+async def test_a_sequence_answers_each_request_by_its_own_script_and_then_with_204() -> None:
+    busy = FakeUpstream([b"busy"], status=503, headers={"Retry-After": "0"})
+    upstream = FakeUpstream.sequence(
+        [b"id: 1\ndata: a\n\n", OSError("cut")], busy, [b"data: b\n\n"]
+    )
+    async with connect(upstream) as client:
+        async with EventSource(client, "/chat", retry=0.0) as source:
+            assert [event.data async for event in source] == ["a", "b"]
+        assert (await client.get("/chat")).status_code == 204
+    ids = [request.headers.get("last-event-id") for request in upstream.requests]
+    assert ids == [None, "1", "1", "1", None]
+    assert busy.requests == [upstream.requests[1]]
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "message"),
+    [
+        ([b"a", "b"], TypeError, r"'scripts\[1\]\[1\]' must be bytes, .* not str"),
+        ([-1], ValueError, r"'scripts\[1\]\[0\]' must be a number of seconds from 0 on"),
+    ],
+)
+async def test_a_bad_script_of_a_sequence_is_named(script: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        FakeUpstream.sequence([b"a"], script)
+
+
+async def test_a_whole_response_of_an_endless_stream_is_bounded() -> None:
+    upstream = FakeUpstream([b": ping\n", 0.01] * 10_000)
+    async with connect(upstream, timeout=0.2) as client:
+        with pytest.raises(httpx2.ReadTimeout, match=r"GET /chat: the response did not end within"):
+            await client.get("/chat")
+        await upstream.requests[0].ended()
+        assert upstream.requests[0].client_left

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from .. import _shutdown
 from .events import Events
 from .lifespan import Lifespan
-from .transport import ServerInProcess, Transport, http_library
+from .transport import ServerInProcess, Transport, checked_library, client_class
 
 
 class Client:
@@ -114,7 +114,7 @@ class Client:
 
 
 def connect(
-    app: ASGIApp, *, client: Any = None, timeout: float = 5.0
+    app: ASGIApp, *, http_library: Any = None, timeout: float = 5.0
 ) -> AbstractAsyncContextManager[Client]:
     """Connects to an application in process: an asynchronous context manager of a `Client`.
 
@@ -124,13 +124,14 @@ def connect(
 
     Args:
         app: The ASGI application.
-        client: The module `httpx2` or `httpx`; the first of them that is installed unless given.
-        timeout: How many seconds anything may take: to start up, to answer, to send the next bytes,
-            to clean up after a client has left.
+        http_library: The module `httpx2` or `httpx`; the first of them that is installed unless
+            given.
+        timeout: How many seconds anything may take: to start up, to answer, to send the next bytes
+            or, where a response is not streamed, all of them, to clean up after a client has left.
 
     Raises:
         ImportError: neither httpx2 nor httpx is installed.
-        TypeError: `client` is neither.
+        TypeError: `http_library` is neither.
         ValueError: `timeout` is no positive number.
         TimeoutError: at the end, an application still ran `timeout` seconds after its client had
             left.
@@ -139,7 +140,7 @@ def connect(
     """
     if not 0 < timeout < inf:
         raise ValueError(f"'timeout' must be a positive number of seconds, not {timeout!r}")
-    return _connect(app, http_library(client), timeout)
+    return _connect(app, checked_library(http_library), timeout)
 
 
 @asynccontextmanager
@@ -148,7 +149,7 @@ async def _connect(app: ASGIApp, library: Any, timeout: float) -> AsyncGenerator
     await lifespan.start()
     server = ServerInProcess(app, lifespan.state, timeout)
     transport = Transport(server, library)
-    http = library.AsyncClient(transport=transport, base_url="http://testserver", timeout=timeout)
+    http = client_class(library)(transport=transport, base_url="http://testserver", timeout=timeout)
     client = Client(http, server)
     try:
         yield client

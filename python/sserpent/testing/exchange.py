@@ -7,6 +7,7 @@ does not read; after the client has left, `receive` says so, and `send` does not
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterable, Callable, MutableMapping
 from typing import Any
 
@@ -60,8 +61,9 @@ class Exchange:
         self.seen = False
         self._request_body = aiter(body)
         self._request_read = False
-        # The bytes that have arrived and that the test has not read.
-        self._buffer = bytearray()
+        # The chunks that have arrived and that the test has not read, and how many bytes they are.
+        self._chunks: deque[bytes] = deque()
+        self._unread = 0
         self._arrived = 0
         self._last = b""
         # How many bytes reach the client before the connection is cut.
@@ -125,7 +127,7 @@ class Exchange:
                 self.sends_waiting -= 1
 
     def _has_room(self) -> bool:
-        reads = not self.stalled and len(self._buffer) < HIGH_WATER
+        reads = not self.stalled and self._unread < HIGH_WATER
         return reads or self._lost is not None
 
     def _arrive(self, body: bytes) -> None:
@@ -133,7 +135,9 @@ class Exchange:
             body = body[: self._cut_at - self._arrived]
             self.lose("the test has cut the connection")
         self._arrived += len(body)
-        self._buffer += body
+        if body:
+            self._chunks.append(body)
+            self._unread += len(body)
         self._last = (self._last + body[-_SHOWN:])[-_SHOWN:]
 
     # The client's side
@@ -156,18 +160,19 @@ class Exchange:
                 raise error
 
     async def read(self, timeout: float | None) -> bytes:
-        """Returns the next bytes of the body, and nothing at its end.
+        """Returns the next chunk of the body, as the application has sent it, and nothing at its
+        end.
 
         Raises:
             Cut: the connection was lost. The application's exception is its cause, if there is one.
             NothingCame: within `timeout` seconds.
         """
         await self._until(
-            lambda: bool(self._buffer or self.complete or self._lost), timeout, "nothing came"
+            lambda: bool(self._chunks or self.complete or self._lost), timeout, "nothing came"
         )
-        if self._buffer:
-            chunk = bytes(self._buffer)
-            self._buffer.clear()
+        if self._chunks:
+            chunk = self._chunks.popleft()
+            self._unread -= len(chunk)
             self._tell()
             return chunk
         if self.complete:
@@ -180,12 +185,20 @@ class Exchange:
 
     def cut(self, after_bytes: int) -> None:
         """Cuts the connection when so many bytes of the body have come, or now if they have."""
-        read = self._arrived - len(self._buffer)
-        self._cut_at = max(after_bytes, read)
+        self._cut_at = max(after_bytes, self._arrived - self._unread)
         if self._arrived >= self._cut_at:
-            del self._buffer[self._cut_at - read :]
-            self._arrived = self._cut_at
+            self._take_back(self._arrived - self._cut_at)
             self.lose("the test has cut the connection")
+
+    def _take_back(self, count: int) -> None:
+        """Takes the last bytes back that have arrived and that the test has not read."""
+        self._arrived -= count
+        self._unread -= count
+        while count:
+            last = self._chunks.pop()
+            if len(last) > count:
+                self._chunks.append(last[:-count])
+            count -= min(count, len(last))
 
     def stall(self) -> None:
         """The client reads no more."""
@@ -215,7 +228,7 @@ class Exchange:
     def leave(self) -> None:
         """The client goes."""
         self.lose("the client has left")
-        self._buffer.clear()
+        self._take_back(self._unread)
         self.resume()
 
     # For `sserpent._shutdown`, to which this is a connection.
@@ -224,7 +237,7 @@ class Exchange:
         self.lose("the server has closed the connection")
 
     def abort(self) -> None:
-        self._buffer.clear()
+        self._take_back(self._unread)
         self.lose("the server has aborted the connection")
 
     # Both sides

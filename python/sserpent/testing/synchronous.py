@@ -111,18 +111,18 @@ class SyncClient:
 
 
 def connect_sync(
-    app: ASGIApp, *, client: Any = None, timeout: float = 5.0, backend: str = "asyncio"
+    app: ASGIApp, *, http_library: Any = None, timeout: float = 5.0, backend: str = "asyncio"
 ) -> AbstractContextManager[SyncClient]:
     """`connect`, for tests without an event loop: a context manager of a `SyncClient`. One runs in
     a thread, which ends with the context.
 
     Args:
         app: See `connect`.
-        client: See `connect`.
+        http_library: See `connect`.
         timeout: See `connect`.
         backend: `asyncio` or `trio`.
     """
-    return _connect_sync(connect(app, client=client, timeout=timeout), backend)
+    return _connect_sync(connect(app, http_library=http_library, timeout=timeout), backend)
 
 
 @contextmanager

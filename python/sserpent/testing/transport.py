@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from itertools import count
 from typing import Any
 
-from anyio import CancelScope
+from anyio import CancelScope, move_on_after
 from starlette.types import ASGIApp, Scope
 
 from .._shutdown.connections import Candidate
@@ -23,17 +23,19 @@ BODY = "sserpent.body"
 _ports = count(1)
 
 
-def http_library(client: Any) -> Any:
+def checked_library(http_library: Any) -> Any:
     """Returns httpx2, httpx, or the one that is given.
 
     Raises:
         ImportError: neither is installed.
-        TypeError: `client` is something else.
+        TypeError: `http_library` is something else.
     """
-    if client is not None:
-        if not hasattr(client, "AsyncBaseTransport"):
-            raise TypeError(f"'client' must be the module httpx2 or httpx, not {client!r}")
-        return client
+    if http_library is not None:
+        if not hasattr(http_library, "AsyncBaseTransport"):
+            raise TypeError(
+                f"'http_library' must be the module httpx2 or httpx, not {http_library!r}"
+            )
+        return http_library
     for name in ("httpx2", "httpx"):
         if find_spec(name) is not None:
             return import_module(name)
@@ -213,6 +215,30 @@ class Transport:
         return self._library.Response(
             exchange.status, headers=exchange.headers, stream=body, extensions={BODY: body}
         )
+
+
+def client_class(library: Any) -> Any:
+    """Returns an `AsyncClient` whose read timeout bounds whole responses too: that of the library
+    begins anew with each chunk, and an endless stream would be read for ever."""
+
+    async def send(self: Any, request: Any, *, stream: bool = False, **options: Any) -> Any:
+        response = await library.AsyncClient.send(self, request, stream=True, **options)
+        if stream:
+            return response
+        timeout = _read_timeout(request)
+        try:
+            with move_on_after(timeout):
+                await response.aread()
+                return response
+            raise library.ReadTimeout(
+                f"{request.method} {request.url.path}: the response did not end within {timeout} s;"
+                " an endless stream is read with client.events() or client.stream()",
+                request=request,
+            )
+        finally:
+            await response.aclose()
+
+    return type("AsyncClient", (library.AsyncClient,), {"send": send})
 
 
 def _read_timeout(request: Any) -> float | None:

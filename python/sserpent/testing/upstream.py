@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from math import isnan
 
 from anyio import CancelScope, Event, create_task_group, fail_after, sleep
@@ -56,12 +57,13 @@ class UpstreamRequest:
 
 
 class FakeUpstream:
-    """An ASGI application that answers every request by a script.
+    """An ASGI application that answers every request by a script, or each by the next of several:
+    see `sequence`.
 
     Args:
-        script: Bytes, each sent as one chunk; numbers, seconds to wait (`math.inf` for ever); an
-            exception, which is raised and so cuts the response off. After the last step the
-            response ends.
+        script: Bytes, each sent, and read, as one chunk; numbers, seconds to wait (`math.inf` for
+            ever); an exception, which is raised and so cuts the response off. After the last step
+            the response ends.
         status: The status of the response, 200 unless given.
         headers: Its headers; `Content-Type: text/event-stream` unless given.
 
@@ -85,15 +87,51 @@ class FakeUpstream:
         for number, step in enumerate(script):
             _check(f"script[{number}]", step)
         self.requests: list[UpstreamRequest] = []
+        # What answers the next requests, if each has a script of its own.
+        self._answers: Iterator[FakeUpstream] | None = None
         self._script = list(script)
         self._status = status
         self._headers = {"Content-Type": "text/event-stream"} if headers is None else headers
+
+    @classmethod
+    def sequence(cls, *scripts: Sequence[Step] | FakeUpstream) -> FakeUpstream:
+        """Returns an application that answers the first request by the first script, the second by
+        the second and so on, and all after the last with a 204, at which a client that reconnects
+        ends.
+
+        Args:
+            scripts: Each as `FakeUpstream` takes it, or a `FakeUpstream`, with a status and
+                headers of its own.
+
+        Raises:
+            TypeError, ValueError: as `FakeUpstream`; the message names the script.
+        """
+        answers: list[FakeUpstream] = []
+        for number, script in enumerate(scripts):
+            if isinstance(script, FakeUpstream):
+                answers.append(script)
+                continue
+            for place, step in enumerate(script):
+                _check(f"scripts[{number}][{place}]", step)
+            answers.append(cls(script))
+        upstream = cls([])
+        nothing_to_come = cls([], status=204, headers={})
+        upstream._answers = chain(answers, repeat(nothing_to_come))
+        return upstream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         request = UpstreamRequest(scope)
         self.requests.append(request)
+        if self._answers is None:
+            await self._answer(request, receive, send)
+        else:
+            answer = next(self._answers)
+            answer.requests.append(request)
+            await answer._answer(request, receive, send)
+
+    async def _answer(self, request: UpstreamRequest, receive: Receive, send: Send) -> None:
         error: BaseException | None = None
         try:
             if await _read_body(request, receive):
