@@ -10,9 +10,8 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError
 
 from ..tasks import end
-from .commands import Command, Commands
+from .commands import Command, Commands, Setup
 from .connection import LOST, Server, Trouble
-from .scripts import Script
 from .servers import Pace
 from .subscription import Listening, Subscription
 from .urls import split
@@ -60,9 +59,9 @@ def _address(host: str) -> Address:
 class _Node:
     """One node's connections."""
 
-    def __init__(self, cluster: Cluster, server: Server, scripts: tuple[Script, ...], pace: Pace):
+    def __init__(self, cluster: Cluster, server: Server, setup: Setup, pace: Pace):
         self.server = server
-        self.commands = Commands(server, scripts, pace.timeout, cluster)
+        self.commands = Commands(server, setup, pace.timeout, cluster)
         self.subscription = Subscription(
             server, pace.timeout / 2, pace.probe, "SSUBSCRIBE", cluster.misplaced
         )
@@ -77,9 +76,9 @@ class Cluster:
 
     publish = "SPUBLISH"
 
-    def __init__(self, server: ClusterServer, scripts: tuple[Script, ...], pace: Pace) -> None:
+    def __init__(self, server: ClusterServer, setup: Setup, pace: Pace) -> None:
         self._server = server
-        self._scripts = scripts
+        self._setup = setup
         self._pace = pace
         self._nodes: dict[Address, _Node] = {}
         self._slots: dict[int, Address] = {}
@@ -125,7 +124,7 @@ class Cluster:
         node = self._nodes.get(address)
         if node is None:
             server = self._server.at(*address)
-            node = self._nodes[address] = _Node(self, server, self._scripts, self._pace)
+            node = self._nodes[address] = _Node(self, server, self._setup, self._pace)
         return node
 
     def redirect(self, command: Command, error: AskError, host: str) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import (
     AskError,
@@ -36,7 +36,7 @@ from .connection import (
     send,
 )
 from .names import text_of
-from .scripts import Script
+from .scripts import Script, missing_rights
 
 # Answers that say that a command was not carried out, and may be later, or by another server.
 # Where they come from within a script, Redis 6 has them in the middle of a message.
@@ -105,12 +105,35 @@ class Command:
         if not self.future.done():
             self.future.set_exception(error)
 
-    def answer(self, answer: Any) -> None:
+    def answer(self, answer: Any) -> str:
+        """Takes the answer, and returns what was refused all the same; "" if nothing was."""
         if not self.future.done():
             self.future.set_result(answer)
+        return ""
+
+    def understand(self, error: Exception) -> Exception:
+        """Returns why it is refused."""
+        return error
 
 
-class Publish(Command):
+class Timely(Command):
+    """A script that is carried out in time or not at all: not when nobody waits for it any more.
+
+    Args:
+        args: Its arguments, but for the last: until when it is valid.
+    """
+
+    __slots__ = ()
+
+    def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
+        return (*self._args, b"%d" % ((now + valid + skew) * 1000))
+
+    def lose(self) -> None:
+        if self.unsure_since is None:
+            self.unsure_since = self.sent_at
+
+
+class Publish(Timely):
     """The script that publishes, which is carried out once or not at all.
 
     Args:
@@ -131,14 +154,21 @@ class Publish(Command):
         self._after = after
 
     def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
-        until = b"%d" % ((now + valid + skew) * 1000)
         since = self.unsure_since
         elapsed = b"" if since is None else b"%d" % ((now - since) * 1000 + 1)
-        return (*self._args, until, elapsed, *self._after)
+        return (*super().args(now, valid, skew), elapsed, *self._after)
 
-    def lose(self) -> None:
-        if self.unsure_since is None:
-            self.unsure_since = self.sent_at
+    def answer(self, answer: bytes) -> str:
+        event_id, _, trouble = answer.partition(b" ")
+        super().answer(event_id)
+        return trouble.decode(errors="replace")
+
+    def understand(self, error: Exception) -> Exception:
+        absent, _, reason = str(error).partition("ABSENT ")
+        if absent or not reason:
+            return error
+        self.unsure_since = None  # it was looked for
+        return ResponseError(reason)
 
     def give_up(self, reason: str) -> None:
         if self.unsure_since is None:
@@ -154,6 +184,20 @@ class Publish(Command):
 
     def _is_uncertain(self, reason: str) -> None:
         self.fail(PublishUncertain(f"Whether the event was published is not known. {reason}"))
+
+
+class Setup(NamedTuple):
+    """What is done on each new connection for commands.
+
+    Attributes:
+        scripts: What to have there.
+        rights: The script that tries which commands are refused, with its arguments.
+        prefix: What the names of all keys begin with.
+    """
+
+    scripts: tuple[Script, ...]
+    rights: tuple[Any, ...]
+    prefix: str
 
 
 class Redirector(Protocol):
@@ -177,7 +221,7 @@ class Commands:
 
     Args:
         server: Which one.
-        scripts: What to have there.
+        setup: What is done there first.
         timeout: For how many seconds a command may wait.
         others: Knows of other servers, if there are any.
 
@@ -188,13 +232,13 @@ class Commands:
     def __init__(
         self,
         server: Server,
-        scripts: tuple[Script, ...],
+        setup: Setup,
         timeout: float,
         others: Redirector | None = None,
     ) -> None:
         self._server = server
         self._others = others
-        self._scripts = scripts
+        self._setup = setup
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self.skew: float | None = None
@@ -203,6 +247,8 @@ class Commands:
         self._flight: deque[Command] = deque()
         # What was refused, but not for good: the connection is made anew when the rest is answered.
         self._again: list[Command] = []
+        # So it is when something was refused that was not asked for.
+        self._anew = False
         self._news = asyncio.Event()
         self._pauses = Pauses()
         self._trouble = Trouble(server.place)
@@ -256,7 +302,8 @@ class Commands:
             try:
                 await self._use(await self._connect())
             except Unsupported as error:
-                self._refuse(error)
+                self._trouble.begin(error)
+                self._give_up(error)
             except LOST as error:
                 self._trouble.begin(error)
                 if self._others is not None:
@@ -271,9 +318,18 @@ class Commands:
             await self._news.wait()
 
     async def _connect(self) -> Connection:
-        loads = [("SCRIPT", "LOAD", script.source) for script in self._scripts]
-        connection, answers = await self._server.connect(self._timeout * _SILENT, *loads, ("TIME",))
-        seconds, microseconds = answers[-1]
+        setup = self._setup
+        loads = [("SCRIPT", "LOAD", script.source) for script in setup.scripts]
+        connection, answers = await self._server.connect(
+            self._timeout * _SILENT, *loads, ("EVALSHA", *setup.rights), ("TIME",)
+        )
+        *_, refused, (seconds, microseconds) = answers
+        missing = missing_rights(refused, setup.prefix)
+        if missing:
+            await connection.disconnect(nowait=True)
+            raise Unsupported(
+                f"{self._server.place} cannot be used by channels: they need {missing}"
+            )
         self.skew = int(seconds) + int(microseconds) / 1e6 - self._loop.time()
         self._trouble.end()
         return connection  # type: ignore[no-any-return]
@@ -292,6 +348,7 @@ class Commands:
                 command.lose()
             waiting = [*self._again, *self._flight]
             self._again.clear()
+            self._anew = False
             self._flight.clear()
             self._queue.extendleft(reversed(waiting))
             await connection.disconnect(nowait=True)
@@ -321,7 +378,7 @@ class Commands:
 
     def _hesitates(self, now: float) -> bool:
         """Whether it is not good to send anything now."""
-        return bool(self._again) or self._is_silent_for(_HESITATE, now)
+        return bool(self._again) or self._anew or self._is_silent_for(_HESITATE, now)
 
     def _is_silent_for(self, part: float, now: float) -> bool:
         return bool(self._flight) and now > self._flight[0].sent_at + self._timeout * part
@@ -334,12 +391,16 @@ class Commands:
             except (ResponseError, *_NOT_NOW) as error:
                 self._refused(flight.popleft(), known(error))
             else:
-                flight.popleft().answer(answer)
+                refused = flight.popleft().answer(answer)
                 self._pauses.reset()
-            if self._again and not flight:
+                if refused:
+                    self._anew = True
+                    self._trouble.begin(RedisConnectionError(f"an event is stored, but: {refused}"))
+            if (self._again or self._anew) and not flight:
                 return
 
     def _refused(self, command: Command, error: Exception) -> None:
+        error = command.understand(error)
         if self._others is not None and isinstance(error, AskError):
             self._others.redirect(command, error, self._server.host)
         elif isinstance(error, _NOT_NOW) or _NOT_NOW_TEXT.search(str(error)):
@@ -348,9 +409,9 @@ class Commands:
         else:
             command.refuse(f"{self._server.place} refuses {text_of(command.name)}: {error}")
 
-    def _refuse(self, error: Exception) -> None:
+    def _give_up(self, error: Exception) -> None:
         while self._queue:
-            self._queue.popleft().fail(error)
+            self._queue.popleft().give_up(str(error))
 
     # Time
 

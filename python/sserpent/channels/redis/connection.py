@@ -16,6 +16,7 @@ from redis.exceptions import (
     AskError,
     ClusterDownError,
     MovedError,
+    NoPermissionError,
     RedisError,
     ResponseError,
     TryAgainError,
@@ -43,7 +44,8 @@ _pack: Callable[[tuple[Any, ...]], bytes] = cast(Any, hiredis).pack_command
 
 
 class Unsupported(BrokerUnavailable):
-    """The server is too old. It does not help to wait."""
+    """The server is too old, or does not let its user do what channels need. It does not help to
+    wait."""
 
 
 class Connection(Protocol):
@@ -114,12 +116,15 @@ class Server:
             The connection, and the answers.
 
         Raises:
-            Unsupported: the server is too old.
+            Unsupported: the server is too old, or its user may not ask that.
             RedisError, OSError, asyncio.TimeoutError: it could not be made.
         """
         connection = await self._new_connection(timeout)
         try:
             return connection, await asyncio.wait_for(_greet(connection, commands), timeout)
+        except (Unsupported, NoPermissionError) as error:
+            await connection.disconnect(nowait=True)
+            raise Unsupported(f"{self.place} cannot be used by channels: {error}") from None
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -150,7 +155,7 @@ async def _greet(connection: Connection, commands: tuple[tuple[Any, ...], ...]) 
         version = None  # it is not allowed to ask
     if version is not None and version < OLDEST:
         names = [".".join(map(str, each)) for each in (OLDEST, version)]
-        raise Unsupported(f"channels need Redis {names[0]} or newer, and this is {names[1]}")
+        raise Unsupported(f"they need Redis {names[0]} or newer, and this is {names[1]}")
     return [await ask(connection, *command) for command in commands]
 
 
@@ -247,8 +252,12 @@ class Trouble:
         """Says what has gone wrong: with its traceback, if that is not how connections end."""
         is_expected = isinstance(error, (Unsupported, *LOST))
         self.reason = reason_of(error)
-        if not self._said:
-            self._said = True
+        if self._said:
+            return
+        self._said = True
+        if isinstance(error, Unsupported):
+            logger.warning("%s", error)
+        else:
             trace = None if is_expected else error
             logger.warning("%s is away: %s", self._what, self.reason, exc_info=trace)
 

@@ -81,16 +81,32 @@ local function add(epoch, from)
 end
 """
 
+# What the run is going to need is tried before anything is stored: a script takes nothing back.
 _START = """
-local fence, lease, ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local fence, lease, ttl, valid = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local known = recorded('fence')
 if known then
   return known == fence and 1 or 0
 end
+if now > valid then
+  return redis.error_reply('LATE it was sent for a time that is over')
+end
+call('PUBLISH', record, '')
+keep(ttl)
 -- What an evicted record has left.
 call('UNLINK', history, record)
+call('XADD', history, 'NOMKSTREAM', '1-1', 'about', '')
 call('HSET', record, 'fence', fence, 'lease', now + lease, 'ttl', ttl)
 keep(lease + ttl)
+return 1
+"""
+
+# Nobody hears whether the run was started, and so nobody produces it.
+_ABANDON = """
+local known, begun = recorded('fence', 'begun')
+if known == ARGV[1] and not begun then
+  call('UNLINK', history, record)
+end
 return 1
 """
 
@@ -136,13 +152,17 @@ _END = """
 local fence, forgotten, offset, tag = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
 local known, lease, ttl = recorded('fence', 'lease', 'ttl')
 local newest, its_tag = 0, nil
+local has_end = false
 if last then
   newest, its_tag = match(last[1], '^(%d+)-(%d+)$')
-  if string.sub(last[2][4], 1, #RUN_END) == RUN_END then
+  has_end = string.sub(last[2][4], 1, #RUN_END) == RUN_END
+end
+if has_end then
+  if its_tag ~= tag or known == '' then
     return its_tag == tag and 1 or 0
   end
-end
-if fence ~= '' then
+  -- What came after it was refused.
+elseif fence ~= '' then
   if known ~= fence or tonumber(newest) < offset then
     return 0
   end
@@ -155,7 +175,9 @@ end
 if not known then
   call('UNLINK', record)
 end
-add(ARGV[4], 5)
+if not has_end then
+  add(ARGV[4], 5)
+end
 ttl = tonumber(ttl) or forgotten
 call('HSET', record, 'fence', '', 'begun', 1, 'ttl', ttl)
 keep(ttl)
@@ -164,9 +186,10 @@ return 1
 
 # The producer is subscribed to the name of the record.
 _STOP = """
-local known = recorded('fence')
-if known and known ~= '' and call('HSETNX', record, 'stop', ARGV[1]) == 1 then
+local known, stop = recorded('fence', 'stop')
+if known and known ~= '' and not stop then
   call('PUBLISH', record, '')
+  call('HSETNX', record, 'stop', ARGV[1])
 end
 return known and 1 or 0
 """
@@ -188,6 +211,7 @@ _RUN_END = r"local RUN_END = 'event: run-end\n'" + "\n"
 
 _SOURCES = {
     "start": _LOOK + _KEEP + _START,
+    "abandon": _LOOK + _ABANDON,
     "append": _LOOK + _KEEP + _ADD + _APPEND,
     "renew": _LOOK + _KEEP + _RENEW,
     "end": _LOOK + _KEEP + _ADD + _RUN_END + _END,

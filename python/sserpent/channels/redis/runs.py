@@ -32,7 +32,9 @@ class RedisRuns:
     async def start(self, run: Stream, ttl: float, on_stop: Callable[[str], None]) -> str | None:
         fence = os.urandom(16).hex()
         milliseconds = max(round(ttl * 1000), 1)
-        if not await self._ask("start", run, fence, _lease(), milliseconds):
+        if not await self._log.at_home(
+            lambda session: session.start_run(run, fence, _lease(), milliseconds)
+        ):
             return None
         produced = _Produced(self, run, fence, on_stop)
         self._produced[fence] = produced

@@ -17,6 +17,7 @@ whose newest entry is such takes no more, and where older ones are, clients have
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any, NamedTuple
 
 from ..log import Entry
@@ -35,6 +36,12 @@ local history, ttl, max_bytes = ARGV[5], ARGV[6], ARGV[7]
 local marks, body = ARGV[8], ARGV[9]
 local call, match = redis.call, string.match
 
+-- Says, where the event was sent before, that it is not stored: that was looked for.
+local is_absent = false
+local function refuse(reason)
+  return redis.error_reply((is_absent and 'ABSENT ' or '') .. reason)
+end
+
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if now > tonumber(valid) then
@@ -44,7 +51,7 @@ end
 -- Sent before, and the answer was lost: was it carried out?
 if elapsed ~= '' then
   local since = now - elapsed - MARGIN
-  local newest, known = '+', false
+  local newest = '+'
   repeat
     local entries = call('XREVRANGE', key, newest, '-', 'COUNT', 100)
     for _, entry in ipairs(entries) do
@@ -52,11 +59,14 @@ if elapsed ~= '' then
       if match(entry[1], '-(%d+)$') == tag then
         return its_epoch .. '-' .. entry[1]
       end
-      known = known or tonumber(its_time) < since
+      -- One is there from before, or else the first, of a history that has not expired since: then
+      -- nothing that came after it has been trimmed.
+      is_absent = is_absent or (tonumber(its_time) or now) < since
+        or match(entry[1], '^[01]%-') and now - since < tonumber(ttl)
       newest = '(' .. entry[1]
     end
-  until known or #entries < 100
-  if not known then
+  until is_absent or #entries < 100
+  if not is_absent then
     return redis.error_reply('UNCERTAIN its history does not reach back far enough')
   end
 end
@@ -66,7 +76,7 @@ local last = call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
 if last then
   local its_epoch, _, its_start, its_size = match(last[2][2], ABOUT)
   if not its_epoch then
-    return redis.error_reply('FOREIGN the newest entry of its history is not an event')
+    return refuse('FOREIGN the newest entry of its history is not an event')
   end
   local its_offset, its_tag = match(last[1], '^(%d+)-(%d+)$')
   epoch, start, offset, before = its_epoch, its_start + its_size, its_offset + 1, its_tag
@@ -74,15 +84,29 @@ end
 local id = offset .. '-' .. tag
 local size = 6 + #epoch + #id + #body
 local about = epoch .. ' ' .. now .. ' ' .. start .. ' ' .. size .. ' ' .. marks
+local exact, most = '~', history
 if history == '0' then
-  call('XADD', key, 'MAXLEN', 1, id, 'about', about, 'body', body)
-else
-  call('XADD', key, 'MAXLEN', '~', history, id, 'about', about, 'body', body)
+  exact, most = '=', 1
 end
+local added = redis.pcall('XADD', key, 'MAXLEN', exact, most, id, 'about', about, 'body', body)
+if added.err then
+  return refuse(added.err)
+end
+
+-- It is stored: a script takes nothing back. Whatever fails from here on is said beside the id.
+local trouble = ''
+local function try(step, ...)
+  local is_done, why = pcall(step, ...)
+  if not is_done then
+    trouble = ' ' .. (type(why) == 'table' and why.err or tostring(why))
+  end
+end
+try(call, 'PUBLISH', key, #about .. ' ' .. id .. ' ' .. before .. ' ' .. about .. body)
+try(call, 'PEXPIRE', key, ttl)
 
 -- The oldest go, if they are too old or too much; the newest never. It costs a third more to look,
 -- so small ones are looked at together.
-if offset % 16 == 0 or size * 64 > tonumber(max_bytes) then
+local function trim()
   local function is_over(entry)
     local _, its_time, its_start = match(entry[2][2], ABOUT)
     if not its_time then
@@ -101,9 +125,32 @@ if offset % 16 == 0 or size * 64 > tonumber(max_bytes) then
     call('XTRIM', key, 'MINID', keep)
   end
 end
-call('PEXPIRE', key, ttl)
-call('PUBLISH', key, #about .. ' ' .. id .. ' ' .. before .. ' ' .. about .. body)
-return epoch .. '-' .. id
+if offset % 16 == 0 or size * 64 > tonumber(max_bytes) then
+  try(trim)
+end
+return epoch .. '-' .. id .. trouble
+"""
+
+# Tries each command that channels need, without an effect, and returns those that are refused, each
+# with the reason.
+_RIGHTS = """
+local publish, name = ARGV[1], ARGV[2]
+local refused = {}
+for _, command in ipairs({
+  {publish, name, ''},
+  {'XADD', name, 'NOMKSTREAM', '1-1', 'about', ''},
+  {'XTRIM', name, 'MAXLEN', 1},
+  {'XRANGE', name, '-', '+', 'COUNT', 1},
+  {'XREVRANGE', name, '+', '-', 'COUNT', 1},
+  {'PEXPIRE', name, 1},
+}) do
+  local answer = redis.pcall(unpack(command))
+  if type(answer) == 'table' and answer.err then
+    refused[#refused + 1] = command[1]
+    refused[#refused + 1] = answer.err
+  end
+end
+return refused
 """
 
 # The newest entry, but for its body, and the time. The history of who looks at it lives on.
@@ -139,6 +186,28 @@ def publish_script(command: str) -> Script:
 
 
 HEAD = Script(_HEAD)
+RIGHTS = Script(_RIGHTS)
+
+# How Redis says that it will never do something: to a user who may not, or because the command has
+# another name. Anything else that refuses a command may be over soon.
+_FOREVER = re.compile(
+    r"NOPERM|ACL failure|no permissions?|executing the script can't|Unknown Redis"
+)
+
+
+def missing_rights(reply: list[bytes], prefix: str) -> str:
+    """Returns which rights are missing, as `RIGHTS` has found; "" if none is."""
+    texts = [each.decode(errors="replace") for each in reply]
+    found = {
+        command: reason
+        for command, reason in zip(texts[::2], texts[1::2], strict=True)
+        if _FOREVER.search(reason)
+    }
+    names = [
+        f"+{command.lower()} with {'&' if command.endswith('PUBLISH') else '~'}{prefix}:*"
+        for command in found
+    ]
+    return f"{', '.join(names)} ({'; '.join(dict.fromkeys(found.values()))})" if found else ""
 
 
 class Head(NamedTuple):

@@ -6,9 +6,8 @@ import asyncio
 from typing import NamedTuple, Protocol
 
 from ..tasks import end
-from .commands import Command, Commands
+from .commands import Command, Commands, Setup
 from .connection import LOST, Server, Trouble
-from .scripts import Script
 from .subscription import Listening, Subscription
 
 
@@ -59,10 +58,10 @@ class OneServer:
 
     publish = "PUBLISH"
 
-    def __init__(self, server: Server, scripts: tuple[Script, ...], pace: Pace) -> None:
+    def __init__(self, server: Server, setup: Setup, pace: Pace) -> None:
         self._server = server
         self._pace = pace
-        self._commands = Commands(server, scripts, pace.timeout)
+        self._commands = Commands(server, setup, pace.timeout)
         self._subscription = Subscription(server, pace.timeout / 2, pace.probe)
         self._task: asyncio.Task[None] | None = None
         if server.moves:

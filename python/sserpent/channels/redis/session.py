@@ -6,7 +6,8 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from ..._shutdown.logger import logger
@@ -16,13 +17,14 @@ from ..log import Entry, Limits
 from ..position import ORIGIN, Position, Stream, new_epoch, new_tag
 from ..tasks import end
 from .cluster import Cluster, ClusterServer
-from .commands import Command, Publish
+from .commands import Command, Publish, Setup, Timely
 from .connection import Server
 from .followed import Followed
 from .names import name_of, text_of
 from .run_scripts import record_of, run_scripts
 from .scripts import (
     HEAD,
+    RIGHTS,
     Head,
     Stored,
     marks,
@@ -39,6 +41,8 @@ _TOGETHER = 64
 _PAGE = 1_000
 # How many of them are looked at in one turn of the event loop.
 _SLICE = 100
+# What commands are tried on: no channel has an empty name.
+_NOBODYS = Stream("", "rights")
 # Seconds between two attempts to look at a history.
 _PAUSE = 0.5
 
@@ -60,16 +64,22 @@ class Session:
         command = "SPUBLISH" if is_cluster else "PUBLISH"
         self._publish = publish_script(command)
         self._run_scripts = run_scripts(command)
-        scripts = self._publish, HEAD, *self._run_scripts.values()
+        setup = Setup(
+            (self._publish, HEAD, RIGHTS, *self._run_scripts.values()),
+            (RIGHTS.sha, 0, command, self.name_of(_NOBODYS)),
+            prefix,
+        )
         self.servers: Servers = (
-            Cluster(server, scripts, pace)
+            Cluster(server, setup, pace)
             if isinstance(server, ClusterServer)
-            else OneServer(server, scripts, pace)
+            else OneServer(server, setup, pace)
         )
         self._followed: dict[Stream, Followed] = {}
         # What is to be looked at now, and who does.
         self._due: deque[Followed] = deque()
         self._workers: set[asyncio.Task[None]] = set()
+        # Who gives back the ids of runs that nobody produces.
+        self._abandoning: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._closures: Followed | None = None
@@ -135,9 +145,38 @@ class Session:
         Raises:
             BrokerUnavailable: as `_ask`.
         """
+        return await self._ask(self.name_of(run), *self._of_run(script, run, *args))
+
+    def _of_run(self, script: str, run: Stream, *args: Any) -> tuple[Any, ...]:
         name = self.name_of(run)
-        sha = self._run_scripts[script].sha
-        return await self._ask(name, "EVALSHA", sha, 2, name, record_of(name), *args)
+        return "EVALSHA", self._run_scripts[script].sha, 2, name, record_of(name), *args
+
+    async def start_run(self, run: Stream, fence: str, lease: int, ttl: int) -> bool:
+        """Starts a run, and returns whether there was none: times are in milliseconds.
+
+        Raises:
+            BrokerUnavailable: as `_ask`; no run is started.
+        """
+        args = self._of_run("start", run, fence, lease, ttl)
+        command = Timely(self.name_of(run), args, self._deadline())
+        self.servers.send(command)
+        try:
+            return bool(await command.future)
+        except BaseException as error:
+            is_sure = isinstance(error, Refused) and command.unsure_since is None
+            if command.sent_at and not is_sure and not self._closed:
+                self._spawn(self._abandon(run, fence, lease + ttl), self._abandoning)
+            raise
+
+    async def _abandon(self, run: Stream, fence: str, milliseconds: int) -> None:
+        """Gives back the id of a run that may be started, and that nobody produces, if Redis can be
+        reached before it has forgotten the run."""
+        until = self.loop.time() + milliseconds / 1000
+        while self.loop.time() < until:
+            with suppress(BrokerUnavailable):
+                await self.ask_of_run("abandon", run, fence)
+                return
+            await asyncio.sleep(_PAUSE)
 
     # Following
 
@@ -182,9 +221,12 @@ class Session:
         followed.is_due = True
         self._due.append(followed)
         if len(self._workers) < _TOGETHER:
-            worker = self.loop.create_task(self._work())
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+            self._spawn(self._work(), self._workers)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
+        task = self.loop.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     async def _work(self) -> None:
         while self._due:
@@ -290,7 +332,7 @@ class Session:
         await self.servers.drain()
         if self._timer is not None:
             self._timer.cancel()
-        await end(*self._workers)
+        await end(*self._workers, *self._abandoning)
         await self.servers.aclose()
 
 

@@ -1,0 +1,395 @@
+"""Redis refuses: nothing is stored then, and the one who publishes is told why."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from followers import item
+from proxy import Proxy
+from redis_checks import (
+    LIMITS,
+    QUICK,
+    ROOM,
+    MakeRedis,
+    numbers_in,
+    publish,
+    run,
+    until,
+)
+from redis_server import Cluster, RedisServer
+from sserpent.channels import BrokerUnavailable, PublishUncertain
+from sserpent.channels.log import Limits
+from sserpent.channels.position import Stream
+from sserpent.channels.redis import Pace, RedisLog
+from sserpent.channels.redis.commands import Publish
+
+pytestmark = pytest.mark.once
+
+RUN = Stream("answers", '["","","one"]')
+# Of channels, and of runs.
+RIGHTS = (
+    "~sserpent:* &sserpent:* +evalsha +script|load +xadd +xtrim +xrange +xrevrange +pexpire +time "
+    "+publish +spublish +subscribe +ssubscribe +unsubscribe +sunsubscribe +ping +info +select "
+    "+hget +hmget +hset +hsetnx +unlink +asking +cluster|slots"
+)
+
+
+def set_user(server: RedisServer, *rights: str) -> None:
+    server.ask("ACL", "SETUSER", "app", "reset", "on", ">secret", *RIGHTS.split(), *rights)
+
+
+def as_user(server: RedisServer | Cluster) -> str:
+    return server.url.replace("//", "//app:secret@")
+
+
+@contextlib.asynccontextmanager
+async def logging_as_user(server: RedisServer | Cluster, pace: Pace = QUICK) -> Any:
+    log = RedisLog(as_user(server), pace=pace)
+    try:
+        yield log
+    finally:
+        await log.aclose()
+
+
+def stored(server: RedisServer) -> list[str]:
+    return [name for name in server.names() if not name.endswith(":0:")]
+
+
+@pytest.fixture
+def server(make_redis: MakeRedis) -> RedisServer:
+    return make_redis()
+
+
+# Rights
+
+
+@pytest.mark.parametrize(
+    ("without", "named"),
+    [
+        (["resetchannels"], "+publish with &sserpent:*"),
+        (["-publish"], "+publish with &sserpent:*"),
+        (["-pexpire"], "+pexpire with ~sserpent:*"),
+        (["-xtrim"], "+xtrim with ~sserpent:*"),
+        (["-xadd"], "+xadd with ~sserpent:*"),
+        (["-xrevrange"], "+xrevrange with ~sserpent:*"),
+        (["resetkeys", "~other:*"], "+xadd with ~sserpent:*"),
+        (["-evalsha"], "'evalsha' command"),
+        (["-script"], "'script|load' command"),
+        (["-xtrim", "-pexpire", "resetchannels"], "+publish with &sserpent:*, +xtrim with"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else " ".join(value),
+)
+def test_a_right_that_is_missing_is_named_and_nothing_is_stored(
+    server: RedisServer, without: list[str], named: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check() -> None:
+        set_user(server, *without)
+        async with logging_as_user(server, Pace(timeout=30)) as log:
+            for number in range(3):
+                with pytest.raises(BrokerUnavailable) as raised:
+                    await asyncio.wait_for(log.publish(ROOM, LIMITS, item(number)), 20)
+                assert named in str(raised.value)
+                assert str(server.port) in str(raised.value)
+                assert "secret" not in str(raised.value)
+            assert stored(server) == []
+            set_user(server)
+            await publish(log, 4)
+            assert await numbers_in(log) == [4]
+
+    asyncio.run(check())
+    said = [each for each in caplog.messages if named in each]
+    assert len(said) == 1, caplog.messages
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("command", ["PUBLISH", "PEXPIRE", "XTRIM"])
+def test_a_command_that_has_another_name_is_named_and_nothing_is_stored(
+    make_redis: MakeRedis, command: str
+) -> None:
+    server = make_redis(rename_command=f'{command} ""')
+
+    async def check(log: RedisLog) -> None:
+        with pytest.raises(BrokerUnavailable, match=rf"\+{command.lower()}.*Unknown Redis command"):
+            await log.publish(ROOM, LIMITS, item(1))
+        assert stored(server) == []
+
+    run(server, check, QUICK._replace(timeout=30))
+
+
+@pytest.mark.parametrize(
+    "without", ["resetchannels", "-publish", "-pexpire", "-xtrim", "-xrange", "-xadd"]
+)
+def test_a_right_that_is_taken_away_in_between(server: RedisServer, without: str) -> None:
+    """What is refused is not stored, and what is stored is not refused."""
+
+    async def check() -> None:
+        set_user(server)
+        limits = LIMITS._replace(history_bytes=1_000)
+        async with logging_as_user(server, QUICK._replace(timeout=30)) as log:
+            for number in range(40):
+                if number == 20:
+                    set_user(server, without)
+                try:
+                    await log.publish(ROOM, limits, item(number))
+                except BrokerUnavailable:
+                    assert number_of_newest() != number
+                else:
+                    assert number_of_newest() == number
+            with pytest.raises(BrokerUnavailable):  # one that needs them all
+                await log.publish(ROOM, limits, item(1_000))
+            set_user(server)
+            await log.publish(ROOM, limits, item(2_000))
+            assert number_of_newest() == 2_000
+
+    def number_of_newest() -> int:
+        (key,) = stored(server)
+        ((_, fields),) = server.ask("XREVRANGE", key, "+", "-", "COUNT", 1)
+        return int(fields["body"].removeprefix("data: "))
+
+    asyncio.run(check())
+
+
+def test_a_node_of_a_cluster_refuses_its_user(make_redis: MakeRedis) -> None:
+    cluster = Cluster(make_redis)
+
+    async def check() -> None:
+        for node in cluster.nodes:
+            set_user(node, "resetchannels")
+        streams = [Stream("rooms", str(number)) for number in range(6)]
+        async with logging_as_user(cluster, QUICK._replace(timeout=10)) as log:
+            for stream in streams:
+                with pytest.raises(BrokerUnavailable, match=r"\+spublish with &sserpent:\*"):
+                    await log.publish(stream, LIMITS, item(1))
+            assert [stored(node) for node in cluster.nodes] == [[], [], []]
+            for node in cluster.nodes:
+                set_user(node)
+            for stream in streams:
+                await log.publish(stream, LIMITS, item(2))
+
+    try:
+        asyncio.run(check())
+    finally:
+        cluster.close()
+
+
+# What Redis refuses for a while
+
+
+def make_it_full(server: RedisServer) -> None:
+    server.ask("CONFIG", "SET", "maxmemory", "1")
+
+
+def make_it_fail_to_save(server: RedisServer) -> None:
+    server.ask("CONFIG", "SET", "save", "3600 1")
+    (server._folder / "dump-here").mkdir()
+    server.ask("CONFIG", "SET", "dbfilename", "dump-here")
+    server.ask("BGSAVE")
+
+
+def make_it_want_replicas(server: RedisServer) -> None:
+    server.ask("CONFIG", "SET", "min-replicas-to-write", "1")
+
+
+def make_it_a_replica(server: RedisServer) -> None:
+    server.ask("REPLICAOF", "127.0.0.1", "1")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (make_it_full, "maxmemory"),
+        (make_it_fail_to_save, "MISCONF|RDB snapshots"),
+        (make_it_want_replicas, "(?i)replicas"),
+        (make_it_a_replica, "(?i)read.?only"),
+    ],
+)
+def test_what_is_refused_is_not_stored(
+    make_redis: MakeRedis, change: Callable[[RedisServer], None], reason: str
+) -> None:
+    server = make_redis(enable_protected_configs="yes")
+
+    async def check(log: RedisLog) -> None:
+        await publish(log, 1)
+        change(server)
+        if change is make_it_fail_to_save:
+            await until(
+                lambda: server.ask("INFO", "persistence")["rdb_last_bgsave_status"] == "err"
+            )
+        with pytest.raises(BrokerUnavailable, match=reason):
+            await log.publish(ROOM, LIMITS, item(2))
+        (key,) = stored(server)
+        assert server.ask("XLEN", key) == 1
+
+    run(server, check)
+
+
+# Runs
+
+
+async def start(log: RedisLog, run: Stream = RUN) -> str | None:
+    return await log.runs.start(run, 60, lambda reason: None)
+
+
+@pytest.mark.parametrize(
+    "without", ["resetchannels", "-publish", "-pexpire", "-xadd", "-hset", "-unlink"]
+)
+def test_a_run_that_is_refused_leaves_its_id(server: RedisServer, without: str) -> None:
+    async def check() -> None:
+        set_user(server)
+        async with logging_as_user(server) as log:
+            await publish(log, 1)  # so that the connection is there
+            set_user(server, without)
+            with pytest.raises(BrokerUnavailable):
+                await start(log)
+            assert not [name for name in stored(server) if "answers" in name]
+            set_user(server)
+            assert await start(log) is not None
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("seconds", [1.3, 2.5])
+def test_a_run_that_is_not_started_in_time_leaves_its_id(
+    server: RedisServer, seconds: float
+) -> None:
+    async def check(log: RedisLog) -> None:
+        await publish(log, 1)
+        server.pause()
+        starting = asyncio.create_task(start(log))
+        with pytest.raises(BrokerUnavailable):
+            await starting
+        await asyncio.sleep(seconds - QUICK.timeout)
+        server.go_on()
+        fence = None
+        with contextlib.suppress(BrokerUnavailable):
+            fence = await start(log)
+        assert fence is not None or await start(log) is not None
+
+    run(server, check)
+
+
+def test_a_run_whose_start_is_cancelled_leaves_its_id(server: RedisServer) -> None:
+    async def check(log: RedisLog) -> None:
+        await publish(log, 1)
+        server.pause()
+        starting = asyncio.create_task(start(log))
+        await asyncio.sleep(0.05)
+        starting.cancel()
+        await asyncio.wait([starting])
+        server.go_on()
+        assert await start(log) is not None
+
+    run(server, check)
+
+
+def test_a_run_whose_start_was_lost_with_its_answer_leaves_its_id(server: RedisServer) -> None:
+    async def check(log: RedisLog, proxy: Proxy) -> None:
+        await publish(log, 1)
+        proxy.loses_answers = True
+        with pytest.raises(BrokerUnavailable):
+            await start(log)
+        assert [name for name in server.names() if name.endswith(":run")]
+        proxy.loses_answers = False
+        await until(lambda: not [name for name in server.names() if name.endswith(":run")])
+        assert await start(log) is not None
+
+    run_behind_proxy(server, check)
+
+
+def run_behind_proxy(
+    server: RedisServer, check: Callable[[RedisLog, Proxy], Awaitable[None]]
+) -> None:
+    async def check_it() -> None:
+        async with Proxy(server.port) as proxy:
+            log = RedisLog(f"redis://127.0.0.1:{proxy.port}", pace=QUICK)
+            try:
+                await check(log, proxy)
+            finally:
+                await log.aclose()
+
+    asyncio.run(check_it())
+
+
+# What is known is not uncertain
+
+
+def publish_again(
+    log: RedisLog, number: int, seconds: float, limits: Limits = LIMITS
+) -> asyncio.Future[bytes]:
+    """Publishes as after an answer that was lost, so many seconds ago."""
+    session = log._home()
+    sent: list[Publish] = []
+    send, session.servers.send = session.servers.send, sent.append  # type: ignore[method-assign]
+    future = session.publish(ROOM, limits, item(number))
+    session.servers.send = send  # type: ignore[method-assign]
+    sent[0].unsure_since = session.loop.time() - seconds
+    send(sent[0])
+    return future
+
+
+def test_c3_a_history_that_has_its_first_event_shows_what_was_published(
+    server: RedisServer,
+) -> None:
+    async def check(log: RedisLog) -> None:
+        for number in range(250):
+            await publish(log, number)
+        await publish_again(log, 1_000, 600)
+        assert await numbers_in(log) == [*range(250), 1_000]
+
+    run(server, check)
+
+
+def test_c3_a_history_without_its_first_event_does_not(server: RedisServer) -> None:
+    async def check(log: RedisLog) -> None:
+        limits = LIMITS._replace(history=0)
+        for number in range(2):
+            await log.publish(ROOM, limits, item(number))
+        with pytest.raises(PublishUncertain, match="does not reach back"):
+            await publish_again(log, 1_000, 600)
+        assert await numbers_in(log) == [1]
+
+    run(server, check)
+
+
+def test_c3_a_history_that_may_have_expired_in_between_does_not(server: RedisServer) -> None:
+    async def check(log: RedisLog) -> None:
+        limits = LIMITS._replace(history_ttl=60)
+        await log.publish(ROOM, limits, item(0))
+        with pytest.raises(PublishUncertain, match="does not reach back"):
+            await publish_again(log, 1_000, 60, limits)
+        await publish_again(log, 1_001, 50, limits)
+        assert await numbers_in(log) == [0, 1_001]
+
+    run(server, check)
+
+
+def test_c3_what_is_refused_after_it_was_looked_for_is_not_uncertain(server: RedisServer) -> None:
+    async def check(log: RedisLog) -> None:
+        await publish(log, 0)
+        server.ask("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(BrokerUnavailable, match="used memory > 'maxmemory'"):
+            await publish_again(log, 1, 600)
+        server.ask("CONFIG", "SET", "maxmemory", "0")
+        server.ask("CONFIG", "SET", "min-replicas-to-write", "1")
+        with pytest.raises(BrokerUnavailable, match=r"(?i)replicas"):
+            await publish_again(log, 2, 600)
+        server.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+        assert await numbers_in(log) == [0]
+
+    run(server, check)
+
+
+def test_c3_what_is_refused_before_it_was_looked_for_is_uncertain(server: RedisServer) -> None:
+    async def check(log: RedisLog) -> None:
+        await publish(log, 0)
+        server.ask("ACL", "SETUSER", "default", "-xrevrange")
+        with pytest.raises(PublishUncertain):
+            await publish_again(log, 1, 600)
+        server.ask("ACL", "SETUSER", "default", "+xrevrange")
+
+    run(server, check)
