@@ -4,9 +4,10 @@ use std::convert::Infallible;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use memchr::memmem;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyFloat, PyInt};
+use pyo3::types::{PyByteArray, PyBytes, PyFloat, PyInt, PyMemoryView, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::declared::DeclaredEvents;
@@ -28,6 +29,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 ///     max_pending: How many bytes may be pending before it is time to hand them over.
 ///     max_age: How many seconds may pass after the oldest pending event, or after `restart_age`,
 ///         until it is time.
+///     framed: Whether items that are text or bytes are parts of the stream as they are.
 ///
 /// Raises:
 ///     TypeError: an argument has the wrong type; the message names it.
@@ -37,6 +39,7 @@ pub struct Buffer {
     schema: Schema,
     max_pending: usize,
     max_age: Duration,
+    framed: bool,
     pending: Mutex<Pending>,
 }
 
@@ -54,6 +57,9 @@ struct Pending {
     /// When the generator will have run for `max_age` without a hand-over, as far as is known:
     /// from the oldest pending event, or from the last `restart_age`.
     due_at: Option<Instant>,
+    /// The last bytes that were taken, as far as they may be those of a blank line. Kept of what
+    /// was framed already alone.
+    last: Vec<u8>,
 }
 
 #[pymethods]
@@ -65,13 +71,15 @@ impl Buffer {
             *,
             max_pending = Argument::Default(65_536),
             max_age = Argument::Default(0.002),
+            framed = false,
         ),
-        text_signature = "(item_schema=None, *, max_pending=65_536, max_age=0.002)"
+        text_signature = "(item_schema=None, *, max_pending=65_536, max_age=0.002, framed=False)"
     )]
     fn new(
         item_schema: Option<Bound<'_, PyAny>>,
         max_pending: Argument<'_, usize>,
         max_age: Argument<'_, f64>,
+        framed: bool,
     ) -> PyResult<Self> {
         let max_age = max_age.checked(checked_max_age)?;
         let max_age = Duration::try_from_secs_f64(max_age).map_or(LONGEST, |age| age.min(LONGEST));
@@ -79,10 +87,12 @@ impl Buffer {
             schema: item_schema.map_or(Ok(Schema::Nothing), checked_schema)?,
             max_pending: max_pending.checked(checked_max_pending)?,
             max_age,
+            framed,
             pending: Mutex::new(Pending {
                 stream: Vec::new(),
                 events: 0,
                 due_at: Some(Instant::now() + max_age),
+                last: Vec::new(),
             }),
         })
     }
@@ -90,16 +100,22 @@ impl Buffer {
     /// Appends one framed event; if that fails, the pending bytes stay as they were.
     ///
     /// Args:
-    ///     item: An event, ours or FastAPI's, or a value for the `data` field.
+    ///     item: An event, ours or FastAPI's, or a value for the `data` field; or what is framed
+    ///         already.
     ///
     /// Returns:
     ///     Whether it is time to hand the pending bytes over.
     ///
     /// Raises:
-    ///     ValueError: a field of an event breaks a rule.
+    ///     ValueError: a field of an event breaks a rule, or text has lone surrogates.
     ///     Exception: whatever the item's schema or FastAPI's encoder raise.
     pub fn push(&self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
         let py = item.py();
+        if self.framed
+            && let Some(due) = self.push_ready(item)?
+        {
+            return Ok(due);
+        }
         let mut due = false;
         let mut append = |fields: &Fields<'_>| {
             due = self.append(fields).map_err(event::refusal)?;
@@ -126,7 +142,14 @@ impl Buffer {
 
     /// Returns the pending bytes, whole events in the order of their pushes, and keeps none.
     pub fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        self.take_counted(py).0
+        self.take_all(py, false).0
+    }
+
+    /// Whether a line of the stream begins after all that has been taken. A CR alone may be the
+    /// first half of a line's end.
+    #[getter]
+    fn at_line_start(&self) -> bool {
+        self.lock().last.last().is_none_or(|&last| last == b'\n')
     }
 
     /// Says that the generator goes on after a turn of the event loop: if it takes longer than
@@ -148,6 +171,26 @@ impl Buffer {
             Schema::Events(declared) => visit.call(declared),
         }
     }
+}
+
+/// The last two bytes of a stream, of which an end was known before.
+fn last_of(before: &[u8], taken: &[u8]) -> Vec<u8> {
+    let taken = &taken[taken.len().saturating_sub(2)..];
+    let before = &before[before.len().saturating_sub(2 - taken.len())..];
+    [before, taken].concat()
+}
+
+/// How many events are in what is taken of a stream that was framed already: each block ends with a
+/// blank line, which may have begun in what was taken before.
+fn events_in(mut before: Vec<u8>, taken: &[u8]) -> u64 {
+    let ended = blank_lines(&before);
+    before.extend_from_slice(taken);
+    blank_lines(&before) - ended
+}
+
+fn blank_lines(stream: &[u8]) -> u64 {
+    let count = |line_ends: &[u8]| memmem::find_iter(stream, line_ends).count() as u64;
+    count(b"\n\n") + count(b"\n\r\n") + count(b"\r\r")
 }
 
 /// An argument with a default. Checked in the function: PyO3 adds a note to the errors of arguments
@@ -214,11 +257,25 @@ fn checked_max_age(value: &Bound<'_, PyAny>) -> PyResult<f64> {
 impl Buffer {
     /// As `take`, and how many events these are.
     pub fn take_counted<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>, u64) {
+        self.take_all(py, true)
+    }
+
+    fn take_all<'py>(&self, py: Python<'py>, counts: bool) -> (Bound<'py, PyBytes>, u64) {
         let (stream, events) = {
             let mut pending = self.lock();
             pending.due_at = None;
-            let events = std::mem::take(&mut pending.events);
-            (std::mem::take(&mut pending.stream), events)
+            let stream = std::mem::take(&mut pending.stream);
+            let mut events = std::mem::take(&mut pending.events);
+            if self.framed {
+                let last = last_of(&pending.last, &stream);
+                let before = std::mem::replace(&mut pending.last, last);
+                events = if counts {
+                    events_in(before, &stream)
+                } else {
+                    0
+                };
+            }
+            (stream, events)
         };
         let bytes = PyBytes::new(py, &stream);
         if stream.capacity() <= MAX_IDLE_CAPACITY {
@@ -232,9 +289,39 @@ impl Buffer {
         let mut pending = self.lock();
         frame::append_event(&mut pending.stream, fields)?;
         pending.events += 1;
+        Ok(self.is_due(&mut pending))
+    }
+
+    fn is_due(&self, pending: &mut Pending) -> bool {
         let now = Instant::now();
         let due_at = *pending.due_at.get_or_insert_with(|| now + self.max_age);
-        Ok(pending.stream.len() >= self.max_pending || now >= due_at)
+        pending.stream.len() >= self.max_pending || now >= due_at
+    }
+
+    /// Appends an item that is framed already, and returns whether it is time to hand the pending
+    /// bytes over; None for any other item.
+    fn push_ready(&self, item: &Bound<'_, PyAny>) -> PyResult<Option<bool>> {
+        if let Ok(text) = item.cast::<PyString>() {
+            let Ok(text) = text.to_str() else {
+                let rule = "text must be valid Unicode, without lone surrogates";
+                return Err(PyValueError::new_err(rule));
+            };
+            return Ok(Some(self.append_ready(text.as_bytes())));
+        }
+        if let Ok(bytes) = item.cast::<PyBytes>() {
+            return Ok(Some(self.append_ready(bytes.as_bytes())));
+        }
+        if !(item.is_instance_of::<PyByteArray>() || item.is_instance_of::<PyMemoryView>()) {
+            return Ok(None);
+        }
+        let bytes = item.py().get_type::<PyBytes>().call1((item,))?;
+        Ok(Some(self.append_ready(bytes.cast::<PyBytes>()?.as_bytes())))
+    }
+
+    fn append_ready(&self, bytes: &[u8]) -> bool {
+        let mut pending = self.lock();
+        pending.stream.extend_from_slice(bytes);
+        self.is_due(&mut pending)
     }
 
     /// Reuses a small allocation, unless another thread has pushed meanwhile.

@@ -60,6 +60,12 @@ impl Meter {
         Ok(taken)
     }
 
+    /// As `at_line_start` of what it counts says.
+    #[getter]
+    fn at_line_start<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.pending.bind(py).getattr(intern!(py, "at_line_start"))
+    }
+
     /// What is pending, as `pending` of what it counts says.
     #[getter]
     fn pending<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

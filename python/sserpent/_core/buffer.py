@@ -22,6 +22,7 @@ class Buffer:
         max_pending: How many bytes may be pending before it is time to hand them over.
         max_age: How many seconds may pass after the oldest pending event, or after `restart_age`,
             until it is time.
+        framed: Whether items that are text or bytes are parts of the stream as they are.
 
     Raises:
         TypeError: an argument has the wrong type; the message names it.
@@ -32,7 +33,9 @@ class Buffer:
         "_chunks",
         "_declared",
         "_due_at",
+        "_framed",
         "_item_schema",
+        "_last",
         "_lock",
         "_max_age",
         "_max_pending",
@@ -45,11 +48,15 @@ class Buffer:
         *,
         max_pending: int = 65_536,
         max_age: float = 0.002,
+        framed: bool = False,
     ) -> None:
         self._declared = item_schema if isinstance(item_schema, DeclaredEvents) else None
         self._item_schema = None if self._declared else _checked_item_schema(item_schema)
         self._max_pending = _checked_max_pending(max_pending)
         self._max_age = _checked_max_age(max_age)
+        self._framed = framed
+        # The last bytes that were taken, as far as they may be those of a blank line.
+        self._last = b""
         self._chunks: list[bytes] = []
         self._size = 0
         self._due_at: float | None = monotonic() + self._max_age
@@ -59,16 +66,19 @@ class Buffer:
         """Appends one framed event; if that fails, the pending bytes stay as they were.
 
         Args:
-            item: An event, ours or FastAPI's, or a value for the `data` field.
+            item: An event, ours or FastAPI's, or a value for the `data` field; or what is framed
+                already.
 
         Returns:
             Whether it is time to hand the pending bytes over.
 
         Raises:
-            ValueError: a field of an event breaks a rule.
+            ValueError: a field of an event breaks a rule, or text has lone surrogates.
             Exception: whatever the item's schema or FastAPI's encoder raise.
         """
-        if self._declared is not None:
+        if self._framed and isinstance(item, _READY):
+            framed = _ready(item)
+        elif self._declared is not None:
             framed = self._declared._framed(item)
         elif isinstance(item, ServerSentEvent):
             framed = ServerSentEvent.encode(item)  # pyright: ignore[reportUnknownArgumentType]
@@ -88,15 +98,32 @@ class Buffer:
 
     def take(self) -> bytes:
         """Returns the pending bytes, whole events in the order of their pushes, and keeps none."""
-        return self._take_counted()[0]
+        return self._take_all()[0]
 
     def _take_counted(self) -> tuple[bytes, int]:
         """As `take`, and how many events these are."""
+        taken, before, items = self._take_all()
+        if not self._framed:
+            return taken, items
+        return taken, _blank_lines(before + taken) - _blank_lines(before)
+
+    def _take_all(self) -> tuple[bytes, bytes, int]:
+        """Returns what is pending, the last bytes that were taken before, and how many items these
+        are."""
         with self._lock:
             chunks, self._chunks = self._chunks, []
             self._size = 0
             self._due_at = None
-        return b"".join(chunks), len(chunks)
+            taken, before = b"".join(chunks), self._last
+            if self._framed:
+                self._last = (before + taken[-2:])[-2:]
+        return taken, before, len(chunks)
+
+    @property
+    def at_line_start(self) -> bool:
+        """Whether a line of the stream begins after all that has been taken. A CR alone may be the
+        first half of a line's end."""
+        return not self._last or self._last.endswith(b"\n")
 
     def restart_age(self) -> None:
         """Says that the generator goes on after a turn of the event loop: if it takes longer than
@@ -107,6 +134,24 @@ class Buffer:
     def pending(self) -> int:
         """How many bytes are pending."""
         return self._size
+
+
+_READY = str, bytes, bytearray, memoryview
+
+
+def _ready(item: Any) -> bytes:
+    """What is framed already, as bytes."""
+    if not isinstance(item, str):
+        return b"".join((item,)) if isinstance(item, bytes) else bytes(item)
+    try:
+        return str.encode(item)
+    except UnicodeEncodeError:
+        raise ValueError("text must be valid Unicode, without lone surrogates") from None
+
+
+def _blank_lines(stream: bytes) -> int:
+    """How many events these are: each block of an event stream ends with a blank line."""
+    return stream.count(b"\n\n") + stream.count(b"\n\r\n") + stream.count(b"\r\r")
 
 
 def _checked_item_schema(value: Any) -> ItemSchema | None:

@@ -41,6 +41,11 @@ class Meter:
         return taken
 
     @property
+    def at_line_start(self) -> Any:
+        """As `at_line_start` of what it counts says."""
+        return self._pending.at_line_start
+
+    @property
     def pending(self) -> Any:
         """What is pending, as `pending` of what it counts says."""
         return self._pending.pending
