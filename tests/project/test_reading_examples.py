@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from starlette.types import Receive, Scope, Send
 
+from scripted_server import CHUNKED, STREAM, chunk, nothing_to_come, scripted
 from servers import until, uvicorn
 from sserpent.testing import FakeUpstream, connect
 
@@ -70,41 +70,19 @@ async def test_the_gateway_ends_well_only_if_its_upstream_does(
                 assert [event async for event in read] == []
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-async def test_the_reader_reconnects_where_it_was_until_204(monkeypatch: Any) -> None:
-    monkeypatch.syspath_prepend(EXAMPLES)
-    from reconnect import follow
-
-    scripts = [
-        FakeUpstream([b"retry: 1\nid: 1\ndata: a\n\nid: 2\ndata: half", OSError("cut")]),
-        FakeUpstream([b"id: 2\ndata: b\n\n"]),
-        FakeUpstream([]),
-        FakeUpstream([], status=204),
-    ]
-    asked: list[str | None] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            script = scripts[len(asked)]
-            headers = dict(scope["headers"])
-            last = headers.get(b"last-event-id")
-            asked.append(last and last.decode())
-            await script(scope, receive, send)
-
-    async with connect(app) as client:
-        assert [event.data async for event in follow(client.http, "/")] == ["a", "b"]
-    assert asked == [None, "1", "2", "2"]
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_the_reader_does_not_come_back_after_a_refusal(monkeypatch: Any) -> None:
-    monkeypatch.syspath_prepend(EXAMPLES)
-    from reconnect import follow
-
-    upstream = FakeUpstream([], status=403)
-    async with connect(upstream) as client:
-        with pytest.raises(ValueError, match="is no event stream: 403"):
-            await anext(follow(client.http, "/"))
-    assert len(upstream.requests) == 1
+def test_the_reader_comes_back_until_the_server_says_that_nothing_comes() -> None:
+    with scripted(
+        [CHUNKED, chunk(b"retry: 1\nid: 1\ndata: a\n\nid: 2\ndata: half")],
+        [STREAM, b"id: 2\nevent: e\ndata: b\n\n"],
+        nothing_to_come(),
+    ) as server:
+        done = subprocess.run(
+            [sys.executable, "reconnect.py", server.url],
+            cwd=EXAMPLES,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.stdout, done.stderr) == ("1 message a\n2 e b\n", "")
+        ids = [server.header(number, "Last-Event-ID") for number in range(3)]
+        assert ids == [None, b"1", b"2"]

@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from pages import DOCS, README, run_blocks
+from scripted_server import STREAM, nothing_to_come, scripted
 from sserpent.channels import Channels, Runs
 from sserpent.testing import FakeUpstream, SyncClient, SyncEvents, connect, connect_sync
 
@@ -140,12 +141,16 @@ async def test_the_tests_on_the_page_on_testing_pass() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-async def test_the_code_on_the_page_on_reading_reads() -> None:
+async def test_the_code_on_the_page_on_reading_reads(capsys: pytest.CaptureFixture[str]) -> None:
     page = run_blocks(READING)
     stream = [b'data: {"text": "Hel"}\n\n', b'data: {"text": "lo"}\n\ndata: [DONE]\n\n']
     async with connect(FakeUpstream(stream)) as client:
         assert await page["answer"](client.http) == "Hello"
         assert await page["prices"](client.http) == ['{"text": "Hel"}', '{"text": "lo"}', "[DONE]"]
+    script = [b"retry: 1\nid: 1\ndata: a\n\n"], [b"event: e\ndata: b\n\n"]
+    with scripted(*[[STREAM, *each] for each in script], nothing_to_come()) as server:
+        await page["follow"](server.url)
+    assert capsys.readouterr().out == "message a\ne b\n"
 
 
 @pytest.mark.anyio

@@ -84,8 +84,15 @@ class AsyncResponseBytes(_Response):
     async def _chunks(self) -> AsyncGenerator[Chunk, None]:
         if not self.is_event_stream:
             raise NotAnEventStream(self.status, self.content_type, await self.beginning())
-        async for chunk in self._body():
-            yield chunk
+        body = self._body()
+        try:
+            async for chunk in body:
+                yield chunk
+        finally:
+            # Else it is left to the event loop, of which Trio warns.
+            aclose = getattr(body, "aclose", None)
+            if aclose is not None:
+                await aclose()
 
     def _body(self) -> AsyncIterator[Chunk]:
         if hasattr(self.response, "aiter_bytes"):
