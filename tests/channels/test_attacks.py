@@ -6,13 +6,15 @@ import gc
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from fastapi import HTTPException
 
 from channel_clients import Client, Run, connected, offset_of
 from sserpent.channels import Channels
@@ -102,6 +104,42 @@ def test_channels_that_are_entered_again_while_an_old_subscriber_is_left(run: Ru
                 assert old.data == ["before"]
                 await news.publish("later")
                 await new.has("after", "later")
+
+    run(main)
+
+
+def test_what_strangers_send_is_not_kept(run: Run) -> None:
+    """Ids of runs, last event ids and keys come from URLs and headers."""
+
+    async def main() -> None:
+        channels = Channels()
+        runs, rooms = channels.runs("answers"), channels.channel("rooms", keyed=True)
+        news = channels.channel("news", history=1)
+
+        async def ask(number: int) -> None:
+            text = f"{number:03}" * 3_000
+            for run_id in (text, text[:100]):
+                with suppress(HTTPException):
+                    await runs.follow(run_id, after=text)
+            with suppress(ValueError):
+                rooms.subscribe(key=text)
+            for key in (text[:500], str(number)):
+                async with connected(rooms.subscribe(key=key, after=text)):
+                    pass
+            await news.publish(number, event=text, conflate=text[:500])
+
+        await ask(0)
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for number in range(1, 200):
+                await ask(number)
+            async with connected(news.subscribe(after="x" * 10**6)):
+                gc.collect()
+                kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept < 500_000
 
     run(main)
 

@@ -3,8 +3,11 @@ stream."""
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import re
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -397,6 +400,76 @@ def test_c16_a_filter_that_raises_ends_the_stream_before_what_it_raised_on(
             assert client.data == [0, 1]
             assert client.last_id == ids[1]
             assert not client.complete
+
+    run(main)
+
+
+async def always_false(_: Any) -> bool:
+    return False
+
+
+def later(_: Any) -> Any:
+    """A future, or on Trio what can be awaited as one."""
+    try:
+        return asyncio.get_running_loop().create_future()
+    except RuntimeError:
+        return always_false(_)
+
+
+class Undecided:
+    def __bool__(self) -> bool:
+        raise LookupError("on purpose")
+
+
+ALWAYS_TRUE: dict[str, Callable[[Any], Any]] = {
+    "a coroutine": lambda event: always_false(event),
+    "a future": later,
+    "a generator": lambda event: (_ for _ in ()),
+    "neither true nor false": lambda event: Undecided(),
+}
+
+
+@pytest.mark.parametrize("returned", ALWAYS_TRUE)
+@pytest.mark.parametrize("replayed", [False, True])
+def test_c16_a_filter_that_returns_what_is_no_answer_shows_nothing_and_fails_the_stream(
+    run: Run, returned: str, replayed: bool
+) -> None:
+    async def main() -> None:
+        news = Channels().channel("news")
+        subscription = news.subscribe(
+            filter=ALWAYS_TRUE[returned], start="earliest" if replayed else "live"
+        )
+        if replayed:
+            await news.publish("secret")
+        client = Client()
+        caught: list[Exception] = []
+
+        async def read() -> None:
+            try:
+                await client.run(subscription)
+            except (TypeError, LookupError) as error:
+                caught.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await client.until(lambda: client.started or caught)
+            await news.publish("secret")
+            await client.until(lambda: caught)
+        assert b"secret" not in client.body
+        assert not client.complete
+        assert re.search("'filter' of channel 'news' must return a bool|on purpose", str(caught[0]))
+
+    run(main)
+    gc.collect()  # no coroutine was never awaited
+
+
+def test_c16_a_listener_is_told_of_a_filter_that_is_async(run: Run) -> None:
+    async def main() -> None:
+        news = Channels().channel("news")
+        async with news.listen(filter=lambda event: always_false(event)) as events:  # type: ignore[arg-type,return-value]
+            await news.publish("secret")
+            with pytest.raises(TypeError, match="'filter' of channel 'news' must return a bool"):
+                await anext(events)
 
     run(main)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum, IntEnum
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import anyio
 import fastapi.sse
 import pytest
 
-from sserpent import ServerSentEvent
+from sserpent import Named, ServerSentEvent
 from sserpent.channels import BrokerError, BrokerUnavailable, Channels, PublishUncertain
+from sserpent.channels.encoding import MAX_EVENT_SIZE
 
 
 class Odd:
@@ -53,12 +56,32 @@ CHANNEL: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"keyed": 1}, TypeError, "'keyed' must be True or False, not int"),
     ({"keyed": None}, TypeError, "'keyed' must be True or False, not NoneType"),
     ({"overflow": "drop"}, ValueError, "'overflow' must be 'gap', 'latest'"),
-    ({"overflow": None}, ValueError, "'overflow' must be"),
-    ({"overflow": []}, ValueError, "'overflow' must be"),
+    ({"overflow": None}, TypeError, "'overflow' must be a string, not NoneType"),
+    ({"overflow": []}, TypeError, "'overflow' must be a string, not list"),
     ({"max_subscribers": 0}, ValueError, "'max_subscribers' must be at least 1"),
     ({"max_subscribers": "2"}, TypeError, "'max_subscribers' must be an integer"),
-    ({"item_type": Odd}, Exception, "Odd"),
+    ({"item_type": Odd}, TypeError, "'item_type' of channel 'news' must be a type that pydantic"),
+    (
+        {"item_type": Annotated[int, Named("a")] | Annotated[int, Named("b")]},
+        ValueError,
+        "'item_type' of channel 'news': a value does not tell",
+    ),
+    ({"name": "é" * 257}, ValueError, "'name' must have at most 512 bytes in UTF-8, not 514"),
 ]
+RESERVED: list[Any] = [
+    Annotated[int, Named("gap")],
+    ServerSentEvent[int, Literal["reset"]],
+    Annotated[int, Named("a")] | ServerSentEvent[str, Literal["b", "run-end"]],
+]
+
+
+@pytest.mark.parametrize("item_type", RESERVED)
+@pytest.mark.parametrize("make", [Channels.channel, Channels.runs])
+def test_names_of_events_that_channels_use_themselves(make: Any, item_type: Any) -> None:
+    channels = Channels()
+    with pytest.raises(ValueError, match=r"'item_type' of (channel|runs) 'news': 'event' must not"):
+        make(channels, "news", item_type)
+    make(channels, "news")  # the name is still free
 
 
 @pytest.mark.parametrize(("options", "error", "message"), CHANNEL)
@@ -93,6 +116,10 @@ PUBLISH: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (1, {"event": []}, TypeError, "'event' must be"),
     (1, {"event": "a\nb"}, ValueError, "event"),
     (1, {"event": "\ud800"}, ValueError, "event"),
+    (object(), {}, TypeError, "An item of type builtins.object .* to channel 'news'"),
+    (ServerSentEvent(data=object()), {}, TypeError, "type builtins.object .* to channel 'news'"),
+    (b"\xff", {}, ValueError, "An item of type builtins.bytes .* to channel 'news'"),
+    (1, {"conflate": "x" * 513}, ValueError, "'conflate' must have at most 512 bytes"),
     (1, {"conflate": 1.5}, TypeError, "'conflate' must be a str, int or UUID, not float"),
     (1, {"conflate": []}, TypeError, "'conflate' must be a str, int or UUID, not list"),
 ]
@@ -111,15 +138,59 @@ def test_publishing(item: Any, options: Any, error: type[Exception], message: st
     anyio.run(main)
 
 
+def test_an_event_is_refused_that_no_reader_takes() -> None:
+    """`test_rules` reads the largest that is not."""
+
+    async def main() -> None:
+        news = Channels().channel("news")
+        with pytest.raises(
+            ValueError, match="channel 'news' must have at most 16777216 bytes, not"
+        ):
+            await news.publish("x" * MAX_EVENT_SIZE)
+        with pytest.raises(
+            ValueError, match="channel 'news' must have at most 16777216 bytes, not"
+        ):
+            news.publish_soon(ServerSentEvent(raw_data="x" * MAX_EVENT_SIZE))
+
+    anyio.run(main)
+
+
+async def is_shown(*_: Any) -> bool:
+    return False
+
+
+def generate(_: Any) -> Any:
+    yield False
+
+
+async def generate_async(_: Any) -> Any:
+    yield False
+
+
+class IsShown:
+    async def __call__(self, event: Any) -> bool:
+        return False
+
+    async def method(self, event: Any) -> bool:
+        return False
+
+
 SUBSCRIBE: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"after": 5}, TypeError, "'after' must be an id or None, not int"),
     ({"after": b"1"}, TypeError, "'after' must be an id or None, not bytes"),
     ({"start": "latest"}, ValueError, "'start' must be 'live', 'earliest' or a number"),
     ({"start": -1}, ValueError, "'start' must be"),
-    ({"start": None}, ValueError, "'start' must be"),
-    ({"start": True}, ValueError, "'start' must be"),
-    ({"start": 1.5}, ValueError, "'start' must be"),
+    ({"start": None}, TypeError, "'start' must be 'live', 'earliest' or an integer, not NoneType"),
+    ({"start": True}, TypeError, "'start' must be 'live', 'earliest' or an integer, not bool"),
+    ({"start": 1.5}, TypeError, "'start' must be 'live', 'earliest' or an integer, not float"),
     ({"filter": "a"}, TypeError, "'filter' must be callable or None, not str"),
+    ({"filter": is_shown}, TypeError, "'filter' must be a plain function that returns a bool"),
+    ({"filter": partial(partial(is_shown), 1)}, TypeError, "'filter' must be a plain function"),
+    ({"filter": IsShown()}, TypeError, "'filter' must be a plain function"),
+    ({"filter": IsShown().method}, TypeError, "'filter' must be a plain function"),
+    ({"filter": generate}, TypeError, "'filter' must be a plain function"),
+    ({"filter": generate_async}, TypeError, "'filter' must be a plain function"),
+    ({"owner": "x" * 513}, ValueError, "'owner' must have at most 512 bytes"),
     ({"owner": 1.5}, TypeError, "'owner' must be a str, int or UUID, not float"),
     ({"owner": True}, TypeError, "'owner' must be a str, int or UUID, not bool"),
     ({"ping_interval": -1}, ValueError, "'ping_interval'"),
@@ -156,7 +227,30 @@ KEYS: list[tuple[Any, type[Exception], str]] = [
     (b"a", TypeError, "'key' must be a str, int or UUID, not bytes"),
     ([], TypeError, "'key' must be a str, int or UUID, not list"),
     ("\ud800", ValueError, "'key' must be text"),
+    ("é" * 257, ValueError, "'key' must have at most 512 bytes in UTF-8, not 514"),
+    (10**512, ValueError, "'key' must have at most 512 bytes in UTF-8, not 513"),
 ]
+
+
+class Room(str, Enum):
+    LOBBY = "lobby"
+
+
+class Number(IntEnum):
+    ONE = 1
+
+
+@pytest.mark.parametrize(
+    ("key", "same"),
+    [(7, "7"), (UUID(int=7), str(UUID(int=7))), (Room.LOBBY, "lobby"), (Number.ONE, 1)],
+)
+def test_keys_are_compared_by_their_text(key: Any, same: Any) -> None:
+    rooms = Channels().channel("rooms", keyed=True)
+    assert rooms.on(key).stream == rooms.on(same).stream
+    with pytest.raises(ValueError, match="'key' must have at most 512 digits"):
+        rooms.on(10**5_000)  # Python writes no such integer
+    rooms.on("é" * 256)
+    rooms.on(-(10**510))
 
 
 @pytest.mark.parametrize("use", USES)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import random
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 from pydantic import BaseModel, ValidationError, field_serializer
 
-from channel_clients import MakeChannels, Run, connected, offset_of
-from sserpent import ServerSentEvent
+from channel_clients import Client, MakeChannels, Run, connected, offset_of
+from sserpent import Named, ServerSentEvent
 from sserpent.channels import Channels
+from sserpent.channels.encoding import MAX_EVENT_SIZE
 
 ID = re.compile(r"[0-9a-f]{16}-[1-9][0-9]*-[1-9][0-9]*")
 
@@ -175,6 +176,79 @@ def test_c4_a_bad_item_raises_and_nothing_is_sent(
                 assert offset_of(after) == offset_of(before) + 1
 
     run(main)
+
+
+def test_c4_the_largest_event_that_is_published_can_be_read(core: Any, run: Run) -> None:
+    async def main() -> None:
+        news = Channels().channel("news", history_bytes=2 * MAX_EVENT_SIZE)
+        # With a blank line, and the names of its fields.
+        data = "x" * (MAX_EVENT_SIZE - len("event: large\n") - len('data: ""\n\n'))
+        async with news.listen(filter=lambda event: event.event == "large") as events:
+            event_id = await news.publish(data, event="large")
+            assert (await anext(events)).data == data
+        client = Client()
+        async with client.open(news.subscribe(start="earliest")):
+            await client.until(lambda: client.body.endswith(b"\n\n"))
+        [event] = core.EventStreamParser().feed(client.body)
+        assert event.last_event_id == event_id
+        assert len(event.data) == len(data) + 2
+        with pytest.raises(ValueError, match="at most 16777216 bytes, not 16777217"):
+            await news.publish(data + "x", event="large")
+
+    run(main)
+
+
+class Old(BaseModel):
+    text: str
+
+
+class New(BaseModel):
+    text: str
+    author: str
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_c4_an_event_of_an_older_model_is_a_text_for_listeners_and_hidden_by_filters(
+    run: Run, caplog: pytest.LogCaptureFixture, declared: bool
+) -> None:
+    """As in a rolling deployment: two processes, one history."""
+
+    async def main() -> None:
+        old, new = Channels(), Channels()
+        new._log = new._service.log = old._log
+        types: tuple[Any, Any] = (Old, New)
+        if declared:
+            types = Annotated[Old, Named("said")], Annotated[New, Named("said")]
+        before, after = old.channel("news", types[0]), new.channel("news", types[1])
+        said = {"event": "said"} if declared else {}
+
+        async def publish() -> None:
+            await before.publish(Old(text="a"))
+            await after.publish(New(text="b", author="c"))
+            await before.publish(ServerSentEvent(data=Old(text="d"), **said))
+            await after.publish(New(text="e", author="f"))
+
+        await publish()
+        b, e = New(text="b", author="c"), New(text="e", author="f")
+        async with (
+            after.listen(start="earliest") as events,
+            connected(after.subscribe(start="earliest", filter=lambda event: True)) as client,
+        ):
+            await publish()
+            seen = [await anext(events) for _ in range(8)]
+            assert [each.data for each in seen] == [None, b, None, e] * 2
+            assert [each.raw_data for each in seen] == [
+                '{"text":"a"}', None, '{"text":"d"}', None
+            ] * 2  # fmt: skip
+            assert {each.event for each in seen} == {"said" if declared else None}
+            await client.has(*[b.model_dump(), e.model_dump()] * 2)
+            assert client.said == []
+        async with connected(after.subscribe(start="earliest")) as everything:
+            await everything.until(lambda: len(everything.data) == 8)
+
+    run(main)
+    [message] = [each.getMessage() for each in caplog.records]
+    assert message.startswith("An event of channel 'news' is not of its type")
 
 
 # C5

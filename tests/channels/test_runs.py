@@ -17,7 +17,7 @@ import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 
-from channel_clients import Client, MakeChannels, Run, connected
+from channel_clients import Client, MakeChannels, Run, connected, seen_in
 from redis_checks import until
 from redis_server import RedisServer
 from sserpent import EventSourceResponse, ServerSentEvent
@@ -343,6 +343,56 @@ def test_x2_a_generator_may_not_speak_for_the_run(
             assert reason is not None
             assert reason.startswith(names)
             assert answer.cleaned_up
+
+    run(main)
+
+
+def test_x2_a_typed_run_reads_its_own_end(run: Run, make_channels: MakeChannels) -> None:
+    async def main() -> None:
+        async with answering(make_channels, item_type=int) as (runs, answer, started):
+            answer.say(1)
+            answer.end()
+            following: Any = await runs.follow(started.id)
+            body = b"".join([chunk async for chunk in following.body_iterator])
+            assert [each.type for each in seen_in(body)] == ["message", "run-end"]
+
+    run(main)
+
+
+def test_x7_an_event_that_no_reader_takes_ends_the_run_with_an_error(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with answering(make_channels, max_bytes=2**26) as (runs, answer, started):
+            answer.say("a", "x" * 2**24)
+            client = await followed(runs, started.id)
+            assert said(client) == ["a"]
+            end, reason = end_of(client)
+            assert end == "error"
+            assert "at most 16777216 bytes" in (reason or "")
+
+    run(main)
+
+
+NO_IDS = ["", "a b", "a/b", "é", "x" * 129, "x" * 60_000, "a\n", "../a"]
+
+
+@pytest.mark.parametrize("run_id", NO_IDS, ids=lambda each: each[:10])
+def test_x5_what_is_no_id_is_unknown_and_leaves_nothing_behind(
+    run: Run, make_channels: MakeChannels, run_id: str
+) -> None:
+    async def main() -> None:
+        async with answering(make_channels) as (runs, _, _):
+            answers = set()
+            for each in (run_id, "no-such-run"):
+                for method in (runs.follow, runs.stop):
+                    with pytest.raises(HTTPException) as error:
+                        await method(each)
+                    answers.add((error.value.status_code, error.value.detail))
+            assert answers == {(404, "There is no such run")}
+            for method in (runs.follow, runs.stop):
+                with pytest.raises(TypeError, match="'run_id' must be a string, not int"):
+                    await method(7)  # type: ignore[arg-type]
 
     run(main)
 

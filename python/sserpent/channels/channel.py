@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from .._core import ServerSentEvent
@@ -20,6 +20,11 @@ from .log import Limits
 from .position import Stream
 from .subscriber import Filter, Overflow, Request, Selection, Start
 from .subscription import Subscription
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._fastapi.response import ResponseOptions
 
 T = TypeVar("T")
 Key = str | int | UUID
@@ -55,7 +60,7 @@ class Channel(Generic[T]):
         self._subscribe = subscribe
         self._listen = listen
         self._only_stream = Stream(definition.name, None)
-        self._encoding = Encoding(definition.item_type)
+        self._encoding = Encoding(definition.item_type, f"channel {definition.name!r}")
 
     def __repr__(self) -> str:
         return f"<Channel {self._definition.name!r}>"
@@ -152,7 +157,7 @@ class Channel(Generic[T]):
         start: Start = "live",
         owner: Key | None = None,
         filter: Filter | None = None,
-        **options: Any,
+        **options: Unpack[ResponseOptions],
     ) -> Subscription[T]:
         """Returns the response that streams the channel to a client.
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .broker import Log
 from .channel import Channel, Definition, Key
@@ -32,6 +32,11 @@ from .runs import Runs, RunsDefinition
 from .service import Service
 from .subscriber import Filter, Overflow, Request, Selection, Start, Subscriber
 from .subscription import Subscription
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._fastapi.response import ResponseOptions
 
 T = TypeVar("T")
 
@@ -301,7 +306,7 @@ class Channels:
         start: Start = "live",
         owner: Key | None = None,
         filter: Filter | None = None,
-        **options: Any,
+        **options: Unpack[ResponseOptions],
     ) -> Subscription[Any]:
         """Returns the response that streams several channels to a client, with one last event ID
         for all of them.
@@ -328,7 +333,7 @@ class Channels:
         return self._subscribe(request, owner, options)
 
     def _subscribe(
-        self, request: Request, owner: Key | None, options: dict[str, Any]
+        self, request: Request, owner: Key | None, options: ResponseOptions
     ) -> Subscription[Any]:
         return Subscription(self._service, request, checked_owner(owner), **options)
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from typing import Any, get_args
+from functools import partial
+from typing import Any, cast, get_args
 from uuid import UUID
 
-from .subscriber import Overflow, Request, Selection
+from .position import MAX_ID
+from .subscriber import Filter, Overflow, Request, Selection, Start
+
+#: How many bytes of UTF-8 a name, a key or an owner may have.
+MAX_TEXT = 512
 
 #: What the URL of a Redis server begins with.
 SCHEMES = (
@@ -71,25 +77,35 @@ def checked_url(value: Any) -> str:
 
 def checked_text(name: str, value: str) -> str:
     try:
-        value.encode()
+        size = len(value.encode())
     except UnicodeEncodeError:
         raise ValueError(f"'{name}' must be text that UTF-8 has, without surrogates") from None
+    if size > MAX_TEXT:
+        raise ValueError(f"'{name}' must have at most {MAX_TEXT} bytes in UTF-8, not {size}")
     return value
 
 
 def checked_key(name: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, UUID)):
         raise TypeError(f"'{name}' must be a str, int or UUID, not {type(value).__name__}")
-    return checked_text(name, str(value))
+    # As every Python shows it, also where a subclass (an enum) has a text of its own.
+    if isinstance(value, str):
+        return checked_text(name, str.__str__(value))
+    if isinstance(value, int):
+        if value.bit_length() > MAX_TEXT * 4:  # Python refuses to write longer ones
+            raise ValueError(f"'{name}' must have at most {MAX_TEXT} digits")
+        return checked_text(name, int.__repr__(value))
+    return str(value)
 
 
 def checked_overflow(value: Any) -> Overflow:
+    if not isinstance(value, str):
+        raise TypeError(f"'overflow' must be a string, not {type(value).__name__}")
     if value not in get_args(Overflow):
         raise ValueError(
             f"'overflow' must be {', '.join(map(repr, get_args(Overflow)))}, not {value!r}"
         )
-    overflow: Overflow = value
-    return overflow
+    return cast("Overflow", value)
 
 
 def checked_request(
@@ -97,19 +113,41 @@ def checked_request(
 ) -> Request:
     if after is not None and not isinstance(after, str):
         raise TypeError(f"'after' must be an id or None, not {type(after).__name__}")
-    checked_start(start)
-    if filter is not None and not callable(filter):
-        raise TypeError(f"'filter' must be callable or None, not {type(filter).__name__}")
-    return Request(selections, several, after, start, filter)
+    if after is not None:
+        # A longer one is no id of ours, and need not be kept as long as the stream.
+        after = after[: MAX_ID * len(selections) + 1]
+    return Request(selections, several, after, checked_start(start), checked_filter(filter))
 
 
-def checked_start(value: Any) -> Any:
-    if isinstance(value, str):
-        if value in ("live", "earliest"):
-            return value
-    elif isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
+def checked_start(value: Any) -> Start:
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise TypeError(
+            f"'start' must be 'live', 'earliest' or an integer, not {type(value).__name__}"
+        )
+    if value in ("live", "earliest") or (isinstance(value, int) and value >= 0):
+        start: Any = value
+        return cast("Start", start)
     raise ValueError(f"'start' must be 'live', 'earliest' or a number of events, not {value!r}")
+
+
+def checked_filter(value: Any) -> Filter | None:
+    if value is None:
+        return None
+    if not callable(value):
+        raise TypeError(f"'filter' must be callable or None, not {type(value).__name__}")
+    if _returns_what_is_always_true(value):
+        raise TypeError(
+            "'filter' must be a plain function that returns a bool, not an async function or a"
+            " generator function: what these return is always true"
+        )
+    return cast("Filter", value)
+
+
+def _returns_what_is_always_true(function: Any) -> bool:
+    while isinstance(function, partial):
+        function = function.func  # pyright: ignore[reportUnknownMemberType]
+    kinds = inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction
+    return any(is_one(each) for is_one in kinds for each in (function, type(function).__call__))
 
 
 def checked_owner(value: Any) -> str | None:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from .._core import Buffer, DeclaredEvents, ItemSchema, ServerSentEvent
 from .._core.conversion import FastAPIServerSentEvent
-from .._fastapi.declarations import declarations, events_of, item_schema
+from .._fastapi.declarations import UndeclaredEvent, declarations, events_of, item_schema
+from .._shutdown.logger import logger
 from .blocks import GAP, RESET, RUN_END
 from .broker import Item
+from .log import Undecodable
 
 _RESERVED = (GAP, RESET, RUN_END)
+#: How many bytes an event may have. Readers, ours among them, take no more unless they are told to.
+MAX_EVENT_SIZE = 16 * 2**20
 
 
-class ReservedField(ValueError):
+class Refusal(ValueError):
+    """An event breaks a rule of channels and runs; the message names it."""
+
+
+class ReservedField(Refusal):
     """A field is set that is not the publisher's to set."""
 
 
@@ -28,13 +36,34 @@ class Encoding:
     Args:
         item_type: The type that items are validated by, or the events that it declares; None for
             neither.
+        owner: What publishes them, for errors.
+
+    Raises:
+        TypeError: pydantic does not know the type.
+        ValueError: the events that it declares break a rule.
     """
 
-    def __init__(self, item_type: Any = None) -> None:
+    def __init__(self, item_type: Any = None, owner: str = "a channel") -> None:
+        self._owner = owner
         self._schema: ItemSchema | DeclaredEvents | None = None
         self._decoders: dict[str | None, Callable[[str], Any]] = {None: json.loads}
+        self._declares_events = False
+        self._has_told = False
+        try:
+            self._learn(item_type)
+        except ValueError as error:
+            raise ValueError(f"'item_type' of {owner}: {error}") from error
+        except PydanticUserError as error:
+            raise TypeError(
+                f"'item_type' of {owner} must be a type that pydantic knows: {error}"
+            ) from error
+
+    def _learn(self, item_type: Any) -> None:
         declared = declarations(item_type)
         if declared is not None:
+            for each in declared:
+                checked_event_name(each.name)
+            self._declares_events = True
             self._schema = events_of(declared, _schema)
             self._decoders = {
                 each.name: _adapter(each.item_type).validate_json for each in declared
@@ -42,7 +71,6 @@ class Encoding:
         elif item_type is not None:
             self._schema = _schema(item_type)
             self._decoders = {None: _adapter(item_type).validate_json}
-        self._declares_events = declared is not None
 
     def decode(self, data: str, event: str) -> Any:
         """Returns the item of which this is the JSON.
@@ -50,18 +78,49 @@ class Encoding:
         Args:
             data: The JSON.
             event: The type of the event.
+
+        Raises:
+            Undecodable: the data is not of the type, as that of an older model is not. The log says
+                so, once.
         """
+        if event in _RESERVED:
+            return json.loads(data)
         decoder = self._decoders.get(event) or self._decoders.get(None, json.loads)
-        return decoder(data)
+        try:
+            return decoder(data)
+        except Exception as error:
+            self._tell(error)
+            raise Undecodable from error
+
+    def _tell(self, error: Exception) -> None:
+        if not self._has_told:
+            self._has_told = True
+            logger.warning(
+                "An event of %s is not of its type, as if an older model had written it: listeners"
+                " get its JSON as raw_data, and filters hide it (%s)",
+                self._owner,
+                str(error).partition("\n")[0],
+            )
 
     def item(self, item: Any, event: str | None = None, conflate: str | None = None) -> Item:
         """Returns what is published for what a path operation can yield.
 
         Raises:
             ReservedField: an event has an id, or a name that is not the publisher's to use.
-            ValueError: a field of an event breaks another rule.
+            Refusal: the event is larger than `MAX_EVENT_SIZE`.
+            ValueError: a field of an event breaks another rule, or its data cannot be written.
+            TypeError: the item has no JSON.
             pydantic.ValidationError: the item is not of the type.
         """
+        encoded = self._item(item, event, conflate)
+        size = len(encoded.body)
+        if size > MAX_EVENT_SIZE:
+            raise Refusal(
+                f"An event of {self._owner} must have at most {MAX_EVENT_SIZE} bytes, not {size}"
+            )
+        return encoded
+
+    def _item(self, item: Any, event: str | None, conflate: str | None) -> Item:
         if isinstance(item, (ServerSentEvent, FastAPIServerSentEvent)):
             return self._event_item(item, event, conflate)
         if event is None:
@@ -92,8 +151,27 @@ class Encoding:
 
     def _framed(self, data: Any) -> bytes:
         buffer = Buffer(self._schema)
-        buffer.push(data)
+        try:
+            buffer.push(data)
+        except ValidationError:
+            raise
+        except Exception as error:
+            raise self._explained(error, data) from error
         return buffer.take()
+
+    def _explained(self, error: Exception, item: object) -> Exception:
+        """Returns an error that names what publishes, and the type of the item."""
+        if isinstance(error, UndeclaredEvent):
+            return UndeclaredEvent(f"{self._owner}: {error}")
+        data: object = cast("Any", item).data if isinstance(item, ServerSentEvent) else item
+        kind = type(data)
+        # FastAPI's encoder says so, in this way, of what it has no JSON for.
+        has_no_json = isinstance(error, TypeError) or (
+            len(error.args) == 1 and isinstance(error.args[0], list)
+        )
+        named = f"{kind.__module__}.{kind.__qualname__}"
+        message = f"An item of type {named} cannot be published as JSON to {self._owner}: {error}"
+        return TypeError(message) if has_no_json else ValueError(message)
 
 
 def _schema(item_type: Any) -> ItemSchema:
@@ -112,6 +190,5 @@ def checked_event_name(name: Any) -> Any:
     return name
 
 
-@lru_cache(maxsize=256)
 def _event_line(name: str) -> bytes:
     return ServerSentEvent(event=name).encode()[:-1]

@@ -13,6 +13,10 @@ from .position import Position
 _RUN_END = b"\nevent: %b\n" % RUN_END.encode()
 
 
+class Undecodable(ValueError):
+    """The data of an event is not of the type that is declared for it."""
+
+
 class Limits(NamedTuple):
     """How much of a history is kept.
 
@@ -70,17 +74,26 @@ class Entry:
         """Returns the event as it was published, with its id, but for a comment.
 
         Args:
-            decode: Makes the data of an event from its JSON and the event's type.
+            decode: Makes the data of an event from its JSON and the event's type. Where it raises
+                `Undecodable`, the event has the JSON as its `raw_data`.
             id: The id, if not its own.
         """
+        return ServerSentEvent(**self._read(decode), id=id or self.id)
+
+    def is_readable(self, decode: Callable[[str, str], Any]) -> bool:
+        """Returns whether the data is what was published, not a text because it is not of the type
+        that is declared now."""
+        return self.raw or "raw_data" not in self._read(decode)
+
+    def _read(self, decode: Callable[[str, str], Any]) -> dict[str, Any]:
         fields = self._fields
         if fields is None:
             fields = self._fields = _fields(self, decode)
-        return ServerSentEvent(**fields, id=id or self.id)
+        return fields
 
 
 def _fields(entry: Entry, decode: Callable[[str, str], Any]) -> dict[str, Any]:
-    parser = EventStreamParser()
+    parser = EventStreamParser(len(entry.frame))
     messages = parser.feed(entry.frame)
     fields: dict[str, Any] = {"retry": parser.reconnection_time}
     for message in messages:  # one, or none if it has no data
@@ -90,7 +103,10 @@ def _fields(entry: Entry, decode: Callable[[str, str], Any]) -> dict[str, Any]:
         if entry.raw:
             fields["raw_data"] = message.data
         else:
-            fields["data"] = decode(message.data, message.type)
+            try:
+                fields["data"] = decode(message.data, message.type)
+            except Undecodable:
+                fields["raw_data"] = message.data
     return fields
 
 

@@ -18,7 +18,7 @@ from . import lease
 from .blocks import RUN_END
 from .broker import BrokerError, ChannelsClosed, Fenced, Item, RunLog
 from .complaint import Complaint
-from .encoding import Encoding, ReservedField
+from .encoding import Encoding, Refusal
 from .outbox import Outbox
 from .position import Stream
 
@@ -37,7 +37,7 @@ _MAX_THREADS = 1_000
 _END: Any = object()
 
 
-class TooMuch(Exception):
+class TooMuch(Refusal):
     """More has been yielded than is kept of a run."""
 
 
@@ -166,7 +166,7 @@ class Producer:
         except anyio.get_cancelled_exc_class():
             # Nobody but the end of the event loop cancels what has not been stopped.
             self._stop = self._stop or SHUTDOWN
-        except (ReservedField, TooMuch) as error:
+        except Refusal as error:
             self._end = "error", str(error)
         except Exception:
             logger.exception("The generator of run '%s' failed", self._run_id)

@@ -7,7 +7,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Iterable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import anyio
 from fastapi import HTTPException
@@ -28,6 +28,11 @@ from .service import Service
 from .subscriber import Request, Selection
 from .subscription import Subscription
 from .tasks import spawn
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._fastapi.response import ResponseOptions
 
 T = TypeVar("T")
 
@@ -68,7 +73,9 @@ class Run(Generic[T]):
     def __repr__(self) -> str:
         return f"<Run {self.id!r}>"
 
-    def follow(self, *, after: str | None = None, **options: Any) -> Subscription[T]:
+    def follow(
+        self, *, after: str | None = None, **options: Unpack[ResponseOptions]
+    ) -> Subscription[T]:
         """Returns the response that streams the run from its beginning to its end; the arguments
         are those of `Runs.follow`."""
         return self._runs._response(self.id, self._owner, after, options)
@@ -102,7 +109,7 @@ class Runs(Generic[T]):
     def _made(cls, definition: RunsDefinition, service: Service, log: RunLog) -> Runs[T]:
         runs = cls.__new__(cls)
         runs._definition = definition
-        runs._encoding = Encoding(definition.item_type)
+        runs._encoding = Encoding(definition.item_type, f"runs {definition.name!r}")
         runs._service = service
         runs._log = log
         runs._producers = set()
@@ -161,7 +168,12 @@ class Runs(Generic[T]):
         return Run(self, run_id, whose)
 
     async def follow(
-        self, run_id: str, *, owner: Key | None = None, after: str | None = None, **options: Any
+        self,
+        run_id: str,
+        *,
+        owner: Key | None = None,
+        after: str | None = None,
+        **options: Unpack[ResponseOptions],
     ) -> Response:
         """Returns the response that streams a run, from an id or from its beginning to its end.
 
@@ -177,7 +189,7 @@ class Runs(Generic[T]):
             TypeError: an argument has the wrong type; the message names it.
         """
         whose = checked_owner(owner)
-        stream = self._stream(run_id, whose)
+        stream = self._stream(_possible_id(run_id), whose)
         try:
             status = await self._log.status(stream)
         except BrokerError:
@@ -198,7 +210,8 @@ class Runs(Generic[T]):
             fastapi.HTTPException: 404, this owner has no such run.
             BrokerUnavailable: the broker could not be reached.
         """
-        if not await self._log.stop(self._stream(run_id, checked_owner(owner)), _REQUEST):
+        stream = self._stream(_possible_id(run_id), checked_owner(owner))
+        if not await self._log.stop(stream, _REQUEST):
             raise _unknown()
 
     # What is made of it
@@ -209,7 +222,7 @@ class Runs(Generic[T]):
         return Stream(self._definition.name, json.dumps([owner, run_id]))
 
     def _response(
-        self, run_id: str, owner: str | None, after: str | None, options: dict[str, Any]
+        self, run_id: str, owner: str | None, after: str | None, options: ResponseOptions
     ) -> Subscription[T]:
         stream = self._stream(run_id, owner)
         selection = Selection(stream, UNLIMITED, "gap", None, self._encoding.decode, ends=True)
@@ -305,6 +318,20 @@ def _checked_id(value: Any) -> str:
         raise TypeError(f"'id' must be a string, not {type(value).__name__}")
     if not _ID.fullmatch(value):
         raise ValueError("'id' must be 1 to 128 letters, digits, '-', '.', '_' or '~'")
+    return value
+
+
+def _possible_id(value: Any) -> str:
+    """Returns an id that a client has named.
+
+    Raises:
+        fastapi.HTTPException: 404, no run has such an id.
+        TypeError: it is no string.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"'run_id' must be a string, not {type(value).__name__}")
+    if not _ID.fullmatch(value):
+        raise _unknown()
     return value
 
 

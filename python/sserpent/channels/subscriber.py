@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from functools import partial
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .._core import ServerSentEvent
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 Overflow = Literal["gap", "latest", "disconnect"]
 Start = Literal["live", "earliest"] | int
-Filter = Callable[[ServerSentEvent], object]
+Filter = Callable[[ServerSentEvent], bool]
 
 
 class Selection(NamedTuple):
@@ -463,13 +464,38 @@ class Subscriber:
         shown = cursor.filtered.get(entry.offset)
         if shown is None and self._failure is None:
             try:
-                shown = bool(self._filter(entry.event(cursor.selection.decode)))
+                shown = self._says(self._filter, cursor, entry)
             except Exception as error:
                 self._failure = error
                 self._conclude()
                 return None
             cursor.filtered[entry.offset] = shown
         return shown
+
+    @staticmethod
+    def _says(filter: Filter, cursor: Cursor, entry: Entry) -> bool:
+        selection = cursor.selection
+        if not entry.is_readable(selection.decode):
+            return False  # the filter cannot be asked
+        returned: Any = filter(entry.event(selection.decode))
+        if _is_always_true(returned):
+            _close(returned)
+            raise TypeError(
+                f"'filter' of channel {selection.stream.channel!r} must return a bool, not"
+                f" {type(returned).__name__}, which is always true"
+            )
+        return bool(returned)
+
+
+def _is_always_true(value: object) -> bool:
+    return isawaitable(value) or isinstance(value, (Generator, AsyncGenerator))
+
+
+def _close(returned: Any) -> None:
+    """Lets go of what is not awaited, without a warning that it never was."""
+    close = getattr(returned, "close", None) or getattr(returned, "cancel", None)
+    if close is not None:
+        close()
 
 
 def _nothing() -> None:

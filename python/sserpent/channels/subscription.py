@@ -16,6 +16,11 @@ from .listening import Listener
 from .service import Service
 from .subscriber import Request, Subscriber
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .._fastapi.response import ResponseOptions
+
 T = TypeVar("T")
 
 
@@ -41,7 +46,11 @@ class Subscription(EventSourceResponse, Generic[T]):
             return type(cls.__name__, (cls,), {"item_type": item_type, "__doc__": cls.__doc__})
 
     def __init__(
-        self, service: Service, request: Request, owner: str | None = None, **options: Any
+        self,
+        service: Service,
+        request: Request,
+        owner: str | None = None,
+        **options: Unpack[ResponseOptions],
     ) -> None:
         self._service = service
         self._request = request

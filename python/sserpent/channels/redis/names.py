@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
 
 from ..position import Stream
 
 
-@lru_cache(maxsize=4_096)
 def name_of(prefix: str, database: int, stream: Stream) -> bytes:
     """Returns the name of a stream, the same for its key and on pub/sub.
 

@@ -135,6 +135,9 @@ class Session:
         return command.future
 
     def name_of(self, stream: Stream) -> bytes:
+        followed = self._followed.get(stream)
+        if followed is not None:
+            return followed.name
         return name_of(self._prefix, self._database, stream)
 
     # Runs
