@@ -124,9 +124,9 @@ impl Buffer {
         if let Schema::Events(declared) = &self.schema {
             declared.get().with_fields(item, append)?;
         } else if let Ok(event) = item.cast::<ServerSentEvent>() {
-            event.get().with_fields(py, append)?;
+            ServerSentEvent::with_fields(event, append)?;
         } else if json::is_fastapi_event(item)? {
-            event::from_fastapi(item)?.with_fields(py, append)?;
+            event::from_fastapi(item)?.with_own_fields(py, append)?;
         } else {
             let json = match &self.schema {
                 Schema::Items(schema) => Json::Compact(schema.get().json_of(item)?),

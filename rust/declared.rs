@@ -84,10 +84,10 @@ impl DeclaredEvents {
     ) -> PyResult<R> {
         let py = event.py();
         let Some(data) = event.get().data(py) else {
-            return event.get().with_fields(py, use_fields);
+            return ServerSentEvent::with_fields(event, use_fields);
         };
         let by_name = self.by_name.bind(py);
-        let named = match event.get().name(py) {
+        let named = match event.get().event(py) {
             Some(name) => by_name.get_item(name)?,
             None => None,
         };
@@ -96,7 +96,7 @@ impl DeclaredEvents {
             None => by_name.get_item(py.None())?,
         };
         let json = match schema {
-            Some(schema) => checked_schema(schema)?.get().json_of(&data)?,
+            Some(schema) => checked_schema(schema)?.get().json_of(data)?,
             None => self.asked(event)?.1,
         };
         let json = Json::Compact(json);

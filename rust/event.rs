@@ -1,11 +1,12 @@
 //! `ServerSentEvent` and `format_sse_event`: Python arguments in, checked fields out.
 
 use std::cell::{Cell, RefCell};
+use std::sync::OnceLock;
 
 use pyo3::exceptions::{PyRecursionError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyString, PyTuple, PyType};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyInt, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cpython::{ConstructorSlots, KeywordClass, RecursiveCall, frame_bytes};
@@ -37,22 +38,14 @@ pub fn refusal(error: FieldError) -> PyErr {
 /// Fields as in https://html.spec.whatwg.org/multipage/server-sent-events.html
 #[pyclass(frozen, subclass, module = "sserpent", weakref)]
 pub struct ServerSentEvent {
-    /// The value that is sent as JSON, or None.
-    #[pyo3(get)]
     data: Option<Py<PyAny>>,
-    /// The text that is sent as it is, or None.
-    #[pyo3(get)]
     raw_data: Option<Py<PyString>>,
-    /// The event type, or None.
-    #[pyo3(get)]
     event: Option<Py<PyString>>,
-    /// The event's ID, or None.
-    #[pyo3(get)]
     id: Option<Py<PyString>>,
     retry: Option<Milliseconds>,
-    /// The text that clients ignore, or None.
-    #[pyo3(get)]
     comment: Option<Py<PyString>>,
+    /// An event of this class itself with the fields that the `__init__` of a subclass has given.
+    by_init: OnceLock<Py<ServerSentEvent>>,
 }
 
 #[pymethods]
@@ -85,21 +78,92 @@ impl ServerSentEvent {
             id: id.map(Bound::unbind),
             retry,
             comment: comment.map(Bound::unbind),
+            by_init: OnceLock::new(),
         })
+    }
+
+    #[pyo3(signature = (*arguments, **fields))]
+    fn __init__(
+        slf: &Bound<'_, Self>,
+        arguments: Bound<'_, PyTuple>,
+        fields: Option<Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        static FIELDS_OF_INIT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = slf.py();
+        if slf.is_exact_instance_of::<Self>() {
+            return Ok(());
+        }
+        let fields = fields.unwrap_or_else(|| PyDict::new(py));
+        let given = FIELDS_OF_INIT
+            .import(py, "sserpent._core.subclasses", "fields_of_init")?
+            .call1((py.get_type::<Self>(), slf, arguments, fields))?;
+        if !given.is_none() {
+            let given = given.cast_into_exact::<Self>()?.unbind();
+            // Once: an event that is in use does not change.
+            if let Err(refused) = slf.get().by_init.set(given) {
+                drop(refused);
+            }
+        }
+        Ok(())
+    }
+
+    #[classmethod]
+    #[pyo3(signature = (**options))]
+    fn __init_subclass__(
+        cls: &Bound<'_, PyType>,
+        options: Option<Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let py = cls.py();
+        let options = options.unwrap_or_else(|| PyDict::new(py));
+        py.import("sserpent._core.subclasses")?
+            .getattr("prepare")?
+            .call1((py.get_type::<Self>(), cls, options))?;
+        Ok(())
+    }
+
+    /// The value that is sent as JSON, or None.
+    #[getter]
+    pub fn data<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyAny>> {
+        self.given().data.as_ref().map(|data| data.bind(py))
+    }
+
+    /// The text that is sent as it is, or None.
+    #[getter]
+    fn raw_data<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyString>> {
+        self.given().raw_data.as_ref().map(|text| text.bind(py))
+    }
+
+    /// The event type, or None.
+    #[getter]
+    pub fn event<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyString>> {
+        self.given().event.as_ref().map(|text| text.bind(py))
+    }
+
+    /// The event's ID, or None.
+    #[getter]
+    fn id<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyString>> {
+        self.given().id.as_ref().map(|text| text.bind(py))
+    }
+
+    /// The text that clients ignore, or None.
+    #[getter]
+    fn comment<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyString>> {
+        self.given().comment.as_ref().map(|text| text.bind(py))
     }
 
     /// Returns the event in wire format, with the blank line that ends it.
     ///
     /// Raises:
     ///     Exception: whatever FastAPI's `jsonable_encoder` or `json.dumps` raise for `data`.
-    fn encode<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        self.with_fields(py, |fields| to_bytes(py, fields))
+    fn encode<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyBytes>> {
+        Self::with_fields(slf, |fields| to_bytes(slf.py(), fields))
     }
 
     /// The time to wait before reconnecting in milliseconds, or None.
     #[getter]
     fn retry<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyInt>> {
-        self.retry.as_ref().map(|retry| retry.to_python(py))
+        let retry = self.given().retry.as_ref();
+        retry.map(|retry| retry.to_python(py))
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
@@ -146,21 +210,21 @@ impl ServerSentEvent {
     }
 
     fn __getnewargs_ex__<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
-        let arguments = PyDict::new(py);
-        for (name, value) in self.fields(py) {
-            if let Some(value) = value {
-                arguments.set_item(name, value)?;
-            }
-        }
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyAny>)> {
+        static ARGUMENTS_OF_NEW: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = slf.py();
+        let fields = slf.get().fields(py).into_py_dict(py)?;
+        let arguments = ARGUMENTS_OF_NEW
+            .import(py, "sserpent._core.subclasses", "arguments_of_new")?
+            .call1((slf.get_type(), fields))?;
         Ok((PyTuple::empty(py), arguments))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         // The other fields hold str and int, which refer to nothing.
-        visit.call(&self.data)
+        visit.call(&self.data)?;
+        self.by_init.get().map_or(Ok(()), |event| visit.call(event))
     }
 }
 
@@ -186,18 +250,24 @@ impl KeywordClass for ServerSentEvent {
 }
 
 impl ServerSentEvent {
+    /// The event that has the fields.
+    fn given(&self) -> &Self {
+        self.by_init.get().map_or(self, Py::get)
+    }
+
     fn fields(&self, py: Python<'_>) -> [(&'static str, Option<Py<PyAny>>); 6] {
+        let given = self.given();
         let any = |text: &Option<Py<PyString>>| text.as_ref().map(|t| t.clone_ref(py).into_any());
         [
-            ("data", self.data.as_ref().map(|data| data.clone_ref(py))),
-            ("raw_data", any(&self.raw_data)),
-            ("event", any(&self.event)),
-            ("id", any(&self.id)),
+            ("data", given.data.as_ref().map(|data| data.clone_ref(py))),
+            ("raw_data", any(&given.raw_data)),
+            ("event", any(&given.event)),
+            ("id", any(&given.id)),
             (
                 "retry",
                 self.retry(py).map(|retry| retry.into_any().unbind()),
             ),
-            ("comment", any(&self.comment)),
+            ("comment", any(&given.comment)),
         ]
     }
 
@@ -205,22 +275,47 @@ impl ServerSentEvent {
         PyTuple::new(py, self.fields(py).into_iter().map(|(_, value)| value))
     }
 
-    /// Gets the JSON of `data`, then hands the finished fields to `use_fields`.
+    fn has_any(&self) -> bool {
+        self.data.is_some()
+            || self.raw_data.is_some()
+            || self.event.is_some()
+            || self.id.is_some()
+            || self.retry.is_some()
+            || self.comment.is_some()
+    }
+
+    /// As `with_own_fields`; raises for an event that was to get its fields in an `__init__`.
     pub fn with_fields<R>(
+        slf: &Bound<'_, Self>,
+        use_fields: impl FnOnce(&Fields<'_>) -> PyResult<R>,
+    ) -> PyResult<R> {
+        let event = slf.get();
+        if !event.has_any() && event.by_init.get().is_none() {
+            slf.py()
+                .import("sserpent._core.subclasses")?
+                .getattr("check_begun")?
+                .call1((slf.get_type(),))?;
+        }
+        event.with_own_fields(slf.py(), use_fields)
+    }
+
+    /// Gets the JSON of `data`, then hands the finished fields to `use_fields`.
+    pub fn with_own_fields<R>(
         &self,
         py: Python<'_>,
         use_fields: impl FnOnce(&Fields<'_>) -> PyResult<R>,
     ) -> PyResult<R> {
-        let json = match (&self.raw_data, &self.data) {
+        let given = self.given();
+        let json = match (&given.raw_data, &given.data) {
             (None, Some(data)) => Some(json::event_data_json(data.bind(py))?),
             _ => None,
         };
-        let data = match (&self.raw_data, &json) {
+        let data = match (&given.raw_data, &json) {
             (Some(raw), _) => Some(Data::Text(raw.to_str(py)?)),
             (None, Some(json)) => Some(json.as_data()?),
             (None, None) => None,
         };
-        self.with_data(py, data, use_fields)
+        given.with_data(py, data, use_fields)
     }
 
     /// Hands the fields to `use_fields`, with other data.
@@ -230,21 +325,18 @@ impl ServerSentEvent {
         data: Option<Data<'_>>,
         use_fields: impl FnOnce(&Fields<'_>) -> PyResult<R>,
     ) -> PyResult<R> {
+        let given = self.given();
         with_fields(
             py,
             data,
-            [self.event.as_ref(), self.id.as_ref(), self.comment.as_ref()],
-            self.retry.as_ref(),
+            [
+                given.event.as_ref(),
+                given.id.as_ref(),
+                given.comment.as_ref(),
+            ],
+            given.retry.as_ref(),
             use_fields,
         )
-    }
-
-    pub fn data<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.data.as_ref().map(|data| data.bind(py).clone())
-    }
-
-    pub fn name<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
-        self.event.as_ref().map(|event| event.bind(py).clone())
     }
 }
 

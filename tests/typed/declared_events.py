@@ -57,3 +57,20 @@ async def channels() -> None:
     await prices.publish(Price(value=1))
     await prices.publish(ServerSentEvent(data=Price(value=1)))
     await prices.publish("text")  # type: ignore[arg-type]
+
+
+class Token(ServerSentEvent[str]):
+    event = "token"
+    retry: int | None = 5
+
+
+class Text(ServerSentEvent):
+    def __init__(self, text: str) -> None:
+        super().__init__(raw_data=text, event="text")
+
+
+assert_type(Token(data="a", id="1").id, str | None)
+assert_type(Token(data="a").data, str)
+Token(name="a")  # type: ignore[call-arg]
+Text("a").encode()
+Text(1)  # type: ignore[arg-type]

@@ -37,6 +37,16 @@ class ServerSentEvent:
         retry: int | None = None,
         comment: str | None = None,
     ) -> Self: ...
+    def __init__(
+        self,
+        *,
+        data: Any = None,
+        raw_data: str | None = None,
+        event: str | None = None,
+        id: str | None = None,
+        retry: int | None = None,
+        comment: str | None = None,
+    ) -> None: ...
     @property
     def data(self) -> Any: ...
     @property

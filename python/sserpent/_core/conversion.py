@@ -25,6 +25,7 @@ from uuid import UUID
 import fastapi
 from fastapi.encoders import ENCODERS_BY_TYPE, jsonable_encoder
 from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
 from pydantic_core import (
     PydanticUndefinedType,
     SchemaValidator,
@@ -53,6 +54,7 @@ __all__ = [
     "MODEL_DUMP_OPTIONS",
     "BaseModel",
     "FastAPIServerSentEvent",
+    "FieldInfo",
     "copied",
     "decode_event",
     "dump_json",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic
 
-from . import conversion
+from . import conversion, subclasses
 from .frame import check_event, check_id, frame
 from .json import event_data_json
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar
+    from typing_extensions import Self, TypeVar
 
     DataT = TypeVar("DataT", default=Any, covariant=True)
     # mypy takes `event="price"` for a str where one of several events is expected; so that this is
@@ -51,7 +51,16 @@ class ServerSentEvent(_Declared[DataT, NameT]):
     Fields as in https://html.spec.whatwg.org/multipage/server-sent-events.html
     """
 
-    __slots__ = ("__weakref__", "_comment", "_data", "_event", "_id", "_raw_data", "_retry")
+    __slots__ = (
+        "__weakref__",
+        "_by_init",
+        "_comment",
+        "_data",
+        "_event",
+        "_id",
+        "_raw_data",
+        "_retry",
+    )
     __module__ = "sserpent"
 
     _data: Any
@@ -60,61 +69,101 @@ class ServerSentEvent(_Declared[DataT, NameT]):
     _id: str | None
     _retry: int | None
     _comment: str | None
+    _by_init: bool
 
-    def __new__(
-        cls,
-        *,
-        data: DataT | None = None,
-        raw_data: str | None = None,
-        event: NameT | None = None,
-        id: str | None = None,
-        retry: int | None = None,
-        comment: str | None = None,
-    ) -> ServerSentEvent[DataT, NameT]:
-        self = object.__new__(cls)
-        self._data = data
-        self._raw_data = raw_data = _text("raw_data", raw_data)
-        self._event = check_event(_text("event", event))
-        self._id = check_id(_text("id", id))
-        self._retry = _milliseconds(retry)
-        self._comment = _text("comment", comment)
-        if data is not None and raw_data is not None:
-            raise ValueError(
-                "Cannot set both 'data' and 'raw_data' on the same ServerSentEvent. Use 'data'"
-                " for JSON-serialized payloads or 'raw_data' for pre-formatted strings."
-            )
-        return self
+    if TYPE_CHECKING:
+        # What a subclass may do: give a field a default, and have an `__init__` of its own.
+        data: DataT
+        raw_data: str | None
+        event: str | None
+        id: str | None
+        retry: int | None
+        comment: str | None
 
-    @property
-    def data(self) -> DataT:
-        """The value that is sent as JSON, or None."""
-        data: DataT = self._data
-        return data
+        def __new__(cls, *arguments: Any, **fields: Any) -> Self: ...
 
-    @property
-    def raw_data(self) -> str | None:
-        """The text that is sent as it is, or None."""
-        return self._raw_data
+        def __init__(
+            self,
+            *,
+            data: DataT | None = None,
+            raw_data: str | None = None,
+            event: NameT | None = None,
+            id: str | None = None,
+            retry: int | None = None,
+            comment: str | None = None,
+        ) -> None: ...
 
-    @property
-    def event(self) -> str | None:
-        """The event type, or None."""
-        return self._event
+    else:
 
-    @property
-    def id(self) -> str | None:
-        """The event's ID, or None."""
-        return self._id
+        def __new__(
+            cls,
+            *,
+            data: DataT | None = None,
+            raw_data: str | None = None,
+            event: NameT | None = None,
+            id: str | None = None,
+            retry: int | None = None,
+            comment: str | None = None,
+        ) -> ServerSentEvent[DataT, NameT]:
+            self = object.__new__(cls)
+            self._data = data
+            self._raw_data = raw_data = None if raw_data is None else _text("raw_data", raw_data)
+            self._event = None if event is None else check_event(_text("event", event))
+            self._id = None if id is None else check_id(_text("id", id))
+            self._retry = None if retry is None else _milliseconds(retry)
+            self._comment = None if comment is None else _text("comment", comment)
+            if data is not None and raw_data is not None:
+                raise ValueError(
+                    "Cannot set both 'data' and 'raw_data' on the same ServerSentEvent. Use 'data'"
+                    " for JSON-serialized payloads or 'raw_data' for pre-formatted strings."
+                )
+            return self
 
-    @property
-    def retry(self) -> int | None:
-        """The time to wait before reconnecting in milliseconds, or None."""
-        return self._retry
+        def __init__(self, *arguments, **fields):
+            if type(self) is ServerSentEvent:
+                return
+            given = subclasses.fields_of_init(ServerSentEvent, self, arguments, fields)
+            if given is not None and not hasattr(self, "_by_init"):
+                self._data = given._data
+                self._raw_data = given._raw_data
+                self._event = given._event
+                self._id = given._id
+                self._retry = given._retry
+                self._comment = given._comment
+                self._by_init = True
 
-    @property
-    def comment(self) -> str | None:
-        """The text that clients ignore, or None."""
-        return self._comment
+        @property
+        def data(self) -> DataT:
+            """The value that is sent as JSON, or None."""
+            return self._data
+
+        @property
+        def raw_data(self) -> str | None:
+            """The text that is sent as it is, or None."""
+            return self._raw_data
+
+        @property
+        def event(self) -> str | None:
+            """The event type, or None."""
+            return self._event
+
+        @property
+        def id(self) -> str | None:
+            """The event's ID, or None."""
+            return self._id
+
+        @property
+        def retry(self) -> int | None:
+            """The time to wait before reconnecting in milliseconds, or None."""
+            return self._retry
+
+        @property
+        def comment(self) -> str | None:
+            """The text that clients ignore, or None."""
+            return self._comment
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        subclasses.prepare(ServerSentEvent, cls, options)
 
     def encode(self) -> bytes:
         """Returns the event in wire format, with the blank line that ends it.
@@ -123,9 +172,18 @@ class ServerSentEvent(_Declared[DataT, NameT]):
             Exception: whatever FastAPI's `jsonable_encoder` or `json.dumps` raise for `data`.
         """
         data: str | bytes | None = self._raw_data
-        if data is None and self._data is not None:
-            data = event_data_json(self._data)
+        if data is None:
+            if self._data is not None:
+                data = event_data_json(self._data)
+            elif type(self) is not ServerSentEvent:
+                self._check_begun()
         return frame(data, self._event, self._id, self._retry, self._comment)
+
+    def _check_begun(self) -> None:
+        if not hasattr(self, "_by_init") and not any(
+            value is not None for value in self._fields().values()
+        ):
+            subclasses.check_begun(type(self))
 
     def _fields(self) -> dict[str, Any]:
         return {
@@ -151,7 +209,7 @@ class ServerSentEvent(_Declared[DataT, NameT]):
         return hash(tuple(self._fields().values()))
 
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
-        return (), {k: v for k, v in self._fields().items() if v is not None}
+        return (), subclasses.arguments_of_new(type(self), self._fields())
 
     def __getstate__(self) -> dict[str, Any] | None:
         # The arguments of __new__ are all there is, but for what a subclass adds.
