@@ -797,12 +797,6 @@ def test_trio_is_refused() -> None:
     trio.run(check)
 
 
-def test_a_thread_before_anything_runs_is_told_what_to_do() -> None:
-    rooms = Channels("redis://127.0.0.1:1").channel("rooms")
-    with pytest.raises(RuntimeError, match="lifespan"):
-        rooms.publish_soon(1).result(1)
-
-
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -235,9 +235,7 @@ async def start(log: RedisLog, run: Stream = RUN) -> str | None:
     return await log.runs.start(run, 60, lambda reason: None)
 
 
-@pytest.mark.parametrize(
-    "without", ["resetchannels", "-publish", "-pexpire", "-xadd", "-hset", "-unlink"]
-)
+@pytest.mark.parametrize("without", ["resetchannels", "-publish", "-pexpire", "-hset", "-unlink"])
 def test_a_run_that_is_refused_leaves_its_id(server: RedisServer, without: str) -> None:
     async def check() -> None:
         set_user(server)

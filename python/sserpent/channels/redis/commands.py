@@ -266,6 +266,11 @@ class Commands:
             self._look_later()
         if self._task is None or self._task.done():
             self._task = self._loop.create_task(self._run())
+            self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Gives up what waits where the event loop ends, and nobody has closed this before."""
+        self._give_up("The event loop of these channels has ended")
 
     def renew(self) -> None:
         """Makes the connection anew: the server is elsewhere."""
@@ -303,7 +308,7 @@ class Commands:
                 await self._use(await self._connect())
             except Unsupported as error:
                 self._trouble.begin(error)
-                self._give_up(error)
+                self._give_up(str(error))
             except LOST as error:
                 self._trouble.begin(error)
                 if self._others is not None:
@@ -409,9 +414,9 @@ class Commands:
         else:
             command.refuse(f"{self._server.place} refuses {text_of(command.name)}: {error}")
 
-    def _give_up(self, error: Exception) -> None:
+    def _give_up(self, reason: str) -> None:
         while self._queue:
-            self._queue.popleft().give_up(str(error))
+            self._queue.popleft().give_up(reason)
 
     # Time
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from time import monotonic, time
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from anyio import from_thread
 
@@ -16,6 +19,7 @@ from ..broker import ChannelsClosed, Follower, Item
 from ..closures import Closures
 from ..log import Entry, Limits
 from ..position import Position, Stream
+from .background import Background, background, keep_for_the_parent
 from .cluster import ClusterServer
 from .connection import Server
 from .runs import RedisRuns
@@ -29,8 +33,9 @@ T = TypeVar("T")
 class RedisLog:
     """Keeps histories in Redis. Safe to use from any thread, once it runs on an event loop.
 
-    That is the one in which `open` is called, or else the first that uses it. Others, and threads,
-    have it do their work there.
+    That is the one in which `open` is called, or else the first that uses it, or else the
+    background's, where somebody publishes and there is none. Others, and threads, have it do their
+    work there.
 
     Args:
         url: Of the server, as redis-py takes it, or as `SentinelServer` or
@@ -56,8 +61,10 @@ class RedisLog:
         self._closures = closures
         self._lock = threading.Lock()
         self._session: Session | None = None
+        self._background: Background | None = None
         self._closed = False
         self.runs = RedisRuns(self)
+        _logs.add(self)
 
     def now(self) -> float:
         session = self._session
@@ -70,7 +77,35 @@ class RedisLog:
     def open(self) -> None:
         """Runs on this event loop from now on, also after `aclose`."""
         self._closed = False
+        self._leave_background()
         self._home()
+
+    def _leave_background(self) -> None:
+        """Has the background end with what was published there before the application began."""
+        with self._lock:
+            session = self._session
+            if session is None or not self._is_in_background(session) or session.is_followed:
+                return
+            self._session = None
+        asyncio.run_coroutine_threadsafe(session.aclose(), session.loop)
+
+    def _is_in_background(self, session: Session) -> bool:
+        return self._background is not None and session.loop is self._background.loop
+
+    async def _close_in_background(self) -> None:
+        """Sends what was accepted, when the process ends."""
+        with self._lock:
+            session = self._session
+            if session is None or not self._is_in_background(session):
+                return
+            self._session = None  # a thread that goes on begins another
+        await session.aclose()
+
+    def begin_anew(self) -> None:
+        """Lets go, in a process that was forked, of what its parent has."""
+        keep_for_the_parent((self._session, self._background))
+        self._lock = threading.Lock()
+        self._session = self._background = None
 
     def _home(self) -> Session:
         """Returns the session. It begins on this event loop, if there is none."""
@@ -110,11 +145,20 @@ class RedisLog:
 
         try:
             session = self._running()
-            loop = _event_loop() if session is None else session.loop
+            loop = self._event_loop() if session is None else session.loop
             loop.call_soon_threadsafe(publish)
         except RuntimeError as error:
             future.set_exception(error)
         return future
+
+    def _event_loop(self) -> asyncio.AbstractEventLoop:
+        """Returns an event loop for somebody who has come before the application has begun."""
+        loop = _callers_loop()
+        if loop is None:
+            bound = self._pace.timeout + 1
+            self._background = background(self._close_in_background, bound)
+            loop = self._background.loop
+        return loop
 
     async def publish(self, stream: Stream, limits: Limits, item: Item) -> str:
         session = self._home()
@@ -162,18 +206,25 @@ async def _run_in(session: Session, run: Callable[[Session], Coroutine[Any, Any,
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(session), session.loop))
 
 
-def _event_loop() -> asyncio.AbstractEventLoop:
-    """Returns the running event loop, or that for which the calling thread works."""
-    try:
+def _callers_loop() -> asyncio.AbstractEventLoop | None:
+    """Returns the running event loop, or that for which the calling thread works, if any."""
+    with suppress(RuntimeError):
         return asyncio.get_running_loop()
-    except RuntimeError:
-        pass
-    try:
+    with suppress(RuntimeError):
         return from_thread.run_sync(asyncio.get_running_loop)
-    except RuntimeError:
-        raise RuntimeError(
-            "Channels on Redis do not run yet: use `lifespan`, or `async with channels`"
-        ) from None
+    return None
+
+
+_logs: WeakSet[RedisLog] = WeakSet()
+
+
+def _begin_anew() -> None:
+    for log in list(_logs):
+        log.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _copy(published: asyncio.Future[bytes], future: Future[str]) -> None:

@@ -95,7 +95,6 @@ call('PUBLISH', record, '')
 keep(ttl)
 -- What an evicted record has left.
 call('UNLINK', history, record)
-call('XADD', history, 'NOMKSTREAM', '1-1', 'about', '')
 call('HSET', record, 'fence', fence, 'lease', now + lease, 'ttl', ttl)
 keep(lease + ttl)
 return 1

@@ -92,6 +92,11 @@ class Session:
         """What to add to the event loop's time to have the server's, if that is known."""
         return self.servers.skew
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether anything is, beside whose streams are to end."""
+        return any(each is not self._closures for each in self._followed.values())
+
     # Publishing
 
     def publish(self, stream: Stream, limits: Limits, item: Item) -> asyncio.Future[bytes]:
