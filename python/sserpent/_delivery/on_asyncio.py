@@ -61,6 +61,7 @@ class Delivery:
         "_gone",
         "_grace_until",
         "_interrupted",
+        "_leaving",
         "_loop",
         "_news",
         "_receive",
@@ -111,6 +112,8 @@ class Delivery:
         self._gone = False
         # The client has sent its whole body.
         self._body_over = False
+        # The connection was dropped, and the server is to say so: until when it may.
+        self._leaving: asyncio.TimerHandle | None = None
         # The ASGI task is in `receive()`, and is to leave it.
         self._receiving = False
         self._interrupted = False
@@ -170,8 +173,12 @@ class Delivery:
             self._ending is not None
             and self._driven
             and self._sender.in_progress is None
+            and not self._is_leaving()
             and not self._is_to_tell()
         )
+
+    def _is_leaving(self) -> bool:
+        return self._leaving is not None and not self._gone
 
     def _is_to_tell(self) -> bool:
         return self._ending is not None and self._ending.tells and not self._told
@@ -224,6 +231,8 @@ class Delivery:
         if self._news is not None:
             if not self._news.done():
                 self._news.set_result(None)
+        elif self._is_leaving():
+            pass  # it waits there for the server to say that the connection is gone
         elif self._receiving and not self._interrupted and self._asgi_task is not None:
             self._interrupted = True
             self._asgi_task.cancel()
@@ -242,6 +251,9 @@ class Delivery:
         if self._streams.close_connection(self._scope):
             while not self._gone and self._cleanup_until is not None:
                 await self._receive_or_wait()
+            if self._cancelled is not None:
+                # hypercorn waits for a client that never reads the rest, with no bound of its own.
+                self._drop_connection()
         elif self._cleanup_until is not None:
             # The server cuts it off when this returns, as soon as the client has read the rest.
             # One that never reads would hold the server's exit.
@@ -253,11 +265,12 @@ class Delivery:
         nothing of it waits for the garbage collector."""
         if self._streams is not None:
             _shutdown.closed(self, self._streams)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._leaving):
+            if timer is not None:
+                timer.cancel()
         self._sender.close()
         release(self._response._content)
-        self._asgi_task = self._timer = self._streams = None
+        self._asgi_task = self._timer = self._leaving = self._streams = None
 
     def _raise_error(self) -> None:
         error = self._error
@@ -285,10 +298,10 @@ class Delivery:
             return
         self._ending = reason
         self._error = error
-        if not reason.delivers:
-            self._sender.give_up()
         if reason.connection == "abort":
             self._abort_connection()
+        if not reason.delivers and not self._is_leaving():
+            self._sender.give_up()
         if not (self._driven and reason.delivers):
             self._allow_cleanup()
         if not self._driven:
@@ -312,6 +325,9 @@ class Delivery:
         """The ASGI task was cancelled by somebody else."""
         self._cancelled = error
         self._gone = True
+        if self._sender.in_progress is not None:
+            # Whoever has cancelled may wait for the client to read what it has not read.
+            self._drop_connection()
         self.end(Ending.CANCELLED)
         self._sender.give_up()
 
@@ -327,8 +343,24 @@ class Delivery:
             self._arm_timer()
 
     def _abort_connection(self) -> None:
-        if self._streams is not None:
-            self._streams.abort_connection(self._scope)
+        """Drops the connection, and lets the server say that it is gone, first to `receive` and
+        then to the `send` in progress, before the response returns. granian's worker never ends if
+        the last connection of a shutdown goes while a `send` waits and nothing is in `receive`."""
+        if self._leaving is None and self._drop_connection():
+            self._sender.stop()
+            self._leaving = self._loop.call_later(LAST_SEND, self._left)
+
+    def _left(self) -> None:
+        """The server has not said it in time, or says nothing of it."""
+        self._leaving = None
+        if self._cleanup_until is None:
+            self._sender.close()
+        else:
+            self._sender.give_up()
+        self._interrupt()
+
+    def _drop_connection(self) -> bool:
+        return self._streams is not None and self._streams.abort_connection(self._scope)
 
     # What the parts report
 
@@ -394,7 +426,7 @@ class Delivery:
             self._client_left()
         elif self._ending is None:
             self.end(Ending.FAILED, error)
-        else:
+        elif self._leaving is None:
             logger.error("A send failed after its stream had ended", exc_info=error)
         self._driver.go_on()
         self._interrupt()
@@ -415,7 +447,8 @@ class Delivery:
         return Moment(
             can_open=sender.phase is HELD,
             can_ping=sender.phase is OPEN,
-            sending_since=sender.sending_since,
+            # Once its connection is dropped, `_left` bounds it.
+            sending_since=None if self._leaving else sender.sending_since,
             sent_at=sender.sent_at,
             ends_at=self._ends_at,
             grace_until=self._grace_until,
@@ -438,7 +471,8 @@ class Delivery:
         warn_of_stall(self._response)
         self.end(Ending.STALLED)
         self._abort_connection()
-        self._sender.give_up()
+        if not self._is_leaving():
+            self._sender.give_up()
 
     def _time_over(self) -> None:
         self._ends_at = None
@@ -452,13 +486,14 @@ class Delivery:
 
     def _cleanup_over(self) -> None:
         self._cleanup_until = None
+        if not self._sender.complete:
+            self._abort_connection()
         self.end(Ending.CLIENT_LEFT if self._gone else Ending.SHUTDOWN)
         if not self._driven:
             self._driven = True
             _leave_alone(self._driver, self._response)
-        if not self._sender.complete:
-            self._abort_connection()
-        self._sender.close()
+        if not self._is_leaving():
+            self._sender.close()
         self._interrupt()
 
     # Shutdown

@@ -235,6 +235,10 @@ class Sender(Outlet):
 
     # The end of sending
 
+    def stop(self) -> None:
+        """Sends nothing more after the `send` in progress."""
+        self._enter(ENDED)
+
     def give_up(self) -> None:
         """Sends nothing more, and cancels the `send` in progress: the client has gone, or nobody
         wants what is still to be sent."""
