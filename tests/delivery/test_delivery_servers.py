@@ -2,6 +2,7 @@
 
 import random
 import re
+import signal
 import socket
 import struct
 import sys
@@ -218,6 +219,44 @@ def test_d8_a_client_that_does_not_read_cannot_hold_the_exit(serve: Serve, name:
     server.process.wait(10)  # cleanup_timeout is 1 s
     assert server.log.count("closed") == len(paths), server.log
     assert "/sserpent/" not in server.log, server.log
+    for client in clients:
+        client.close()
+
+
+def test_d8_a_server_with_a_bound_of_its_own_keeps_it(serve: Serve) -> None:
+    """hypercorn cancels its requests after 3 s, while `cleanup_timeout` is 30 s. All at once: each
+    takes its 3 s."""
+    interrupted, told_twice, on_trio = servers = [
+        serve(SERVERS[kind]) for kind in ("hypercorn", "hypercorn", "hypercorn-trio")
+    ]
+    clients = [unreading(server, "/never-read") for server in servers]
+    for server in servers:
+        until(lambda server=server: "opened" in server.log)
+    time.sleep(0.5)  # until their sends wait
+    interrupted.process.send_signal(signal.SIGINT)
+    on_trio.process.terminate()
+    told_twice.process.terminate()
+    until(lambda: "closed" in told_twice.log)
+    told_twice.process.terminate()
+    for server in servers:
+        server.process.wait(15)
+        assert server.log.count("closed") == 1, server.log
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("path", ["/unread", "/timed-unread"])
+def test_d8_granian_ends_again_and_again(serve: Serve, path: str) -> None:
+    """Where a `send` waited when its connection went, one worker of three stayed for good."""
+    servers = [serve(SERVERS["granian"]) for _ in range(5)]
+    clients = [unreading(server, path) for server in servers]
+    for server in servers:
+        until(lambda server=server: "begun" in server.log)
+    for server in servers:
+        server.process.terminate()
+    for server in servers:
+        server.process.wait(15)
+        assert server.log.count("closed") == 1, server.log
     for client in clients:
         client.close()
 

@@ -241,6 +241,13 @@ async def unread() -> AsyncIterator[str]:
         note("closed")
 
 
+class PatientAndTimed(Patient):
+    send_timeout = 0.7
+
+
+app.get("/timed-unread", response_class=PatientAndTimed)(unread)
+
+
 @app.get("/unread-end", response_class=Patient)
 async def unread_end() -> AsyncIterator[str]:
     """The generator ends, and the last send of many bytes stalls."""

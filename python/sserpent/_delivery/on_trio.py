@@ -130,6 +130,14 @@ class TrioDelivery:
         self._news.set()
 
     async def _watch(self) -> None:
+        try:
+            await self._watch_client()
+            await trio.sleep_forever()
+        finally:
+            if self._sending is not None:  # the request was cancelled
+                self._abort_connection()
+
+    async def _watch_client(self) -> None:
         self._watching.set()
         try:
             is_over = False
@@ -164,8 +172,8 @@ class TrioDelivery:
         self._error = error
         if not reason.delivers:
             self._give_up()
-        if reason.connection == "abort" and self._streams is not None:
-            self._streams.abort_connection(self._scope)
+        if reason.connection == "abort":
+            self._abort_connection()
         if not self._driven.is_set():
             self._stop_generator()
         self._news.set()
@@ -179,6 +187,12 @@ class TrioDelivery:
         self._phase = Phase.ENDED
         if self._sending is not None:
             self._sending.cancel()
+            self._abort_connection()
+
+    def _abort_connection(self) -> None:
+        """Drops the connection. hypercorn shields its `send`: nothing else ends one that waits."""
+        if self._streams is not None:
+            self._streams.abort_connection(self._scope)
 
     def _stop_generator(self) -> None:
         self._stopping = True
@@ -435,6 +449,7 @@ class TrioDelivery:
         except trio.Cancelled:
             raise
         except BaseException as error:
+            self._sending = None
             self._on_send_error(error)
         finally:
             self._sending = self._sending_since = None
@@ -442,8 +457,7 @@ class TrioDelivery:
         return False
 
     async def _keep_send_timeout(self) -> None:
-        """Looks for a `send` that stalls. A task of its own: hypercorn shields its `send`, so that
-        only the loss of the connection ends it."""
+        """Looks for a `send` that stalls. A task of its own, which is not stalled with it."""
         while True:
             moment = self._moment()
             due = next_due(self._response, moment)
@@ -491,6 +505,6 @@ class TrioDelivery:
     async def _keep_cleanup_timeout(self) -> None:
         await trio.sleep(self._response.cleanup_timeout)
         self.end(Ending.SHUTDOWN)
-        if not self._complete and self._streams is not None:
-            self._streams.abort_connection(self._scope)
+        if not self._complete:
+            self._abort_connection()
         self._give_up()
