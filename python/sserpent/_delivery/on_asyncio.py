@@ -144,14 +144,14 @@ class Delivery:
                     await self._tell()
                 else:
                     await self._receive_or_wait()
-            if self._ending and self._ending.connection == "close" and not self._sender.complete:
-                await self._close_connection()
+            await self._cut_off()
         finally:
             self._release()
         self._raise_error()
 
     def _open_stream(self) -> None:
         self._streams = streams = _shutdown.opened(self, self._scope)
+        self._sender.send = streams.send_of(self._scope, self._sender.send)
         if streams.ending:
             # It opens when its server shuts down already: nothing of it is cut off yet, so it ends
             # as a whole.
@@ -243,6 +243,17 @@ class Delivery:
             await call_on_disconnect(self._response)
         except asyncio.CancelledError as error:
             self._on_cancellation(error)
+
+    async def _cut_off(self) -> None:
+        """Makes sure that a response that is not whole does not look so."""
+        assert self._streams is not None
+        assert self._ending is not None
+        if self._sender.complete:
+            return
+        if self._ending.connection == "close":
+            await self._close_connection()
+        elif self._ending.connection == "raise" and self._sender.phase is not HELD:
+            self._streams.cut_off(self._scope)
 
     async def _close_connection(self) -> None:
         """Cuts the response short without a word in the log: uvicorn complains of a response that

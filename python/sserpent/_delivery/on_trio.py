@@ -86,6 +86,7 @@ class TrioDelivery:
         """
         claim(self._content)
         self._streams = streams = _shutdown.opened(self, self._scope)
+        self._asgi_send = streams.send_of(self._scope, self._asgi_send)
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -98,6 +99,8 @@ class TrioDelivery:
                 await self._start(streams)
                 await self._send_all()
                 nursery.cancel_scope.cancel()
+            if self._ending is Ending.FAILED and self._phase is not Phase.HELD:
+                streams.cut_off(self._scope)
         finally:
             _shutdown.closed(self, streams)
             release(self._content)

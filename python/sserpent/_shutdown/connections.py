@@ -6,6 +6,7 @@ server keeps something that can do both: a transport, a stream of Trio's, a sock
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import struct
@@ -13,10 +14,26 @@ import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
+import anyio
 from starlette.types import Scope
+
+from .logger import logger
 
 # https://man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER: switched on, for no time at all.
 _NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+# https://www.rfc-editor.org/rfc/rfc9113.html#name-error-codes
+_CANCEL = 8
+
+#: Bytes of a stream that may wait for the client's window before a `send` waits too. As much as
+#: asyncio's transports take.
+MAX_UNSENT = 65_536
+
+# Seconds between two looks at what is unsent.
+_LONGEST_PAUSE = 0.25
+
+# Seconds until a stream that is cut is reset though not all of it is sent.
+_LONGEST_CLOSE = 30.0
 
 _DESCRIPTORS = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
@@ -57,17 +74,95 @@ class TrioConnection:
         self._socket.close()
 
 
-class UvicornHttp2Stream:
-    """One of the requests that share an HTTP/2 connection. The others go on."""
+class Http2Stream(Protocol):
+    """One of the requests that share an HTTP/2 connection. Their server's `send` takes all that it
+    is given, whether the client opens a window for it or not."""
 
+    def unsent(self) -> int:
+        """Returns how many bytes wait for the client's window, 0 once it is closed."""
+
+
+async def drained(stream: Http2Stream, down_to: int) -> None:
+    """Waits until no more bytes than that wait for the client's window. Nothing tells when, so this
+    looks, ever less often: late by as much as it has taken at most."""
+    pause = 0.001
+    while stream.unsent() > down_to:
+        await anyio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class UvicornHttp2Stream:
     def __init__(self, cycle: Any) -> None:
         self._cycle = cycle
 
     def close(self) -> None:
-        self._cycle.abort_stream()
+        if self.unsent():
+            asyncio.get_running_loop().call_later(_LONGEST_PAUSE, self.close)
+        else:
+            self.abort()
 
     def abort(self) -> None:
-        self._cycle.abort_stream()
+        if not self._cycle.disconnected:
+            self._cycle.abort_stream()
+        # It is not told to `receive`, which would go on waiting.
+        self._cycle.message_event.set()
+
+    def unsent(self) -> int:
+        return 0 if self._cycle.disconnected else self._cycle.stream.pending_bytes or 0
+
+
+class HypercornHttp2Stream:
+    """Is reset by a task among those of its connection.
+
+    Args:
+        protocol: The HTTP/2 protocol of its connection.
+        stream: The object of the request.
+        connection: The whole connection.
+    """
+
+    def __init__(self, protocol: Any, stream: Any, connection: Connection | None) -> None:
+        self._protocol = protocol
+        self._stream = stream
+        self._connection = connection
+
+    def close(self) -> None:
+        self._protocol.task_group.spawn(self._reset_when_sent)
+
+    def abort(self) -> None:
+        if self._protocol.streams.get(self._stream.stream_id) is not self._stream:
+            return  # its client has reset it
+        if self._connection is not None and (self._is_alone() or self._is_stuck()):
+            self._connection.abort()
+        else:
+            self._protocol.task_group.spawn(self._reset)
+
+    def _is_alone(self) -> bool:
+        return len(self._protocol.streams) == 1
+
+    def _is_stuck(self) -> bool:
+        """Whether the client reads nothing of the whole connection: no reset would reach it."""
+        return bool(self._protocol.send.__self__.send_lock.locked())
+
+    async def _reset_when_sent(self) -> None:
+        with anyio.move_on_after(_LONGEST_CLOSE):
+            await drained(self, 0)
+        await self._reset()
+
+    async def _reset(self) -> None:
+        number = self._stream.stream_id
+        try:
+            self._protocol.connection.reset_stream(number, _CANCEL)
+            # As after a reset by the client: first `receive` is told, then what is unsent goes.
+            await self._protocol._close_stream(number)
+            await self._protocol._window_updated(number)
+            await self._protocol._flush()
+        except Exception:
+            # It is closed already. What is raised here would end the connection's other streams.
+            logger.debug("An HTTP/2 stream could not be reset", exc_info=True)
+
+    def unsent(self) -> int:
+        buffer = self._protocol.stream_buffers.get(self._stream.stream_id)
+        return 0 if buffer is None or self._protocol.closed else len(buffer.buffer)
 
 
 class Candidate(NamedTuple):
@@ -81,15 +176,16 @@ def connection_of(scope: Scope, candidates: Iterable[Candidate]) -> Connection |
     """Returns the connection on which the request of `scope` came. Where a middleware has copied
     the scope, the list of headers is still the server's. Where it has copied both, the client's
     address decides, if no other connection has the same."""
-    candidates = list(candidates)
+    others: list[Candidate] = []
     for candidate in candidates:
         if candidate.scope is scope:
             return candidate.connection
-    for candidate in candidates:
+        others.append(candidate)
+    for candidate in others:
         if candidate.scope["headers"] is scope["headers"]:
             return candidate.connection
     client = scope.get("client")
-    found = [each.connection for each in candidates if client and each.scope["client"] == client]
+    found = [each.connection for each in others if client and each.scope["client"] == client]
     return found[0] if len(found) == 1 else None
 
 

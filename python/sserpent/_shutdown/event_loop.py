@@ -121,7 +121,8 @@ def _repeat_on_trio(seconds: float, function: Callable[[], object]) -> Callable[
 
 
 def running_frames() -> Iterator[FrameType]:
-    """Returns the frames of all coroutines that the tasks of the running event loop are in."""
+    """Returns the frames of all coroutines that the tasks of the running event loop are in. Those
+    of the running task come first."""
     for coroutine in _coroutines_on_asyncio() if on_asyncio() else _coroutines_on_trio():
         yield from _frames(coroutine)
 
@@ -135,12 +136,21 @@ def _frames(coroutine: Any) -> Iterator[FrameType]:
 
 
 def _coroutines_on_asyncio() -> Iterator[Any]:
-    return (task.get_coro() for task in asyncio.all_tasks())
+    running = asyncio.current_task()
+    if running is not None:
+        yield running.get_coro()
+    for task in asyncio.all_tasks():
+        if task is not running:
+            yield task.get_coro()
 
 
 def _coroutines_on_trio() -> Iterator[CoroutineType[Any, Any, Any]]:
     import trio
 
+    try:
+        yield trio.lowlevel.current_task().coro
+    except RuntimeError:
+        pass  # called by Trio itself
     tasks = [trio.lowlevel.current_root_task()]
     while tasks:
         task = tasks.pop()

@@ -17,7 +17,14 @@ from weakref import WeakValueDictionary, ref
 
 from starlette.types import Scope
 
-from .connections import AsyncioConnection, Candidate, TrioConnection, UvicornHttp2Stream
+from .connections import (
+    AsyncioConnection,
+    Candidate,
+    Connection,
+    HypercornHttp2Stream,
+    TrioConnection,
+    UvicornHttp2Stream,
+)
 from .event_loop import running_frames
 from .logger import logger
 
@@ -94,15 +101,16 @@ class Hypercorn(Server):
     @staticmethod
     def _candidates(scope: Scope, stream: Any) -> Iterator[Candidate]:
         protocol = stream.send.__self__
-        if len(getattr(protocol, "streams", (stream,))) > 1:
-            # Others share the HTTP/2 connection, and hypercorn has no function that resets one
-            # stream without waiting.
-            return
-        connection = protocol.send.__self__
-        if hasattr(connection, "writer"):
-            yield Candidate(scope, AsyncioConnection(connection.writer.transport))
-        elif hasattr(connection, "stream"):
-            yield Candidate(scope, TrioConnection(connection.stream))
+        server = protocol.send.__self__
+        connection: Connection | None = None
+        if hasattr(server, "writer"):
+            connection = AsyncioConnection(server.writer.transport)
+        elif hasattr(server, "stream"):
+            connection = TrioConnection(server.stream)
+        if hasattr(protocol, "stream_buffers"):
+            yield Candidate(scope, HypercornHttp2Stream(protocol, stream, connection))
+        elif connection is not None:
+            yield Candidate(scope, connection)
 
 
 # Those that need not be looked for, by their addresses, which are theirs alone.

@@ -24,10 +24,18 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary, ref
 
 import anyio
-from starlette.types import Scope
+from starlette.types import Message, Scope, Send
 
 from . import signals
-from .connections import Connection, abort_socket, connection_of
+from .connections import (
+    MAX_UNSENT,
+    Connection,
+    Http2Stream,
+    HypercornHttp2Stream,
+    abort_socket,
+    connection_of,
+    drained,
+)
 from .event_loop import call_every, call_soon, current_token
 from .logger import logger
 from .servers import Address, Server, server_of
@@ -101,10 +109,9 @@ class ServerStreams:
 
         Returns:
             Whether the connection was found. uvicorn's is, also an HTTP/2 stream of its own.
-            hypercorn's is, but not an HTTP/2 connection that has other streams, nor one over QUIC;
-            on Trio a `send` that still waits is cut off. granian's is not: there, and on
-            hypercorn, an application that returns without the end of the body has the same
-            effect.
+            hypercorn's is, or the HTTP/2 stream's, but none over QUIC; on Trio a `send` that still
+            waits is cut off. granian's is not: there, and on hypercorn without HTTP/2, an
+            application that returns without the end of the body has the same effect.
         """
         try:
             connection = self._connection_of(scope)
@@ -114,6 +121,22 @@ class ServerStreams:
             logger.debug("The connection of a stream could not be closed", exc_info=True)
             return False
         return connection is not None
+
+    def cut_off(self, scope: Scope) -> None:
+        """Has the client see that a response ends here which has failed. Servers do so by
+        themselves, all but hypercorn over HTTP/2, which leaves it open. Never raises.
+
+        Args:
+            scope: The request's ASGI scope, or a copy of it.
+        """
+        if scope.get("http_version") != "2":
+            return
+        try:
+            connection = self._connection_of(scope)
+            if isinstance(connection, HypercornHttp2Stream):
+                connection.close()
+        except Exception:
+            logger.debug("A stream that has failed could not be cut off", exc_info=True)
 
     def abort_connection(self, scope: Scope) -> bool:
         """Drops the connection of a request at once, with the bytes that have not gone out: its
@@ -129,13 +152,33 @@ class ServerStreams:
         """
         try:
             connection = self._connection_of(scope)
-            if connection is None:
+            if connection is not None:
+                connection.abort()
+            elif self.server is None or scope.get("http_version") != "2":
                 return abort_socket(scope)
-            connection.abort()
+            else:
+                return False
         except Exception:
             logger.debug("The connection of a stream could not be aborted", exc_info=True)
             return False
         return True
+
+    def send_of(self, scope: Scope, send: Send) -> Send:
+        """Returns `send`, or, where that takes all over HTTP/2 that a client does not read, one
+        that waits for the client.
+
+        Args:
+            scope: The request's ASGI scope, or a copy of it.
+            send: The ASGI callable.
+        """
+        if scope.get("http_version") != "2":
+            return send
+        try:
+            stream: Any = self._connection_of(scope)
+        except Exception:
+            logger.debug("The connection of a stream was not found", exc_info=True)
+            return send
+        return _waiting(send, stream) if hasattr(stream, "unsent") else send
 
     def _connection_of(self, scope: Scope) -> Connection | None:
         if self.server is None or self.server.owner is None:
@@ -169,6 +212,15 @@ class ServerStreams:
             event._event.set()
         for stream in list(self.open):
             stream.shut_down()
+
+
+def _waiting(send: Send, stream: Http2Stream) -> Send:
+    async def send_and_wait(message: Message) -> None:
+        await send(message)
+        if message.get("more_body"):
+            await drained(stream, MAX_UNSENT)
+
+    return send_and_wait
 
 
 class _LoopStreams:
