@@ -148,12 +148,14 @@ def _coroutines_on_trio() -> Iterator[CoroutineType[Any, Any, Any]]:
     import trio
 
     try:
-        yield trio.lowlevel.current_task().coro
+        running = trio.lowlevel.current_task()
+        yield running.coro
     except RuntimeError:
-        pass  # called by Trio itself
+        running = None  # called by Trio itself
     tasks = [trio.lowlevel.current_root_task()]
     while tasks:
         task = tasks.pop()
         if task is not None:
-            yield task.coro
+            if task is not running:
+                yield task.coro
             tasks.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
