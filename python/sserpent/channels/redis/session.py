@@ -66,7 +66,7 @@ class Session:
         self._run_scripts = run_scripts(command)
         setup = Setup(
             (self._publish, HEAD, RIGHTS, *self._run_scripts.values()),
-            (RIGHTS.sha, 0, command, self.name_of(_NOBODYS)),
+            (RIGHTS.sha, 0, command, name_of(prefix, server.database, _NOBODYS)),
             prefix,
         )
         self.servers: Servers = (
