@@ -53,6 +53,7 @@ class Source:
         reconnection: Its failures.
         connected: Whether there is a connection, from its headers to its end.
         waits: Whether there is a delay before the next connection.
+        failure: Why there is one.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Source:
         self._connected_at = 0.0
         self.connected = False
         self.waits = False
+        self.failure: BaseException | None = None
         # Nothing comes any more; why, if that is an error.
         self._over = False
         self._why_over: IncompleteStream | None = None
@@ -198,6 +200,7 @@ class Source:
             BaseException: the failure's error, if the client must not come back.
         """
         self.waits = True
+        self.failure = failure.error
         self.reconnection.failed(failure, self.reading.last_event_id)
 
     def ended_whole(self) -> None:

@@ -67,7 +67,7 @@ class SyncEventSource(SourceReader[T]):
     def _connect(self) -> None:
         source = self._source
         if source.waits:
-            time.sleep(source.reconnection.delay())
+            self._wait(source.reconnection.delay())
             source.waits = False
         headers: Any = source.headers()
         if iscoroutine(headers):
@@ -91,6 +91,9 @@ class SyncEventSource(SourceReader[T]):
             failure.error.body = self._beginning()
             self._disconnect()
             source.failed(failure)
+
+    def _wait(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def _read(self) -> None:
         source = self._source

@@ -1,0 +1,196 @@
+"""Says what an observation means, and what to change. Knows neither input nor output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from ..client.responses import is_event_stream
+from .observation import Lump, Observation
+
+# Chunks that are further apart did not come together, in seconds.
+_APART = 0.05
+# A lump before which nothing came for so long has been held back, in seconds.
+_HELD = 0.5
+# Proxies close a connection on which nothing comes for a minute, or half of one.
+_LONG_SILENCE = 15.0
+
+
+class Finding(NamedTuple):
+    """Something that was found.
+
+    Attributes:
+        level: "fail" keeps events from arriving, "note" is worth knowing, "ok" is as it should be.
+        text: What it is.
+        advice: What to change; empty if nothing.
+    """
+
+    level: Literal["ok", "note", "fail"]
+    text: str
+    advice: str = ""
+
+
+def findings(seen: Observation, seconds: float) -> Iterator[Finding]:
+    """Returns what is found in a stream.
+
+    Args:
+        seen: What came.
+        seconds: For how long it was looked at.
+    """
+    content_type = seen.headers.get("content-type", "")
+    if not is_event_stream(seen.status, content_type):
+        yield _refused(seen, content_type)
+        return
+    yield Finding("ok", f"status 200, {content_type}, {seen.http_version}")
+    yield from _headers(seen)
+    yield from _arrival(seen, seconds)
+    yield from _keep_alives(seen, seconds)
+
+
+def _refused(seen: Observation, content_type: str) -> Finding:
+    status = seen.status
+    if status == 204:
+        return Finding("fail", "status 204: the server says that nothing more comes")
+    if status != 200:
+        advice = {
+            401: "Give the credentials by --header 'Authorization: ...'.",
+            403: "Give the credentials by --header 'Authorization: ...'.",
+            404: "Look at the path, also at what a proxy makes of it.",
+            405: "The route may want a POST: --post '{}'.",
+            406: "The route refuses 'Accept: text/event-stream'.",
+            422: "The route wants other parameters: the body says which.",
+            429: "There are too many streams: wait, or raise the limit.",
+            502: "The proxy does not reach the application.",
+            503: "There is no place for another stream, or the application does not run.",
+            504: "The application did not answer the proxy in time.",
+        }.get(status, "An EventSource gives up on any status but 200.")
+        return Finding("fail", f"status {status}, not 200: {seen.body[:100]!r}", advice)
+    kind = content_type or "no content type"
+    advice = "A client takes nothing but text/event-stream for a stream."
+    if content_type.startswith("application/json"):
+        advice = (
+            "The route answers in JSON: it lacks response_class=EventSourceResponse, or it does not"
+            " yield."
+        )
+    elif content_type.startswith("text/html"):
+        advice = "This is a page: of a login, of a proxy, or of another route."
+    elif content_type.startswith("text/plain"):
+        advice = 'A StreamingResponse needs media_type="text/event-stream".'
+    return Finding("fail", f"{kind}, not text/event-stream: {seen.body[:100]!r}", advice)
+
+
+def _headers(seen: Observation) -> Iterator[Finding]:
+    headers = seen.headers
+    encoding = headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        yield Finding(
+            "note",
+            f"compressed with {encoding}, although identity was asked for",
+            "What compresses must flush after each event. Take text/event-stream out of the types"
+            " that the proxy or the middleware compresses.",
+        )
+    if "content-length" in headers:
+        yield Finding(
+            "fail",
+            f"Content-Length: {headers['content-length']}: the whole body was there before it was"
+            " sent",
+            "Something collects the response: a cache, a middleware that reads the body, or an"
+            " endpoint that returns a list.",
+        )
+    if seen.http_version == "HTTP/1.0":
+        yield Finding(
+            "note",
+            "HTTP/1.0: clients cannot tell the end of the stream from a cut",
+            "A proxy speaks HTTP/1.0 to the application or to the client; nginx:"
+            " proxy_http_version 1.1.",
+        )
+    if "no-cache" not in headers.get("cache-control", "") and "no-store" not in headers.get(
+        "cache-control", ""
+    ):
+        yield Finding("note", "no 'Cache-Control: no-cache': a cache may keep the stream")
+    if "age" in headers:
+        yield Finding("fail", "the header 'Age': this comes from a cache", "Turn it off here.")
+    if headers.get("server", "").startswith("nginx"):
+        yield Finding(
+            "note",
+            "nginx is on the way: with proxy_buffering on it may hold back the last event until the"
+            " next one comes, which cannot be seen from outside",
+            "Send 'X-Accel-Buffering: no', as EventSourceResponse does, or set proxy_buffering"
+            " off.",
+        )
+
+
+_BUFFERS = (
+    "Something on the way collects what is sent: a proxy (nginx: proxy_buffering off, or"
+    " 'X-Accel-Buffering: no'), compression, or a middleware that reads the body. Ask the"
+    " application itself, without the proxy, to see which."
+)
+
+
+def _arrival(seen: Observation, seconds: float) -> Iterator[Finding]:
+    if not seen.chunks:
+        if seen.ended_at is not None:
+            yield Finding("note", "the stream ended without an event")
+        else:
+            yield Finding(
+                "fail",
+                f"nothing came for {seconds:g} s, not even a keep-alive",
+                f"{_BUFFERS} Or the stream is quiet: then send keep-alives (ping_interval).",
+            )
+        return
+    lumps = seen.lumps(_APART)
+    held = [lump for lump in lumps if lump.silence > _HELD and lump.events + lump.in_event > 1]
+    cut_in_two = [
+        lump for lump, after in pairwise(lumps) if lump.in_event and after.silence > _HELD
+    ]
+    if cut_in_two:
+        lump = cut_in_two[0]
+        yield Finding(
+            "fail",
+            f"events come in lumps that end in the middle of an event: {_described(lump)}",
+            _BUFFERS,
+        )
+    elif held and len(lumps) == 1 and seen.ended_at is not None:
+        yield Finding(
+            "fail",
+            f"all events came together at the end of the stream: {_described(held[0])}",
+            _BUFFERS,
+        )
+    elif len(held) > 1:
+        yield Finding(
+            "fail",
+            f"events come in lumps: {_described(held[0])}, and {len(held) - 1} more like that",
+            f"{_BUFFERS} If the application sends them together, all is well.",
+        )
+    else:
+        count = "1 event" if seen.events == 1 else f"{seen.events} events"
+        yield Finding("ok", f"{count} came as they were sent")
+    if seen.cut is not None:
+        yield Finding("note", f"the connection was cut after {seen.ended_at:.1f} s: {seen.cut}")
+    elif seen.ended_at is not None:
+        yield Finding("ok", f"the stream ended as a whole after {seen.ended_at:.1f} s")
+
+
+def _described(lump: Lump) -> str:
+    return f"{lump.events} events in {lump.size:,} bytes after {lump.silence:.1f} s without any"
+
+
+def _keep_alives(seen: Observation, seconds: float) -> Iterator[Finding]:
+    if len(seen.comments) > 1:
+        gaps = [b - a for a, b in pairwise(seen.comments)]
+        yield Finding("ok", f"keep-alives come every {min(gaps):.1f} s or so")
+    elif seen.longest_silence(seconds) >= _LONG_SILENCE and not seen.comments:
+        yield Finding(
+            "note",
+            f"nothing came for {seen.longest_silence(seconds):.0f} s, and no keep-alive",
+            "Proxies close connections on which nothing comes, many after 60 s: send a comment"
+            " every 15 s (ping_interval).",
+        )
+    if seen.blank_comments:
+        yield Finding(
+            "note",
+            "a blank line follows the keep-alives: some decoders, the OpenAI SDK's among them, take"
+            " it for the end of an empty event",
+            "Send the comment line alone, as EventSourceResponse does.",
+        )

@@ -1,0 +1,79 @@
+"""`sserpent tail`: prints the events of a stream as they come."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import datetime
+from typing import Any
+
+import httpx2
+
+from ..client import MessageEvent, NotAnEventStream, SyncEventSource
+from .terminal import coloured, visible
+
+
+def tail(given: Any) -> int:
+    """Prints the events of a stream, and returns the exit status.
+
+    Args:
+        given: The arguments of the command line.
+    """
+    method = "GET" if given.post is None else "POST"
+    options: dict[str, Any] = {"json": given.post, "last_event_id": given.last_event_id}
+    show = _show_json if given.json else _show
+    try:
+        # Any: what type checkers know of the client is not much.
+        client: Any = httpx2.Client(headers=given.headers, follow_redirects=True)
+        with client, _Told(client, given.url, method=method, **options) as source:
+            for event in source:
+                show(event)
+    except NotAnEventStream as error:
+        _say(f"{given.url}: {error}")
+        return 1
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+        _say(f"{given.url}: {type(error).__name__}: {error}")
+        return 1
+    _say("the server says that nothing more comes" if method == "GET" else "the stream has ended")
+    return 0
+
+
+class _Told(SyncEventSource[MessageEvent]):
+    """Says on standard error what becomes of its connections."""
+
+    def _connect(self) -> None:
+        super()._connect()
+        if self.connected:
+            after = f" after the event {self.last_event_id!r}" if self.last_event_id else ""
+            _say(f"connected{after}")
+
+    def _wait(self, seconds: float) -> None:
+        _say(f"reconnects in {seconds:.1f} s: {_why(self._source.failure)}")
+        time.sleep(seconds)
+
+
+def _why(failure: BaseException | None) -> str:
+    return f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__
+
+
+def _say(text: str) -> None:
+    print(coloured(visible(text), "dim", sys.stderr), file=sys.stderr, flush=True)
+
+
+def _show(event: MessageEvent) -> None:
+    now = datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
+    name = coloured(visible(event.type), "cyan", sys.stdout)
+    event_id = visible(event.last_event_id) or "-"
+    line = f"{coloured(now, 'dim', sys.stdout)}  {event_id}  {name}  {visible(event.data)}"
+    print(line, flush=True)
+
+
+def _show_json(event: MessageEvent) -> None:
+    shown = {
+        "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),
+        "id": event.last_event_id,
+        "event": event.type,
+        "data": event.data,
+    }
+    print(json.dumps(shown), flush=True)

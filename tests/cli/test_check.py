@@ -1,0 +1,240 @@
+"""`sserpent check`: against real servers, with what it says and the status that it ends with."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from debian import program
+from scripted_server import HEAD, answer, chunk, scripted
+from servers import free_port, give_back, until
+from sserpent._cli.arguments import main
+from sserpent._cli.findings import findings
+from sserpent._cli.observation import Observation
+
+pytestmark = pytest.mark.once
+
+CACHED = HEAD + b"Cache-Control: no-cache\r\n"
+GOOD = CACHED + b"Connection: close\r\n\r\n"
+
+
+class Pause(threading.Event):
+    """A step that takes a while: when bytes come is what is looked at."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def wait(self, timeout: float | None = None) -> bool:
+        super().wait(self._seconds)
+        return True
+
+
+def event(number: int, size: int = 20) -> bytes:
+    return b"id: %d\ndata: %b\n\n" % (number, b"x" * size)
+
+
+def check(capsys: Any, script: Sequence[Any], *options: str) -> tuple[int, str]:
+    """The status, and what is printed."""
+    with scripted(script) as server:
+        status = main(["check", server.url, "--seconds", "8", *options])
+        url = server.url
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    first, *lines = printed.out.splitlines()
+    assert first == url
+    return status, "\n".join(lines)
+
+
+def test_a_stream_that_streams(capsys: Any) -> None:
+    script = [GOOD, *[step for n in range(4) for step in (event(n), Pause(0.2))]]
+    status, said = check(capsys, script)
+    assert status == 0
+    assert "ok  status 200, text/event-stream, HTTP/1.1" in said
+    assert "ok  4 events came as they were sent" in said
+    assert "ok  the stream ended as a whole" in said
+    assert said.endswith("Events arrive as they are sent.")
+    assert "fail" not in said
+    assert "note" not in said
+
+
+def test_events_that_were_collected_come_in_lumps(capsys: Any) -> None:
+    lump = b"".join(event(number) for number in range(10))
+    status, said = check(capsys, [GOOD, Pause(0.8), lump, Pause(0.8), lump, Pause(0.8), lump])
+    assert status == 1
+    assert "fail  events come in lumps: 10 events in" in said
+    assert "proxy_buffering off" in said
+    assert said.endswith("Something keeps events from arriving.")
+
+
+def test_a_full_buffer_ends_in_the_middle_of_an_event(capsys: Any) -> None:
+    stream = b"".join(event(number, 500) for number in range(20))
+    pages = [stream[at : at + 4096] for at in range(0, len(stream), 4096)]
+    script = [GOOD, *[step for page in pages for step in (page, Pause(0.8))]]
+    status, said = check(capsys, script)
+    assert status == 1
+    assert "fail  events come in lumps that end in the middle of an event:" in said
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_whole_stream_at_its_end(capsys: Any, compressed: bool) -> None:
+    body = b"".join(event(number) for number in range(10))
+    head = CACHED + b"Transfer-Encoding: chunked\r\n"
+    if compressed:
+        head, body = head + b"Content-Encoding: gzip\r\n", gzip.compress(body)
+    status, said = check(capsys, [head + b"\r\n", Pause(0.8), chunk(body) + b"0\r\n\r\n"])
+    assert status == 1
+    assert "fail  all events came together at the end of the stream: 10 events" in said
+    assert ("note  compressed with gzip, although identity was asked for" in said) is compressed
+
+
+def test_a_response_whose_length_is_known_was_collected(capsys: Any) -> None:
+    headers = "Content-Type: text/event-stream", "Cache-Control: no-store", "Age: 3"
+    status, said = check(capsys, answer(200, *headers, body=event(1)))
+    assert status == 1
+    assert "fail  Content-Length: 34: the whole body was there before it was sent" in said
+    assert "fail  the header 'Age': this comes from a cache" in said
+
+
+def test_silence(capsys: Any) -> None:
+    status, said = check(capsys, [GOOD, ...], "--seconds", "0.5")
+    assert status == 1
+    assert "fail  nothing came for 0.5 s, not even a keep-alive" in said
+
+
+def test_no_headers(capsys: Any) -> None:
+    status, said = check(capsys, [...], "--seconds", "0.5")
+    assert status == 1
+    assert "fail  no response came: ReadTimeout: the headers did not come within 0.5 s" in said
+
+
+def test_nobody_there(capsys: Any) -> None:
+    port = free_port()
+    status = main(["check", f"http://127.0.0.1:{port}/"])
+    give_back(port)
+    assert status == 1
+    assert "fail  no response came: ConnectError" in capsys.readouterr().out
+
+
+def test_a_server_that_answers_in_json(capsys: Any) -> None:
+    status, said = check(capsys, answer(200, "Content-Type: application/json", body=b"[1]"))
+    assert status == 1
+    assert "fail  application/json, not text/event-stream: b'[1]'" in said
+    assert "response_class=EventSourceResponse" in said
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(401, "--header"), (405, "--post"), (404, "path"), (502, "proxy"), (418, "gives up on any")],
+)
+def test_another_status(capsys: Any, code: int, advice: str) -> None:
+    status, said = check(capsys, answer(code, body=b"no"))
+    assert status == 1
+    assert f"fail  status {code}, not 200: b'no'" in said
+    assert advice in said
+
+
+def test_keep_alives_with_a_blank_line(capsys: Any) -> None:
+    script = [GOOD, event(1), *[step for _ in range(3) for step in (b": ping\n\n", Pause(0.3))]]
+    status, said = check(capsys, script)
+    assert status == 0
+    assert "ok  keep-alives come every 0.3 s or so" in said
+    assert "note  a blank line follows the keep-alives" in said
+    bare = [GOOD, event(1), *[step for _ in range(3) for step in (b": ping\n", Pause(0.3))]]
+    assert "blank line" not in check(capsys, bare)[1]
+
+
+def test_http_1_0_and_a_missing_cache_control(capsys: Any) -> None:
+    head = b"HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    status, said = check(capsys, [head, event(1)])
+    assert status == 0
+    assert "note  HTTP/1.0: clients cannot tell the end of the stream from a cut" in said
+    assert "note  no 'Cache-Control: no-cache': a cache may keep the stream" in said
+
+
+def test_a_cut(capsys: Any) -> None:
+    head = CACHED + b"Transfer-Encoding: chunked\r\n\r\n"
+    status, said = check(capsys, [head, chunk(event(1))])
+    assert status == 0
+    assert "note  the connection was cut after" in said
+
+
+def test_the_request_is_as_it_was_asked_for(capsys: Any) -> None:
+    options = ["--header", "Authorization: Bearer x", "--header", "X-Two: 2", "--post", '{"a": 1}']
+    with scripted([GOOD, event(1)]) as server:
+        assert main(["check", server.url, *options]) == 0
+        assert server.requests[0].startswith(b"POST ")
+        assert server.requests[0].endswith(b'{"a":1}')
+        names = "Authorization", "X-Two", "Accept", "Accept-Encoding"
+        sent = [server.header(0, name) for name in names]
+        assert sent == [b"Bearer x", b"2", b"text/event-stream", b"identity"]
+    capsys.readouterr()
+
+
+def test_what_a_server_sends_does_not_drive_the_terminal(capsys: Any) -> None:
+    status, said = check(capsys, answer(404, body=b"\x1b[2Jgone"))
+    assert status == 1
+    assert "\x1b" not in said
+
+
+def test_a_quiet_minute_without_keep_alives_is_noted() -> None:
+    seen = Observation(200, {"content-type": "text/event-stream"}, "HTTP/1.1", 0.1)
+    seen.take(1.0, event(1))
+    notes = [each.text for each in findings(seen, 20.0) if each.level == "note"]
+    assert "nothing came for 19 s, and no keep-alive" in notes
+
+
+NGINX = """\
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/client;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass {upstream};
+            {options}
+        }}
+    }}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["", "proxy_buffering off;", 'proxy_http_version 1.1; proxy_set_header Connection "";'],
+    ids=["default", "unbuffered", "http-1.1"],
+)
+def test_nginx_is_named_with_what_cannot_be_seen(tmp_path: Path, capsys: Any, options: str) -> None:
+    script = [GOOD, *[step for n in range(4) for step in (event(n), Pause(0.2))]]
+    port = free_port()
+    with scripted(*[script] * 30) as server:
+        upstream = server.url.removesuffix("/stream")
+        configuration = NGINX.format(folder=tmp_path, port=port, upstream=upstream, options=options)
+        (tmp_path / "nginx.conf").write_text(configuration)
+        give_back(port)
+        command = [program("nginx", "nginx"), "-p", str(tmp_path), "-c", f"{tmp_path}/nginx.conf"]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as nginx:
+            try:
+                until(lambda: (tmp_path / "nginx.pid").exists())
+                status = main(["check", f"http://127.0.0.1:{port}/", "--seconds", "8"])
+            finally:
+                nginx.terminate()
+    said = capsys.readouterr().out
+    assert status == 0, said
+    assert "note  nginx is on the way: with proxy_buffering on it may hold back the last" in said
+    assert "X-Accel-Buffering: no" in said
