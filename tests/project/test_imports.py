@@ -38,6 +38,9 @@ OURS: dict[str, set[str]] = {
         "_shutdown",
     },
     "client": {"_core"},
+    # The command: `python -m sserpent`.
+    "_cli": {"client"},
+    "__main__": {"_cli"},
     "metrics": {"_delivery.observer"},
     # The parser is that of `client`: its events equal those that a test makes.
     "testing": {"_shutdown", "client", "(public names)"},
@@ -56,7 +59,7 @@ FOREIGN: dict[str, tuple[set[str], set[str]]] = {
 # Each only in the module or package that is an optional extra.
 EXTRAS = {"hiredis": "channels.redis", "redis": "channels.redis"}
 # Loaded on first use.
-OPTIONAL = ["channels", "client", "metrics", "testing"]
+OPTIONAL = ["_cli", "channels", "client", "metrics", "testing"]
 
 
 @dataclass
