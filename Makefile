@@ -63,6 +63,13 @@ fuzz: build ## Look for surprises for a minute or two, in the framing and the wh
 			-max_total_time=$(FUZZ_SECONDS) -max_len=400 -dict=fuzz/sse.dict -verbosity=0 -print_final_stats=1; \
 	done
 
+# Without a seed it takes one and prints it.
+SOAK_SECONDS ?= 60
+SOAK_SEED ?=
+.PHONY: soak
+soak: build ## Kill, cut and stall a cluster, and check what its clients saw: SOAK_SECONDS=60 SOAK_SEED=7
+	$(BIN)/python tests/soak/soak.py --seconds $(SOAK_SECONDS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+
 .PHONY: lint
 lint: install lint-workflows ## Check format and style
 	cargo fmt --all --check

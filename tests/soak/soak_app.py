@@ -1,0 +1,61 @@
+"""The application of the soak, which runs in several processes: rooms, and runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+from fastapi import FastAPI
+from fastapi.responses import PlainTextResponse, Response
+
+from sserpent import EventSourceResponse
+from sserpent.channels import (
+    BrokerUnavailable,
+    Channels,
+    LastEventID,
+    PublishUncertain,
+    Runs,
+    Subscription,
+    lease,
+)
+
+# Before anything reads them: a run whose process was killed is to end before the soak does.
+lease.RENEWAL, lease.DURATION = 1.0, 8.0
+
+channels = Channels(os.environ["REDIS_URL"], publish_timeout=3)
+rooms = channels.channel("rooms", int)
+runs = Runs(channels, "answers")
+app = FastAPI(lifespan=channels.lifespan)
+
+
+@app.get("/rooms/{room}", response_class=EventSourceResponse)
+async def read(room: str, last_event_id: LastEventID = None) -> Subscription[int]:
+    return rooms.subscribe(key=room, after=last_event_id)
+
+
+@app.post("/rooms/{room}/{number}")
+async def write(room: str, number: int) -> Response:
+    try:
+        return PlainTextResponse(await rooms.publish(number, key=room))
+    except PublishUncertain:
+        return PlainTextResponse("uncertain")
+    except BrokerUnavailable:
+        return PlainTextResponse("refused")
+
+
+@app.post("/runs/{id}")
+async def start(id: str, numbers: int, pause: float) -> str:
+    return (await runs.start(_count(numbers, pause), id=id)).id
+
+
+@app.get("/runs/{id}", response_class=EventSourceResponse)
+async def follow(id: str, last_event_id: LastEventID = None) -> Any:
+    return await runs.follow(id, after=last_event_id)
+
+
+async def _count(numbers: int, pause: float) -> AsyncIterator[int]:
+    for number in range(numbers):
+        yield number
+        await anyio.sleep(pause)
