@@ -19,9 +19,6 @@ from sserpent._shutdown.event_loop import current_time
 from sserpent.channels import Channels, memory
 from virtual_time import run_on_asyncio, run_on_trio
 
-# The id of where there is no event yet: whatever epoch comes continues it.
-ORIGIN = "0-0-0"
-
 
 class World:
     """A channel, what has been published to it, and its clients."""
@@ -67,7 +64,7 @@ class Reader:
     def __init__(self, world: World) -> None:
         self.world = world
         self.client: Client | None = None
-        self.last_id = ORIGIN
+        self.last_id: str | None = None
         self.at = -1
 
     async def come(self, tasks: Any) -> None:
@@ -81,8 +78,14 @@ class Reader:
         if self.client is not None:
             self.client.disconnect()
             self.client.unstall()
+            first = self.client.stream.fields[:2]
+            if self.last_id is None and len(first) == 2:
+                assert first[0] is not None
+                assert first[1] is None  # it is told where it begins
+                self.last_id = first[0][1]
+                self.at = self.index_before(self.last_id)
             for each in self.client.seen:
-                if self.last_id == ORIGIN:
+                if self.last_id is None or not offset_of(self.last_id):
                     self.at = self.start_of(each.id)
                 self.see(each)
                 self.last_id = each.id
@@ -116,9 +119,9 @@ class Reader:
         ids = self.world.ids
         if event.type == "reset":
             assert event.data["reason"] == "epoch"
-            assert ids[self.at].split("-")[0] != event.id.split("-")[0]
-            if event.id != ORIGIN:
-                self.at = self.index_before(event.id)
+            assert self.last_id is not None
+            assert self.last_id.split("-")[0] != event.id.split("-")[0]
+            self.at = self.index_before(event.id)
         elif event.type == "gap":
             assert event.data["missed"] == ids.index(event.id) - self.at > 0
             self.at = ids.index(event.id)
@@ -134,9 +137,10 @@ class Reader:
         return self.start_of(position)
 
     def start_of(self, position: str) -> int:
-        """Returns the index before the first event of an epoch."""
+        """Returns the index before the first event of an epoch, or -1 if it has none yet."""
         epochs = [each.split("-")[0] for each in self.world.ids]
-        return epochs.index(position.split("-")[0]) - 1
+        epoch = position.split("-")[0]
+        return epochs.index(epoch) - 1 if epoch in epochs else -1
 
 
 ACTS = st.lists(

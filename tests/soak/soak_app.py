@@ -16,7 +16,6 @@ from sserpent.channels import (
     Channels,
     LastEventID,
     PublishUncertain,
-    Runs,
     Subscription,
     lease,
 )
@@ -25,8 +24,8 @@ from sserpent.channels import (
 lease.RENEWAL, lease.DURATION = 1.0, 8.0
 
 channels = Channels(os.environ["REDIS_URL"], publish_timeout=3)
-rooms = channels.channel("rooms", int)
-runs = Runs(channels, "answers")
+rooms = channels.channel("rooms", int, keyed=True)
+runs = channels.runs("answers")
 app = FastAPI(lifespan=channels.lifespan)
 
 

@@ -71,8 +71,8 @@ class Follower(Protocol):
 class Log(Protocol):
     """Keeps histories, and tells followers what is new.
 
-    Each stream is created by its first event and has an epoch of its own. Its limits are those of
-    its channel, the same for all calls.
+    Each stream has an epoch of its own, from when it is first followed or published to. Its limits
+    are those of its channel, the same for all calls.
 
     Attributes:
         runs: The runs that are kept in the same place.
@@ -109,6 +109,15 @@ class Log(Protocol):
 
     async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
         """Gives a follower all entries from now on, and returns the position after which.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+        ...
+
+    async def catch_up(self, stream: Stream) -> None:
+        """Returns once the followers of a stream have been given everything that was published to
+        it before the call, by whomever. A client may bring an id that they have not heard of yet.
 
         Raises:
             BrokerUnavailable: the broker could not be reached.

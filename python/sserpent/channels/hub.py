@@ -22,7 +22,7 @@ import anyio
 from .._shutdown.event_loop import call_every, call_soon, current_token, has_ended, on_asyncio
 from .broker import Log
 from .log import Entry, Limits, Ring, joined
-from .position import ORIGIN, Position, Stream
+from .position import NOWHERE, Position, Stream
 
 if TYPE_CHECKING:
     from .subscriber import Subscriber
@@ -35,7 +35,7 @@ _TELL = 5.0
 _FULL = 256, 262_144
 # After how many entries that are taken in to look at the time.
 _LOOK = 64
-_NO_CHUNK: tuple[Position | None, int, bytes, Position] = None, 0, b"", ORIGIN
+_NO_CHUNK: tuple[Position | None, int, bytes, Position] = None, 0, b"", NOWHERE
 
 
 class Tail:
@@ -55,7 +55,7 @@ class Tail:
     def __init__(self, stream: Stream, limits: Limits, hub: Hub) -> None:
         self.stream = stream
         self.limits = limits
-        self.ring = Ring(limits, ORIGIN)
+        self.ring = Ring(limits, NOWHERE)
         self.subscribers: dict[Subscriber, None] = {}
         self.offered = 0
         self.settled = 0
@@ -298,6 +298,17 @@ class Hub:
             self._offer(tail)
         tail.trim()
         return tail
+
+    async def catch_up(self, tail: Tail) -> None:
+        """Has a tail take in all that was published before the call, also where that has not come
+        to this process yet.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+        await self.log.catch_up(tail.stream)
+        if tail.drain(until=math.inf):
+            self._offer(tail)
 
     def leave(self, tail: Tail) -> None:
         tail.users -= 1

@@ -20,7 +20,7 @@ from .._shutdown.event_loop import call_every, call_soon, current_token
 from .broker import ChannelsClosed, Follower, Item
 from .log import Entry, Limits, Ring
 from .memory_runs import MemoryRuns
-from .position import ORIGIN, Position, Stream, new_epoch, new_tag
+from .position import NOWHERE, UNUSED_TTL, Position, Stream, beginning, new_tag
 
 # Seconds between two looks for histories that nobody uses.
 _LEAST_INTERVAL = 0.05
@@ -31,18 +31,23 @@ class History:
     """One stream: what is kept of it, and who follows it.
 
     Attributes:
-        ttl: For how many seconds it is kept when nobody uses it.
+        ttl: For how many seconds it is kept when nobody uses it any more.
         pinned: Whether it is in use, whoever follows it.
     """
 
     __slots__ = ("followers", "pinned", "ring", "ttl", "used_at")
 
-    def __init__(self, limits: Limits) -> None:
-        self.ring = Ring(limits, ORIGIN)
+    def __init__(self, limits: Limits, ttl: float) -> None:
+        self.ring = Ring(limits, beginning())
         self.followers: tuple[Follower, ...] = ()
-        self.ttl = limits.history_ttl
+        self.ttl = ttl
         self.pinned = False
         self.used_at = monotonic()
+
+    @property
+    def lifetime(self) -> float:
+        """For how many seconds it is kept from when it was used last."""
+        return self.ttl if self.ring.head.offset else min(self.ttl, UNUSED_TTL)
 
 
 class _Lock:
@@ -144,8 +149,6 @@ class MemoryLog:
         with self.lock:
             self.check_open()
             history = self.history(stream, limits)
-            if history.ring.head == ORIGIN:
-                self.begin(history, stream, limits)
             epoch, offset, _ = history.ring.head
             position = Position(epoch, offset + 1, new_tag())
             entry = Entry(position, item.body, now, item.raw, item.conflate)
@@ -168,6 +171,9 @@ class MemoryLog:
             history.followers = (*history.followers, follower)
             return history.ring.head
 
+    async def catch_up(self, stream: Stream) -> None:
+        """Does nothing: followers are given each event as it is published."""
+
     def unfollow(self, stream: Stream, follower: Follower) -> None:
         if self.lock.is_mine:
             self.lock.later.append(partial(self.unfollow, stream, follower))
@@ -178,8 +184,6 @@ class MemoryLog:
                 return
             history.followers = tuple(f for f in history.followers if f is not follower)
             history.used_at = monotonic()
-            if not history.followers and history.ring.head == ORIGIN:
-                del self.histories[stream]
 
     async def read(
         self, stream: Stream, limits: Limits, first: int, before: int
@@ -187,7 +191,7 @@ class MemoryLog:
         with self.lock:
             history = self.histories.get(stream)
             if history is None:
-                return ORIGIN, []
+                return NOWHERE, []
             ring = history.ring
             ring.trim(monotonic())
             entries = ring.after(first - 1)
@@ -200,17 +204,19 @@ class MemoryLog:
 
     # A history's life
 
-    def history(self, stream: Stream, limits: Limits) -> History:
+    def history(self, stream: Stream, limits: Limits, ttl: float | None = None) -> History:
+        """Returns the history of a stream. It begins, with an epoch, if there is none.
+
+        Args:
+            ttl: For how many seconds it is kept when nobody uses it, if not for `history_ttl`.
+        """
         history = self.histories.get(stream)
         if history is None:
-            history = self.histories[stream] = History(limits)
+            history = History(limits, limits.history_ttl if ttl is None else ttl)
+            self.histories[stream] = history
+            heapq.heappush(self._expiries, (monotonic() + history.lifetime, stream))
+            self._see_to_sweeping(history.lifetime)
         return history
-
-    def begin(self, history: History, stream: Stream, limits: Limits) -> None:
-        """Begins an epoch, with the first event."""
-        history.ring = Ring(limits, Position(new_epoch(), 0, 0))
-        heapq.heappush(self._expiries, (monotonic() + history.ttl, stream))
-        self._see_to_sweeping(history.ttl)
 
     def _see_to_sweeping(self, ttl: float) -> None:
         if self._sweeper is not None and not self._sweeper.is_late():
@@ -234,8 +240,8 @@ class MemoryLog:
                 if history is None:
                     continue
                 used_at = now if history.followers or history.pinned else history.used_at
-                if used_at + history.ttl > now:
-                    heapq.heappush(self._expiries, (used_at + history.ttl, stream))
+                if used_at + history.lifetime > now:
+                    heapq.heappush(self._expiries, (used_at + history.lifetime, stream))
                 else:
                     del self.histories[stream]
                     self.runs.forget(stream)

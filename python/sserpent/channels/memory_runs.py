@@ -49,10 +49,7 @@ class MemoryRuns:
             if run in self._runs:
                 return None
             kept = self._runs[run] = _Run(on_stop)
-            history = self._log.history(run, UNLIMITED)
-            history.ttl = ttl
-            history.pinned = True
-            self._log.begin(history, run, UNLIMITED)
+            self._log.history(run, UNLIMITED, ttl).pinned = True
             return kept.fence
 
     async def append(self, run: Stream, fence: str, items: Sequence[Item]) -> None:

@@ -6,6 +6,7 @@ lost the newest ones. A stream of several channels has one id that holds for eac
 `<hash of channel and key>.<id>`.
 
 Ids come back from clients and are not trusted: what does not follow the grammar is no position.
+Neither is `0-0-0`, which would be a place in no history: every id that is given out is of one.
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ class Position(NamedTuple):
         return f"{self.epoch}-{self.offset}-{self.tag}"
 
 
-#: Before the first event of whatever history follows.
-ORIGIN = Position("0", 0, 0)
+#: A place in no history. It is never given out.
+NOWHERE = Position("0", 0, 0)
+#: For how many seconds a history lives that nobody follows and nobody has published to.
+UNUSED_TTL = 300.0
 
 
 # Not the system's, a call of which takes longer than framing an event; nor the module's, which an
@@ -55,6 +58,11 @@ if hasattr(os, "register_at_fork"):
 def new_epoch() -> str:
     """Returns the name of a new life of a history."""
     return f"{_random.getrandbits(64):016x}"
+
+
+def beginning() -> Position:
+    """Returns the place before the first event of a new life of a history."""
+    return Position(new_epoch(), 0, 0)
 
 
 def new_tag() -> int:
@@ -81,7 +89,8 @@ class Stream(NamedTuple):
 def parse_id(text: str) -> Position | None:
     """Returns the position that an id names, or None if it is not one of ours."""
     found = _POSITION.fullmatch(text) if len(text) <= MAX_ID else None
-    return Position(found[1], int(found[2]), int(found[3])) if found else None
+    position = Position(found[1], int(found[2]), int(found[3])) if found else NOWHERE
+    return None if position == NOWHERE else position
 
 
 def join_ids(ids: dict[str, str]) -> str:

@@ -13,7 +13,7 @@ from .._delivery.farewell import goodbye
 from . import blocks
 from .hub import Hub, Tail, upto
 from .log import Entry, Limits
-from .position import ORIGIN, Position, Stream, join_ids, parse_id, parse_ids
+from .position import Position, Stream, join_ids, parse_id, parse_ids
 
 if TYPE_CHECKING:
     from .._delivery.stream import Sink
@@ -108,19 +108,20 @@ class Cursor:
             Why continuity cannot be proved, if it cannot: the reason of the event `reset`.
         """
         reason = self.why_not(after)
+        if reason is not None:
+            # Whoever gave the id out may know more of the history than this process has heard yet.
+            await hub.catch_up(self.tail)
+            reason = self.why_not(after)
         if reason is None:
             await self.tail.reach_back(hub.log, after.offset or 1)
             reason = self.why_not(after)  # meanwhile the history may have begun anew
         if reason is None:
-            epoch = self.tail.ring.head.epoch if after == ORIGIN else after.epoch
-            self.position = after._replace(epoch=epoch)
+            self.position = after
         return reason
 
     def why_not(self, after: Position) -> str | None:
         """Returns why what is there now does not continue a position, if it does not."""
         head = self.tail.ring.head
-        if after == ORIGIN:
-            return None
         if after.epoch != head.epoch:
             return "epoch"
         if after.offset > head.offset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -105,6 +106,18 @@ class Cluster:
         node = self._listening.pop(listening, None)
         if node is not None:
             node.subscription.discard(listening)
+
+    def doubt(self, listening: Listening, then: Callable[[], object]) -> None:
+        node = self._listening.get(listening)
+        if node is not None:
+            node.subscription.sync(then)
+
+    def renew(self, listening: Listening) -> None:
+        node = self._listening.get(listening)
+        if node is not None:
+            node.commands.renew()
+            node.subscription.renew()
+        self._wanted.set()
 
     async def drain(self) -> None:
         await asyncio.gather(*[node.commands.drain() for node in self._nodes.values()])

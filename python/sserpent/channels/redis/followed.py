@@ -11,11 +11,15 @@ from typing import Protocol
 from ..broker import BrokerUnavailable, Follower
 from ..complaint import Complaint
 from ..log import Entry, Limits
-from ..position import ORIGIN, Position, Stream
+from ..position import Position, Stream, parse_id
 from .scripts import Head, Stored, read_message
 
 # How many entries are kept that come while the history is read. What does not fit is read again.
 _WAITING = 1_000
+# Seconds within which this process hears what it has published, unless it hears nothing.
+_PROMPT = 1.0
+
+Waiters = set["asyncio.Future[None]"]
 
 
 class Source(Protocol):
@@ -29,6 +33,16 @@ class Source(Protocol):
         self, name: bytes, first: int, count: int = 1_000, last: int | None = None
     ) -> list[Stored]:
         """Returns entries of a history: so many, from an offset on, up to another."""
+        ...
+
+    def doubt(self, followed: Followed) -> None:
+        """Renews the connections, if `followed` still misses a message when the subscription has
+        given all that was sent before now."""
+        ...
+
+    def renew(self, followed: Followed) -> None:
+        """Renews the connections: that for commands and that for subscriptions lead to different
+        servers."""
         ...
 
 
@@ -73,16 +87,30 @@ class Followed:
         self._subscriptions = 0
         # Whether what is heard is given on. It is not, until nothing is missing before it.
         self._live = False
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: Waiters = set()
+        # Who waits for what was published before they asked.
+        self._asking: Waiters = set()
         self._refreshing = False
         self._waiting: deque[tuple[Entry, int]] = deque(maxlen=_WAITING)
         self._waiting_bytes = 0
         # How far the last look came, and what it looked for.
         self._came: tuple[Position, Position] | None = None
+        # What was found in the history, and its message has not come; and what came, and did not
+        # follow the cursor.
+        self._missing: Position | None = None
+        self._unexpected: Position | None = None
+        self._watched: asyncio.Future[bytes] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def is_subscribed(self) -> bool:
-        return bool(self._subscribed)
+    def is_behind(self) -> bool:
+        """Whether the history is to be read before what is heard is given on."""
+        return bool(self._asking) or (bool(self._subscribed) and not self._live)
+
+    @property
+    def misses(self) -> bool:
+        """Whether an event is in the history whose message has not come."""
+        return self._missing is not None
 
     async def live(self, deadline: float) -> Position:
         """Returns the cursor, once there is nothing missing before what is heard.
@@ -94,29 +122,58 @@ class Followed:
             BrokerUnavailable: then.
         """
         while not self._live:
-            # Ten thousand may wait at the same time: `asyncio.wait_for` makes a task for each.
-            loop = asyncio.get_running_loop()
-            waiter = loop.create_future()
-            timer = loop.call_at(deadline, _give_up, waiter)
-            self._waiters.add(waiter)
-            try:
-                await waiter
-            finally:
-                timer.cancel()
-                self._waiters.discard(waiter)
+            await _answered(self._waiters, deadline)
         assert self.cursor is not None
         return self.cursor
+
+    async def caught_up(self, deadline: float) -> None:
+        """Returns once the followers have been given all that was published before the call, even
+        if the subscription is late or away.
+
+        Args:
+            deadline: When to give up, by the event loop's clock.
+
+        Raises:
+            BrokerUnavailable: then.
+        """
+        self._refresh(self)
+        await _answered(self._asking, deadline)
+
+    def watch(self, published: asyncio.Future[bytes]) -> None:
+        """Looks soon whether what this process has published is heard here: one at a time."""
+        if self._live and self._watched is None:
+            self._watched = published
+            published.add_done_callback(self._published)
+
+    def _published(self, published: asyncio.Future[bytes]) -> None:
+        if self._watched is not published:
+            return
+        if published.cancelled() or published.exception() is not None:
+            self._watched = None
+        else:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_PROMPT, self._look_for, published.result().decode())
+
+    def _look_for(self, id: str) -> None:
+        self._watched = None
+        position = parse_id(id)
+        if self._live and position is not None and not self._has(position):
+            self._refresh(self)
 
     # What the subscription calls
 
     def subscribed(self) -> None:
         self._subscriptions += 1
         self._subscribed = self._subscriptions
+        self._missing = None
         self._pause()
         self._refresh(self)
 
     def lost(self) -> None:
         self._subscribed = 0
+        self._missing = self._watched = None
+        if self._timer is not None:
+            self._timer.cancel()
         self._pause()
 
     def hear(self, message: bytes) -> bool:
@@ -125,6 +182,8 @@ class Followed:
         except ValueError:
             # Nothing is missing because of it: the next event says what is before that.
             return False
+        if entry.position == self._missing:
+            self._missing = None
         if not self._live:
             self._wait(entry, before)
             return False
@@ -132,6 +191,7 @@ class Followed:
         if self._follows(entry, before):
             return self._give(entry)
         if not self._is_known(entry):
+            self._unexpected = entry.position
             self._pause()
             self._refresh(self)
         return False
@@ -153,23 +213,18 @@ class Followed:
     def _turn_live(self) -> None:
         self._live = True
         self.complaint.forget()
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        _answer(self._waiters)
 
     # Giving entries to followers
 
     def _follows(self, entry: Entry, before: int) -> bool:
         """Whether an entry is the next one."""
         cursor = self.cursor
-        if cursor is None or cursor.offset != entry.offset - 1 or cursor.tag != before:
-            return False
-        return cursor.epoch == entry.position.epoch or cursor == ORIGIN
+        return cursor is not None and cursor == (entry.position.epoch, entry.offset - 1, before)
 
     def _notice_new_life(self, entry: Entry) -> None:
         cursor = self.cursor
-        if cursor is None or cursor == ORIGIN or entry.offset != 1:
+        if cursor is None or entry.offset != 1:
             return
         if cursor.epoch != entry.position.epoch:
             self._reset("epoch", Position(entry.position.epoch, 0, 0))
@@ -180,6 +235,13 @@ class Followed:
         if cursor is None or cursor.epoch != entry.position.epoch:
             return False
         return entry.offset < cursor.offset or entry.position == cursor
+
+    def _has(self, position: Position) -> bool:
+        """Whether the followers have been given what is up to a position."""
+        cursor = self.cursor
+        if cursor is None or cursor.epoch != position.epoch:
+            return False
+        return cursor.offset >= position.offset
 
     def _give(self, entry: Entry) -> bool:
         self.cursor = entry.position
@@ -205,34 +267,51 @@ class Followed:
             return  # that goes on until nothing is missing
         self._refreshing = True
         try:
-            if self._live:
-                await self._compare()
-            while self._subscribed and not self._live:
-                await self._catch_up()
+            is_first = self._live
+            while is_first or self.is_behind:
+                is_first = False
+                await (self._compare() if self._live else self._catch_up())
         finally:
             self._refreshing = False
 
     async def _compare(self) -> None:
         cursor = self.cursor
-        head = await self._source.head(self.name, self.limits)
-        if self._live and self.cursor == cursor != head.position:
+        asking = set(self._asking)
+        head = (await self._source.head(self.name, self.limits)).position
+        if self._live and self.cursor == cursor != head:
+            self._pause()
+            if head.offset:
+                self._missing = head
+                self._source.doubt(self)
+        if self._has(head):
+            self._answer(asking)
+        elif asking:
             self._pause()
 
     async def _catch_up(self) -> None:
         """Gives what is missing before what is heard from now on, and then that."""
         # The history has what was heard before it is read.
         self._forget_waiting()
-        subscription = self._subscribed
+        subscription, asking = self._subscribed, set(self._asking)
+        unexpected, self._unexpected = self._unexpected, None
         head = (await self._source.head(self.name, self.limits)).position
+        if unexpected is not None and not _reaches(head, unexpected):
+            self._source.renew(self)
         if self.cursor is None:
             self.cursor = head
         elif self.cursor != head:
             await self._read_on(self.cursor, head)
-        is_all = self.cursor.epoch == head.epoch and self.cursor.offset >= head.offset
-        if not is_all:
+        is_all = self._has(head)
+        if is_all:
+            self._answer(asking)
+        else:
             self._notice_no_way(self.cursor, head)
-        if is_all and subscription == self._subscribed and self._give_waiting():
+        if is_all and subscription and subscription == self._subscribed and self._give_waiting():
             self._turn_live()
+
+    def _answer(self, asking: Waiters) -> None:
+        _answer(asking)
+        self._asking -= asking
 
     def _notice_no_way(self, cursor: Position, head: Position) -> None:
         """Goes on at the head if two looks for it have come no further: what is between is not
@@ -248,12 +327,13 @@ class Followed:
             if self._follows(entry, before):
                 self._give(entry)
             elif not self._is_known(entry):
+                self._unexpected = entry.position
                 return False
         return True
 
     async def _read_on(self, cursor: Position, head: Position) -> None:
         """Gives what is in the history after a cursor."""
-        if cursor.epoch != head.epoch and cursor != ORIGIN:
+        if cursor.epoch != head.epoch:
             await self._begin_anew(head)
         elif head.offset < cursor.offset:
             self._reset("diverged", head)
@@ -289,6 +369,30 @@ class Followed:
             if entry.offset > cursor.offset and self._give(entry):
                 await asyncio.sleep(0)
         return self.cursor != before
+
+
+def _reaches(head: Position, position: Position) -> bool:
+    return head.epoch == position.epoch and head.offset >= position.offset
+
+
+async def _answered(waiters: Waiters, deadline: float) -> None:
+    """Waits to be answered, among others, up to a deadline by the event loop's clock."""
+    # Ten thousand may wait at the same time: `asyncio.wait_for` makes a task for each.
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+    timer = loop.call_at(deadline, _give_up, waiter)
+    waiters.add(waiter)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+        waiters.discard(waiter)
+
+
+def _answer(waiters: Waiters) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
 
 
 def _give_up(waiter: asyncio.Future[None]) -> None:

@@ -169,6 +169,9 @@ class RedisLog:
     async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
         return await self.at_home(lambda session: session.follow(stream, limits, follower))
 
+    async def catch_up(self, stream: Stream) -> None:
+        await self.at_home(lambda session: session.catch_up(stream))
+
     def unfollow(self, stream: Stream, follower: Follower) -> None:
         session = self._session
         if session is not None:

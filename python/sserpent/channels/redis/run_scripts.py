@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..broker import RunStatus
-from ..position import ORIGIN
+from ..position import NOWHERE
 from .scripts import Script, read_head
 
 # `now`, `last`, which is the newest entry of the history, and `recorded`, which returns fields of
@@ -47,8 +47,12 @@ end
 local found = read('XREVRANGE', history, '+', '-', 'COUNT', 1)
 local last = found[1]
 local damaged = found.err or last and not (match(last[2][2], ABOUT) and last[2][4])
+-- What it has begun with, where somebody has followed it before its first event.
+local begun_as
 if damaged then
   last = nil
+elseif last and match(last[1], '^0%-') then
+  begun_as, last = match(last[2][2], ABOUT), nil
 end
 """
 
@@ -63,6 +67,7 @@ end
 _ADD = """
 local function add(epoch, from)
   local offset, before, start = 0, '0', 0
+  epoch = begun_as or epoch
   if last then
     local its_epoch, _, its_start, its_size = match(last[2][2], ABOUT)
     offset, before = match(last[1], '^(%d+)-(%d+)$')
@@ -245,5 +250,5 @@ def read_status(reply: list[Any] | None) -> RunStatus | None:
         position = read_head(head).position
     except ValueError:  # not of a run
         return RunStatus(None, True)
-    ended = not fence and position != ORIGIN
+    ended = not fence and position != NOWHERE
     return RunStatus(position if ended else None, bool(is_evicted))

@@ -10,6 +10,9 @@ A history is one Redis stream. The id of an entry there is `<offset>-<tag>`, and
 
 Two fields, because a script takes twice as long to look at an entry with one for each.
 
+A history that is followed before anything is published to it begins with an entry that is no event
+and gives it its epoch: its id is `0-1`, for Redis has no `0-0`, and its size 0.
+
 Whoever may write there can add anything. What is not as above is not read as an event: a history
 whose newest entry is such takes no more, and where older ones are, clients have a gap.
 """
@@ -21,7 +24,7 @@ import re
 from typing import Any, NamedTuple
 
 from ..log import Entry
-from ..position import ORIGIN, Position
+from ..position import NOWHERE, Position
 
 #: The clocks of two computers run alike for the few seconds in which a publish is repeated, but for
 #: so many milliseconds.
@@ -79,7 +82,8 @@ if last then
     return refuse('FOREIGN the newest entry of its history is not an event')
   end
   local its_offset, its_tag = match(last[1], '^(%d+)-(%d+)$')
-  epoch, start, offset, before = its_epoch, its_start + its_size, its_offset + 1, its_tag
+  epoch, start, offset = its_epoch, its_start + its_size, its_offset + 1
+  before = its_offset == '0' and '0' or its_tag
 end
 local id = offset .. '-' .. tag
 local size = 6 + #epoch + #id + #body
@@ -153,15 +157,27 @@ end
 return refused
 """
 
-# The newest entry, but for its body, and the time. The history of who looks at it lives on.
+# The newest entry, but for its body, and the time. The history of who looks at it lives on. Where
+# there is none, it begins.
 _HEAD = """
-local time = redis.call('TIME')
-local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local key, ttl, unused_ttl, epoch = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+local call, match = redis.call, string.match
+local time = call('TIME')
+local last = call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
 if not last then
-  return {time[1], time[2]}
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local about = string.format('%s %d 0 0 0 ', epoch, now)
+  local added = redis.pcall('XADD', key, '0-1', 'about', about, 'body', '')
+  if type(added) == 'table' then
+    -- It is there without an entry, and would go on with the offsets of those that it had.
+    call('UNLINK', key)
+    call('XADD', key, '0-1', 'about', about, 'body', '')
+  end
+  call('PEXPIRE', key, unused_ttl)
+  return {time[1], time[2], '0-1', about}
 end
-if ARGV[1] ~= '' and string.match(last[2][2], ABOUT) then
-  redis.call('PEXPIRE', KEYS[1], ARGV[1])
+if ttl ~= '' and match(last[2][2], ABOUT) then
+  call('PEXPIRE', key, match(last[1], '^0%-') and unused_ttl or ttl)
 end
 return {time[1], time[2], last[1], last[2][2]}
 """
@@ -232,7 +248,7 @@ def read_head(reply: list[bytes]) -> Head:
     """
     time = int(reply[0]) + int(reply[1]) / 1e6
     if len(reply) == 2:
-        return Head(ORIGIN, 0, time)
+        return Head(NOWHERE, 0, time)
     entry, start, size = _entry(reply[2], reply[3], b"")
     return Head(entry.position, start + size, time)
 
@@ -291,5 +307,7 @@ def _entry(offset_tag: bytes, about: bytes, body: bytes) -> Stored:
     offset, _, tag = offset_tag.partition(b"-")
     conflate = newest_of[1:].decode() if newest_of else None
     position = Position(epoch.decode(), int(offset), int(tag))
+    if not position.offset:
+        position = position._replace(tag=0)  # it is no event, and has none
     entry = Entry(position, body, int(time) / 1000, raw == b"1", conflate)
     return Stored(entry, int(start), int(size))

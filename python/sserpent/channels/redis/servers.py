@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ..tasks import end
@@ -46,6 +47,15 @@ class Servers(Protocol):
 
     def discard(self, listening: Listening) -> None: ...
 
+    def doubt(self, listening: Listening, then: Callable[[], object]) -> None:
+        """Calls a function once `listening` has been given all that was sent to it before now,
+        unless its subscription is lost before."""
+        ...
+
+    def renew(self, listening: Listening) -> None:
+        """Makes the connections of whoever is subscribed anew."""
+        ...
+
     async def drain(self) -> None:
         """Waits for what was asked."""
         ...
@@ -74,6 +84,13 @@ class OneServer:
     @property
     def skew(self) -> float | None:
         return self._commands.skew
+
+    def doubt(self, listening: Listening, then: Callable[[], object]) -> None:
+        self._subscription.sync(then)
+
+    def renew(self, listening: Listening) -> None:
+        self._commands.renew()
+        self._subscription.renew()
 
     async def _go_along(self) -> None:
         """Goes to where the server is. Where it was, another may still answer, and hear nothing."""

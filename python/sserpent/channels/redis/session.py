@@ -14,7 +14,7 @@ from ..._shutdown.logger import logger
 from ..broker import BrokerUnavailable, ChannelsClosed, Follower, Item, Refused
 from ..closures import LIMITS, STREAM, Closures
 from ..log import Entry, Limits
-from ..position import ORIGIN, Position, Stream, new_epoch, new_tag
+from ..position import UNUSED_TTL, Position, Stream, new_epoch, new_tag
 from ..tasks import end
 from .cluster import Cluster, ClusterServer
 from .commands import Command, Publish, Setup, Timely
@@ -82,6 +82,7 @@ class Session:
         self._abandoning: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._renewed_at = -math.inf
         self._closures: Followed | None = None
         if closures is not None:
             self._closures = self._begin(STREAM, LIMITS)
@@ -120,6 +121,9 @@ class Session:
             self._deadline(),
         )
         self.servers.send(command)
+        followed = self._followed.get(stream)
+        if followed is not None:
+            followed.watch(command.future)
         return command.future
 
     def _deadline(self) -> float:
@@ -209,6 +213,16 @@ class Session:
         self._look_later(followed, random.uniform(0.5, 1))
         return followed
 
+    async def catch_up(self, stream: Stream) -> None:
+        """Returns once the followers of a stream have been given all that is in its history.
+
+        Raises:
+            BrokerUnavailable: not within the timeout.
+        """
+        followed = self._followed.get(stream)
+        if followed is not None:
+            await followed.caught_up(self._deadline())
+
     def unfollow(self, stream: Stream, follower: Follower) -> None:
         followed = self._followed.get(stream)
         if followed is not None:
@@ -248,7 +262,7 @@ class Session:
                 else:
                     logger.exception("The history of %s is read again", text_of(followed.name))
                 await asyncio.sleep(_PAUSE)
-                if followed.is_subscribed:
+                if followed.is_behind:
                     self._refresh(followed)
 
     def _look_later(self, followed: Followed, part: float = 1) -> None:
@@ -278,13 +292,36 @@ class Session:
             soonest = min(followed.look_at for followed in self._followed.values())
             self._set_timer(max(soonest, now + least / 8))
 
+    # Where the connections lead
+
+    def doubt(self, followed: Followed) -> None:
+        def settle() -> None:
+            if followed.misses:
+                self.renew(followed)
+
+        self.servers.doubt(followed, settle)
+
+    def renew(self, followed: Followed) -> None:
+        now = self.loop.time()
+        if now < self._renewed_at + self._pace.probe:
+            return  # what was found missing may have been so before
+        self._renewed_at = now
+        logger.warning(
+            "What is published to %s in Redis is not what is heard of it: an address may lead to "
+            "another server now, and the old one still answers. The connections are made anew",
+            text_of(followed.name),
+        )
+        self.servers.renew(followed)
+
     # Reading
 
     async def head(self, name: bytes, limits: Limits) -> Head:
         # That of a run lives on by itself.
         is_run = limits.history_ttl == math.inf
         ttl = b"" if is_run else max(round(limits.history_ttl * 1000), 1)
-        reply = await self._ask(name, "EVALSHA", HEAD.sha, 1, name, ttl)
+        unused_ttl = max(round(min(limits.history_ttl, UNUSED_TTL) * 1000), 1)
+        args = name, ttl, unused_ttl, new_epoch()
+        reply = await self._ask(name, "EVALSHA", HEAD.sha, 1, *args)
         try:
             return read_head(reply)
         except ValueError:
@@ -384,6 +421,4 @@ class _Kept:
         offset = (self.entries[0].offset if self.entries else self.before) - 1
         if self._gone is not None and self._gone.offset == offset:
             return self._gone
-        if self._head.position == ORIGIN:
-            return ORIGIN
         return Position(self._head.position.epoch, offset, 0)

@@ -83,6 +83,10 @@ class Subscription:
         # left and subscribed to again before the first answer.
         self._changes: deque[tuple[bool, Listening]] = deque()
         self._expected: deque[tuple[bool, Listening]] = deque()
+        # What is to be called when all that was sent before now has come: before, and after the
+        # question for that went out. Each answer belongs to the oldest question.
+        self._to_sync: list[Callable[[], object]] = []
+        self._syncing: deque[list[Callable[[], object]]] = deque()
         self._news = asyncio.Event()
         self._heard = False
         self._pauses = Pauses()
@@ -105,6 +109,12 @@ class Subscription:
 
     def _change(self, wanted: bool, listening: Listening) -> None:
         self._changes.append((wanted, listening))
+        self._news.set()
+
+    def sync(self, then: Callable[[], object]) -> None:
+        """Calls a function once all that the server had sent before now has been given, unless the
+        connection is lost before."""
+        self._to_sync.append(then)
         self._news.set()
 
     def renew(self) -> None:
@@ -138,6 +148,8 @@ class Subscription:
         loop = asyncio.get_running_loop()
         self._changes = deque((True, listening) for listening in self._listening.values())
         self._expected.clear()
+        self._to_sync = []
+        self._syncing.clear()
         self._dropped = loop.create_future()
         tasks = [
             loop.create_task(each(connection)) for each in (self._read, self._write, self._watch)
@@ -169,9 +181,16 @@ class Subscription:
                     self._expected.append(change)
                     names.append(change[1].name)
                 commands.append((self._commands[not wanted], *names))
+            if self._to_sync:
+                commands.append(self._ping())
             if commands:
                 await send(connection, commands)
             await self._news.wait()
+
+    def _ping(self) -> tuple[str]:
+        self._syncing.append(self._to_sync)
+        self._to_sync = []
+        return ("PING",)
 
     async def _read(self, connection: Connection) -> None:
         listening = self._listening
@@ -192,7 +211,10 @@ class Subscription:
                 heard = listening.get(name)
                 if heard is not None and heard.hear(message):
                     await asyncio.sleep(0)
-            elif kind != b"pong":
+            elif kind == b"pong":
+                for function in self._syncing.popleft() if self._syncing else ():
+                    function()
+            else:
                 self._changed(kind in (b"subscribe", b"ssubscribe"), name)
 
     def _changed(self, wanted: bool, name: bytes) -> None:
@@ -230,7 +252,7 @@ class Subscription:
                 return
             else:
                 asked = True
-                await send(connection, [("PING",)])
+                await send(connection, [self._ping()])
 
 
 async def _next(connection: Connection) -> tuple[bytes, bytes, Any]:
