@@ -25,7 +25,7 @@ from .ending import Ending, is_disconnect
 from .farewell import farewell
 from .feed import Feed
 from .inbox import pause_after
-from .sender import ENDED, HELD, OPEN, Sender
+from .sender import ENDED, HELD, OPEN, make_sender
 from .stream import call_on_disconnect, claim, release, warn_of_stall
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Delivery:
         self._asgi_task: asyncio.Task[Any] | None = None
         buffer: Any = response._source or response._make_buffer()
         pending = buffer if metered is None else metered(buffer)
-        self._sender = Sender(send, response, pending, self)
+        self._sender = make_sender(send, response, pending, self)
         self._driver: Driver | Feed = (
             Driver(response, scope, buffer, self._sender)
             if response._source is None

@@ -27,7 +27,7 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
 import fastapi.dependencies.models
@@ -35,6 +35,7 @@ import fastapi.encoders
 import fastapi.routing
 import fastapi.sse
 from fastapi.utils import create_model_field
+from pydantic import TypeAdapter
 from starlette.responses import Response
 
 from .._core import DeclaredEvents, ItemSchema, ServerSentEvent
@@ -329,7 +330,17 @@ def _item_schema(field: Any, arguments: dict[str, Any]) -> ItemSchema:
         # `by_alias`.
         if name == "by_alias" or value not in (None, False):
             options[name] = value
-    return item_schema(field._type_adapter, options)
+    return item_schema(_adapter_of(field), options)
+
+
+def _adapter_of(field: Any) -> Any:
+    """Returns pydantic's adapter of the type of a field of FastAPI's."""
+    adapter = getattr(field, "_type_adapter", None)
+    if adapter is not None:
+        return adapter
+    info = field.field_info
+    item_type: Any = Annotated[info.annotation, info]
+    return TypeAdapter[Any](item_type)
 
 
 def _wrap_get_stream_item_type(original: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 else:
     # `signal` looks each handler up in an enum, which fails with a message that holds the whole
     # handler's repr: that alone took a sixth of the time to a stream's first event.
-    import _signal
+    try:
+        import _signal
+    except ImportError:
+        import signal as _signal
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
