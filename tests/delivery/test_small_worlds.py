@@ -51,6 +51,9 @@ FOUND = {
     "a receive that fails before its stream opens": World(receive=("raises",)),
     "a shutdown in the turn in which a stream opens": World(acts=(Act("shutdown"),)),
     "a receive that gives the same message for ever": World(receive=("replays",)),
+    "headers and an event that each take less than send_timeout": World(
+        send=("drains", "drains"), options=(("send_timeout", 2),)
+    ),
 }
 
 

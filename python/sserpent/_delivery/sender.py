@@ -145,6 +145,7 @@ class Sender(Outlet):
             # ASGI asks for an awaitable; what is to be stepped by hand is a coroutine.
             self.send = _as_coroutine_function(self.send)
         await sending
+        self.sending_since = None  # what follows is a `send` of its own
 
     async def _open_and_flush(self) -> None:
         await self._open()
