@@ -54,6 +54,9 @@ FOUND = {
     "headers and an event that each take less than send_timeout": World(
         send=("drains", "drains"), options=(("send_timeout", 2),)
     ),
+    "a send with a timeout of its own that is given up": World(
+        send=("times out",), acts=(Act("shutdown"),), options=(("cleanup_timeout", 0),)
+    ),
 }
 
 

@@ -254,9 +254,13 @@ class Sender(Outlet):
         coroutine, self.in_progress = self.in_progress, None
         if coroutine is not None:
             try:
-                coroutine.close()
+                self._close(coroutine)
             except Exception:
                 logger.exception("A send that was given up failed")
+
+    def _close(self, coroutine: Any) -> None:
+        # As the current task too: a scope that it leaves looks at that.
+        step_as(self, _current_tasks, self.loop, self.context, _closed(coroutine), _SENT)
 
     # As in asyncio.Task, for asyncio.timeout, anyio's scopes and whoever else asks for the
     # current task inside a `send`.
@@ -346,6 +350,9 @@ class TaskSender(Sender):
             task.cancel()
         super().close()
 
+    def _close(self, coroutine: Any) -> None:
+        coroutine.close()
+
 
 def _lacks_private_names() -> bool:
     needed = {_CURRENT_TASKS: asyncio.tasks, "_asyncio_future_blocking": asyncio.Future}
@@ -362,6 +369,10 @@ def _lacks_private_names() -> bool:
 
 #: Makes what a stream sends by.
 make_sender: type[Sender] = TaskSender if _lacks_private_names() else Sender
+
+
+async def _closed(coroutine: Any) -> None:
+    coroutine.close()
 
 
 def _as_coroutine_function(send: Send) -> Send:
