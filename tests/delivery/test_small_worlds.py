@@ -57,6 +57,9 @@ FOUND = {
     "a send with a timeout of its own that is given up": World(
         send=("times out",), acts=(Act("shutdown"),), options=(("cleanup_timeout", 0),)
     ),
+    "a receive that fails while the client does not read": World(
+        send=("stalls",), receive=("turn", "raises")
+    ),
 }
 
 

@@ -210,6 +210,7 @@ class Delivery:
                 self._on_disconnect()
             else:
                 self.end(Ending.FAILED, error)
+                self._allow_cleanup()  # a client that does not read would not be seen to leave
 
     async def _pause_after(self, message: Message) -> None:
         pause = pause_after(message, self._body_over)

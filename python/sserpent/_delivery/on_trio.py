@@ -153,6 +153,8 @@ class TrioDelivery:
             # Nothing more can be learnt of the client.
             if not is_disconnect(error):
                 self.end(Ending.FAILED, error)
+                # A client that does not read would not be seen to leave.
+                await self._keep_cleanup_timeout()
                 return
         if self._ending is None and self._phase is Phase.ENDED:
             # The end of the body is on its way: whether it arrives, its `send` says.
