@@ -60,6 +60,14 @@ FOUND = {
     "a receive that fails while the client does not read": World(
         send=("stalls",), receive=("turn", "raises")
     ),
+    "a shutdown in the turn in which a stream returns": World(acts=(Act("shutdown", 2),)),
+    "a shutdown one turn later": World(acts=(Act("shutdown", 3),)),
+    "a cancelled request whose generator fails": World(
+        cleanup=("raises",), acts=(Act("scope", 0),)
+    ),
+    "a cancelled request whose generator has not begun": World(
+        send=("second",), acts=(Act("scope"),), options=(("open_delay", 0),)
+    ),
 }
 
 

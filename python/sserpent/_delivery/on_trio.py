@@ -96,11 +96,22 @@ class TrioDelivery:
                 lasts_for = lasts(self._response.max_duration)
                 if lasts_for is not None:
                     nursery.start_soon(self._keep_max_duration, lasts_for)
-                await self._start(streams)
-                await self._send_all()
+                try:
+                    await self._start(streams)
+                    await self._send_all()
+                finally:
+                    self._nursery = None  # it is about to take no more tasks
                 nursery.cancel_scope.cancel()
             if self._ending is Ending.FAILED and self._phase is not Phase.HELD:
                 streams.cut_off(self._scope)
+        except BaseException:
+            # The request was cancelled, maybe before there was a task for the generator.
+            if not self._begun:
+                await self._clean_up(lambda: close_unstarted(self._content))
+            # What has failed before is not raised.
+            if self._error is not None:
+                logger.error("The cleanup of a stream failed", exc_info=self._error)
+            raise
         finally:
             _shutdown.closed(self, streams)
             release(self._content)
