@@ -68,6 +68,9 @@ FOUND = {
     "a cancelled request whose generator has not begun": World(
         send=("second",), acts=(Act("scope"),), options=(("open_delay", 0),)
     ),
+    "a failed stream whose client does not read": World(
+        cleanup=("raises",), send=("stalls",), options=(("max_duration", 6),)
+    ),
 }
 
 

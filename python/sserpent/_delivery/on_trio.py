@@ -502,7 +502,7 @@ class TrioDelivery:
 
     async def _keep_max_duration(self, lasts_for: float) -> None:
         await trio.sleep(lasts_for)
-        if not self._finishing:
+        if self._ending is None and not self._finishing:
             self.end(Ending.MAX_DURATION)
             await self._keep_cleanup_timeout()
 
