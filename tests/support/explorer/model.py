@@ -187,7 +187,8 @@ class _Check:
     # Time
 
     def time(self) -> Iterator[str]:
-        parts = [each.at for each in self.story.all("send ends", "told ends", "closes", "gone")]
+        whats = "send ends", "told ends", "closes", "gone", "receive raises"
+        parts = [each.at for each in self.story.all(*whats)]
         if self.closed is not None:
             parts.append(self.closed.at)
         parts = [each for each in parts if each <= self.ended_at + _SAME]
