@@ -145,7 +145,8 @@ class Sender(Outlet):
             # ASGI asks for an awaitable; what is to be stepped by hand is a coroutine.
             self.send = _as_coroutine_function(self.send)
         await sending
-        self.sending_since = None  # what follows is a `send` of its own
+        if self.sending_since is not None:
+            self.sending_since = self.loop.time()  # what follows is a `send` of its own
 
     async def _open_and_flush(self) -> None:
         await self._open()
