@@ -3,6 +3,7 @@ the worst moment. By a clock that jumps, on asyncio and Trio."""
 
 from __future__ import annotations
 
+import asyncio
 import runpy
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -17,6 +18,7 @@ from sserpent import EventSourceResponse
 from sserpent._core import Buffer
 from sserpent._shutdown import streams as shutdown
 from timelines import PING, runners, timeline
+from virtual_time import run_on_asyncio
 
 Run = Callable[..., None]
 
@@ -164,6 +166,104 @@ def test_d8_a_client_that_does_not_read_cannot_hold_the_exit(run: Run, grace: fl
         stream = play(run, lambda content=content: Stream(content(), **options), act)
         assert stream.ended_at == 10 + grace + 3
         assert not stream.connection.complete
+
+
+class Droppable(Connection):
+    """A connection that its server drops when it is asked to, and then tells of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tells: bool = True) -> None:
+        super().__init__()
+        self.receiving = False
+        self.tells = tells
+        #: What the server was told to wait for when it was asked.
+        self.dropped: list[str] = []
+        streams = shutdown.ServerStreams
+        monkeypatch.setattr(streams, "abort_connection", lambda *_: self.drop())
+        monkeypatch.setattr(streams, "close_connection", lambda *_: True)
+
+    async def receive(self) -> Any:
+        self.receiving = True
+        try:
+            return await super().receive()
+        finally:
+            self.receiving = False
+
+    def drop(self) -> bool:
+        waits = {"receive": self.receiving, "send": bool(self.sending)}
+        self.dropped.append(" and ".join(name for name, waiting in waits.items() if waiting))
+        if self.tells:
+            asyncio.get_running_loop().call_later(0.1, self.disconnect)
+        return True
+
+
+DROPS = {
+    "stalled": ({"send_timeout": 2.0, "cleanup_timeout": 30.0}, False, 2),
+    "shutdown": ({"cleanup_timeout": 3.0}, True, 4),
+    "shutdown-stalled": ({"send_timeout": 2.0, "cleanup_timeout": 30.0}, True, 2),
+}
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["told", "silent"])
+@pytest.mark.parametrize(("options", "shuts_down", "drops_at"), DROPS.values(), ids=DROPS)
+def test_d8_a_dropped_connection_is_told_of_before_the_response_returns(
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    shuts_down: bool,
+    drops_at: float,
+    tells: bool,
+) -> None:
+    """Neither `receive` nor `send` is cancelled before: granian's worker never ended then. A server
+    that says nothing of it holds nobody for longer than a second."""
+
+    async def act(stream: Stream) -> None:
+        stream.connection.stall()
+        await anyio.sleep(1)
+        if shuts_down:
+            begin_shutdown()
+
+    def make() -> Stream:
+        stream = Stream(endless(), ping_interval=None, **options)
+        stream.connection = Droppable(monkeypatch, tells)
+        return stream
+
+    stream = play(run_on_asyncio, make, act)
+    assert stream.connection.dropped == ["receive and send"]
+    assert stream.ended_at == drops_at + (0.1 if tells else 1)
+    assert not stream.connection.complete
+
+
+def test_d8_a_cancelled_request_drops_the_connection_that_a_send_waits_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """hypercorn cancels it at its graceful timeout, and then waits for the client without end."""
+
+    async def main() -> None:
+        connection = Droppable(monkeypatch)
+        connection.stall()
+        with anyio.move_on_after(5):
+            await connection.run(EventSourceResponse(endless()))
+        assert anyio.current_time() == 5
+        assert connection.dropped == ["send"]
+
+    run_on_asyncio(main)
+
+
+def test_d8_a_cancelled_request_drops_the_connection_that_is_closed_already(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        connection = Droppable(monkeypatch)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, EventSourceResponse(endless()))
+            await anyio.sleep(1)
+            begin_shutdown()
+            await anyio.sleep(3)
+            assert connection.dropped == []
+            tasks.cancel_scope.cancel()
+        assert anyio.current_time() == 4
+        assert len(connection.dropped) == 1
+
+    run_on_asyncio(main)
 
 
 # Keep-alives

@@ -54,6 +54,7 @@ class Delivery:
         "_cleanup_until",
         "_driven",
         "_driver",
+        "_dropped",
         "_ending",
         "_ends_at",
         "_error",
@@ -112,7 +113,9 @@ class Delivery:
         self._gone = False
         # The client has sent its whole body.
         self._body_over = False
-        # The connection was dropped, and the server is to say so: until when it may.
+        # The connection was dropped.
+        self._dropped = False
+        # The server is to say so: until when it may.
         self._leaving: asyncio.TimerHandle | None = None
         # The ASGI task is in `receive()`, and is to leave it.
         self._receiving = False
@@ -249,7 +252,7 @@ class Delivery:
         """Makes sure that a response that is not whole does not look so."""
         assert self._streams is not None
         assert self._ending is not None
-        if self._sender.complete:
+        if self._sender.complete or self._dropped:
             return
         if self._ending.connection == "close":
             await self._close_connection()
@@ -358,7 +361,7 @@ class Delivery:
         """Drops the connection, and lets the server say that it is gone, first to `receive` and
         then to the `send` in progress, before the response returns. granian's worker never ends if
         the last connection of a shutdown goes while a `send` waits and nothing is in `receive`."""
-        if self._leaving is None and self._drop_connection():
+        if not self._dropped and self._drop_connection():
             self._sender.stop()
             self._leaving = self._loop.call_later(LAST_SEND, self._left)
 
@@ -372,7 +375,9 @@ class Delivery:
         self._interrupt()
 
     def _drop_connection(self) -> bool:
-        return self._streams is not None and self._streams.abort_connection(self._scope)
+        if self._streams is not None and self._streams.abort_connection(self._scope):
+            self._dropped = True
+        return self._dropped
 
     # What the parts report
 
@@ -438,7 +443,7 @@ class Delivery:
             self._client_left()
         elif self._ending is None:
             self.end(Ending.FAILED, error)
-        elif self._leaving is None:
+        elif not self._dropped:
             logger.error("A send failed after its stream had ended", exc_info=error)
         self._driver.go_on()
         self._interrupt()
@@ -460,7 +465,7 @@ class Delivery:
             can_open=sender.phase is HELD,
             can_ping=sender.phase is OPEN,
             # Once its connection is dropped, `_left` bounds it.
-            sending_since=None if self._leaving else sender.sending_since,
+            sending_since=None if self._dropped else sender.sending_since,
             sent_at=sender.sent_at,
             ends_at=self._ends_at,
             grace_until=self._grace_until,

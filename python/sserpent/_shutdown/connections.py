@@ -80,6 +80,7 @@ class Http2Stream(Protocol):
 
     def unsent(self) -> int:
         """Returns how many bytes wait for the client's window, 0 once it is closed."""
+        ...
 
 
 async def drained(stream: Http2Stream, down_to: int) -> None:
