@@ -90,6 +90,14 @@ class Log(Protocol):
         """
         ...
 
+    async def ready(self) -> None:
+        """Returns when it can be used.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+        ...
+
     def publish_soon(self, stream: Stream, limits: Limits, item: Item) -> Future[str]:
         """Appends an event. May be called in any thread.
 

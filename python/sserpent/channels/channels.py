@@ -119,6 +119,17 @@ class Channels:
     ) -> None:
         await self.aclose()
 
+    async def ready(self) -> None:
+        """Returns when events can be published and will be heard: for a readiness check. In this
+        process that is at once; with Redis when it answers, within `publish_timeout`.
+
+        Raises:
+            BrokerUnavailable: Redis could not be reached, or refuses; the message has its address,
+                and why.
+            RuntimeError: the channels are closed.
+        """
+        await self._log.ready()
+
     async def aclose(self) -> None:
         """Ends all runs, each within its grace, then all streams with a goodbye, and lets go of
         what is kept. What is published from then on is a RuntimeError, until the channels are

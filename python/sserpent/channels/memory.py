@@ -258,6 +258,9 @@ class MemoryLog:
         self._event_loop = ref(current_token())
         self._closed = False
 
+    async def ready(self) -> None:
+        """Returns at once: it needs nobody."""
+
     async def aclose(self) -> None:
         with self.lock:
             self._closed = True

@@ -251,7 +251,7 @@ class Commands:
         self._anew = False
         self._news = asyncio.Event()
         self._pauses = Pauses()
-        self._trouble = Trouble(server.place)
+        self._trouble = Trouble(server.place, server.troubles)
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._dropped: asyncio.Future[None] | None = None

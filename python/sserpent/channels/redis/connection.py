@@ -74,6 +74,7 @@ class Server:
 
     Attributes:
         moves: Whether it may be elsewhere later; then `resolve` says where it is.
+        troubles: What is wrong with its connections now.
         database: The number of the database.
         host: Its host, where the URL says no path.
         place: Its address, for messages: without a password.
@@ -99,6 +100,7 @@ class Server:
             "decode_responses": False,
             "protocol": 2,
         }
+        self.troubles: dict[Trouble, str] = {}
         self.database = int(self._options.get("db") or 0)
         path = self._options.get("path")
         port = self._options.get("port", 6379)
@@ -141,6 +143,7 @@ class Server:
         other = copy(self)
         other._options = {**self._options, "host": host, "port": port}
         other.place = f"Redis at {host}:{port}"
+        other.troubles = {}
         return other
 
     def _connection(self, **options: Any) -> Connection:
@@ -239,22 +242,29 @@ def reason_of(error: Exception) -> str:
 class Trouble:
     """Says once in the log that a server is away, and once that it is back.
 
+    Args:
+        what: Is away.
+        troubles: Of the same server, with the reasons: of those that have the same, one says it.
+
     Attributes:
         reason: Why it could not be reached last.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, troubles: dict[Trouble, str] | None = None) -> None:
         self._what = what
+        self._troubles = {} if troubles is None else troubles
         self.reason = "it does not answer"
-        self._said = False
 
     def begin(self, error: Exception) -> None:
         """Says what has gone wrong: with its traceback, if that is not how connections end."""
         is_expected = isinstance(error, (Unsupported, *LOST))
         self.reason = reason_of(error)
-        if self._said:
+        if self in self._troubles:
             return
-        self._said = True
+        is_said = self.reason in self._troubles.values()
+        self._troubles[self] = self.reason
+        if is_said:
+            return
         if isinstance(error, Unsupported):
             logger.warning("%s", error)
         else:
@@ -262,9 +272,9 @@ class Trouble:
             logger.warning("%s is away: %s", self._what, self.reason, exc_info=trace)
 
     def end(self) -> None:
+        """Says that it is back, if nothing is wrong with the server any more."""
         self.reason = "it does not answer"
-        if self._said:
-            self._said = False
+        if self._troubles.pop(self, None) is not None and not self._troubles:
             logger.warning("%s is back", self._what)
 
 

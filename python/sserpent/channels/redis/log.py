@@ -125,6 +125,9 @@ class RedisLog:
         session = self._session
         return None if session is None or session.loop.is_closed() else session
 
+    async def ready(self) -> None:
+        await self.at_home(Session.ready)
+
     async def at_home(self, run: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
         """Runs a coroutine in the event loop of the session."""
         return await _run_in(self._home(), run)

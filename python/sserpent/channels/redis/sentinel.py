@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from .connection import LOST, Connection, Server, ask
+from .connection import LOST, Connection, Server, ask, reason_of
 from .urls import split
 
 _PORT = 26379
@@ -41,7 +41,10 @@ class SentinelServer(Server):
         query = f"?{parts.query}" if parts.query else ""
         super().__init__("/".join([server, *database]) + query, parts.scheme)
         self._service = service
+        # Why the last that was asked did not say.
+        self._reason = ""
         self._sentinels = [Server(f"redis://{host}:{port}") for host, port in places]
+        self._places = ", ".join(f"{host}:{port}" for host, port in places)
         self.place = f"Redis, the master of '{service}'"
 
     async def resolve(self, timeout: float) -> tuple[str, int]:
@@ -56,15 +59,19 @@ class SentinelServer(Server):
                 return found
             # Another is asked first, next time.
             self._sentinels.append(self._sentinels.pop(0))
-        raise RedisConnectionError(f"no Sentinel says where '{self._service}' is")
+        raise RedisConnectionError(
+            f"no Sentinel says where '{self._service}' is, of {self._places}: {self._reason}"
+        )
 
     async def _ask(self, sentinel: Server, timeout: float) -> tuple[str, int] | None:
         question = "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service
         try:
             connection, (found,) = await sentinel.connect(timeout, question)
-        except LOST:
+        except LOST as error:
+            self._reason = reason_of(error)
             return None
         await connection.disconnect(nowait=True)
+        self._reason = "it has no such master"
         return None if found is None else (found[0].decode(), int(found[1]))
 
     async def _new_connection(self, timeout: float) -> Connection:

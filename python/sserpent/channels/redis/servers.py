@@ -95,7 +95,7 @@ class OneServer:
     async def _go_along(self) -> None:
         """Goes to where the server is. Where it was, another may still answer, and hear nothing."""
         place = None
-        trouble = Trouble(f"The look for {self._server.place}")
+        trouble = Trouble(self._server.place, self._server.troubles)
         while True:
             try:
                 found = await self._server.resolve(self._pace.timeout)

@@ -84,6 +84,9 @@ class Session:
         self._closed = False
         self._renewed_at = -math.inf
         self._closures: Followed | None = None
+        # Now, so that the log says at once whether it can be used.
+        self._first = self._ask_time()
+        self._first.add_done_callback(lambda first: first.cancelled() or first.exception())
         if closures is not None:
             self._closures = self._begin(STREAM, LIMITS)
             self._closures.followers = (closures,)
@@ -92,6 +95,20 @@ class Session:
     def skew(self) -> float | None:
         """What to add to the event loop's time to have the server's, if that is known."""
         return self.servers.skew
+
+    def _ask_time(self) -> asyncio.Future[Any]:
+        return self._send(self.name_of(STREAM), "TIME")
+
+    async def ready(self) -> None:
+        """Returns when the server answers, and what is published there is heard.
+
+        Raises:
+            BrokerUnavailable: neither, within the timeout.
+        """
+        deadline = self._deadline()
+        await self._ask_time()
+        if self._closures is not None:
+            await self._closures.live(deadline)
 
     @property
     def is_followed(self) -> bool:
@@ -374,6 +391,7 @@ class Session:
     async def aclose(self) -> None:
         await asyncio.sleep(0)  # what threads have asked for comes first
         self._closed = True
+        self._first.cancel()
         await self.servers.drain()
         if self._timer is not None:
             self._timer.cancel()

@@ -90,7 +90,7 @@ class Subscription:
         self._news = asyncio.Event()
         self._heard = False
         self._pauses = Pauses()
-        self._trouble = Trouble(f"The subscription to {server.place}")
+        self._trouble = Trouble(server.place, server.troubles)
         self._dropped: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -157,7 +157,7 @@ class Subscription:
         try:
             await first_of(*tasks, self._dropped)
         except ResponseError as error:  # it may not subscribe
-            self._trouble.begin(error)
+            self._trouble.begin(ResponseError(f"it refuses a subscription: {error}"))
         except LOST as error:
             self._trouble.reason = reason_of(error)
         finally:
