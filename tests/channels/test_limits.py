@@ -120,6 +120,37 @@ def test_c11_a_key_that_nobody_uses_is_forgotten_and_its_ids_are_of_another_epoc
     run(main)
 
 
+def test_c11_a_history_that_nobody_uses_expires_where_it_is_looked_at(
+    run: Run, clock: Clock
+) -> None:
+    """Not when a sweeper comes, whose pace another history has set."""
+
+    async def main() -> None:
+        channels = Channels()
+        await channels.channel("slow", history_ttl=3_600).publish(1)
+        rooms = channels.channel("rooms", keyed=True, history_ttl=60)
+        old = {key: await rooms.publish("old", key=key) for key in range(3)}
+        clock.now += 59
+        async with connected(rooms.subscribe(key=0, after=old[0])) as client:
+            assert client.said == []
+        clock.now += 1
+        for key, reasons in ((0, []), (1, ["epoch"])):
+            async with connected(rooms.subscribe(key=key, after=old[key])) as client:
+                await rooms.publish("new", key=key)
+                await client.has("new")
+                assert [each.data["reason"] for each in client.said] == reasons
+        async with connected(rooms.subscribe(key=2, start="earliest")) as client:
+            await rooms.publish("new", key=2)
+            await client.has("new")
+        for _ in range(3):  # what is begun again and again is one history
+            clock.now += 61
+            await rooms.publish("again", key=2)
+        log: Any = channels._log
+        assert len(log._expiries) == len(log.histories)
+
+    run(main)
+
+
 def test_c11_an_event_that_has_expired_is_a_gap(run: Run, clock: Clock) -> None:
     async def main() -> None:
         news = Channels().channel("news", history_ttl=60)

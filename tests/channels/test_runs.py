@@ -7,12 +7,14 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
@@ -21,6 +23,7 @@ from channel_clients import Client, MakeChannels, Run, connected, seen_in
 from redis_checks import until
 from redis_server import RedisServer
 from sserpent import EventSourceResponse, ServerSentEvent
+from sserpent._delivery.thread import running_threads
 from sserpent._shutdown import streams as shutdown
 from sserpent._shutdown.event_loop import current_time
 from sserpent.channels import Channels, LastEventID, Runs
@@ -409,11 +412,14 @@ def test_x2_a_run_can_be_followed_until_its_ttl_counted_from_its_end(
             answer.say("b")
             answer.end()
             assert said(await followed(runs, started.id)) == ["a", "b"]
-            await anyio.sleep(90)
-            assert said(await followed(runs, started.id)) == ["a", "b"]
-            await anyio.sleep(300)
-            with pytest.raises(HTTPException):
-                await runs.follow(started.id)
+            # Who follows it meanwhile does not prolong that.
+            for _ in range(3):
+                await anyio.sleep(33)
+                assert said(await followed(runs, started.id)) == ["a", "b"]
+            await anyio.sleep(1.5)
+            for method in (runs.follow, runs.stop):
+                with pytest.raises(HTTPException):
+                    await method(started.id)
 
     run_in_time(main)
 
@@ -853,6 +859,217 @@ def test_runs_in_an_application() -> None:
         assert client.delete(f"/answers/{run_id}").status_code == 200
 
 
+# Sync generators
+
+_request: ContextVar[str] = ContextVar("_request")
+
+
+class Sync:
+    """A sync generator that a test holds: it notes its threads, and waits where it is told to."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.threads: set[int] = set()
+        self.seen: list[str] = []
+        self.running = False
+        self.cleaned_up = False
+
+    def __call__(self, count: int = 5) -> Iterator[Any]:
+        _request.set(_request.get("none") + " and its own")
+        self.running = True
+        try:
+            for number in range(count):
+                self.threads.add(threading.get_ident())
+                self.seen.append(_request.get())
+                yield number
+            self.go_on.wait(30)
+        finally:
+            self.threads.add(threading.get_ident())
+            self.cleaned_up = True
+
+    async def has_begun(self) -> None:
+        with anyio.fail_after(30):
+            while not self.running:
+                await anyio.sleep(0.005)
+
+
+def test_a_sync_generator_has_one_thread_and_its_context(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = channels.runs("answers"), Sync()
+            _request.set("of the request")
+            started = await runs.start(answer())
+            _request.set("of another")
+            answer.go_on.set()
+            client = await followed(runs, started.id)
+            assert said(client) == [0, 1, 2, 3, 4]
+            assert end_of(client) == ("done", None)
+            assert len(answer.threads) == 1
+            assert threading.get_ident() not in answer.threads
+            assert set(answer.seen) == {"of the request and its own"}
+            assert _request.get() == "of another"
+
+    run(main)
+
+
+def test_an_async_generator_has_the_context_of_its_start(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def answer() -> AsyncIterator[str]:
+        yield _request.get()
+        _request.set("its own")
+        yield _request.get()
+
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs = channels.runs("answers")
+            _request.set("of the request")
+            started = await runs.start(answer())
+            assert said(await followed(runs, started.id)) == ["of the request", "its own"]
+
+    run(main)
+
+
+def test_sync_generators_have_a_limit_and_take_no_thread_of_sync_routes(
+    run: Run, make_channels: MakeChannels, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs = channels.runs("answers", max_threads=2, shutdown_grace=0)
+            answers = [Sync() for _ in range(4)]
+            limiter = anyio.to_thread.current_default_thread_limiter()
+            started = []
+            for waiting, answer in zip((0, 0, 1, 2), answers, strict=True):
+                started.append(await runs.start(answer()))
+                if not waiting:
+                    await answer.has_begun()
+                await until(lambda waiting=waiting: len(runs._slots._waiting) == waiting)
+            assert limiter.borrowed_tokens == 0
+            assert running_threads() == 2
+            assert [answer.running for answer in answers] == [True, True, False, False]
+            await runs.stop(started[3].id)  # it waits for its turn, and never gets one
+            assert end_of(await followed(runs, started[3].id)) == ("stopped", "request")
+            answers[0].go_on.set()
+            await answers[2].has_begun()
+            assert not answers[3].running
+            for answer in answers:
+                answer.go_on.set()
+            for each in started[:3]:
+                assert end_of(await followed(runs, each.id)) == ("done", None)
+            assert running_threads() == 0
+        assert "All of max_threads (2) sync generators are running" in caplog.text
+
+    run(main)
+
+
+def test_a_sync_generator_waits_for_a_broker_that_is_away(
+    run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yielded: list[int] = []
+
+    def answer() -> Iterator[str]:
+        for number in range(40):
+            yielded.append(number)
+            yield f"{number}" * 5_000
+
+    async def main() -> None:
+        async with answering_while_away(make_channels, monkeypatch) as (runs, _, _, log):
+            log.is_away = True
+            started = await runs.start(answer())
+            with anyio.fail_after(30):
+                while not yielded:
+                    await anyio.sleep(0.01)
+            await anyio.sleep(0.2)
+            assert len(yielded) < 35  # the outbox, one batch and one event: 3 x 64 KiB
+            log.is_away = False
+            client = await followed(runs, started.id)
+            assert said(client) == [f"{number}" * 5_000 for number in range(40)]
+
+    run(main)
+
+
+def test_a_sync_generator_that_fails_keeps_what_it_has_yielded(
+    run: Run, make_channels: MakeChannels, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(last: Any) -> Iterator[Any]:
+        yield 1
+        yield last
+        raise LookupError("on purpose")
+
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs = channels.runs("answers", max_bytes=100)
+            for last, kept, end in (
+                (2, [1, 2], ("error", "exception")),
+                ("x" * 200, [1], ("error", "'max_bytes' (100) is exceeded")),
+                (ServerSentEvent(data=1, event="gap"), [1], None),
+            ):
+                started = await runs.start(answer(last))
+                client = await followed(runs, started.id)
+                assert said(client) == kept
+                assert end is None or end_of(client) == end
+            assert caplog.text.count("LookupError: on purpose") == 1
+
+    run(main)
+
+
+def test_x3_a_sync_generator_that_is_stopped_ends_at_its_next_yield(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = channels.runs("answers"), Sync()
+            started = await runs.start(answer())
+            async with connected(started.follow()) as client:
+                await client.until(lambda: said(client) == [0, 1, 2, 3, 4])
+                await runs.stop(started.id)
+                assert not answer.cleaned_up
+                answer.go_on.set()
+                await client.until(lambda: client.complete)
+            assert end_of(client) == ("stopped", "request")
+            assert answer.cleaned_up
+            assert len(answer.threads) == 1
+
+    run(main)
+
+
+# How many runs an owner has
+
+
+def test_an_owner_has_so_many_runs_at_the_same_time(run: Run, make_channels: MakeChannels) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs = channels.runs("answers", max_runs_per_owner=2, shutdown_grace=0)
+            answers = [Answer() for _ in range(6)]
+            first = await runs.start(answers[0](), owner=7, id="first")
+            await runs.start(answers[1](), owner="7")
+            refused = answers[2]()
+            with pytest.raises(HTTPException) as error:
+                await runs.start(refused, owner=7)
+            assert error.value.status_code == 429
+            assert 1 <= int((error.value.headers or {})["Retry-After"]) <= 60
+            with pytest.raises(StopAsyncIteration):
+                await anext(refused)  # it is closed
+            # One that repeats its request gets its run, and others have their own.
+            repeated = answers[3]()
+            assert (await runs.start(repeated, owner=7, id="first")).id == first.id
+            with pytest.raises(StopAsyncIteration):
+                await anext(repeated)
+            for other in (8, None, None, None):
+                await runs.start(Answer()(), owner=other)
+            answers[0].end()
+            await followed(runs, "first", owner=7)
+            with anyio.fail_after(30):
+                while runs._places._taken["7"] == 2:
+                    await anyio.sleep(0.005)
+            await runs.start(answers[4](), owner=7)
+        assert not runs._places._taken
+
+    run(main)
+
+
 # Bad input
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -861,6 +1078,9 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"max_bytes": 0}, ValueError, "'max_bytes'"),
     ({"max_bytes": 1.5}, TypeError, "'max_bytes'"),
     ({"shutdown_grace": -1}, ValueError, "'shutdown_grace'"),
+    ({"max_threads": 0}, ValueError, "'max_threads' must be at least 1, not 0"),
+    ({"max_runs_per_owner": 0}, ValueError, "'max_runs_per_owner' must be at least 1, not 0"),
+    ({"max_runs_per_owner": "1"}, TypeError, "'max_runs_per_owner' must be an integer, not str"),
     ({"name": ""}, ValueError, "'name'"),
     ({"name": 7}, TypeError, "'name'"),
     ({"name": "rooms"}, ValueError, "'rooms'"),

@@ -218,7 +218,7 @@ async def test_max_threads_counts_the_streams_of_the_class_that_sets_it(
         ["4"],
     ]
     assert [each.getMessage() for each in caplog.records] == [
-        "All of max_threads (1) sync generators stream: others wait"
+        "All of max_threads (1) sync generators are running: others wait"
     ]
 
 

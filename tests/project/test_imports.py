@@ -31,6 +31,7 @@ OURS: dict[str, set[str]] = {
         "_delivery.farewell",
         "_delivery.observer",
         "_delivery.stream",
+        "_delivery.thread",
         "_fastapi.declarations",
         "_fastapi.places",
         "_fastapi.refusal",

@@ -26,7 +26,7 @@ from .farewell import farewell
 from .inbox import pause_after
 from .sender import KEEPALIVE_COMMENT, Phase, body
 from .stream import call_on_disconnect, claim, close_unstarted, release, warn_of_stall
-from .thread import GeneratorThread
+from .thread import GeneratorThread, options_of
 from .tidying import is_tidying_up
 
 if TYPE_CHECKING:
@@ -351,7 +351,7 @@ class TrioDelivery:
 
     async def _pump_thread(self, content: Iterable[Any]) -> None:
         thread = self._thread = GeneratorThread(
-            content, self._buffer, self._response, self._explained
+            content, self._buffer, options_of(self._response), self._explained
         )
         token = trio.lowlevel.current_trio_token()
         try:

@@ -25,8 +25,12 @@ def refusal(what: str, response: Response, comes_back: bool) -> Response:
     """
     if comes_back:
         return empty_stream(response)
-    retry_after = str(random.randint(*_RETRY_AFTER))
-    return PlainTextResponse(f"Too many {what}", 503, {"Retry-After": retry_after})
+    return PlainTextResponse(f"Too many {what}", 503, {"Retry-After": retry_after()})
+
+
+def retry_after() -> str:
+    """Returns the header `Retry-After`, which differs from client to client."""
+    return str(random.randint(*_RETRY_AFTER))
 
 
 def empty_stream(response: Response) -> Response:

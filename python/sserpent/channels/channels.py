@@ -250,6 +250,8 @@ class Channels:
         ttl: float = ...,
         max_bytes: int = ...,
         shutdown_grace: float = ...,
+        max_threads: int = ...,
+        max_runs_per_owner: int | None = ...,
     ) -> Runs[T]: ...
 
     @overload
@@ -261,6 +263,8 @@ class Channels:
         ttl: float = ...,
         max_bytes: int = ...,
         shutdown_grace: float = ...,
+        max_threads: int = ...,
+        max_runs_per_owner: int | None = ...,
     ) -> Runs[Any]: ...
 
     def runs(
@@ -271,6 +275,8 @@ class Channels:
         ttl: float = 3_600,
         max_bytes: int = 4 * 2**20,
         shutdown_grace: float = 20,
+        max_threads: int = 1_000,
+        max_runs_per_owner: int | None = None,
     ) -> Runs[Any]:
         """Makes runs: generators that go on when their clients leave.
 
@@ -286,6 +292,11 @@ class Channels:
             shutdown_grace: For how many seconds a run goes on when its server shuts down. Then it
                 ends as "stopped", with the reason "shutdown". Less than the time after which the
                 server is killed (30 s on Kubernetes), so that its end can still be recorded.
+            max_threads: How many of these runs may have a sync generator at the same time in this
+                process, each in a thread of its own; further ones wait for their turn.
+            max_runs_per_owner: How many of these runs one `owner` may have going on at the same
+                time in this process; None, the default, for any number. Beyond it `Runs.start`
+                raises a 429.
 
         Raises:
             TypeError: an argument has the wrong type; the message names it.
@@ -297,6 +308,8 @@ class Channels:
             checked_seconds("ttl", ttl),
             checked_count("max_bytes", max_bytes, 1),
             checked_seconds("shutdown_grace", shutdown_grace, or_zero=True),
+            checked_count("max_threads", max_threads, 1),
+            checked_limit("max_runs_per_owner", max_runs_per_owner),
         )
         runs: Runs[Any] = Runs[Any]._made(definition, self._service, self._log.runs)
         self._add(name, runs)

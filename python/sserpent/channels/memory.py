@@ -33,21 +33,27 @@ class History:
     Attributes:
         ttl: For how many seconds it is kept when nobody uses it any more.
         pinned: Whether it is in use, whoever follows it.
+        is_kept_by_followers: Whether it counts as used by one who has just left.
     """
 
-    __slots__ = ("followers", "pinned", "ring", "ttl", "used_at")
+    __slots__ = ("followers", "is_kept_by_followers", "pinned", "ring", "ttl", "used_at")
 
     def __init__(self, limits: Limits, ttl: float) -> None:
         self.ring = Ring(limits, beginning())
         self.followers: tuple[Follower, ...] = ()
         self.ttl = ttl
         self.pinned = False
+        self.is_kept_by_followers = True
         self.used_at = monotonic()
 
     @property
     def lifetime(self) -> float:
         """For how many seconds it is kept from when it was used last."""
         return self.ttl if self.ring.head.offset else min(self.ttl, UNUSED_TTL)
+
+    def is_over(self, now: float) -> bool:
+        """Whether nobody has used it for so long that it is not kept any more."""
+        return not (self.followers or self.pinned) and self.used_at + self.lifetime <= now
 
 
 class _Lock:
@@ -183,13 +189,14 @@ class MemoryLog:
             if history is None:
                 return
             history.followers = tuple(f for f in history.followers if f is not follower)
-            history.used_at = monotonic()
+            if history.is_kept_by_followers:
+                history.used_at = monotonic()
 
     async def read(
         self, stream: Stream, limits: Limits, first: int, before: int
     ) -> tuple[Position, list[Entry]]:
         with self.lock:
-            history = self.histories.get(stream)
+            history = self.kept(stream)
             if history is None:
                 return NOWHERE, []
             ring = history.ring
@@ -204,13 +211,21 @@ class MemoryLog:
 
     # A history's life
 
+    def kept(self, stream: Stream) -> History | None:
+        """Returns a history. It expires where it is looked at, not only when the sweeper comes."""
+        history = self.histories.get(stream)
+        if history is not None and history.is_over(monotonic()):
+            self.sweep()
+            history = self.histories.get(stream)
+        return history
+
     def history(self, stream: Stream, limits: Limits, ttl: float | None = None) -> History:
         """Returns the history of a stream. It begins, with an epoch, if there is none.
 
         Args:
             ttl: For how many seconds it is kept when nobody uses it, if not for `history_ttl`.
         """
-        history = self.histories.get(stream)
+        history = self.kept(stream)
         if history is None:
             history = History(limits, limits.history_ttl if ttl is None else ttl)
             self.histories[stream] = history
@@ -239,12 +254,12 @@ class MemoryLog:
                 history = self.histories.get(stream)
                 if history is None:
                     continue
-                used_at = now if history.followers or history.pinned else history.used_at
-                if used_at + history.lifetime > now:
-                    heapq.heappush(self._expiries, (used_at + history.lifetime, stream))
-                else:
+                if history.is_over(now):
                     del self.histories[stream]
                     self.runs.forget(stream)
+                else:
+                    used_at = now if history.followers or history.pinned else history.used_at
+                    heapq.heappush(self._expiries, (used_at + history.lifetime, stream))
             if not self._expiries:
                 self._sweeper = None
             return bool(self._expiries)

@@ -46,10 +46,13 @@ class MemoryRuns:
     async def start(self, run: Stream, ttl: float, on_stop: Callable[[str], None]) -> str | None:
         with self._log.lock:
             self._log.check_open()
-            if run in self._runs:
+            if self._kept(run) is not None:
                 return None
             kept = self._runs[run] = _Run(on_stop)
-            self._log.history(run, UNLIMITED, ttl).pinned = True
+            history = self._log.history(run, UNLIMITED, ttl)
+            history.ttl = ttl  # somebody may have followed it before
+            history.pinned = True
+            history.is_kept_by_followers = False  # its time is counted from its end
             return kept.fence
 
     async def append(self, run: Stream, fence: str, items: Sequence[Item]) -> None:
@@ -69,14 +72,14 @@ class MemoryRuns:
             return kept.stop
 
     def _check(self, run: Stream, fence: str) -> _Run:
-        kept = self._runs.get(run)
+        kept = self._kept(run)
         if kept is None or kept.fence != fence:
             raise Fenced(f"The run '{run.key}' has ended")
         return kept
 
     async def end(self, run: Stream, fence: str | None, item: Item) -> bool:
         with self._log.lock:
-            kept = self._runs.get(run)
+            kept = self._kept(run)
             if kept is None or kept.fence is None:
                 return False
             if kept.fence != fence and (fence is not None or monotonic() < kept.lease_until):
@@ -93,7 +96,7 @@ class MemoryRuns:
 
     async def stop(self, run: Stream, reason: str) -> bool:
         with self._log.lock:
-            kept = self._runs.get(run)
+            kept = self._kept(run)
             if kept is None:
                 return False
             if kept.fence is None or kept.stop is not None:
@@ -104,8 +107,11 @@ class MemoryRuns:
 
     async def status(self, run: Stream) -> RunStatus | None:
         with self._log.lock:
-            kept = self._runs.get(run)
+            kept = self._kept(run)
             return None if kept is None else RunStatus(kept.end)
+
+    def _kept(self, run: Stream) -> _Run | None:
+        return None if self._log.kept(run) is None else self._runs.get(run)
 
     def forget(self, stream: Stream) -> None:
         """Called when a history has expired."""

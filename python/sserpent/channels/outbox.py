@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
 
 import anyio
 
 from .broker import Item
 
-# How many events, or bytes of them, may wait before the generator has to.
-_FULL = 100, 65_536
+#: How many events, or bytes of them, may wait before the generator has to.
+MAX_EVENTS, MAX_BYTES = 100, 65_536
 
 
 class Outbox:
@@ -35,15 +37,19 @@ class Outbox:
 
     async def put(self, item: Item) -> None:
         """Adds an event, and waits while there are too many."""
-        self._items.append(item)
-        self._bytes += len(item.body)
-        self.wake()
+        self.add(item)
         while self._is_full and not self._released:
             await self._space.wait()
 
+    def add(self, item: Item) -> None:
+        """Adds an event, however many there are."""
+        self._items.append(item)
+        self._bytes += len(item.body)
+        self.wake()
+
     @property
     def _is_full(self) -> bool:
-        return len(self._items) >= _FULL[0] or self._bytes >= _FULL[1]
+        return len(self._items) >= MAX_EVENTS or self._bytes >= MAX_BYTES
 
     # What the log's side calls
 
@@ -77,3 +83,35 @@ class Outbox:
         del self._items[:count]
         self._space.set()
         self._space = anyio.Event()
+
+
+class Gathered:
+    """Events that a generator has yielded in its thread, until the event loop takes them
+    (`_delivery.thread.Pushed`).
+
+    Args:
+        encode: Makes an event of an item, in the thread.
+    """
+
+    def __init__(self, encode: Callable[[Any], Item]) -> None:
+        self._encode = encode
+        self._items: deque[Item] = deque()
+        # Each is changed in one thread only.
+        self._pushed_bytes = self._taken_bytes = 0
+
+    @property
+    def pending(self) -> int:
+        return self._pushed_bytes - self._taken_bytes
+
+    def push(self, item: Any) -> bool:
+        encoded = self._encode(item)
+        self._pushed_bytes += len(encoded.body)
+        self._items.append(encoded)
+        return self.pending >= MAX_BYTES
+
+    def take(self) -> Iterator[Item]:
+        """Returns those that are there now, each once."""
+        for _ in range(len(self._items)):
+            item = self._items.popleft()
+            self._taken_bytes += len(item.body)
+            yield item

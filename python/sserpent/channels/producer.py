@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import anyio
-import anyio.to_thread
 
 from .. import _shutdown
 from .._core import ServerSentEvent
+from .._delivery.thread import GeneratorThread, ThreadOptions
 from .._shutdown.event_loop import call_every, call_soon, current_time, current_token, on_asyncio
 from .._shutdown.logger import logger
 from . import lease
@@ -19,7 +20,7 @@ from .blocks import RUN_END
 from .broker import BrokerError, ChannelsClosed, Fenced, Item, RunLog
 from .complaint import Complaint
 from .encoding import Encoding, Refusal
-from .outbox import Outbox
+from .outbox import Gathered, Outbox
 from .position import Stream
 
 #: How a run has ended, as its last event says.
@@ -31,10 +32,6 @@ SHUTDOWN = "shutdown"
 _CLEANUP_TIMEOUT = 30.0
 # Seconds until the broker is tried again.
 _RETRY = 1.0
-# How many sync generators may run at the same time on an event loop.
-_MAX_THREADS = 1_000
-
-_END: Any = object()
 
 
 class TooMuch(Refusal):
@@ -61,6 +58,7 @@ class Producer:
         log: Keeps it.
         max_bytes: How many bytes of events it may have.
         shutdown_grace: For how many seconds it may go on when the server shuts down.
+        thread_options: Of the thread of a sync generator.
         on_end: Called when nothing of it is left.
     """
 
@@ -73,6 +71,7 @@ class Producer:
         log: RunLog,
         max_bytes: int,
         shutdown_grace: float,
+        thread_options: ThreadOptions,
         on_end: Callable[[Producer], object],
     ) -> None:
         self._run_id = run_id
@@ -81,6 +80,7 @@ class Producer:
         self._log = log
         self._max_bytes = max_bytes
         self._shutdown_grace = shutdown_grace
+        self._thread_options = thread_options
         self._on_end = on_end
         self._encoding = encoding
         self._token = current_token()
@@ -95,6 +95,7 @@ class Producer:
         self._renewal_is_due = False
         self._complaint = Complaint("Run '%s' waits to be kept: %s", run_id)
         self._driven = anyio.Event()
+        self._thread_news = _News()
         self._cleanup_until = float("inf")
         self._end_grace: Callable[[], object] | None = None
         #: Set when nothing of the run is left here.
@@ -117,7 +118,9 @@ class Producer:
         else:
             import trio
 
-            trio.lowlevel.spawn_system_task(self._drive_on_trio)
+            # Without a context it would have that of Trio, and not the request's variables.
+            context = contextvars.copy_context()
+            trio.lowlevel.spawn_system_task(self._drive_on_trio, context=context)
             trio.lowlevel.spawn_system_task(self._supervise, streams)
 
     def stop(self, reason: str) -> None:
@@ -178,61 +181,58 @@ class Producer:
             self._outbox.wake()
 
     async def _produce(self) -> None:
-        step, close = self._steps()
+        if hasattr(self._source, "__aiter__"):
+            await self._produce_in_task()
+        elif self._stop is None:
+            await self._produce_in_thread()
+        elif hasattr(self._source, "close"):
+            self._source.close()
+
+    async def _produce_in_task(self) -> None:
+        items = self._source.__aiter__()
         try:
             while self._stop is None:
-                self._stepping = self._is_async
-                item = await step()
+                self._stepping = True
+                item = await items.__anext__()
                 self._stepping = False
-                if item is _END:
-                    return
-                await self._append(item)
+                await self._outbox.put(self._encoded(item))
+        except StopAsyncIteration:
+            pass
         finally:
             self._stepping = False
-            await close()
+            if hasattr(items, "aclose"):
+                await items.aclose()
 
-    @property
-    def _is_async(self) -> bool:
-        return hasattr(self._source, "__aiter__")
+    async def _produce_in_thread(self) -> None:
+        gathered = Gathered(self._encoded)
+        thread = GeneratorThread(self._source, gathered, self._thread_options, _as_it_is)
+        try:
+            thread.start(_call_soon_in(self._token), self._thread_news.set)
+            is_last = False
+            while not is_last and self._stop is None:
+                self._stepping = True
+                await self._thread_news.wait()
+                self._stepping = False
+                is_last = thread.take_notice()
+                for item in gathered.take():
+                    await self._outbox.put(item)
+                thread.resume()
+        finally:
+            self._stepping = False
+            thread.stop()
+            with anyio.CancelScope(shield=True):
+                while not (thread.finished or self.ended.is_set()):
+                    await self._thread_news.wait()
+            for item in gathered.take():
+                self._outbox.add(item)
+        thread.raise_error()
 
-    def _steps(self) -> tuple[Callable[[], Awaitable[Any]], Callable[[], Awaitable[object]]]:
-        """Returns what takes the next item, and what closes the generator."""
-        if self._is_async:
-            items = self._source.__aiter__()
-
-            async def step() -> Any:
-                try:
-                    return await items.__anext__()
-                except StopAsyncIteration:
-                    return _END
-
-            async def close() -> None:
-                aclose = getattr(items, "aclose", None)
-                if aclose is not None:
-                    await aclose()
-
-            return step, close
-
-        iterator = iter(self._source)
-        limiter = anyio.CapacityLimiter(1)  # not that of sync routes
-
-        async def step_in_thread() -> Any:
-            return await anyio.to_thread.run_sync(next, iterator, _END, limiter=limiter)
-
-        async def close_in_thread() -> None:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(close, limiter=limiter)
-
-        return step_in_thread, close_in_thread
-
-    async def _append(self, item: Any) -> None:
+    def _encoded(self, item: Any) -> Item:
         encoded = self._encoding.item(item)
         self._bytes += len(encoded.body)
         if self._bytes > self._max_bytes:
             raise TooMuch(f"'max_bytes' ({self._max_bytes}) is exceeded")
-        await self._outbox.put(encoded)
+        return encoded
 
     # The lease, and the end
 
@@ -256,6 +256,7 @@ class Producer:
             self._forget_grace()
             _shutdown.closed(self, streams)
             self.ended.set()
+            self._thread_news.set()
             self._on_end(self)
 
     @property
@@ -321,6 +322,31 @@ class Producer:
             )
             end, reason = "stopped", self._stop
         return end_item(self._run_id, end, reason)
+
+
+class _News:
+    """What a task waits for, again and again. Set in the event loop."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+        self._event = anyio.Event()
+
+
+def _call_soon_in(token: Any) -> Callable[[Callable[[], object]], object]:
+    """Returns what schedules a callback in an event loop, from any thread, and raises where that
+    has ended."""
+    schedule: Any = getattr(token, "call_soon_threadsafe", None) or token.run_sync_soon
+    return cast("Callable[[Callable[[], object]], object]", schedule)
+
+
+def _as_it_is(error: Exception, item: object) -> Exception:
+    return error
 
 
 async def _until_available(ask: Callable[[], Awaitable[object]], until: float) -> None:

@@ -7,6 +7,7 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterable, Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import anyio
@@ -15,6 +16,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .._delivery.farewell import come_back_later
+from .._delivery.thread import Slots, ThreadOptions
+from .._fastapi.places import Places
+from .._fastapi.refusal import retry_after
 from .._shutdown.event_loop import call_every, current_token
 from . import lease
 from .broker import BrokerError, ChannelsClosed, RunLog
@@ -22,6 +26,7 @@ from .channel import Key
 from .checks import checked_owner, checked_request
 from .encoding import Encoding
 from .memory_runs import UNLIMITED
+from .outbox import MAX_BYTES
 from .position import Stream
 from .producer import Producer, end_item
 from .service import Service
@@ -56,6 +61,8 @@ class RunsDefinition(NamedTuple):
     ttl: float
     max_bytes: int
     shutdown_grace: float
+    max_threads: int
+    max_runs_per_owner: int | None
 
 
 class Run(Generic[T]):
@@ -101,6 +108,8 @@ class Runs(Generic[T]):
     _log: RunLog
     _producers: set[Producer]
     _watches: dict[Any, _Watch]
+    _slots: Slots
+    _places: Places
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise TypeError("Runs are made by channels.runs(name, item_type), not by calling Runs")
@@ -114,6 +123,8 @@ class Runs(Generic[T]):
         runs._log = log
         runs._producers = set()
         runs._watches = {}
+        runs._slots = Slots()
+        runs._places = Places()
         return runs
 
     # What users call
@@ -138,6 +149,7 @@ class Runs(Generic[T]):
         Raises:
             TypeError: an argument has the wrong type; the message names it.
             ValueError: `id` breaks its rule.
+            fastapi.HTTPException: 429 with `Retry-After`, the owner has `max_runs_per_owner`.
             BrokerUnavailable: the broker could not be reached; nothing has been started.
             RuntimeError: the channels are closed.
         """
@@ -146,6 +158,12 @@ class Runs(Generic[T]):
             raise TypeError(f"'source' must be a generator, not {type(source).__name__}")
         run_id = secrets.token_hex(16) if id is None else _checked_id(id)
         stream = self._stream(run_id, whose)
+        limits = self._limits_of(whose)
+        if not self._places.take(limits):
+            await _close(source)
+            if id is not None and await self._log.status(stream) is not None:
+                return Run(self, run_id, whose)
+            raise _too_many()
         producer = Producer(
             run_id,
             stream,
@@ -154,13 +172,15 @@ class Runs(Generic[T]):
             self._log,
             self._definition.max_bytes,
             self._definition.shutdown_grace,
-            self._producers.discard,
+            self._thread_options(run_id),
+            partial(self._ended, limits),
         )
         fence = None
         try:
             fence = await self._log.start(stream, self._definition.ttl, producer.stop)
         finally:
             if fence is None:
+                self._places.give_back(limits)
                 await _close(source)
         if fence is not None:
             self._producers.add(producer)
@@ -215,6 +235,19 @@ class Runs(Generic[T]):
             raise _unknown()
 
     # What is made of it
+
+    def _limits_of(self, owner: str | None) -> dict[Any, int]:
+        limit = self._definition.max_runs_per_owner
+        return {} if limit is None or owner is None else {owner: limit}
+
+    def _thread_options(self, run_id: str) -> ThreadOptions:
+        return ThreadOptions(
+            f"run {run_id!r}", self._slots, self._definition.max_threads, MAX_BYTES, keeps_last=True
+        )
+
+    def _ended(self, limits: dict[Any, int], producer: Producer) -> None:
+        self._producers.discard(producer)
+        self._places.give_back(limits)
 
     def _stream(self, run_id: str, owner: str | None) -> Stream:
         """Returns where a run is kept: runs of others are elsewhere, and so as unknown as those
@@ -333,6 +366,11 @@ def _possible_id(value: Any) -> str:
     if not _ID.fullmatch(value):
         raise _unknown()
     return value
+
+
+def _too_many() -> HTTPException:
+    # Not the 503 of a server that is full: it is the quota of this owner, who can stop a run.
+    return HTTPException(429, "Too many runs", {"Retry-After": retry_after()})
 
 
 def _unknown() -> HTTPException:
