@@ -37,7 +37,7 @@ class Moment(NamedTuple):
     """The state of a stream, as far as time matters. Times are the event loop's."""
 
     can_open: bool  # the headers are held
-    can_ping: bool  # the headers are out, the end is not
+    can_ping: bool  # the headers are out, the end is not, and a line begins here
     sending_since: float | None  # when the `send` in progress began
     sent_at: float  # when the last `send` ended, or when the stream began
     ends_at: float | None  # when `max_duration` is over

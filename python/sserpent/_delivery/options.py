@@ -37,6 +37,7 @@ class Options(DeliveryOptions, total=False):
     """The options of `EventSourceResponse`."""
 
     open_delay: float | None
+    framed: bool
 
 
 _OF_A_CLASS = "it limits all streams of a class: set it as a class attribute, in a subclass"
@@ -62,6 +63,7 @@ class Streamable:
     shutdown_grace: float = 0.0
     max_duration: float | None = None
     max_pending: int = 65_536
+    framed: bool = False
     # A callable or None; type checkers refuse a subclass's method where a callable is declared.
     on_disconnect: Any = None
 
@@ -193,6 +195,11 @@ def _check_count_or_none(name: str, value: object) -> None:
         _check_count(name, value)
 
 
+def _check_bool(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise _wrong_type(name, "True or False", value)
+
+
 def _check_callable_or_none(name: str, value: object) -> None:
     function = getattr(value, "__func__", value)  # of a staticmethod or classmethod
     if function is not None and not callable(function):
@@ -207,6 +214,7 @@ _CHECKS: dict[str, Callable[[str, object], None]] = {
     "shutdown_grace": _check_seconds,
     "max_duration": _check_positive_seconds_or_none,
     "max_pending": _check_count,
+    "framed": _check_bool,
     "on_disconnect": _check_callable_or_none,
 }
 # Of class attributes that are no options of one stream.

@@ -25,6 +25,12 @@ class Pending(Protocol):
         """Whether there are any: not 0 if so."""
         ...
 
+    @property
+    def at_line_start(self) -> bool:
+        """Whether a line of the stream begins after all that has been taken, so that a comment may
+        follow."""
+        ...
+
     def take(self) -> bytes:
         """Returns the next of them, whole events, and keeps them no longer."""
         ...
