@@ -21,7 +21,7 @@ from .._core import Buffer, Pump
 from .._shutdown import ServerStreams, current
 from .sender import Sender
 from .stream import close_unstarted
-from .thread import GeneratorThread
+from .thread import GeneratorThread, options_of
 from .tidying import is_tidying_up
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Driver:
             await aclose()
 
     async def _run_thread(self, content: Iterable[Any]) -> None:
-        thread = GeneratorThread(content, self._buffer, self._response, self._explained)
+        thread = GeneratorThread(content, self._buffer, options_of(self._response), self._explained)
         woken = asyncio.Event()
         try:
             thread.start(asyncio.get_running_loop().call_soon_threadsafe, woken.set)

@@ -21,7 +21,8 @@ from .._shutdown.event_loop import current_token, on_asyncio
 try:
     from anyio._core import _eventloop
 
-    _anyio: Any = _eventloop
+    _needed = ("claim_worker_thread", "get_async_backend", "threadlocals")
+    _anyio: Any = _eventloop if all(hasattr(_eventloop, each) for each in _needed) else None
 except ImportError:
     _anyio = None
 

@@ -25,7 +25,7 @@ from .ending import Ending, is_disconnect
 from .farewell import farewell
 from .feed import Feed
 from .inbox import pause_after
-from .sender import ENDED, HELD, OPEN, Sender
+from .sender import ENDED, HELD, OPEN, make_sender
 from .stream import call_on_disconnect, claim, release, warn_of_stall
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Delivery:
         "_cleanup_until",
         "_driven",
         "_driver",
+        "_dropped",
         "_ending",
         "_ends_at",
         "_error",
@@ -61,6 +62,7 @@ class Delivery:
         "_gone",
         "_grace_until",
         "_interrupted",
+        "_leaving",
         "_loop",
         "_news",
         "_receive",
@@ -88,7 +90,7 @@ class Delivery:
         self._asgi_task: asyncio.Task[Any] | None = None
         buffer: Any = response._source or response._make_buffer()
         pending = buffer if metered is None else metered(buffer)
-        self._sender = Sender(send, response, pending, self)
+        self._sender = make_sender(send, response, pending, self)
         self._driver: Driver | Feed = (
             Driver(response, scope, buffer, self._sender)
             if response._source is None
@@ -111,6 +113,10 @@ class Delivery:
         self._gone = False
         # The client has sent its whole body.
         self._body_over = False
+        # The connection was dropped.
+        self._dropped = False
+        # The server is to say so: until when it may.
+        self._leaving: asyncio.TimerHandle | None = None
         # The ASGI task is in `receive()`, and is to leave it.
         self._receiving = False
         self._interrupted = False
@@ -141,14 +147,14 @@ class Delivery:
                     await self._tell()
                 else:
                     await self._receive_or_wait()
-            if self._ending and self._ending.connection == "close" and not self._sender.complete:
-                await self._close_connection()
+            await self._cut_off()
         finally:
             self._release()
         self._raise_error()
 
     def _open_stream(self) -> None:
         self._streams = streams = _shutdown.opened(self, self._scope)
+        self._sender.send = streams.send_of(self._scope, self._sender.send)
         if streams.ending:
             # It opens when its server shuts down already: nothing of it is cut off yet, so it ends
             # as a whole.
@@ -170,8 +176,12 @@ class Delivery:
             self._ending is not None
             and self._driven
             and self._sender.in_progress is None
+            and not self._is_leaving()
             and not self._is_to_tell()
         )
+
+    def _is_leaving(self) -> bool:
+        return self._leaving is not None and not self._gone
 
     def _is_to_tell(self) -> bool:
         return self._ending is not None and self._ending.tells and not self._told
@@ -203,6 +213,7 @@ class Delivery:
                 self._on_disconnect()
             else:
                 self.end(Ending.FAILED, error)
+                self._allow_cleanup()  # a client that does not read would not be seen to leave
 
     async def _pause_after(self, message: Message) -> None:
         pause = pause_after(message, self._body_over)
@@ -224,6 +235,8 @@ class Delivery:
         if self._news is not None:
             if not self._news.done():
                 self._news.set_result(None)
+        elif self._is_leaving():
+            pass  # it waits there for the server to say that the connection is gone
         elif self._receiving and not self._interrupted and self._asgi_task is not None:
             self._interrupted = True
             self._asgi_task.cancel()
@@ -235,6 +248,17 @@ class Delivery:
         except asyncio.CancelledError as error:
             self._on_cancellation(error)
 
+    async def _cut_off(self) -> None:
+        """Makes sure that a response that is not whole does not look so."""
+        assert self._streams is not None
+        assert self._ending is not None
+        if self._sender.complete or self._dropped:
+            return
+        if self._ending.connection == "close":
+            await self._close_connection()
+        elif self._ending.connection == "raise" and self._sender.phase is not HELD:
+            self._streams.cut_off(self._scope)
+
     async def _close_connection(self) -> None:
         """Cuts the response short without a word in the log: uvicorn complains of a response that
         simply stops, unless its connection is closed."""
@@ -242,6 +266,9 @@ class Delivery:
         if self._streams.close_connection(self._scope):
             while not self._gone and self._cleanup_until is not None:
                 await self._receive_or_wait()
+            if self._cancelled is not None:
+                # hypercorn waits for a client that never reads the rest, with no bound of its own.
+                self._drop_connection()
         elif self._cleanup_until is not None:
             # The server cuts it off when this returns, as soon as the client has read the rest.
             # One that never reads would hold the server's exit.
@@ -253,11 +280,12 @@ class Delivery:
         nothing of it waits for the garbage collector."""
         if self._streams is not None:
             _shutdown.closed(self, self._streams)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._leaving):
+            if timer is not None:
+                timer.cancel()
         self._sender.close()
         release(self._response._content)
-        self._asgi_task = self._timer = self._streams = None
+        self._asgi_task = self._timer = self._leaving = self._streams = None
 
     def _raise_error(self) -> None:
         error = self._error
@@ -285,10 +313,10 @@ class Delivery:
             return
         self._ending = reason
         self._error = error
-        if not reason.delivers:
-            self._sender.give_up()
         if reason.connection == "abort":
             self._abort_connection()
+        if not reason.delivers and not self._is_leaving():
+            self._sender.give_up()
         if not (self._driven and reason.delivers):
             self._allow_cleanup()
         if not self._driven:
@@ -312,6 +340,9 @@ class Delivery:
         """The ASGI task was cancelled by somebody else."""
         self._cancelled = error
         self._gone = True
+        if self._sender.in_progress is not None:
+            # Whoever has cancelled may wait for the client to read what it has not read.
+            self._drop_connection()
         self.end(Ending.CANCELLED)
         self._sender.give_up()
 
@@ -327,8 +358,26 @@ class Delivery:
             self._arm_timer()
 
     def _abort_connection(self) -> None:
-        if self._streams is not None:
-            self._streams.abort_connection(self._scope)
+        """Drops the connection, and lets the server say that it is gone, first to `receive` and
+        then to the `send` in progress, before the response returns. granian's worker never ends if
+        the last connection of a shutdown goes while a `send` waits and nothing is in `receive`."""
+        if not self._dropped and self._drop_connection():
+            self._sender.stop()
+            self._leaving = self._loop.call_later(LAST_SEND, self._left)
+
+    def _left(self) -> None:
+        """The server has not said it in time, or says nothing of it."""
+        self._leaving = None
+        if self._cleanup_until is None:
+            self._sender.close()
+        else:
+            self._sender.give_up()
+        self._interrupt()
+
+    def _drop_connection(self) -> bool:
+        if self._streams is not None and self._streams.abort_connection(self._scope):
+            self._dropped = True
+        return self._dropped
 
     # What the parts report
 
@@ -394,7 +443,7 @@ class Delivery:
             self._client_left()
         elif self._ending is None:
             self.end(Ending.FAILED, error)
-        else:
+        elif not self._dropped:
             logger.error("A send failed after its stream had ended", exc_info=error)
         self._driver.go_on()
         self._interrupt()
@@ -415,7 +464,8 @@ class Delivery:
         return Moment(
             can_open=sender.phase is HELD,
             can_ping=sender.phase is OPEN and sender.pending.at_line_start,
-            sending_since=sender.sending_since,
+            # Once its connection is dropped, `_left` bounds it.
+            sending_since=None if self._dropped else sender.sending_since,
             sent_at=sender.sent_at,
             ends_at=self._ends_at,
             grace_until=self._grace_until,
@@ -438,7 +488,8 @@ class Delivery:
         warn_of_stall(self._response)
         self.end(Ending.STALLED)
         self._abort_connection()
-        self._sender.give_up()
+        if not self._is_leaving():
+            self._sender.give_up()
 
     def _time_over(self) -> None:
         self._ends_at = None
@@ -452,13 +503,14 @@ class Delivery:
 
     def _cleanup_over(self) -> None:
         self._cleanup_until = None
+        if not self._sender.complete:
+            self._abort_connection()
         self.end(Ending.CLIENT_LEFT if self._gone else Ending.SHUTDOWN)
         if not self._driven:
             self._driven = True
             _leave_alone(self._driver, self._response)
-        if not self._sender.complete:
-            self._abort_connection()
-        self._sender.close()
+        if not self._is_leaving():
+            self._sender.close()
         self._interrupt()
 
     # Shutdown

@@ -26,7 +26,7 @@ from .farewell import farewell
 from .inbox import pause_after
 from .sender import KEEPALIVE_COMMENT, Phase, body
 from .stream import call_on_disconnect, claim, close_unstarted, release, warn_of_stall
-from .thread import GeneratorThread
+from .thread import GeneratorThread, options_of
 from .tidying import is_tidying_up
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class TrioDelivery:
         """
         claim(self._content)
         self._streams = streams = _shutdown.opened(self, self._scope)
+        self._asgi_send = streams.send_of(self._scope, self._asgi_send)
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -95,9 +96,22 @@ class TrioDelivery:
                 lasts_for = lasts(self._response.max_duration)
                 if lasts_for is not None:
                     nursery.start_soon(self._keep_max_duration, lasts_for)
-                await self._start(streams)
-                await self._send_all()
+                try:
+                    await self._start(streams)
+                    await self._send_all()
+                finally:
+                    self._nursery = None  # it is about to take no more tasks
                 nursery.cancel_scope.cancel()
+            if self._ending is Ending.FAILED and self._phase is not Phase.HELD:
+                streams.cut_off(self._scope)
+        except BaseException:
+            # The request was cancelled, maybe before there was a task for the generator.
+            if not self._begun:
+                await self._clean_up(lambda: close_unstarted(self._content))
+            # What has failed before is not raised.
+            if self._error is not None:
+                logger.error("The cleanup of a stream failed", exc_info=self._error)
+            raise
         finally:
             _shutdown.closed(self, streams)
             release(self._content)
@@ -130,6 +144,14 @@ class TrioDelivery:
         self._news.set()
 
     async def _watch(self) -> None:
+        try:
+            await self._watch_client()
+            await trio.sleep_forever()
+        finally:
+            if self._sending is not None:  # the request was cancelled
+                self._abort_connection()
+
+    async def _watch_client(self) -> None:
         self._watching.set()
         try:
             is_over = False
@@ -142,6 +164,8 @@ class TrioDelivery:
             # Nothing more can be learnt of the client.
             if not is_disconnect(error):
                 self.end(Ending.FAILED, error)
+                # A client that does not read would not be seen to leave.
+                await self._keep_cleanup_timeout()
                 return
         if self._ending is None and self._phase is Phase.ENDED:
             # The end of the body is on its way: whether it arrives, its `send` says.
@@ -164,8 +188,8 @@ class TrioDelivery:
         self._error = error
         if not reason.delivers:
             self._give_up()
-        if reason.connection == "abort" and self._streams is not None:
-            self._streams.abort_connection(self._scope)
+        if reason.connection == "abort":
+            self._abort_connection()
         if not self._driven.is_set():
             self._stop_generator()
         self._news.set()
@@ -179,6 +203,12 @@ class TrioDelivery:
         self._phase = Phase.ENDED
         if self._sending is not None:
             self._sending.cancel()
+            self._abort_connection()
+
+    def _abort_connection(self) -> None:
+        """Drops the connection. hypercorn shields its `send`: nothing else ends one that waits."""
+        if self._streams is not None:
+            self._streams.abort_connection(self._scope)
 
     def _stop_generator(self) -> None:
         self._stopping = True
@@ -321,7 +351,7 @@ class TrioDelivery:
 
     async def _pump_thread(self, content: Iterable[Any]) -> None:
         thread = self._thread = GeneratorThread(
-            content, self._buffer, self._response, self._explained
+            content, self._buffer, options_of(self._response), self._explained
         )
         token = trio.lowlevel.current_trio_token()
         try:
@@ -437,6 +467,7 @@ class TrioDelivery:
         except trio.Cancelled:
             raise
         except BaseException as error:
+            self._sending = None
             self._on_send_error(error)
         finally:
             self._sending = self._sending_since = None
@@ -444,8 +475,7 @@ class TrioDelivery:
         return False
 
     async def _keep_send_timeout(self) -> None:
-        """Looks for a `send` that stalls. A task of its own: hypercorn shields its `send`, so that
-        only the loss of the connection ends it."""
+        """Looks for a `send` that stalls. A task of its own, which is not stalled with it."""
         while True:
             moment = self._moment()
             due = next_due(self._response, moment)
@@ -474,7 +504,7 @@ class TrioDelivery:
 
     async def _keep_max_duration(self, lasts_for: float) -> None:
         await trio.sleep(lasts_for)
-        if not self._finishing:
+        if self._ending is None and not self._finishing:
             self.end(Ending.MAX_DURATION)
             await self._keep_cleanup_timeout()
 
@@ -493,6 +523,6 @@ class TrioDelivery:
     async def _keep_cleanup_timeout(self) -> None:
         await trio.sleep(self._response.cleanup_timeout)
         self.end(Ending.SHUTDOWN)
-        if not self._complete and self._streams is not None:
-            self._streams.abort_connection(self._scope)
+        if not self._complete:
+            self._abort_connection()
         self._give_up()

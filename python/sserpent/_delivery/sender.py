@@ -4,7 +4,8 @@ A `send` is stepped by hand, so that it happens at the very moment it is asked f
 whoever asks, and costs no task of its own. While it is stepped, the sender is asyncio's current
 task, as https://docs.python.org/3/library/asyncio-extending.html provides for: a timeout or cancel
 scope that a middleware puts around `send` then cancels this `send`, and neither the generator nor
-the server's `receive()`, which have tasks of their own.
+the server's `receive()`, which have tasks of their own. Where asyncio has no place that we know to
+say so, each `send` gets a task after all.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+import warnings
 from enum import Enum, auto
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,10 +29,9 @@ if TYPE_CHECKING:
     from .options import Streamable
     from .stream import Pending
 
-# Where asyncio keeps the current tasks, for `step_as`.
-_current_tasks: Any = vars(asyncio.tasks)[
-    "_swap_current_task" if sys.version_info >= (3, 12) else "_current_tasks"
-]
+# Where asyncio keeps the current tasks, for `step_as`: a private name, which Python 3.12 changed.
+_CURRENT_TASKS = "_swap_current_task" if sys.version_info >= (3, 12) else "_current_tasks"
+_current_tasks: Any = getattr(asyncio.tasks, _CURRENT_TASKS, None)
 
 # https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes recommends "a
 # comment line (one starting with a ':' character) every 15 seconds or so". Without a blank line:
@@ -144,6 +145,8 @@ class Sender(Outlet):
             # ASGI asks for an awaitable; what is to be stepped by hand is a coroutine.
             self.send = _as_coroutine_function(self.send)
         await sending
+        if self.sending_since is not None:
+            self.sending_since = self.loop.time()  # what follows is a `send` of its own
 
     async def _open_and_flush(self) -> None:
         await self._open()
@@ -238,6 +241,10 @@ class Sender(Outlet):
 
     # The end of sending
 
+    def stop(self) -> None:
+        """Sends nothing more after the `send` in progress."""
+        self._enter(ENDED)
+
     def give_up(self) -> None:
         """Sends nothing more, and cancels the `send` in progress: the client has gone, or nobody
         wants what is still to be sent."""
@@ -251,9 +258,13 @@ class Sender(Outlet):
         coroutine, self.in_progress = self.in_progress, None
         if coroutine is not None:
             try:
-                coroutine.close()
+                self._close(coroutine)
             except Exception:
                 logger.exception("A send that was given up failed")
+
+    def _close(self, coroutine: Any) -> None:
+        # As the current task too: a scope that it leaves looks at that.
+        step_as(self, _current_tasks, self.loop, self.context, _closed(coroutine), _SENT)
 
     # As in asyncio.Task, for asyncio.timeout, anyio's scopes and whoever else asks for the
     # current task inside a `send`.
@@ -294,6 +305,78 @@ class Sender(Outlet):
 
     def get_name(self) -> str:
         return "sserpent send"
+
+
+class TaskSender(Sender):
+    """Sends without what is private to asyncio: each `send` in a task of its own, which begins and
+    ends a turn of the event loop later."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, send: Send, response: Streamable, buffer: Pending, owner: Owner) -> None:
+        super().__init__(send, response, buffer, owner)
+        self._task: asyncio.Task[Any] | None = None
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase  # `flush` always comes to `_flush_closed`
+
+    def _flush_closed(self) -> None:
+        if self.phase is OPEN and self.pending.pending:
+            self._begin(self.send(body(self.pending.take())))
+        else:
+            super()._flush_closed()
+
+    def _step(self, error: BaseException | None = None) -> None:
+        self.sending_since = self.loop.time()
+        create = self.loop.create_task
+        self._task = task = self.context.run(create, self.in_progress, name=self.get_name())
+        task.add_done_callback(self._on_task_end)
+
+    def _on_task_end(self, task: asyncio.Task[Any]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if task is not self._task:
+            return  # given up meanwhile
+        self._task = None
+        if error is None:
+            self._finish()
+        else:
+            self._failed(error)
+        del error
+        if self.in_progress is None and self._owner is not None:
+            self._owner.on_sent()
+
+    def cancel(self, msg: Any = None) -> bool:
+        return self._task is not None and self._task.cancel(msg)
+
+    def close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+        super().close()
+
+    def _close(self, coroutine: Any) -> None:
+        coroutine.close()
+
+
+def _lacks_private_names() -> bool:
+    needed = {_CURRENT_TASKS: asyncio.tasks, "_asyncio_future_blocking": asyncio.Future}
+    missing = [name for name, place in needed.items() if not hasattr(place, name)]
+    if missing:
+        warnings.warn(
+            f"sserpent does not know the asyncio of this Python, which has no {missing[0]}: each"
+            " send takes a task, which is slower. A newer sserpent may know it.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return bool(missing)
+
+
+#: Makes what a stream sends by.
+make_sender: type[Sender] = TaskSender if _lacks_private_names() else Sender
+
+
+async def _closed(coroutine: Any) -> None:
+    coroutine.close()
 
 
 def _as_coroutine_function(send: Send) -> Send:

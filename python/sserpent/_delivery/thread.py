@@ -1,8 +1,9 @@
 """Sync generators: each runs in a thread of its own, never in the pool that sync routes share.
 
-The thread pushes into the stream's buffer and notifies the event loop once for whatever has
-gathered, so that a fast generator costs a hop for each batch, not for each item, and an event is
-on its way as soon as it is yielded, even if the next `next()` blocks.
+The thread pushes into the stream's buffer, or to what gathers the events of a run, and notifies the
+event loop once for whatever has gathered, so that a fast generator costs a hop for each batch, not
+for each item, and an event is on its way as soon as it is yielded, even if the next `next()`
+blocks.
 
 `from_thread` has how the thread is started, and how it calls back into the event loop.
 """
@@ -14,10 +15,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary, WeakSet
 
-from .._core import Buffer
 from .._shutdown.logger import logger
 from .from_thread import Worker
 from .options import Streamable, sets
@@ -25,10 +25,13 @@ from .options import Streamable, sets
 CallSoon = Callable[[Callable[[], object]], object]
 
 
-class _Slots:
-    """How many generator threads a class of responses has; further streams wait in line."""
+class Slots:
+    """How many generator threads a class of responses, or all of some runs, have; further ones wait
+    in line."""
 
     def __init__(self) -> None:
+        with _slots_lock:
+            _all_slots.add(self)
         self._lock = threading.Lock()
         self.running = 0
         self._waiting: deque[GeneratorThread] = deque()
@@ -44,7 +47,9 @@ class _Slots:
             tell = waits and not self._told
             self._told = self._told or waits
         if tell:
-            logger.warning("All of max_threads (%d) sync generators stream: others wait", limit)
+            logger.warning(
+                "All of max_threads (%d) sync generators are running: others wait", limit
+            )
         if not waits and not thread.begin():
             self.release()
 
@@ -69,20 +74,57 @@ class _Slots:
                 return
 
 
-_slots: WeakKeyDictionary[type[Streamable], _Slots] = WeakKeyDictionary()
-_slots_lock = threading.Lock()
+_all_slots: WeakSet[Slots] = WeakSet()
+_slots: WeakKeyDictionary[type[Streamable], Slots] = WeakKeyDictionary()
+_slots_lock = threading.RLock()
 
 
 def running_threads() -> int:
     """Returns how many threads run in this process."""
     with _slots_lock:
-        return sum(slots.running for slots in _slots.values())
+        return sum(slots.running for slots in _all_slots)
 
 
-def _slots_of(response: Streamable) -> _Slots:
-    """Returns those of the class that sets `max_threads`; subclasses that do not share them."""
+class ThreadOptions(NamedTuple):
+    """What a generator's thread is bounded by.
+
+    Attributes:
+        name: Whose thread it is, for its name and the log.
+        slots: Where it is counted.
+        max_threads: How many there may be of these.
+        max_pending: How many bytes of events may wait before the generator has to.
+        keeps_last: Whether what it yields in the step in which it is stopped is still taken.
+    """
+
+    name: object
+    slots: Slots
+    max_threads: int
+    max_pending: int
+    keeps_last: bool = False
+
+
+def options_of(response: Streamable) -> ThreadOptions:
+    """Returns those of a response. It is counted with the others of the class that sets
+    `max_threads`, and with those of its subclasses that do not."""
     with _slots_lock:
-        return _slots.setdefault(sets(response, "max_threads"), _Slots())
+        owner = sets(response, "max_threads")
+        slots = _slots.get(owner)
+        if slots is None:
+            slots = _slots[owner] = Slots()
+    return ThreadOptions(response._origin, slots, response.max_threads, response.max_pending)
+
+
+class Pushed(Protocol):
+    """Takes what a generator yields: called in its thread."""
+
+    @property
+    def pending(self) -> int:
+        """How many bytes wait to be taken."""
+        ...
+
+    def push(self, item: Any, /) -> bool:
+        """Takes an item, and returns whether to look if there is room for more."""
+        ...
 
 
 class GeneratorThread:
@@ -91,15 +133,14 @@ class GeneratorThread:
     def __init__(
         self,
         content: Iterable[Any],
-        buffer: Buffer,
-        response: Streamable,
+        buffer: Pushed,
+        options: ThreadOptions,
         explain: Callable[[Exception, object], Exception],
     ) -> None:
         self._content = content
         self._buffer = buffer
-        self._response = response
+        self._options = options
         self._explain = explain
-        self._slots = _slots_of(response)
         self._stopped = False
         self._error: BaseException | None = None
         self._notified = False
@@ -118,8 +159,8 @@ class GeneratorThread:
         self._call_soon = call_soon
         self._wake = wake
         self._context = contextvars.copy_context()
-        self._worker = Worker(f"sserpent {self._response._origin}", self._main, self._end)
-        self._slots.acquire(self, self._response.max_threads)
+        self._worker = Worker(f"sserpent {self._options.name}", self._main, self._end)
+        self._options.slots.acquire(self, self._options.max_threads)
 
     def take_notice(self) -> bool:
         """Returns whether the pending events are the last. To be called before they are taken."""
@@ -138,7 +179,7 @@ class GeneratorThread:
             return
         self._stopped = True
         self._room.set()
-        if self._slots.forget(self):
+        if self._options.slots.forget(self):
             # It never ran, so there is nothing to clean up but the generator object itself.
             self.finished = True
         else:
@@ -176,8 +217,8 @@ class GeneratorThread:
             self._error = error
         elif isinstance(error, Exception) and not isinstance(error, CancelledError):
             # The stream is over, and nobody asks for its error. Cancellations were our own.
-            logger.error("The cleanup of %s failed", self._response._origin, exc_info=error)
-        self._slots.release()
+            logger.error("The cleanup of %s failed", self._options.name, exc_info=error)
+        self._options.slots.release()
         self.finished = True
         self._notify()
 
@@ -193,12 +234,14 @@ class GeneratorThread:
     def _push_all(self, iterator: Iterator[Any]) -> None:
         push = self._buffer.push
         for item in iterator:
-            if self._stopped:
+            if self._stopped and not self._options.keeps_last:
                 break
             try:
                 due = push(item)
             except Exception as error:
                 raise self._explain(error, item) from error.__cause__
+            if self._stopped:
+                break
             if not self._notified:
                 self._notified = True
                 self._notify()
@@ -207,7 +250,7 @@ class GeneratorThread:
 
     def _wait_for_room(self) -> None:
         self._room.clear()
-        if self._buffer.pending >= self._response.max_pending and not self._stopped:
+        if self._buffer.pending >= self._options.max_pending and not self._stopped:
             self._room.wait()
 
     def _notify(self) -> None:

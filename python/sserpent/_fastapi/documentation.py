@@ -8,16 +8,22 @@ nobody has described. So the route is told here, wherever this FastAPI gives a r
 from __future__ import annotations
 
 import functools
+import inspect
+import types
+import typing
 from collections.abc import Callable
 from typing import Any
 
 import fastapi.openapi.utils
 import fastapi.routing
+from fastapi.datastructures import Default, DefaultPlaceholder
 from fastapi.dependencies.utils import get_typed_return_annotation
+from fastapi.sse import ServerSentEvent
 from fastapi.utils import create_model_field
 
 from .acceleration import served_by
 from .declarations import Declaration, declared_by
+from .endpoint import is_generator
 from .response import EventSourceResponse
 
 
@@ -34,20 +40,73 @@ def install() -> None:
 
 
 def _then_describe(populate: Callable[..., None]) -> Callable[..., None]:
+    signature = inspect.signature(populate)
+
     @functools.wraps(populate)
-    def populate_and_describe(route: Any, *args: Any, **kwargs: Any) -> None:
-        populate(route, *args, **kwargs)
+    def populate_and_describe(*args: Any, **kwargs: Any) -> None:
+        arguments = signature.bind(*args, **kwargs).arguments
+        returned = _returned_item_type(arguments)
+        if returned is not None:
+            kwargs["response_model"] = None
+        populate(*args, **kwargs)
+        route: Any = args[0]
         declared = _declared(route)
         item_type = _item_type(route) if declared is None else _all_types(declared)
         if item_type is not None:
-            route.is_sse_stream = True
             route.sserpent_events = declared
-            route.stream_item_type = item_type
-            route.stream_item_field = create_model_field(
-                name=f"StreamItem_{route.unique_id}", type_=item_type, mode="serialization"
-            )
+            _describe_items(route, item_type)
+        elif returned is not None and not _is_event(returned):
+            _describe_items(route, returned)
+        elif getattr(route, "stream_item_type", None) is not None and served_by(
+            route.response_class
+        ):
+            route.is_sse_stream = True  # it came through a router with its item type
+        if _is_framed(route) and _is_ready(route.stream_item_type):
+            route.stream_item_type = route.stream_item_field = None
 
     return populate_and_describe
+
+
+def _describe_items(route: Any, item_type: Any) -> None:
+    route.is_sse_stream = True
+    route.stream_item_type = item_type
+    route.stream_item_field = create_model_field(
+        name=f"StreamItem_{route.unique_id}", type_=item_type, mode="serialization"
+    )
+
+
+def _returned_item_type(arguments: dict[str, Any]) -> Any:
+    """Returns the type of the items that an endpoint returns an iterator of, which FastAPI would
+    take for the type of a JSON response; None for all other endpoints."""
+    endpoint = arguments["endpoint"]
+    if (
+        served_by(arguments.get("response_class")) is None
+        or not isinstance(arguments.get("response_model", _DEFAULT), DefaultPlaceholder)
+        or is_generator(endpoint)
+    ):
+        return None
+    routing: Any = fastapi.routing
+    return routing.get_stream_item_type(get_typed_return_annotation(endpoint))
+
+
+_DEFAULT = Default(None)
+
+
+def _is_event(item_type: Any) -> bool:
+    """Whether FastAPI would take items of a type for events, which it does not describe."""
+    return isinstance(item_type, type) and issubclass(item_type, ServerSentEvent)
+
+
+def _is_framed(route: Any) -> bool:
+    response_class = served_by(route.response_class)
+    return response_class is not None and response_class.framed
+
+
+def _is_ready(item_type: Any) -> bool:
+    """Whether items of a type are sent as they are, where they are framed already."""
+    if typing.get_origin(item_type) in (typing.Union, types.UnionType):
+        return all(map(_is_ready, typing.get_args(item_type)))
+    return isinstance(item_type, type) and issubclass(item_type, (str, bytes))
 
 
 def _item_type(route: Any) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import fastapi.routing
@@ -64,3 +66,27 @@ class Endpoint(Origin):
             mount = scope.get("root_path", "").rstrip("/")
             context["path"] = f"{scope.get('method')} {mount}{self._path}"
         return context
+
+
+def is_generator(endpoint: Any) -> bool:
+    """Whether FastAPI takes a callable for a generator function."""
+    return _is(inspect.isasyncgenfunction, endpoint) or _is(inspect.isgeneratorfunction, endpoint)
+
+
+def is_coroutine_function(endpoint: Any) -> bool:
+    """Whether FastAPI takes a callable for a coroutine function."""
+    return _is(inspect.iscoroutinefunction, endpoint)
+
+
+def _is(kind: Callable[[Any], bool], endpoint: Any) -> bool:
+    """Whether a callable is of a kind, as FastAPI decides it: through partials, through what
+    `functools.wraps` has wrapped, and by `__call__` of an object."""
+    while isinstance(endpoint, functools.partial):
+        endpoint = endpoint.func
+    unwrapped = inspect.unwrap(endpoint)
+    if kind(endpoint) or kind(unwrapped):
+        return True
+    if inspect.isclass(unwrapped):
+        return False
+    calls = (getattr(endpoint, "__call__", None), getattr(unwrapped, "__call__", None))  # noqa: B004
+    return any(call is not None and (kind(call) or kind(inspect.unwrap(call))) for call in calls)

@@ -23,12 +23,22 @@ Intended differences from `fastapi.sse`:
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+)
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import anyio
 import fastapi.sse
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -40,6 +50,7 @@ from .._delivery.options import DeliveryOptions, Options, Streamable, sets
 from .._delivery.origin import Origin
 from .._delivery.stream import close_unstarted
 from .._shutdown.event_loop import on_asyncio
+from .._shutdown.logger import logger
 from .places import Places
 from .refusal import refusal
 from .requests import shared_receive
@@ -96,6 +107,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             given. See `shutdown_event`.
         max_pending: Bytes of events that may wait to be sent, and one event more; 65,536 unless
             given.
+        framed: Whether items that are `str`, `bytes`, `bytearray` or `memoryview` are sent as they
+            are, as parts of an event stream that somebody else has framed; False unless given, and
+            then they are data. Nothing in them is checked, and they need not be whole events.
         on_disconnect: Called without arguments, once, if the client leaves before the end of
             the stream, or is dropped. May be async, and then has `cleanup_timeout` too.
 
@@ -119,6 +133,12 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     #: returns this class.
     item_type: ClassVar[Any] = None
 
+    # `body_iterator`, once somebody has looked at it, and the request's scope, for its errors.
+    _body: Any = None
+    _scope_of_body: Scope | None = None
+    # What other iterators have been put in the place of, the newest first.
+    _replaced: tuple[Any, ...] = ()
+
     def __init__(
         self,
         content: AsyncIterable[Any] | Iterable[Any],
@@ -137,27 +157,27 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         self._origin = Origin(content)
         self._item_schema: ItemSchema | DeclaredEvents | None = None
         self._injected: _Injected | None = None
-        self._body_iterator: Any = None
-        self._scope: Scope = {}
         self.init_headers(headers)
         self.headers.setdefault("Cache-Control", "no-cache")
         # nginx and its kin hold back a response of unknown length otherwise.
         self.headers.setdefault("X-Accel-Buffering", "no")
 
-    def _bind(
-        self,
-        origin: Origin,
-        item_schema: ItemSchema | DeclaredEvents | None,
-        injected: Response | None,
-    ) -> None:
+    def _bind(self, origin: Origin, item_schema: ItemSchema | DeclaredEvents | None) -> None:
         """Tells the response what FastAPI knows of its route."""
         self._origin = origin
         self._item_schema = item_schema
-        if injected is not None:
-            self._injected = _Injected(injected)
+
+    def _inject(self, injected: Response) -> None:
+        """Copies what has been set on the `Response` that FastAPI injects, and has what is still
+        to be set on it copied when the headers are sent."""
+        if injected.status_code:
+            self.status_code = injected.status_code
+        self.raw_headers.extend(injected.raw_headers)
+        self._injected = _Injected(injected)
 
     def _make_buffer(self) -> Buffer:
-        return Buffer(self._item_schema, max_pending=self.max_pending)
+        framed = self.framed or bool(self._replaced)
+        return Buffer(self._item_schema, max_pending=self.max_pending, framed=framed)
 
     def _start_message(self) -> Message:
         if self._injected is not None:
@@ -168,35 +188,33 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             "headers": self.raw_headers,
         }
 
-    # Starlette's class has it as a plain attribute, which other code reads or replaces.
+    # Starlette's class has it as a plain attribute, which other code looks at, wraps and replaces.
 
     @property
     def body_iterator(self) -> Any:
-        """The stream's bytes. Replacing it makes this a plain `StreamingResponse` of whatever it
-        is replaced with, without the delivery engine."""
-        if self._body_iterator is None:
-            self._body_iterator = self._encoded()
-        return self._body_iterator
+        """The bytes of the stream, without keep-alives: an async iterator. Looking at it changes
+        nothing. An iterator that is put in its place is streamed instead, as by `framed`."""
+        if self._body is None:
+            self._scope_of_body = {}
+            explain = partial(_explained, self._origin, self._scope_of_body)
+            self._body = _body_of(self._content, self._make_buffer(), explain)
+        return self._body
 
     @body_iterator.setter
     def body_iterator(self, iterator: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._body_iterator = iterator
-
-    async def _encoded(self) -> AsyncIterator[bytes]:
-        buffer = self._make_buffer()
-        async for item in StreamingResponse(self._content).body_iterator:
-            try:
-                buffer.push(item)
-            except Exception as error:
-                raise self._origin.explain(error, item, self._scope) from None
-            yield buffer.take()
+        if iterator is None or iterator is not self._body:
+            _checked_content(f"body_iterator of {type(self).__name__}", iterator)
+            before = () if self._body is None else (self._body,)
+            self._replaced = (*before, self._content, *self._replaced)
+            self._body = self._content = iterator
 
     # No coroutine of ours stands between the server's and the delivery's where there is nothing for
     # it to do: a stream that waits would keep it.
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Run:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if self._body_iterator is not None or scope["type"] == "websocket":
-            self._scope = scope
+        if self._scope_of_body is not None:
+            self._scope_of_body.update(scope)
+        if scope["type"] == "websocket":
             return super().__call__(scope, receive, send)
         answering = self._answer(scope, receive, send)
         return (
@@ -211,11 +229,30 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         return self._stream_if_there_is_a_place(scope, receive, send)
 
     def _stream(self, scope: Scope, receive: Receive, send: Send) -> Run:
-        receive = shared_receive(scope, receive, self._content)
+        receive = shared_receive(scope, receive, (self._content, *self._replaced)[-1])
         if observer.current is not None:
-            return _observed(observer.current, self, scope, receive, send)
-        delivering: Run = _delivery_class()(self, scope, receive, send).run()
-        return delivering
+            delivering = _observed(observer.current, self, scope, receive, send)
+        else:
+            delivering = _delivery_class()(self, scope, receive, send).run()
+        return self._then_close_replaced(delivering) if self._replaced else delivering
+
+    async def _then_close_replaced(self, delivering: Run) -> None:
+        try:
+            await delivering
+        finally:
+            with anyio.move_on_after(self.cleanup_timeout, shield=True) as timeout:
+                for content in self._replaced:
+                    await close_unstarted(content)
+            if timeout.cancelled_caught:
+                logger.error(
+                    "The cleanup of %s did not end within cleanup_timeout (%s s)",
+                    self._origin,
+                    self.cleanup_timeout,
+                )
+
+    async def _close_unstarted(self) -> None:
+        for content in (self._content, *self._replaced):
+            await close_unstarted(content)
 
     async def _stream_if_there_is_a_place(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self.max_streams is not None
@@ -227,7 +264,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
                 _places.give_back(limits)
         else:
             await self._refuse("streams", scope, receive, send)
-            await close_unstarted(self._content)
+            await self._close_unstarted()
 
     async def _refuse(self, what: str, scope: Scope, receive: Receive, send: Send) -> None:
         if observer.current is not None:
@@ -241,7 +278,29 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     async def _answer_head(self, send: Send) -> None:
         await send(self._start_message())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-        await close_unstarted(self._content)
+        await self._close_unstarted()
+
+
+async def _body_of(
+    content: Any, buffer: Buffer, explain: Callable[[Exception, object], Exception]
+) -> AsyncIterator[bytes]:
+    iterator = StreamingResponse(content).body_iterator.__aiter__()
+    try:
+        async for item in iterator:
+            try:
+                buffer.push(item)
+            except Exception as error:
+                raise explain(error, item) from error.__cause__
+            if taken := buffer.take():
+                yield taken
+    finally:
+        await close_unstarted(iterator)
+        if hasattr(content, "close"):  # a sync generator, which may block
+            await run_in_threadpool(content.close)
+
+
+def _explained(origin: Origin, scope: Scope, error: Exception, item: object) -> Exception:
+    return origin.explain(error, item, scope)
 
 
 # What can be iterated, and whose parts nobody means to send one by one.

@@ -5,12 +5,12 @@ the OpenAPI document, and then streams by itself without ever calling the class.
 its handler from `fastapi.routing.get_request_handler`; wrapped once, that function passes every
 call through untouched unless the response class is ours. For ours, FastAPI is given
 
-- a response class that is no `fastapi.sse.EventSourceResponse`, so that FastAPI takes its branch
-  for generators with any other response class, with dependencies, status code, background tasks
-  and injected headers as always;
-- a copy of the dependant whose call is a generator function of one item, the endpoint's own
-  generator, so that FastAPI hands that over as it is instead of wrapping it in a checkpoint for
-  each item.
+- a response class that is no `fastapi.sse.EventSourceResponse`, so that FastAPI does not stream by
+  itself;
+- a copy of the dependant whose call is a function that returns a response, made of the generator,
+  or whatever else the endpoint returns. So FastAPI goes the way of any endpoint that returns a
+  response, with dependencies and background tasks as always. Status and headers that are set on an
+  injected `Response` are copied here, since FastAPI does not copy them to a returned one.
 
 If a future FastAPI lacks what this needs, `install` says so once and steps aside: our class is
 still FastAPI's marker, so FastAPI's own pipeline serves the routes, correct if slow.
@@ -18,17 +18,16 @@ still FastAPI's marker, so FastAPI's own pipeline serves the routes, correct if 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import inspect
 import re
+import sys
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any
-from weakref import WeakKeyDictionary
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import fastapi.dependencies.models
 import fastapi.encoders
@@ -36,15 +35,19 @@ import fastapi.routing
 import fastapi.sse
 from fastapi.utils import create_model_field
 from pydantic import TypeAdapter
+from starlette.requests import Request
 from starlette.responses import Response
 
 from .._core import DeclaredEvents, ItemSchema, ServerSentEvent
 from . import documentation
 from .acceleration import served_by
 from .declarations import declarations, declared_by, events_of, item_schema, item_type_of
-from .endpoint import Endpoint
+from .endpoint import Endpoint, is_coroutine_function, is_generator
 from .requests import share
 from .response import EventSourceResponse
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
 
 # The arguments of `get_request_handler` that the wrapper reads.
 _NEEDED = {"dependant", "response_class", "stream_item_field"}
@@ -56,10 +59,8 @@ _MODEL_OPTIONS = (
     "exclude_defaults",
     "exclude_none",
 )
-# The names under which the copied dependant asks for the injected Response, and for the request,
-# if the endpoint itself does not.
-_INJECTED = "sserpent_injected_response"
-_REQUEST = "sserpent_request"
+# Where a request keeps the Response that FastAPI injects.
+_INJECTED = "sserpent.injected"
 
 
 def install() -> bool:
@@ -150,9 +151,9 @@ def _wrap_get_request_handler(original: Callable[..., Any]) -> Callable[..., Any
             return original(*args, **arguments)
         route = _Route(arguments["dependant"], response_class, arguments)
         arguments["dependant"] = route.dependant
-        arguments["response_class"] = route.respond
+        arguments["response_class"] = Response
         # By keyword, as FastAPI calls it: what has wrapped it may look for the names.
-        return original(*args, **arguments)
+        return route.answering(original(*args, **arguments))
 
     return get_request_handler
 
@@ -188,78 +189,70 @@ class _Route:
         self._response_class = response_class
         self._status_code = arguments.get("status_code")
         self._origin, self._item_schema = _declared(dependant, arguments)
-        self._injected_name = dependant.response_param_name or _INJECTED
-        self._hide_injected = dependant.response_param_name is None
         # A request that nobody has asked for nobody reads: the stream has it for itself.
-        asked_for = _asks_for_request(dependant)
-        self._request_name = dependant.request_param_name or (_REQUEST if asked_for else None)
-        self._hide_request = dependant.request_param_name is None
-        self.dependant = dataclasses.replace(
-            dependant,
-            call=self._make_call(),
-            response_param_name=self._injected_name,
-            request_param_name=self._request_name,
-        )
-        self._keep_endpoint_context(self.dependant.call)
+        self._shares_request = _asks_for("request_param_name", dependant)
+        self._shares_response = _asks_for("response_param_name", dependant)
+        call = self._make_call()
+        self._keep_endpoint_context(call)
+        self.dependant = dataclasses.replace(dependant, call=call)
+        if self._shares_response:
+            self.dependant.dependencies = [_hand_over(dependant), *dependant.dependencies]
 
     def _make_call(self) -> Callable[..., Any]:
         """Returns the function that FastAPI calls in place of the endpoint. It is of the same kind,
-        so that it runs where the endpoint would; that of a generator function yields one item."""
+        so that it runs where the endpoint would, and has the endpoint's name, for tracers."""
         endpoint = self._endpoint
 
-        def stream(**values: Any) -> Iterator[tuple[Response, Any]]:
-            yield self._take_injected(values), endpoint(**values)
-
         async def call_async(**values: Any) -> Response:
-            injected = self._take_injected(values)
-            return self._as_response(await endpoint(**values), injected)
+            result = endpoint(**values)
+            return self._as_response(await result if inspect.isawaitable(result) else result)
 
         def call_sync(**values: Any) -> Response:
-            injected = self._take_injected(values)
-            return self._as_response(endpoint(**values), injected)
+            return self._as_response(endpoint(**values))
 
-        call: Callable[..., Any] = call_sync
-        if _is(inspect.isasyncgenfunction, endpoint) or _is(inspect.isgeneratorfunction, endpoint):
-            call = stream
-        elif _is(inspect.iscoroutinefunction, endpoint):
-            call = call_async
+        runs_in_event_loop = is_generator(endpoint) or is_coroutine_function(endpoint)
+        call: Any = call_async if runs_in_event_loop else call_sync
         functools.update_wrapper(call, endpoint)
         # FastAPI would look through this at the endpoint's kind.
-        del call.__wrapped__  # type: ignore[attr-defined]
-        return call
+        del call.__wrapped__
+        _name_as(call, self._origin.source)
+        return call  # type: ignore[no-any-return]
 
-    def _take_injected(self, values: dict[str, Any]) -> Response:
-        """Takes from an endpoint's arguments what it did not ask for."""
-        if self._request_name is not None:
-            request = values.pop if self._hide_request else values.__getitem__
-            share(request(self._request_name))
-        injected: Response = values[self._injected_name]
-        if self._hide_injected:
-            del values[self._injected_name]
-        return injected
-
-    def _as_response(self, result: Any, injected: Response) -> Response:
+    def _as_response(self, result: Any) -> Response:
         if isinstance(result, Response):
             return result
         if not (hasattr(result, "__aiter__") or hasattr(result, "__next__")):
+            if inspect.iscoroutine(result):
+                result.close()  # nobody else will
             raise TypeError(
                 f"{self._origin} must yield, or return a response or an (async) iterator, because"
                 f" its response_class is {self._response_class.__name__};"
                 f" it returned {type(result).__name__}"
             )
-        response = self._response_class(result, self._status_code or 200)
-        if injected.status_code:
-            response.status_code = injected.status_code
-        response.raw_headers.extend(injected.raw_headers)
-        response._bind(self._origin, self._item_schema, injected)
+        status = {"status_code": self._status_code} if self._status_code else {}
+        response = self._response_class(result, **status)
+        response._bind(self._origin, self._item_schema)
         return response
 
-    def respond(self, content: Iterator[tuple[Response, Any]], **arguments: Any) -> Response:
-        """Makes the response. FastAPI calls this in place of the response class."""
-        injected, generator = next(content)
-        response = self._response_class(generator, **arguments)
-        response._bind(self._origin, self._item_schema, injected)
-        return response
+    def _made(self, response: Response) -> TypeGuard[EventSourceResponse]:
+        return isinstance(response, EventSourceResponse) and response._origin is self._origin
+
+    def answering(self, answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
+        """Returns FastAPI's handler of the route, with what the stream shares with its request."""
+        if not (self._shares_request or self._shares_response):
+            return answer
+
+        @functools.wraps(answer)
+        async def answer_and_share(request: Request) -> Response:
+            if self._shares_request:
+                share(request)
+            response: Response = await answer(request)
+            injected = request.scope.pop(_INJECTED, None)
+            if injected is not None and self._made(response):
+                response._inject(injected)
+            return response
+
+        return answer_and_share
 
     def _keep_endpoint_context(self, call: Any) -> None:
         """FastAPI's request errors name the endpoint's file and line: keep them the user's."""
@@ -269,11 +262,37 @@ class _Route:
             cache[id(call)] = extract(self._endpoint)
 
 
-def _asks_for_request(dependant: Any) -> bool:
-    """Whether an endpoint, or anything that it depends on, has the request."""
-    return dependant.request_param_name is not None or any(
-        map(_asks_for_request, dependant.dependencies)
+def _asks_for(name: str, dependant: Any) -> bool:
+    """Whether an endpoint, or anything that it depends on, has the request or the response."""
+    return getattr(dependant, name) is not None or any(
+        _asks_for(name, each) for each in dependant.dependencies
     )
+
+
+def _hand_over(dependant: Any) -> Any:
+    """Returns a dependency that hands the injected response over. It has no name, so that its value
+    is none of the endpoint's."""
+    return type(dependant)(
+        call=_hand_over_response,
+        path=dependant.path,
+        request_param_name="request",
+        response_param_name="response",
+    )
+
+
+async def _hand_over_response(request: Request, response: Response) -> None:
+    request.scope[_INJECTED] = response
+
+
+def _name_as(call: Any, endpoint: Any) -> None:
+    """Gives a function the names of an endpoint, which tracers show."""
+    name = getattr(endpoint, "__name__", type(endpoint).__name__)
+    qualname = getattr(endpoint, "__qualname__", name)
+    names = {"co_name": name}
+    if sys.version_info >= (3, 11):
+        names["co_qualname"] = qualname
+    call.__name__, call.__qualname__ = name, qualname
+    call.__code__ = call.__code__.replace(**names)
 
 
 def _declared(
@@ -294,31 +313,15 @@ def _declared(
     return Endpoint(endpoint, dependant.path, None, declared), events_of(declared, schema_of)
 
 
-def _is(kind: Callable[[Any], bool], endpoint: Any) -> bool:
-    """Whether a callable is of a kind, as FastAPI decides it: through partials, through what
-    `functools.wraps` has wrapped, and by `__call__` of an object."""
-    while isinstance(endpoint, functools.partial):
-        endpoint = endpoint.func
-    unwrapped = inspect.unwrap(endpoint)
-    if kind(endpoint) or kind(unwrapped):
-        return True
-    if inspect.isclass(unwrapped):
-        return False
-    calls = (getattr(endpoint, "__call__", None), getattr(unwrapped, "__call__", None))  # noqa: B004
-    return any(call is not None and (kind(call) or kind(inspect.unwrap(call))) for call in calls)
-
-
 # FastAPI before 0.140.8 forgets the item type of a route that comes through `include_router`.
 _FORGETS_ITEM_TYPE = [int(part) for part in re.findall(r"\d+", fastapi.__version__)] < [0, 140, 8]
-_remembered: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
 def _item_field(endpoint: Any, field: Any) -> Any:
+    if field is None:
+        return documentation.remembered_field(endpoint)
     if _FORGETS_ITEM_TYPE:
-        with contextlib.suppress(TypeError):  # an endpoint that cannot be referred to weakly
-            if field is None:
-                return _remembered.get(endpoint)
-            _remembered[endpoint] = field
+        documentation.remember_field(endpoint, field)
     return field
 
 
@@ -361,10 +364,17 @@ def _has_event_class(annotation: object) -> bool:
     )
 
 
+def _declares_events(annotation: object) -> bool:
+    try:
+        return declarations(annotation) is not None
+    except (TypeError, ValueError):
+        return True  # wrongly: said where the route's endpoint is known
+
+
 def _as_fastapi(annotation: object) -> Any:
     """Returns FastAPI's event class where an annotation names ours, or a subclass of ours, or
     declares events: FastAPI skips schema and validation for its own."""
-    if _is_event_class(annotation) or declarations(annotation) is not None:
+    if _is_event_class(annotation) or _declares_events(annotation):
         return fastapi.sse.ServerSentEvent
     arguments = typing.get_args(annotation)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):

@@ -26,7 +26,7 @@ class Listener:
         self._make_subscriber = subscriber
         self._subscriber: Subscriber | None = None
         self._events: deque[ServerSentEvent] = deque()
-        self._sink = _Sink()
+        self._sink = Sink()
 
     async def __aenter__(self) -> Listener:
         if self._subscriber is not None:
@@ -75,7 +75,7 @@ class Listener:
         return self._subscriber
 
 
-class _Sink:
+class Sink:
     """What a subscriber tells a listener of (`_delivery.stream.Sink`)."""
 
     def __init__(self) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from functools import partial
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .._core import ServerSentEvent
@@ -12,14 +13,14 @@ from .._delivery.farewell import goodbye
 from . import blocks
 from .hub import Hub, Tail, upto
 from .log import Entry, Limits
-from .position import ORIGIN, Position, Stream, join_ids, parse_id, parse_ids
+from .position import Position, Stream, join_ids, parse_id, parse_ids
 
 if TYPE_CHECKING:
     from .._delivery.stream import Sink
 
 Overflow = Literal["gap", "latest", "disconnect"]
 Start = Literal["live", "earliest"] | int
-Filter = Callable[[ServerSentEvent], object]
+Filter = Callable[[ServerSentEvent], bool]
 
 
 class Selection(NamedTuple):
@@ -107,19 +108,20 @@ class Cursor:
             Why continuity cannot be proved, if it cannot: the reason of the event `reset`.
         """
         reason = self.why_not(after)
+        if reason is not None:
+            # Whoever gave the id out may know more of the history than this process has heard yet.
+            await hub.catch_up(self.tail)
+            reason = self.why_not(after)
         if reason is None:
             await self.tail.reach_back(hub.log, after.offset or 1)
             reason = self.why_not(after)  # meanwhile the history may have begun anew
         if reason is None:
-            epoch = self.tail.ring.head.epoch if after == ORIGIN else after.epoch
-            self.position = after._replace(epoch=epoch)
+            self.position = after
         return reason
 
     def why_not(self, after: Position) -> str | None:
         """Returns why what is there now does not continue a position, if it does not."""
         head = self.tail.ring.head
-        if after == ORIGIN:
-            return None
         if after.epoch != head.epoch:
             return "epoch"
         if after.offset > head.offset:
@@ -472,13 +474,38 @@ class Subscriber:
         shown = cursor.filtered.get(entry.offset)
         if shown is None and self._failure is None:
             try:
-                shown = bool(self._filter(entry.event(cursor.selection.decode)))
+                shown = self._says(self._filter, cursor, entry)
             except Exception as error:
                 self._failure = error
                 self._conclude()
                 return None
             cursor.filtered[entry.offset] = shown
         return shown
+
+    @staticmethod
+    def _says(filter: Filter, cursor: Cursor, entry: Entry) -> bool:
+        selection = cursor.selection
+        if not entry.is_readable(selection.decode):
+            return False  # the filter cannot be asked
+        returned: Any = filter(entry.event(selection.decode))
+        if _is_always_true(returned):
+            _close(returned)
+            raise TypeError(
+                f"'filter' of channel {selection.stream.channel!r} must return a bool, not"
+                f" {type(returned).__name__}, which is always true"
+            )
+        return bool(returned)
+
+
+def _is_always_true(value: object) -> bool:
+    return isawaitable(value) or isinstance(value, (Generator, AsyncGenerator))
+
+
+def _close(returned: Any) -> None:
+    """Lets go of what is not awaited, without a warning that it never was."""
+    close = getattr(returned, "close", None) or getattr(returned, "cancel", None)
+    if close is not None:
+        close()
 
 
 def _nothing() -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .._core import ServerSentEvent
+from .._core import Buffer
 from .._fastapi.refusal import empty_stream
 from .._fastapi.response import EventSourceResponse, Run
 from .broker import BrokerError, ChannelsClosed
-from .listening import Listener
+from .listening import Sink
 from .service import Service
 from .subscriber import Request, Subscriber
 
@@ -38,6 +38,7 @@ class Subscription(EventSourceResponse, Generic[T]):
     _no_options = {  # noqa: RUF012
         **EventSourceResponse._no_options,
         "open_delay": "its headers are sent as soon as the client is subscribed",
+        "framed": "its events are framed where they are published",
     }
 
     if not TYPE_CHECKING:  # FastAPI looks for a class where a route returns a response
@@ -55,7 +56,7 @@ class Subscription(EventSourceResponse, Generic[T]):
         self._service = service
         self._request = request
         self._owner = owner
-        super().__init__(_Events(service, request, owner), **options)
+        super().__init__(_Frames(service, request, owner), **options)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Run:
         if scope["type"] == "websocket":
@@ -70,7 +71,9 @@ class Subscription(EventSourceResponse, Generic[T]):
             return
         subscriber = Subscriber(self._service.hub(), self._request, self.max_pending, self._owner)
         try:
-            if await _opened(subscriber):
+            if self._replaced:  # what was put in the place of the events subscribes by itself
+                await super()._stream(scope, receive, send)
+            elif await _opened(subscriber):
                 self._source = subscriber
                 await super()._stream(scope, receive, send)
             else:
@@ -78,6 +81,9 @@ class Subscription(EventSourceResponse, Generic[T]):
         finally:
             subscriber.close()
             places.give_back(limits)
+
+    def _make_buffer(self) -> Buffer:
+        return Buffer(max_pending=self.max_pending, framed=True)
 
     def _comes_back(self, scope: Scope) -> bool:
         return bool(self._request.after)
@@ -91,18 +97,29 @@ async def _opened(subscriber: Subscriber) -> bool:
     return True
 
 
-class _Events:
-    """The events alone, for whoever replaces the delivery or reads `body_iterator`."""
+class _Frames:
+    """What is on the wire of a subscription, but for keep-alives and goodbyes: for whoever reads
+    `body_iterator`."""
 
     def __init__(self, service: Service, request: Request, owner: str | None) -> None:
         self._service = service
         self._request = request
         self._owner = owner
 
-    async def __aiter__(self) -> AsyncIterator[ServerSentEvent]:
-        async with Listener(self._subscriber) as events:
-            async for event in events:
-                yield event
-
-    def _subscriber(self) -> Subscriber:
-        return Subscriber(self._service.hub(), self._request, owner=self._owner)
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        subscriber, sink = Subscriber(self._service.hub(), self._request, owner=self._owner), Sink()
+        try:
+            if not await _opened(subscriber):
+                return
+            subscriber.start(sink)
+            while True:
+                if subscriber.pending:
+                    yield subscriber.take_without_goodbye()
+                elif sink.error is not None:
+                    raise sink.error
+                elif sink.finished:
+                    return
+                else:
+                    await sink.wait()
+        finally:
+            subscriber.close()
