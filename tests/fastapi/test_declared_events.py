@@ -2,8 +2,10 @@
 
 # ruff: noqa: UP007, what `X | Y` makes is another object
 
+import asyncio
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import AsyncIterable, Iterable
 from typing import Annotated, Any, Generic, Literal, Optional, TypeVar, Union
@@ -376,13 +378,24 @@ def test_what_is_not_declared_is_refused_and_nothing_of_it_sent(
     ("annotation", "words"),
     [
         (Union[Created, Annotated[int, Named("created")]], "two events are named 'created'"),
-        (Union[Created, int], "int has no name"),
-        (Union[Created, ServerSentEvent], "has no name"),
-        (Union[Created, ServerSentEvent[int]], "int has no name"),
+        (Union[Created, int], r'int has no name, .*: write Annotated\[int, Named\("..."\)\]$'),
+        (
+            Union[Created, ServerSentEvent],
+            r'ServerSentEvent has no name, .*: write ServerSentEvent\[Any, Literal\["..."\]\]$',
+        ),
+        (
+            Union[Created, ServerSentEvent[int]],
+            r'ServerSentEvent\[int\] has no name, .*: write ServerSentEvent\[int, Literal\["...',
+        ),
         (Union[Created, Annotated[Item, Named("other")]], "'created' .* or 'other'"),
         (Union[Created, Annotated[Any, Named("other")]], "a value does not tell"),
         (Annotated[Item, Named("a"), Named("b")], "more than one name: a, b"),
-        (ServerSentEvent[int, int], "must be a Literal, not int"),
+        (ServerSentEvent[int, int], "must be a Literal, not int: write"),
+        (
+            ServerSentEvent[Item, "a"],
+            r"must be a Literal, not 'a': write ServerSentEvent\[Item, Literal\['a'\]\]$",
+        ),
+        (Union[Deleted, ServerSentEvent[Item, "a b"]], r"Literal, not 'a b': write"),  # noqa: F722
         (ServerSentEvent[int, Literal["a\nb"]], "single line"),
         (ServerSentEvent[int, Literal[""]], "must not be empty"),
         (Annotated[ServerSentEvent[int], Named("a")], "'a' names an event"),
@@ -390,8 +403,18 @@ def test_what_is_not_declared_is_refused_and_nothing_of_it_sent(
     ],
 )
 def test_a_bad_declaration_is_refused_when_the_route_is_made(annotation: Any, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=f"^The return annotation of .*stream: .*{words}"):
         app_of(annotation, [])
+
+
+@pytest.mark.parametrize("annotation", [Created, Union[Created, Deleted]], ids=["one", "a union"])
+def test_a_value_that_fits_no_event_is_told_their_names(annotation: Any) -> None:
+    channel = Channels().channel("items", annotation)
+    with pytest.raises(ValidationError) as caught:
+        asyncio.run(channel.publish({"nme": "a"}))
+    first, *_ = str(caught.value).splitlines()
+    assert re.fullmatch(r"\d validation errors? for event 'created'( or 'deleted')?", first)
+    assert "partial" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
 import fastapi.sse
 from fastapi.dependencies.utils import get_typed_return_annotation
-from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import core_schema
 
 from .._core import DeclaredEvents, ItemSchema, ServerSentEvent
@@ -179,7 +179,13 @@ def _declared(member: Declaration) -> Iterator[Declaration]:
             _check_name(name)
             yield Declaration(name, item_type, is_event=True)
     else:
-        raise ValueError(f"the name of an event must be a Literal, not {_shown(names[0])}")
+        (name,) = names
+        text = name.__forward_arg__ if isinstance(name, typing.ForwardRef) else name
+        example = repr(text) if isinstance(text, str) else '"..."'
+        raise ValueError(
+            f"the name of an event must be a Literal, not {_shown(name)}: write"
+            f" ServerSentEvent[{_shown(item_type)}, Literal[{example}]]"
+        )
 
 
 def _check(declared: tuple[Declaration, ...]) -> None:
@@ -188,7 +194,7 @@ def _check(declared: tuple[Declaration, ...]) -> None:
     seen: set[str] = set()
     for each in declared:
         if each.name is None:
-            raise ValueError(f"{_shown(each.item_type)} has no name, and others beside it have")
+            raise ValueError(_has_no_name(each))
         if each.name in seen:
             raise ValueError(f"two events are named '{each.name}'")
         seen.add(each.name)
@@ -202,6 +208,16 @@ def _check(declared: tuple[Declaration, ...]) -> None:
                 )
 
 
+def _has_no_name(each: Declaration) -> str:
+    item_type = _shown(each.item_type)
+    if each.is_event:
+        what = "ServerSentEvent" if each.item_type is Any else f"ServerSentEvent[{item_type}]"
+        how = f'ServerSentEvent[{item_type}, Literal["..."]]'
+    else:
+        what, how = item_type, f'Annotated[{item_type}, Named("...")]'
+    return f"{what} has no name, and others beside it have: write {how}"
+
+
 def _check_name(name: Any) -> None:
     if not isinstance(name, str):
         raise TypeError(f"the name of an event must be a str, not {type(name).__name__}")
@@ -211,7 +227,12 @@ def _check_name(name: Any) -> None:
 
 
 def _shown(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    if isinstance(annotation, str):
+        return repr(annotation)
+    if isinstance(annotation, typing.ForwardRef):
+        return repr(annotation.__forward_arg__)
+    name = isinstance(annotation, type) or annotation is Any
+    return getattr(annotation, "__name__", "Any") if name else str(annotation)
 
 
 def item_schema(adapter: Any, options: dict[str, Any]) -> ItemSchema:
@@ -294,7 +315,10 @@ def _validator_of(by_value: list[Declaration]) -> Callable[[Any], tuple[str, Any
     returns the value that it has validated, since a value may be one that can be read only once."""
     if not by_value:
         return None
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[Any, _NamedValue(by_value)])
+    title = f"event {' or '.join(repr(each.name) for each in by_value)}"
+    adapter: TypeAdapter[Any] = TypeAdapter(
+        Annotated[Any, _NamedValue(by_value)], config=ConfigDict(title=title)
+    )
     return partial(adapter.validate_python, from_attributes=True)
 
 
@@ -328,13 +352,18 @@ def declared_by(endpoint: Any) -> tuple[Declaration, ...] | None:
     """Returns what the return annotation of an endpoint declares, or None if it declares no events.
 
     Raises:
-        ValueError: as `declarations`.
+        ValueError: as `declarations`; the message names the endpoint.
     """
     annotation = get_typed_return_annotation(endpoint)
     if isinstance(annotation, type) and issubclass(annotation, EventSourceResponse):
-        return declarations(annotation.item_type)
-    item_type = item_type_of(endpoint)
-    return None if item_type is None else declarations(item_type)
+        item_type = annotation.item_type
+    else:
+        item_type = item_type_of(endpoint)
+    try:
+        return None if item_type is None else declarations(item_type)
+    except (TypeError, ValueError) as error:
+        name = getattr(endpoint, "__qualname__", repr(endpoint))
+        raise type(error)(f"The return annotation of {name}: {error}") from None
 
 
 def item_type_of(endpoint: Any) -> Any:
@@ -352,7 +381,7 @@ def _looked_up(endpoint: Any, annotation: Any) -> Any:
     holder = types.SimpleNamespace(__annotations__={"return": annotation})
     try:
         annotation = typing.get_type_hints(holder, namespace, include_extras=True)["return"]
-    except NameError:
-        pass  # pydantic may know it later
+    except (NameError, SyntaxError):
+        pass  # pydantic may know it later; or it is no annotation, which is said elsewhere
     arguments = typing.get_args(annotation)
     return arguments[0] if arguments else Any
