@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import email
 import http.client
 import os
@@ -12,7 +13,7 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.message import Message
 from pathlib import Path
 from typing import NamedTuple
@@ -321,6 +322,48 @@ def test_importing_sserpent_loads_nothing_that_fastapi_has_not() -> None:
     loaded = run(sys.executable, "-c", code + "print(*set(sys.modules) - before)").split()
     assert "sserpent._delivery" in loaded
     assert [name for name in loaded if name.partition(".")[0] != "sserpent"] == []
+
+
+def declared(*tables: str) -> set[str]:
+    """Returns the names of the distributions in lists of pyproject.toml, as they are imported."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lists = [
+        re.findall(rf"^{table} = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL) for table in tables
+    ]
+    names = [re.findall(r'"([\w-]+)', each) for (each,) in lists]
+    return {name.replace("-", "_") for each in names for name in each}
+
+
+def imported() -> set[str]:
+    """Returns the names of others that the package imports, type checkers' imports aside."""
+    names: set[str] = set()
+    for path in (ROOT / "python").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in outside_type_checking(tree):
+            if isinstance(node, ast.Import):
+                names.update(each.name.partition(".")[0] for each in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names.add(node.module.partition(".")[0])
+    return names - sys.stdlib_module_names - {"sserpent"}
+
+
+def outside_type_checking(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for each in ast.iter_child_nodes(node):
+        if isinstance(each, ast.If) and ast.unparse(each.test) == "TYPE_CHECKING":
+            for other in each.orelse:
+                yield from outside_type_checking(other)
+        else:
+            yield from outside_type_checking(each)
+
+
+def test_what_is_imported_is_declared() -> None:
+    needed = declared("dependencies")
+    assert needed == {"anyio", "fastapi", "pydantic", "pydantic_core", "starlette"}
+    extras = declared("testing", "redis", "prometheus", "opentelemetry")
+    # Trio, where an application runs on it; httpx, where it is given in the place of httpx2.
+    optional = {each.removesuffix("_api").removesuffix("_client") for each in extras}
+    assert imported() - optional - {"prometheus_client", "trio", "httpx"} == needed
 
 
 def test_importing_sserpent_leaves_the_gil_off() -> None:
