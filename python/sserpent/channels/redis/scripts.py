@@ -39,11 +39,8 @@ local history, ttl, max_bytes = ARGV[5], ARGV[6], ARGV[7]
 local marks, body = ARGV[8], ARGV[9]
 local call, match = redis.call, string.match
 
--- Says, where the event was sent before, that it is not stored: that was looked for.
-local is_absent = false
-local function refuse(reason)
-  return redis.error_reply((is_absent and 'ABSENT ' or '') .. reason)
-end
+-- What an error begins with: where the event was sent before, that it was looked for in vain.
+local is_absent, found = false, ''
 
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -72,6 +69,7 @@ if elapsed ~= '' then
   if not is_absent then
     return redis.error_reply('UNCERTAIN its history does not reach back far enough')
   end
+  found = 'ABSENT '
 end
 
 local offset, before, start = 1, '0', 0
@@ -79,7 +77,7 @@ local last = call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
 if last then
   local its_epoch, _, its_start, its_size = match(last[2][2], ABOUT)
   if not its_epoch then
-    return refuse('FOREIGN the newest entry of its history is not an event')
+    return redis.error_reply(found .. 'FOREIGN the newest entry of its history is not an event')
   end
   local its_offset, its_tag = match(last[1], '^(%d+)-(%d+)$')
   epoch, start, offset = its_epoch, its_start + its_size, its_offset + 1
@@ -94,23 +92,17 @@ if history == '0' then
 end
 local added = redis.pcall('XADD', key, 'MAXLEN', exact, most, id, 'about', about, 'body', body)
 if added.err then
-  return refuse(added.err)
+  return redis.error_reply(found .. added.err)
 end
 
 -- It is stored: a script takes nothing back. Whatever fails from here on is said beside the id.
-local trouble = ''
-local function try(step, ...)
-  local is_done, why = pcall(step, ...)
-  if not is_done then
-    trouble = ' ' .. (type(why) == 'table' and why.err or tostring(why))
-  end
-end
-try(call, 'PUBLISH', key, #about .. ' ' .. id .. ' ' .. before .. ' ' .. about .. body)
-try(call, 'PEXPIRE', key, ttl)
+local message = #about .. ' ' .. id .. ' ' .. before .. ' ' .. about .. body
+local told, kept = redis.pcall('PUBLISH', key, message), redis.pcall('PEXPIRE', key, ttl)
+local trouble = type(told) == 'table' and told.err or type(kept) == 'table' and kept.err
 
 -- The oldest go, if they are too old or too much; the newest never. It costs a third more to look,
 -- so small ones are looked at together.
-local function trim()
+if offset % 16 == 0 or size * 64 > tonumber(max_bytes) then
   local function is_over(entry)
     local _, its_time, its_start = match(entry[2][2], ABOUT)
     if not its_time then
@@ -118,21 +110,26 @@ local function trim()
     end
     return tonumber(its_time) < now - ttl or start + size - its_start > tonumber(max_bytes)
   end
-  if is_over(call('XRANGE', key, '-', '+', 'COUNT', 1)[1]) then
-    local keep
-    for _, entry in ipairs(call('XRANGE', key, '-', '+', 'COUNT', 100)) do
-      keep = entry[1]
-      if not is_over(entry) then
-        break
+  local is_done, why = pcall(function()
+    if is_over(call('XRANGE', key, '-', '+', 'COUNT', 1)[1]) then
+      local keep
+      for _, entry in ipairs(call('XRANGE', key, '-', '+', 'COUNT', 100)) do
+        keep = entry[1]
+        if not is_over(entry) then
+          break
+        end
       end
+      call('XTRIM', key, 'MINID', keep)
     end
-    call('XTRIM', key, 'MINID', keep)
+  end)
+  if not is_done then
+    trouble = type(why) == 'table' and why.err or why
   end
 end
-if offset % 16 == 0 or size * 64 > tonumber(max_bytes) then
-  try(trim)
+if trouble then
+  return epoch .. '-' .. id .. ' ' .. trouble
 end
-return epoch .. '-' .. id .. trouble
+return epoch .. '-' .. id
 """
 
 # Tries each command that channels need, without an effect, and returns those that are refused, each
