@@ -113,7 +113,7 @@ CALLS = [
     sserpent.channels.Channels.channel,
     sserpent.channels.Channel.publish,
     sserpent.channels.Channel.subscribe,
-    sserpent.channels.Runs,
+    sserpent.channels.Channels.runs,
     sserpent.channels.Runs.start,
     sserpent.client.aiter_events,
     sserpent.testing.connect,
