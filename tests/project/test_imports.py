@@ -167,7 +167,7 @@ def test_every_package_is_in_the_table() -> None:
         ("_delivery.stream", "from .._fastapi.response import A", "ours: _core, _shutdown"),
         ("_delivery.stream", "from .. import ServerSentEvent", "ours: _core, _shutdown"),
         ("channels.memory", "from .._delivery.stream import KEEPALIVE_COMMENT", None),
-        ("channels.memory", "from .._delivery import thread", "_delivery.observer"),
+        ("channels.memory", "from .._delivery import sender", "_delivery.observer"),
         ("channels.memory", "import redis.asyncio", "'channels.redis' alone"),
         ("channels.redis", "import redis.asyncio", None),
         ("channels.redis.connection", "import redis.asyncio", None),
