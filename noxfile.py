@@ -39,7 +39,7 @@ def matrix(session: nox.Session, fastapi: str, others: str) -> None:
     session.log(f"{release} with {chosen}")
     # Of an old release only: it may use what its own dependencies have deprecated since.
     options = ["--quiet", "-W", "default::DeprecationWarning", *session.posargs]
-    names = ("fastapi_routes", "declared_events")
+    names = ("fastapi_routes", "declared_events", "decorated_endpoints")
     tests = [f"tests/fastapi/test_{name}.py" for name in names]
     session.run("python", "-m", "pytest", *options, *tests)
     session.run("python", "-m", "pytest", *options, *tests, env={"SSERPENT_PURE": "1"})

@@ -102,7 +102,8 @@ def test_every_option_of_a_stream_is_on_its_page_with_its_default() -> None:
     assert sorted(name for name, _ in options) == sorted([*_CHECKS, *_CLASS_CHECKS])
     for name, default in options:
         value = getattr(sserpent.EventSourceResponse, name)
-        assert default == ("`None`" if value is None else f"{value:,g}"), name
+        shown = f"`{value}`" if value is None or value is False else f"{value:,g}"
+        assert default == shown, name
     arguments = inspect.signature(sserpent.EventSourceResponse).parameters
     assert [name for name, _ in rows[len(options) :]] == [*arguments][:-1]
 
