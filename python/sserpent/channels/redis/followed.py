@@ -35,9 +35,9 @@ class Source(Protocol):
         """Returns entries of a history: so many, from an offset on, up to another."""
         ...
 
-    def doubt(self, followed: Followed) -> None:
-        """Renews the connections, if `followed` still misses a message when the subscription has
-        given all that was sent before now."""
+    def doubt(self, followed: Followed, missing: Position) -> None:
+        """Renews the connections, if `followed` has still not heard of an event when the
+        subscription has given all that was sent before now."""
         ...
 
     def renew(self, followed: Followed) -> None:
@@ -99,7 +99,8 @@ class Followed:
         # follow the cursor.
         self._missing: Position | None = None
         self._unexpected: Position | None = None
-        self._watched: asyncio.Future[bytes] | None = None
+        # The newest that this process has published, and when that must have been heard.
+        self._published: asyncio.Future[bytes] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -107,10 +108,13 @@ class Followed:
         """Whether the history is to be read before what is heard is given on."""
         return bool(self._asking) or (bool(self._subscribed) and not self._live)
 
-    @property
-    def misses(self) -> bool:
-        """Whether an event is in the history whose message has not come."""
-        return self._missing is not None
+    def has_missed(self, missing: Position) -> bool:
+        """Says that the message of an event must have come by now, and returns whether it has
+        not."""
+        if self._missing != missing:
+            return False
+        self._missing = None
+        return True
 
     async def live(self, deadline: float) -> Position:
         """Returns the cursor, once there is nothing missing before what is heard.
@@ -140,25 +144,25 @@ class Followed:
         await _answered(self._asking, deadline)
 
     def watch(self, published: asyncio.Future[bytes]) -> None:
-        """Looks soon whether what this process has published is heard here: one at a time."""
-        if self._live and self._watched is None:
-            self._watched = published
-            published.add_done_callback(self._published)
+        """Looks soon whether what this process has published is heard here."""
+        self._published = published
+        if self._timer is None:
+            self._look_soon()
 
-    def _published(self, published: asyncio.Future[bytes]) -> None:
-        if self._watched is not published:
+    def _look_soon(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_PROMPT, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        published = self._published
+        if published is None or not self._live:
             return
-        if published.cancelled() or published.exception() is not None:
-            self._watched = None
-        else:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(_PROMPT, self._look_for, published.result().decode())
-
-    def _look_for(self, id: str) -> None:
-        self._watched = None
-        position = parse_id(id)
-        if self._live and position is not None and not self._has(position):
-            self._refresh(self)
+        if not published.done():
+            self._look_soon()
+        elif not published.cancelled() and published.exception() is None:
+            position = parse_id(published.result().decode())
+            if position is not None and not self._has(position):
+                self._refresh(self)
 
     # What the subscription calls
 
@@ -171,9 +175,10 @@ class Followed:
 
     def lost(self) -> None:
         self._subscribed = 0
-        self._missing = self._watched = None
+        self._missing = None
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self._pause()
 
     def hear(self, message: bytes) -> bool:
@@ -282,7 +287,7 @@ class Followed:
             self._pause()
             if head.offset:
                 self._missing = head
-                self._source.doubt(self)
+                self._source.doubt(self, head)
         if self._has(head):
             self._answer(asking)
         elif asking:

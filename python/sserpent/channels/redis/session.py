@@ -311,9 +311,9 @@ class Session:
 
     # Where the connections lead
 
-    def doubt(self, followed: Followed) -> None:
+    def doubt(self, followed: Followed, missing: Position) -> None:
         def settle() -> None:
-            if followed.misses:
+            if followed.has_missed(missing):
                 self.renew(followed)
 
         self.servers.doubt(followed, settle)
