@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,6 +154,24 @@ def test_functions_of_atexit_and_threads_that_go_on_publish_too(server: RedisSer
         """,
     )
     assert stored(server) == [-1, *range(7)]
+
+
+def test_the_task_of_the_page_publishes(server: RedisServer) -> None:
+    """Celery is a stub: its tasks are functions."""
+    page = Path(__file__).parents[2] / "docs/channels-redis.md"
+    (task,) = re.findall(r"```.+\n(from celery.+?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    code = f"""
+import types
+celery = sys.modules["celery"] = types.ModuleType("celery")
+celery.Celery = lambda **_: types.SimpleNamespace(task=lambda function: function)
+sys.path.insert(0, {str(page.parents[1] / "examples")!r})
+build_report = print
+{task}
+print(report("ada"))
+"""
+    name, event_id = run(server, code).split()
+    assert name == "ada"
+    assert event_id.split("-")[1] == "1"
 
 
 # A Redis that is away

@@ -23,6 +23,7 @@ from redis_checks import (
 )
 from redis_server import Cluster, RedisServer
 from sserpent.channels import BrokerUnavailable, PublishUncertain
+from sserpent.channels.broker import Item
 from sserpent.channels.log import Limits
 from sserpent.channels.position import Stream
 from sserpent.channels.redis import Pace, RedisLog
@@ -311,6 +312,45 @@ def run_behind_proxy(
                 await log.aclose()
 
     asyncio.run(check_it())
+
+
+def test_an_end_that_is_refused_in_the_middle_is_an_end_the_next_time(
+    server: RedisServer,
+) -> None:
+    last = Item(b"event: run-end\ndata: {}\n\n")
+
+    async def check() -> None:
+        set_user(server)
+        async with logging_as_user(server) as log:
+            fence = await start(log)
+            await log.runs.append(RUN, fence, [item(1)])
+            set_user(server, "-hset")
+            with pytest.raises(BrokerUnavailable):
+                await log.runs.end(RUN, fence, last)
+            set_user(server)
+            for _ in range(2):
+                assert await log.runs.end(RUN, fence, last)
+                status = await log.runs.status(RUN)
+                assert status.end is not None
+                assert status.end.offset == 2
+
+    asyncio.run(check())
+
+
+def test_a_stop_that_is_refused_is_not_recorded(server: RedisServer) -> None:
+    async def check() -> None:
+        set_user(server)
+        async with logging_as_user(server) as log:
+            fence = await start(log)
+            set_user(server, "-publish")
+            with pytest.raises(BrokerUnavailable):
+                await log.runs.stop(RUN, "request")
+            set_user(server)
+            assert await log.runs.renew(RUN, fence) is None
+            assert await log.runs.stop(RUN, "request")
+            assert await log.runs.renew(RUN, fence) == "request"
+
+    asyncio.run(check())
 
 
 # What is known is not uncertain
