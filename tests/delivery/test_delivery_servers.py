@@ -223,6 +223,18 @@ def test_d8_a_client_that_does_not_read_cannot_hold_the_exit(serve: Serve, name:
         client.close()
 
 
+@pytest.mark.parametrize("name", ["uvicorn", "granian"])
+def test_d8_a_whole_stream_that_nobody_reads_cannot_hold_the_exit(serve: Serve, name: str) -> None:
+    """What was sent is the server's by then: it takes all of an event."""
+    server = serve(SERVERS[name])
+    client = unreading(server, "/unread-goodbye")
+    until(lambda: "begun" in server.log)
+    server.process.terminate()
+    until(lambda: "closed" in server.log)
+    server.process.wait(10)  # cleanup_timeout is 1 s
+    client.close()
+
+
 def test_d8_a_server_with_a_bound_of_its_own_keeps_it(serve: Serve) -> None:
     """hypercorn cancels its requests after 3 s, while `cleanup_timeout` is 30 s. All at once: each
     takes its 3 s."""

@@ -248,6 +248,19 @@ class PatientAndTimed(Patient):
 app.get("/timed-unread", response_class=PatientAndTimed)(unread)
 
 
+class PatientAndGraceful(Patient):
+    shutdown_grace = 2.0
+
+
+@app.get("/unread-goodbye", response_class=PatientAndGraceful)
+async def unread_goodbye() -> AsyncIterator[str]:
+    """It ends by itself when the server does."""
+    yield "x" * 20_000_000
+    note("begun")
+    await sserpent.shutdown_event().wait()
+    note("closed")
+
+
 @app.get("/unread-end", response_class=Patient)
 async def unread_end() -> AsyncIterator[str]:
     """The generator ends, and the last send of many bytes stalls."""

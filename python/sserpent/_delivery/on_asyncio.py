@@ -249,12 +249,16 @@ class Delivery:
             self._on_cancellation(error)
 
     async def _cut_off(self) -> None:
-        """Makes sure that a response that is not whole does not look so."""
+        """Makes sure that a response that is not whole does not look so, and that a client that
+        does not read it cannot hold the server's exit."""
         assert self._streams is not None
         assert self._ending is not None
-        if self._sender.complete or self._dropped:
+        if self._dropped:
             return
-        if self._ending.connection == "close":
+        if self._sender.complete:
+            if self._streams.ending:
+                self._drop_later()
+        elif self._ending.connection == "close":
             await self._close_connection()
         elif self._ending.connection == "raise" and self._sender.phase is not HELD:
             self._streams.cut_off(self._scope)
@@ -269,11 +273,16 @@ class Delivery:
             if self._cancelled is not None:
                 # hypercorn waits for a client that never reads the rest, with no bound of its own.
                 self._drop_connection()
-        elif self._cleanup_until is not None:
+        else:
             # The server cuts it off when this returns, as soon as the client has read the rest.
-            # One that never reads would hold the server's exit.
-            abort = self._streams.abort_connection
-            self._loop.call_at(self._cleanup_until, abort, self._scope)
+            self._drop_later()
+
+    def _drop_later(self) -> None:
+        """Has the connection dropped if it is there in `cleanup_timeout`: a client that never reads
+        the rest would hold the server's exit."""
+        assert self._streams is not None
+        until = self._cleanup_until or self._loop.time() + self._response.cleanup_timeout
+        self._loop.call_at(until, self._streams.aborter(self._scope))
 
     def _release(self) -> None:
         """Ends what this stream has started, and lets go of what refers to it in a circle:

@@ -150,18 +150,29 @@ class ServerStreams:
             by the client's address among the sockets of this process, where the system lists
             them (not on Windows) and the scope has the client's true address and port.
         """
+        return self.aborter(scope)()
+
+    def aborter(self, scope: Scope) -> Callable[[], bool]:
+        """Finds the connection of a request, and returns what drops it later, as
+        `abort_connection` does now: its server may know no more of the request by then."""
         try:
             connection = self._connection_of(scope)
-            if connection is not None:
-                connection.abort()
-            elif self.server is None or scope.get("http_version") != "2":
-                return abort_socket(scope)
-            else:
-                return False
         except Exception:
-            logger.debug("The connection of a stream could not be aborted", exc_info=True)
-            return False
-        return True
+            logger.debug("The connection of a stream was not found", exc_info=True)
+            connection = None
+        is_shared = self.server is not None and scope.get("http_version") == "2"
+
+        def abort() -> bool:
+            try:
+                if connection is not None:
+                    connection.abort()
+                    return True
+                return not is_shared and abort_socket(scope)
+            except Exception:
+                logger.debug("The connection of a stream could not be aborted", exc_info=True)
+                return False
+
+        return abort
 
     def send_of(self, scope: Scope, send: Send) -> Send:
         """Returns `send`, or, where that takes all over HTTP/2 that a client does not read, one
