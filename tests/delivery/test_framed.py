@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.exceptions import ResponseValidationError
@@ -16,6 +17,7 @@ from starlette.background import BackgroundTask
 
 import sserpent._delivery.observer as observing
 from asgi import Connection
+from servers import Server, on, until
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._shutdown import streams as shutdown
 from sserpent.channels import Channels
@@ -333,3 +335,24 @@ def test_a_client_that_does_not_read_is_dropped(run: Run) -> None:
 
     run(main)
     assert connection.messages == []
+
+
+# On real servers
+
+APP = "delivery_app:app"
+
+
+@on("uvicorn", "hypercorn", "hypercorn-trio", "granian")
+@pytest.mark.parametrize(("path", "first"), [("/framed", "first"), ("/wrapped", "FIRST")])
+def test_servers_send_it_with_keep_alives_and_tell_of_a_client_that_leaves(
+    shared: Server, path: str, first: str
+) -> None:
+    with httpx.stream("GET", shared.url + path, timeout=20) as response:
+        received = ""
+        for text in response.iter_text():
+            received += text
+            if received.count(": ping\n") >= 2:
+                break
+    assert received.lower().startswith("data: first\n\n: ping\n: ping\n")
+    assert first in received
+    until(lambda: "framed: told" in shared.log)

@@ -334,6 +334,32 @@ async def pinged() -> AsyncIterator[ServerSentEvent]:
     await anyio.sleep(3600)
 
 
+class Framed(Pinged):
+    framed = True
+
+    def on_disconnect(self) -> None:
+        note("framed: told")
+
+
+@app.get("/framed", response_class=Framed)
+async def framed() -> AsyncIterator[Any]:
+    yield "data: fi"
+    await anyio.sleep(0.2)  # for pings that must not be
+    yield b"rst\n\n"
+    await anyio.sleep(3600)
+
+
+@app.get("/wrapped")
+async def wrapped() -> EventSourceResponse:
+    async def upper(chunks: Any) -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            yield chunk.upper()
+
+    response = Framed(framed())
+    response.body_iterator = upper(response.body_iterator)
+    return response
+
+
 # An application that handles signals itself.
 
 if "OWN_SIGNALS" in os.environ:
