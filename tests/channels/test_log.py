@@ -254,6 +254,44 @@ def test_following_that_is_cancelled_leaves_nothing_behind(run: Run) -> None:
     run(check)
 
 
+def test_c7_a_stream_has_its_epoch_from_when_it_is_first_followed(run: Run) -> None:
+    async def check(log: Log) -> None:
+        one, other = Notes(), Notes()
+        begun = await log.follow(stream(), LIMITS, one)
+        assert len(begun.epoch) == 16
+        assert (begun.offset, begun.tag) == (0, 0)
+        assert await log.follow(stream(), LIMITS, other) == begun
+        log.unfollow(stream(), one)
+        log.unfollow(stream(), other)
+        await anyio.lowlevel.checkpoint()
+        # Whoever was there for a moment can come back to it.
+        assert await log.follow(stream(), LIMITS, one) == begun
+        (published,) = await publish(log, stream(), 1)
+        position = parse_id(published)
+        assert position is not None
+        assert position[:2] == (begun.epoch, 1)
+        await one.have(1)
+        assert one.numbers == [1]
+        floor, _ = await log.read(stream(), LIMITS, *ALL)
+        assert floor == begun
+
+    run(check)
+
+
+def test_followers_have_what_was_published_before_they_catch_up(run: Run) -> None:
+    async def check(log: Log) -> None:
+        notes = Notes()
+        await log.catch_up(stream())  # nobody follows
+        await log.follow(stream(), LIMITS, notes)
+        await log.catch_up(stream())
+        for number in range(20):
+            await publish(log, stream(), number)
+            await log.catch_up(stream())
+            assert notes.numbers == list(range(number + 1))
+
+    run(check)
+
+
 # Reading
 
 
