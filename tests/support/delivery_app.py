@@ -167,6 +167,27 @@ async def never_read() -> AsyncIterator[str]:
         note("closed")
 
 
+yielded = 0
+
+
+@app.get("/flood", response_class=EventSourceResponse)
+async def flood() -> AsyncIterator[str]:
+    global yielded
+    text = "x" * 10_000
+    try:
+        while True:
+            yield text
+            yielded += len(text)
+            await anyio.lowlevel.checkpoint()
+    finally:
+        note("closed")
+
+
+@app.get("/yielded")
+async def count_yielded() -> int:
+    return yielded
+
+
 class Impatient(Counted):
     send_timeout = 0.2
 
