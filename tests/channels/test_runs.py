@@ -1022,9 +1022,11 @@ def test_x3_a_sync_generator_that_is_stopped_ends_at_its_next_yield(
         async with make_channels() as channels:
             runs, answer = channels.runs("answers"), Sync()
             started = await runs.start(answer())
+            (producer,) = runs._producers
             async with connected(started.follow()) as client:
                 await client.until(lambda: said(client) == [0, 1, 2, 3, 4])
                 await runs.stop(started.id)
+                await until(lambda: producer._stopping)  # it hears of it from the broker
                 assert not answer.cleaned_up
                 answer.go_on.set()
                 await client.until(lambda: client.complete)
