@@ -43,6 +43,15 @@ class Options(DeliveryOptions, total=False):
 _OF_A_CLASS = "it limits all streams of a class: set it as a class attribute, in a subclass"
 
 
+_OF_EVERY_RESPONSE = frozenset(
+    (
+        *("status_code", "background", "raw_headers", "media_type", "_headers"),
+        *("_content", "_origin", "_item_schema", "_injected", "_source"),
+    )
+)
+_set = object.__setattr__
+
+
 class Streamable:
     """Content with its options, which `EventSourceResponse` documents."""
 
@@ -97,11 +106,13 @@ class Streamable:
             cls.on_disconnect = staticmethod(on_disconnect)
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in _CHECKS or name in self._no_options:
-            self._check_option(name, value)
-        else:
-            _check_spelling(type(self), name, value)
-        super().__setattr__(name, value)
+        # Those that each response has come first: this is called for every attribute.
+        if name not in _OF_EVERY_RESPONSE:
+            if name in _CHECKS or name in self._no_options:
+                self._check_option(name, value)
+            else:
+                _check_spelling(type(self), name, value)
+        _set(self, name, value)
 
     def _set_options(self, options: Mapping[str, object]) -> None:
         """Sets options for this stream alone.
@@ -113,7 +124,7 @@ class Streamable:
         """
         for name, value in options.items():
             self._check_option(name, value)
-            super().__setattr__(name, value)
+            _set(self, name, value)
 
     def _check_option(self, name: str, value: object) -> None:
         check = _CHECKS.get(name)

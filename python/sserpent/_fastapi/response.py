@@ -133,6 +133,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     #: returns this class.
     item_type: ClassVar[Any] = None
 
+    # What FastAPI knows of the route.
+    _item_schema: ItemSchema | DeclaredEvents | None = None
+    _injected: _Injected | None = None
     # `body_iterator`, once somebody has looked at it, and the request's scope, for its errors.
     _body: Any = None
     _scope_of_body: Scope | None = None
@@ -155,8 +158,6 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             self.media_type = media_type
         self.background = background
         self._origin = Origin(content)
-        self._item_schema: ItemSchema | DeclaredEvents | None = None
-        self._injected: _Injected | None = None
         self.init_headers(headers)
         self.headers.setdefault("Cache-Control", "no-cache")
         # nginx and its kin hold back a response of unknown length otherwise.
