@@ -107,9 +107,18 @@ class ServerSentEvent(_Declared[DataT, NameT]):
         ) -> ServerSentEvent[DataT, NameT]:
             self = object.__new__(cls)
             self._data = data
-            self._raw_data = raw_data = None if raw_data is None else _text("raw_data", raw_data)
-            self._event = None if event is None else check_event(_text("event", event))
-            self._id = None if id is None else check_id(_text("id", id))
+            # What is printable and ASCII keeps every rule, and is most of what there is.
+            if raw_data is not None and not (type(raw_data) is str and raw_data.isascii()):
+                raw_data = _text("raw_data", raw_data)
+            self._raw_data = raw_data
+            if event is not None and not (
+                type(event) is str and event.isascii() and event.isprintable()
+            ):
+                event = check_event(_text("event", event))
+            self._event = event
+            if id is not None and not (type(id) is str and id.isascii() and id.isprintable()):
+                id = check_id(_text("id", id))  # noqa: A001
+            self._id = id
             self._retry = None if retry is None else _milliseconds(retry)
             self._comment = None if comment is None else _text("comment", comment)
             if data is not None and raw_data is not None:
