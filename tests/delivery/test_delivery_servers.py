@@ -400,3 +400,15 @@ def test_the_engine_is_the_one_that_was_asked_for(uvicorn_server: Server) -> Non
     assert "sserpent" in sys.modules
     # A client that knows chunks: on a busy machine the events are not in one.
     assert "data: 0\n\ndata: 1\n\n" in httpx.get(f"{uvicorn_server.url}/numbers?n=2").text
+
+
+@on("uvicorn")
+def test_d7_a_pipelined_client_that_leaves_is_no_failure(shared: Server) -> None:
+    """uvicorn tells only the newest of a connection's requests that it is gone, and a transport of
+    uvloop's raises RuntimeError when the other writes to it."""
+    client = shared.connect()
+    client.sendall(b"GET /ticking HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
+    until(lambda: "opened" in shared.log)
+    client.close()
+    until(lambda: "told" in shared.log and "closed" in shared.log)
+    assert "Traceback" not in shared.log

@@ -9,8 +9,9 @@ import random
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
-#: Seconds that the last `send` may take once `receive` has said that the client is gone. Some
-#: servers say so as soon as they have the end of the body, before that `send` returns.
+#: Seconds that the last `send` may wait for the same thing when `receive` says that the client is
+#: gone. Some servers say so as soon as they have the end of the body, before that `send` returns:
+#: it has gone on a moment ago then. One that has waited for longer will not go on.
 LAST_SEND = 1.0
 
 

@@ -38,6 +38,7 @@ class Driver:
         scope: The ASGI scope, for errors that name the route.
         buffer: Where the events go.
         sender: Who sends them.
+        on_refusal: Called with the error of an item that cannot be encoded, before the cleanup.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Driver:
         "_buffer",
         "_content",
         "_on_end",
+        "_on_refusal",
         "_pump",
         "_response",
         "_room",
@@ -55,8 +57,16 @@ class Driver:
         "task",
     )
 
-    def __init__(self, response: Streamable, scope: Scope, buffer: Buffer, sender: Sender) -> None:
+    def __init__(
+        self,
+        response: Streamable,
+        scope: Scope,
+        buffer: Buffer,
+        sender: Sender,
+        on_refusal: Callable[[Exception], None],
+    ) -> None:
         self._response = response
+        self._on_refusal: Callable[[Exception], None] | None = on_refusal
         self._content: Any = response._content
         self._scope = scope
         self._buffer = buffer
@@ -148,7 +158,7 @@ class Driver:
             error = None  # its traceback refers to this frame
 
     def _report(self, error: BaseException | None) -> None:
-        on_end, self._on_end = self._on_end, None
+        on_end, self._on_end, self._on_refusal = self._on_end, None, None
         if on_end is not None:
             on_end(error)
 
@@ -179,6 +189,8 @@ class Driver:
                 await woken.wait()
                 woken.clear()
                 finished = thread.take_notice()
+                if thread.refusal is not None:
+                    self._refuse(thread.refusal)
                 await self._hand_over()
                 thread.resume()
                 if finished:
@@ -201,4 +213,13 @@ class Driver:
                 self._room = None
 
     def _explained(self, error: Exception, item: object) -> Exception:
-        return self._response._origin.explain(error, item, self._scope)
+        explained = self._response._origin.explain(error, item, self._scope)
+        if self._pump is not None:  # not in the thread of a sync generator
+            self._refuse(explained)
+        return explained
+
+    def _refuse(self, error: Exception) -> None:
+        """Ends the generator without cancelling it: it is closed where it has yielded."""
+        self.stopping = True
+        if self._on_refusal is not None:
+            self._on_refusal(error)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from enum import Enum, unique
 
+from .._shutdown.connections import came_from_a_closed_connection
+
+# What streams of anyio and Trio raise when the other end is gone, or they are closed for that.
+_GONE = {"BrokenResourceError", "ClosedResourceError"}
+
 
 @unique
 class Ending(Enum):
@@ -24,7 +29,7 @@ class Ending(Enum):
 
     #: The generator has ended by itself, and all of it is sent.
     COMPLETE = True, "end", False, False
-    #: `receive` said so, or a `send` raised OSError.
+    #: `receive` said so, or a `send` raised OSError, or anything on a closed connection.
     CLIENT_LEFT = False, "leave", True, False
     #: The client has not read for `send_timeout`.
     STALLED = False, "abort", True, False
@@ -44,9 +49,25 @@ class Ending(Enum):
         self.farewell = farewell
 
 
+def after(first: BaseException | None, error: BaseException) -> BaseException:
+    """Returns what is raised where a cleanup fails after something else has: the error of the
+    cleanup, with the first one as its cause, so that both are told."""
+    last = error
+    while last is not first and last.__cause__ is not None:
+        last = last.__cause__
+    if last is not first and first is not None:
+        last.__cause__ = first
+    return error
+
+
 def is_disconnect(error: BaseException) -> bool:
-    """Returns whether a `send` that raises this says that the client has gone: ASGI 2.4 has it
-    "raise an OSError"."""
+    """Returns whether a `send` or `receive` that raises this says that the client has gone: ASGI
+    2.4 has it "raise an OSError". Transports raise other errors when they are written to after
+    that, so for others the connection that they came from is looked at."""
     if isinstance(error, TimeoutError):
         return error.errno is not None  # without a number it is a timeout of a middleware's
-    return isinstance(error, OSError)
+    return (
+        isinstance(error, OSError)
+        or type(error).__name__ in _GONE
+        or came_from_a_closed_connection(error)
+    )

@@ -26,22 +26,32 @@ _DISCONNECT: Message = {"type": "http.disconnect"}
 _NO_BODY: Message = {"type": "http.request", "body": b"", "more_body": False}
 
 
-def pause_after(message: Message, is_over: bool) -> float | None:
-    """Returns for how many seconds `receive` is left alone after a message that nobody waits for:
-    None if it can be asked at once.
+class Pace:
+    """How often one `receive` is asked.
 
     After the end of the body only a disconnect is news, but some middlewares that log bodies give
     the same message to whoever asks, for ever and without waiting, which would hold the event loop.
 
-    Args:
-        message: Anything but a disconnect.
-        is_over: Whether the body had ended before.
+    Attributes:
+        over: Whether the body has ended.
     """
-    if is_over or message["type"] != "http.request":
-        return ASK_AGAIN
-    if message.get("more_body"):
-        return 0 if message.get("body") else ASK_AGAIN
-    return None
+
+    __slots__ = ("_empty", "over")
+
+    def __init__(self) -> None:
+        self.over = False
+        self._empty = False  # the last message had no part of the body
+
+    def pause_after(self, message: Message) -> float | None:
+        """Returns for how many seconds `receive` is left alone after a message that is no
+        disconnect and that nobody waits for: None if it can be asked at once."""
+        if self.over or message["type"] != "http.request":
+            return ASK_AGAIN
+        if not message.get("more_body"):
+            self.over = True
+            return None
+        was_empty, self._empty = self._empty, not message.get("body")
+        return ASK_AGAIN if was_empty and self._empty else 0
 
 
 class Inbox:
@@ -53,7 +63,7 @@ class Inbox:
         "_kept_size",
         "_lost",
         "_news",
-        "_over",
+        "_pace",
         "_reading",
         "_reads",
         "_receive",
@@ -64,7 +74,7 @@ class Inbox:
         self._kept: list[Message] = []
         self._kept_size = 0
         self._reads = 0  # how often the request has read
-        self._over = False  # the body has ended
+        self._pace = Pace()
         self._lost = False  # a part of the body was thrown away
         self._gone = False
         self._reading = False  # somebody is in `receive()`
@@ -133,11 +143,11 @@ class Inbox:
         if message["type"] == "http.disconnect":
             self._gone = True
             return None
-        pause = pause_after(message, self._over)
-        if self._over or self._lost or message["type"] != "http.request":
+        was_over = self._pace.over
+        pause = self._pace.pause_after(message)
+        if was_over or self._lost or message["type"] != "http.request":
             return pause
-        self._over = not message.get("more_body")
-        is_end = self._over and not message.get("body")
+        is_end = self._pace.over and not message.get("body")
         self._kept.append(_NO_BODY if is_end else message)
         self._kept_size += _size(message)
         return None

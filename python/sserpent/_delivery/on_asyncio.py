@@ -21,10 +21,10 @@ from .. import _shutdown
 from .._shutdown.logger import logger
 from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
 from .driver import Driver
-from .ending import Ending, is_disconnect
+from .ending import Ending, after, is_disconnect
 from .farewell import farewell
 from .feed import Feed
-from .inbox import pause_after
+from .inbox import Pace
 from .sender import ENDED, HELD, OPEN, make_sender
 from .stream import call_on_disconnect, claim, release, warn_of_stall
 
@@ -49,7 +49,6 @@ class Delivery:
 
     __slots__ = (
         "_asgi_task",
-        "_body_over",
         "_cancelled",
         "_cleanup_until",
         "_driven",
@@ -65,6 +64,7 @@ class Delivery:
         "_leaving",
         "_loop",
         "_news",
+        "_pace",
         "_receive",
         "_receiving",
         "_response",
@@ -92,7 +92,7 @@ class Delivery:
         pending = buffer if metered is None else metered(buffer)
         self._sender = make_sender(send, response, pending, self)
         self._driver: Driver | Feed = (
-            Driver(response, scope, buffer, self._sender)
+            Driver(response, scope, buffer, self._sender, self._refused)
             if response._source is None
             else Feed(response._source, self._sender)
         )
@@ -111,8 +111,7 @@ class Delivery:
         self._finishing = False
         # `receive` has nothing more to say.
         self._gone = False
-        # The client has sent its whole body.
-        self._body_over = False
+        self._pace = Pace()
         # The connection was dropped.
         self._dropped = False
         # The server is to say so: until when it may.
@@ -155,9 +154,9 @@ class Delivery:
     def _open_stream(self) -> None:
         self._streams = streams = _shutdown.opened(self, self._scope)
         self._sender.send = streams.send_of(self._scope, self._sender.send)
-        if streams.ending:
-            # It opens when its server shuts down already: nothing of it is cut off yet, so it ends
-            # as a whole.
+        if streams.ending or not self._response._begins:
+            # Where its server shuts down already, nothing of it is cut off yet, so it ends as a
+            # whole.
             self._driver.stop()
             self._allow_cleanup()
             self._finish()
@@ -216,8 +215,7 @@ class Delivery:
                 self._allow_cleanup()  # a client that does not read would not be seen to leave
 
     async def _pause_after(self, message: Message) -> None:
-        pause = pause_after(message, self._body_over)
-        self._body_over = self._body_over or not message.get("more_body")
+        pause = self._pace.pause_after(message)
         if pause is not None:
             await asyncio.sleep(pause)
 
@@ -303,6 +301,8 @@ class Delivery:
             error = self._cancelled
         self._cancelled = self._error = None
         if error is not None:
+            if self._sender.sent_headers:
+                error = self._response._late_error(error)
             try:
                 raise error
             finally:
@@ -336,7 +336,7 @@ class Delivery:
         """`receive` has said that the client is gone."""
         if self._ending is None and self._sender.phase is ENDED:
             # The end of the body is on its way: whether it arrives, its `send` says.
-            self._cleanup_until = self._loop.time() + LAST_SEND
+            self._cleanup_until = self._sender.waits_since + LAST_SEND
             self._arm_timer()
         else:
             self._client_left()
@@ -398,7 +398,7 @@ class Delivery:
         cancelled = isinstance(error, asyncio.CancelledError)
         if self._ending is not None:
             if error is not None and not cancelled:
-                self._cleanup_failed(error)
+                self._error = after(self._error, error)
             if self._ending is Ending.SHUTDOWN:
                 self._finish_for_shutdown(is_whole=error is None and not self._driver.cut)
             elif self._ending is Ending.MAX_DURATION and self._error is None:
@@ -415,11 +415,9 @@ class Delivery:
         self._go_on()
         self._interrupt()
 
-    def _cleanup_failed(self, error: BaseException) -> None:
-        if self._error is None:
-            self._error = error
-        else:
-            _log_cleanup(error)
+    def _refused(self, error: Exception) -> None:
+        """An item cannot be encoded. The cleanup that follows has its time."""
+        self.end(Ending.FAILED, error)
 
     def _finish_for_shutdown(self, is_whole: bool) -> None:
         if is_whole:
@@ -448,7 +446,7 @@ class Delivery:
     def on_send_error(self, error: BaseException) -> None:
         self._sender.give_up()
         # A server that cancels what a `send` waits for says that the client has gone, too.
-        if is_disconnect(error) or isinstance(error, asyncio.CancelledError):
+        if isinstance(error, asyncio.CancelledError) or is_disconnect(error):
             self._client_left()
         elif self._ending is None:
             self.end(Ending.FAILED, error)
@@ -471,7 +469,7 @@ class Delivery:
     def _moment(self) -> Moment:
         sender = self._sender
         return Moment(
-            can_open=sender.phase is HELD,
+            can_open=sender.phase is HELD and self._ending is not Ending.FAILED,
             can_ping=sender.phase is OPEN and sender.pending.at_line_start,
             # Once its connection is dropped, `_left` bounds it.
             sending_since=None if self._dropped else sender.sending_since,
@@ -549,8 +547,8 @@ _left_alone: set[asyncio.Task[Any]] = set()
 
 def _leave_alone(driver: Driver | Feed, response: Streamable) -> None:
     logger.error(
-        "The cleanup of %s did not end within cleanup_timeout (%s s); it goes on without its"
-        " response",
+        "The cleanup of %s did not end within cleanup_timeout (%s s); it is cancelled, and its"
+        " response ends without it",
         response._origin,
         response.cleanup_timeout,
     )

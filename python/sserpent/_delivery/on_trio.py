@@ -21,9 +21,9 @@ from starlette.types import Message, Receive, Scope, Send
 from .. import _shutdown
 from .._shutdown.logger import logger
 from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
-from .ending import Ending, is_disconnect
+from .ending import Ending, after, is_disconnect
 from .farewell import farewell
-from .inbox import pause_after
+from .inbox import Pace
 from .sender import KEEPALIVE_COMMENT, Phase, body
 from .stream import call_on_disconnect, claim, close_unstarted, release, warn_of_stall
 from .thread import GeneratorThread, options_of
@@ -60,6 +60,7 @@ class TrioDelivery:
         self._sending: trio.CancelScope | None = None
         self._sending_since: float | None = None
         self._phase = Phase.HELD
+        self._opened = False  # the headers have been sent
         self._complete = False  # the end of the body is out
         self._sent_at = trio.current_time()
         # There is something to send, or the stream ends, or the generator has.
@@ -116,13 +117,13 @@ class TrioDelivery:
             _shutdown.closed(self, streams)
             release(self._content)
         if self._error is not None:
-            raise self._error
+            raise self._response._late_error(self._error) if self._opened else self._error
 
     async def _start(self, streams: _shutdown.ServerStreams) -> None:
         assert self._nursery is not None
-        if streams.ending:
-            # It opens when its server shuts down already: nothing of it is cut off yet, so it
-            # ends as a whole.
+        if streams.ending or not self._response._begins:
+            # Where its server shuts down already, nothing of it is cut off yet, so it ends as a
+            # whole.
             if self._source is not None:
                 self._source.stop()
             self._stopping = self._finishing = True
@@ -154,10 +155,9 @@ class TrioDelivery:
     async def _watch_client(self) -> None:
         self._watching.set()
         try:
-            is_over = False
+            pace = Pace()
             while (message := await self._receive())["type"] != "http.disconnect":
-                pause = pause_after(message, is_over)
-                is_over = is_over or not message.get("more_body")
+                pause = pace.pause_after(message)
                 if pause is not None:
                     await trio.sleep(pause)
         except Exception as error:
@@ -211,6 +211,8 @@ class TrioDelivery:
             self._streams.abort_connection(self._scope)
 
     def _stop_generator(self) -> None:
+        if self._stopping:
+            return
         self._stopping = True
         self._room.set()
         if self._source is not None:
@@ -278,10 +280,7 @@ class TrioDelivery:
             else:
                 self.end(Ending.FAILED, error)
         elif error is not None:
-            if self._error is None:
-                self._error = error
-            else:
-                logger.error("The cleanup of a stream failed", exc_info=error)
+            self._error = after(self._error, error)
         elif self._ending is Ending.MAX_DURATION or (
             self._ending is Ending.SHUTDOWN and not self._cut
         ):
@@ -310,9 +309,16 @@ class TrioDelivery:
         try:
             due: bool = self._buffer.push(item)
         except Exception as error:
-            raise self._explained(error, item) from error.__cause__
+            refusal = self._explained(error, item)
+            self._refuse(refusal)
+            raise refusal from error.__cause__
         self._news.set()
         return due
+
+    def _refuse(self, error: Exception) -> None:
+        """Ends the generator without cancelling it: it is closed where it has yielded."""
+        self._stopping = True
+        self.end(Ending.FAILED, error)
 
     async def _wait_for_room(self, content: Any) -> None:
         if self._stopping:
@@ -358,13 +364,19 @@ class TrioDelivery:
             with self._driver_scope:
                 thread.start(token.run_sync_soon, self._notice)
                 await self._thread_end(thread)
+                if thread.refusal is not None:
+                    self._refuse(thread.refusal)
         finally:
-            thread.stop()
+            if thread.refusal is None:
+                thread.stop()
             await self._clean_up(lambda: self._thread_end(thread))
+            thread.stop()
         thread.raise_error()
 
     async def _thread_end(self, thread: GeneratorThread) -> None:
         while not thread.finished:
+            if thread.refusal is not None and not self._stopping:
+                return
             self._room = trio.Event()
             await self._room.wait()
 
@@ -443,7 +455,7 @@ class TrioDelivery:
 
     def _moment(self) -> Moment:
         return Moment(
-            can_open=self._phase is Phase.HELD,
+            can_open=self._phase is Phase.HELD and self._ending is not Ending.FAILED,
             can_ping=self._phase is Phase.OPEN and self._pending.at_line_start,
             sending_since=self._sending_since,
             sent_at=self._sent_at,
@@ -455,6 +467,7 @@ class TrioDelivery:
     async def _open(self) -> None:
         if self._phase is Phase.HELD:
             self._phase = Phase.OPEN
+            self._opened = True
             await self._send(self._response._start_message())
 
     async def _send(self, message: Message) -> bool:

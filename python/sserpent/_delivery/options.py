@@ -59,6 +59,8 @@ class Streamable:
     _origin: Origin
     # Streamed in place of the content, if that pushes.
     _source: Source | None = None
+    #: Whether the generator is run. If not, the response is its headers, and nobody is told of it.
+    _begins = True
     # What is no option here, though it looks like one, and why.
     _no_options: ClassVar[Mapping[str, str]] = {
         "max_threads": _OF_A_CLASS,
@@ -87,6 +89,10 @@ class Streamable:
 
     def _make_buffer(self) -> Buffer:
         raise NotImplementedError
+
+    def _late_error(self, error: BaseException) -> BaseException:
+        """Returns what is raised for an error that comes after the headers."""
+        return error
 
     def _start_message(self) -> Message:
         """Returns the ASGI message with status and headers, as they are when it is asked for."""

@@ -93,6 +93,8 @@ class Sender(Outlet):
         "complete",
         "phase",
         "sending_since",
+        "sent_headers",
+        "waits_since",
     )
 
     def __new__(cls, send: Send, response: Streamable, buffer: Pending, owner: Owner) -> Self:
@@ -109,6 +111,10 @@ class Sender(Outlet):
         self.complete = False
         #: Since when the `send` in progress waits.
         self.sending_since: float | None = None
+        #: Since when it waits for what it waits for now, or did last.
+        self.waits_since = self.sent_at
+        #: Whether the headers have been given to the server.
+        self.sent_headers = False
         # As in asyncio.Task, whose users look at these.
         self._fut_waiter: Any = None
         self._must_cancel = False
@@ -140,6 +146,7 @@ class Sender(Outlet):
 
     async def _open(self) -> None:
         self._enter(OPEN)
+        self.sent_headers = True
         sending = self.send(self._response._start_message())
         if not iscoroutine(sending):
             # ASGI asks for an awaitable; what is to be stepped by hand is a coroutine.
@@ -201,8 +208,9 @@ class Sender(Outlet):
             self._owner.on_send_error(error)
 
     def _wait_for(self, future: Any) -> None:
+        self.waits_since = self.loop.time()
         if self.sending_since is None:
-            self.sending_since = self.loop.time()
+            self.sending_since = self.waits_since
         if getattr(future, "_asyncio_future_blocking", None):
             future._asyncio_future_blocking = False
             self._fut_waiter = future

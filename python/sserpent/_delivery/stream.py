@@ -110,7 +110,7 @@ def release(content: Any) -> None:
 async def call_on_disconnect(response: Streamable) -> None:
     """Tells the application that the client has left. What fails there ends nothing here."""
     on_disconnect = response.on_disconnect
-    if on_disconnect is None:
+    if on_disconnect is None or not response._begins:
         return
     with anyio.move_on_after(response.cleanup_timeout, shield=True):
         try:

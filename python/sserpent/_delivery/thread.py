@@ -146,6 +146,8 @@ class GeneratorThread:
         self._notified = False
         self._room = threading.Event()
         self.finished = False
+        #: The error of an item that cannot be encoded, as soon as there is one.
+        self.refusal: Exception | None = None
 
     # Called in the event loop
 
@@ -215,7 +217,11 @@ class GeneratorThread:
     def _end(self, error: BaseException | None) -> None:
         if not self._stopped:
             self._error = error
-        elif isinstance(error, Exception) and not isinstance(error, CancelledError):
+        elif (
+            isinstance(error, Exception)
+            and not isinstance(error, CancelledError)
+            and error is not self.refusal
+        ):
             # The stream is over, and nobody asks for its error. Cancellations were our own.
             logger.error("The cleanup of %s failed", self._options.name, exc_info=error)
         self._options.slots.release()
@@ -239,7 +245,9 @@ class GeneratorThread:
             try:
                 due = push(item)
             except Exception as error:
-                raise self._explain(error, item) from error.__cause__
+                self.refusal = self._explain(error, item)
+                self._notify()
+                raise self.refusal from error.__cause__
             if self._stopped:
                 break
             if not self._notified:

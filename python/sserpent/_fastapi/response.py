@@ -40,6 +40,7 @@ from pydantic import BaseModel
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
@@ -176,6 +177,18 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         self.raw_headers.extend(injected.raw_headers)
         self._injected = _Injected(injected)
 
+    def _late_error(self, error: BaseException) -> BaseException:
+        if not isinstance(error, HTTPException):
+            return error
+        late = RuntimeError(
+            f"{self._origin} raised HTTPException({error.status_code}) when its headers had been"
+            f" sent, with the first event or after open_delay ({self.open_delay} s): its client has"
+            " a 200. Check in a dependency what may refuse a request, or before the first event"
+            " with open_delay=None"
+        )
+        late.__cause__ = error
+        return late
+
     def _make_buffer(self) -> Buffer:
         framed = self.framed or bool(self._replaced)
         return Buffer(self._item_schema, max_pending=self.max_pending, framed=framed)
@@ -224,7 +237,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
 
     def _answer(self, scope: Scope, receive: Receive, send: Send) -> Run:
         if scope["method"] == "HEAD":
-            return self._answer_head(send)
+            return self._answer_head(scope, receive, send)
         if self.max_streams is None:
             return self._stream(scope, receive, send)
         return self._stream_if_there_is_a_place(scope, receive, send)
@@ -276,10 +289,11 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         """Whether the client has had a part of the stream before."""
         return bool(Headers(scope=scope).get("last-event-id"))
 
-    async def _answer_head(self, send: Send) -> None:
-        await send(self._start_message())
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-        await self._close_unstarted()
+    def _answer_head(self, scope: Scope, receive: Receive, send: Send) -> Run:
+        """A stream that ends before it begins, so that its sends are bounded as any other's."""
+        self._begins, self._source = False, None
+        answering: Run = _delivery_class()(self, scope, receive, send).run()
+        return self._then_close_replaced(answering) if self._replaced else answering
 
 
 async def _body_of(

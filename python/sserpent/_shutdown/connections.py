@@ -35,6 +35,9 @@ _LONGEST_PAUSE = 0.25
 # Seconds until a stream that is cut is reset though not all of it is sent.
 _LONGEST_CLOSE = 30.0
 
+# Under these names servers keep a transport (uvicorn) or a stream's writer (hypercorn).
+_TRANSPORTS = "transport", "writer"
+
 _DESCRIPTORS = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
 
@@ -188,6 +191,29 @@ def connection_of(scope: Scope, candidates: Iterable[Candidate]) -> Connection |
     client = scope.get("client")
     found = [each.connection for each in others if client and each.scope["client"] == client]
     return found[0] if len(found) == 1 else None
+
+
+def came_from_a_closed_connection(error: BaseException) -> bool:
+    """Returns whether an error was raised by a server whose connection is closed: by the state of
+    the transport that one of the functions in its traceback has, whatever the error is. Never
+    raises."""
+    trace = error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        # The variables of our own functions have the error: to look at them makes a circle.
+        if not str(frame.f_globals.get("__name__")).startswith("sserpent."):
+            owner = frame.f_locals.get("self")
+            if any(_is_closing(owner, name) for name in _TRANSPORTS):
+                return True
+        trace = trace.tb_next
+    return False
+
+
+def _is_closing(owner: Any, name: str) -> bool:
+    try:
+        return getattr(owner, name).is_closing() is True
+    except Exception:  # it has none, or one of another kind
+        return False
 
 
 def abort_socket(scope: Scope) -> bool:
