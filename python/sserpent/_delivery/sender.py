@@ -335,7 +335,7 @@ class TaskSender(Sender):
             super()._flush_closed()
 
     def _step(self, error: BaseException | None = None) -> None:
-        self.sending_since = self.loop.time()
+        self.sending_since = self.waits_since = self.loop.time()
         create = self.loop.create_task
         self._task = task = self.context.run(create, self.in_progress, name=self.get_name())
         task.add_done_callback(self._on_task_end)
