@@ -26,12 +26,14 @@ class Rules(NamedTuple):
         defaults: The fields that the class gives a default.
         has_init: Whether an `__init__` of the user's comes before that of `base`.
         by_init: Whether that `__init__` gives the fields. A `__new__` of the user's comes first.
+        goes_on: Whether another base class, behind `base`, has an `__init__`.
     """
 
     base: Any
     defaults: Mapping[str, Any]
     has_init: bool
     by_init: bool
+    goes_on: bool
 
     def complete(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         completed = {**self.defaults, **fields}
@@ -63,7 +65,9 @@ def prepare(base: Any, cls: Any, options: dict[str, Any]) -> None:
         )
     has_init = any("__init__" in vars(each) for each in _before(base, cls))
     by_init = has_init and (not makers or makers[0] is _NEW)
-    cls._sserpent_rules = Rules(base, defaults, has_init, by_init)
+    others = cls.__mro__[cls.__mro__.index(base) + 1 : -1]
+    goes_on = any("__init__" in vars(each) for each in others)
+    cls._sserpent_rules = Rules(base, defaults, has_init, by_init, goes_on)
     if not makers and (defaults or has_init):
         cls.__new__ = _NEW
 
@@ -130,10 +134,14 @@ def fields_of_init(
         ValueError: a field breaks a rule.
     """
     rules = _rules_of(event.__class__)
-    if rules is None or not rules.has_init:
-        _init_what_is_beside(base, event, arguments, fields)
+    if rules is None:
         return None
-    _init_what_is_beside(base, event, (), {})
+    if not rules.has_init:
+        if rules.goes_on:
+            _super(base, event).__init__(*arguments, **fields)
+        return None
+    if rules.goes_on:
+        _super(base, event).__init__()
     if rules.by_init:
         return base(*arguments, **rules.complete(fields))
     if arguments or fields:
@@ -142,15 +150,6 @@ def fields_of_init(
             " super().__new__() there, not of super().__init__()"
         )
     return None
-
-
-def _init_what_is_beside(
-    base: Any, event: Any, arguments: tuple[Any, ...], fields: dict[str, Any]
-) -> None:
-    """Goes on to the `__init__` of another base class of the event's, if it has one."""
-    others = event.__class__.__mro__[event.__class__.__mro__.index(base) + 1 :]
-    if any("__init__" in vars(each) for each in others if each is not object):
-        _super(base, event).__init__(*arguments, **fields)
 
 
 def _rules_of(kind: Any) -> Rules | None:
