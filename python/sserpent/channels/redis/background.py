@@ -29,7 +29,7 @@ def background(close: Callable[[], Coroutine[Any, Any, None]], bound: float) -> 
     global _current
     with _lock:
         if _current is None or not _current.add(close, bound):
-            _current = Background()
+            _current = Background(_current)
             _current.add(close, bound)
         return _current
 
@@ -38,12 +38,16 @@ class Background:
     """An event loop in a thread. It ends when the main thread has ended, and what was accepted is
     sent, or has failed.
 
+    Args:
+        before: The one before it, which is ending: what was published there comes first.
+
     Attributes:
         loop: That.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: Background | None) -> None:
         self.loop = _Loop()
+        self._wait_before = _nothing if before is None else before.wait
         self._closing: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._bound = 0.0
         self._is_ending = False
@@ -65,11 +69,13 @@ class Background:
         return True
 
     def _run(self) -> None:
+        self._wait_before()
         self.loop.run_forever()
         self.loop.close()
 
     def _end(self) -> None:
         threading.main_thread().join()
+        self._wait_before()
         with _lock:
             self._is_ending = True
         closing = asyncio.run_coroutine_threadsafe(self._close(), self.loop)
@@ -83,6 +89,10 @@ class Background:
     def wait(self) -> None:
         """Waits until it has ended."""
         self._end_thread.join(self._bound + 1)
+
+
+def _nothing() -> None:
+    """Does nothing: there is nobody to wait for."""
 
 
 class _Loop(asyncio.SelectorEventLoop):
