@@ -146,6 +146,7 @@ _OPTIONS: dict[tuple[str, Any], int] = {
     ("max_duration", 6): 1,
     ("max_pending", 1): 1,
 }
+_KINDS = {"async": 0, "sync": 1}
 _SERVERS = {"unknown": 0, "known": 1}
 _LONGEST = 3  # letters of a generator before its last
 
@@ -208,7 +209,7 @@ def _parts(cost: int) -> list[list[Any]]:
         _subsets(tuple(_ACTS.items()), cost),
         _of(_TOLD, cost),
         _options(cost),
-        ["async"] if not cost else [],
+        _of(_KINDS, cost),
         _of(_SERVERS, cost),
     ]
 
@@ -235,11 +236,18 @@ def worlds(cost: int) -> Iterator[World]:
 def _makes_sense(world: World) -> bool:
     """Returns whether no part of a world is without effect for sure."""
     options = dict(world.options)
+    if world.kind == "sync" and not _runs_in_a_thread(world):
+        return False
     if "shutdown_grace" in options and not any(each.kind == "shutdown" for each in world.acts):
         return False
     if world.server == "known" and not any(each.kind == "shutdown" for each in world.acts):
         return False
     return [each.kind for each in world.acts].count("shutdown") < 2
+
+
+def _runs_in_a_thread(world: World) -> bool:
+    """Returns whether a world has only letters that a sync generator has."""
+    return {*world.generator, *world.cleanup} <= {"yields", "second", "forever", "raises", "odd"}
 
 
 def smaller(world: World) -> Iterator[World]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, NamedTuple
 from unittest import mock
@@ -23,6 +24,8 @@ from .scripts import CANCELS_AT, FOREVER, LEAVES_AT, SHUTS_DOWN_AT, USUAL, Act, 
 
 # Where the server's part finds the stage of a request.
 _STAGE = "explorer.stage"
+# For how long what blocks a thread does.
+_BLOCKS = {"second": 1.0, "forever": FOREVER}
 # How often `receive` may be called in one moment.
 _CALLS = 50
 
@@ -172,6 +175,31 @@ class _Stage:
                         self.fail(letter)
             finally:
                 self.note("closed", sys.exc_info()[1])
+
+    def sync_content(self) -> Iterator[str]:
+        self.note("starts")
+        try:
+            for letter in self.world.generator:
+                if letter == "yields":
+                    yield self.item()
+                elif letter in _BLOCKS:
+                    self.block(_BLOCKS[letter])
+                else:
+                    self.fail(letter)
+            self.note("ends")
+        finally:
+            try:
+                self.note("cleans up")
+                for letter in self.world.cleanup:
+                    if letter in _BLOCKS:
+                        self.block(_BLOCKS[letter])
+                    else:
+                        self.fail(letter)
+            finally:
+                self.note("closed", sys.exc_info()[1])
+
+    def block(self, seconds: float) -> None:
+        raise NotImplementedError
 
     def item(self) -> str:
         self.yielded += 1
@@ -335,7 +363,7 @@ class _Stage:
 
     def response(self) -> Any:
         options = {**USUAL, **dict(self.world.options)}
-        self.generator = self.content()
+        self.generator: Any = self.sync_content() if self.world.kind == "sync" else self.content()
         if "reads" in self.world.generator or "part" in self.world.receive:
             self.request = Request(self.scope, self.receive)
             share(self.request)
@@ -362,7 +390,7 @@ class _Stage:
         left = self.story.left
         if shutdown._busy:
             left.append("a stream is registered")
-        if self.generator.ag_frame is not None:
+        if getattr(self.generator, "ag_frame", None) is not None:
             left.append("the generator is open")
         if self.sending:
             left.append("a send is in progress")
@@ -375,6 +403,7 @@ class _OnAsyncio(_Stage):
     def __init__(self, world: World) -> None:
         self.loop: Any = asyncio.get_running_loop()
         self.handles: set[asyncio.TimerHandle] = set()
+        self.blocked: list[threading.Event] = []
         self.cancel_scope: anyio.CancelScope | None = None
         super().__init__(world)
 
@@ -428,7 +457,19 @@ class _OnAsyncio(_Stage):
         if scope.cancelled_caught:
             raise asyncio.CancelledError
 
+    def block(self, seconds: float) -> None:
+        released = threading.Event()
+        self.blocked.append(released)
+        if self.over.done():
+            return
+        self.loop.call_soon_threadsafe(self.release_after, seconds, released)
+        released.wait()
+
+    def release_after(self, seconds: float, released: threading.Event) -> None:
+        self.handles.add(self.loop.call_later(seconds, released.set))
+
     async def play(self) -> Story:
+        self.loop.threads.are_expected = self.world.kind == "sync"
         self.main = asyncio.current_task()
         self.over = self.loop.create_future()
         self.task = self.loop.create_task(self.call())
@@ -456,6 +497,12 @@ class _OnAsyncio(_Stage):
 
     async def end_all(self) -> None:
         """Waits for what goes on without its response."""
+        for released in self.blocked:
+            released.set()
+        for thread in self.loop.threads.running():
+            thread.join(10)
+            if thread.is_alive():
+                self.story.left.append("a thread")
         for _ in range(3):
             others = self.others({self.main})
             if not others:
@@ -656,11 +703,12 @@ def on_trio(worlds: Iterable[World]) -> Iterator[Story]:
             _run._ALLOW_DETERMINISTIC_SCHEDULING = deterministic
 
 
-# "scope" is what "cancel" would be there.
-_NOT_ON_TRIO = {"cancel", "cancelled"}
+# "scope" is what "cancel" would be there, and the clock knows of no threads.
+_NOT_ON_TRIO = {"cancel", "cancelled", "sync"}
 
 
 def _letters(world: World) -> Iterator[str]:
     yield from world.generator
     yield from world.send
     yield from (each.kind for each in world.acts)
+    yield world.kind
