@@ -70,6 +70,12 @@ SOAK_SEED ?=
 soak: build ## Kill, cut and stall a cluster, and check what its clients saw: SOAK_SECONDS=60 SOAK_SEED=7
 	$(BIN)/python tests/soak/soak.py --seconds $(SOAK_SECONDS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
+# One more is 40 times as many.
+WORLDS ?= 3
+.PHONY: explore
+explore: build ## Play every small world up to a cost (half an hour): WORLDS=3
+	SSERPENT_WORLDS=$(WORLDS) $(BIN)/python -m pytest -q -n auto --dist worksteal tests/delivery/test_small_worlds.py
+
 .PHONY: lint
 lint: install lint-workflows ## Check format and style
 	cargo fmt --all --check
