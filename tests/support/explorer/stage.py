@@ -80,7 +80,7 @@ class Story:
 
 
 class _Response(EventSourceResponse):
-    def make_buffer(self) -> Buffer:
+    def _make_buffer(self) -> Buffer:
         # By the machine's clock events would be due sooner on a slow machine.
         return Buffer(None, max_pending=self.max_pending, max_age=3_600)
 
