@@ -338,6 +338,10 @@ class _Check:
 
     def error(self) -> Iterator[str]:
         error, expected = self.story.error, self.raised()
+        errors = self.errors()
+        first = errors[-2] if len(errors) > 1 else None
+        if error is not None and error is expected and first and error.__cause__ is not first:
+            yield f"{first!r} is not the cause of {error!r}"
         if expected is None:
             if error is not None:
                 yield f"it raised {error!r}"
@@ -353,17 +357,20 @@ class _Check:
             from asyncio import CancelledError
 
             return CancelledError()
-        if self.reason.kind == "failed":
-            return self.reason.error
-        # Nobody asks a thread that was stopped: its errors are logged.
-        errors = [] if self.overran or self.is_sync else self.cleanup_errors()
-        return errors[0] if errors else None
+        errors = self.errors()
+        return errors[-1] if errors else None
 
-    def unraised(self) -> list[BaseException]:
-        """Returns what had failed when something else was raised."""
-        raised = self.raised()
+    def errors(self) -> list[BaseException]:
+        """Returns what has failed: the last is raised, after those before it."""
         failed = [self.reason.error] if self.reason.kind == "failed" else []
-        return [each for each in (*failed, *self.cleanup_errors()) if each is not raised]
+        # Nobody asks a thread that was stopped: its errors are logged.
+        asked = not (self.overran or self.is_sync)
+        return failed + (self.cleanup_errors() if asked else [])
+
+    def unraised(self) -> int:
+        """Returns how many errors are logged."""
+        late = 0 if self.errors()[-1:] == self.cleanup_errors()[-1:] else len(self.cleanup_errors())
+        return late + bool(self.is_cancelled() and self.errors())
 
     def is_cancelled(self) -> bool:
         raised = type(self.story.error).__name__ in ("CancelledError", "Cancelled")
@@ -404,7 +411,7 @@ class _Check:
         yield overran if self.overran else (0,), "cleanup_timeout"
         yield (1,) if told and self.world.told == "raises" else (0,), "on_disconnect"
         yield tuple(range(len(failed) + 1)), "A send"
-        unraised = len(self.unraised())
+        unraised = self.unraised()
         yield (unraised,) if not self.is_sync else tuple(range(unraised + 1)), "The cleanup of"
 
     def may_be_left(self, what: str) -> bool:
