@@ -575,7 +575,7 @@ class _OnTrio(_Stage):
                 error = raised
                 while hasattr(error, "exceptions"):
                     (error, *_) = error.exceptions
-                raise error from None
+                raise
         if error is not None:
             raise error
 
