@@ -6,6 +6,7 @@ import inspect
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import pytest
 
 from sserpent import EventSourceResponse
@@ -17,6 +18,12 @@ pytestmark = pytest.mark.once
 
 WRONG_TYPES: list[tuple[str, Any, str]] = [
     ("ping_interval", "1", "'ping_interval' must be a number of seconds, not str"),
+    (
+        "ping_event",
+        b": ping\n",
+        "'ping_event' must be a ServerSentEvent, a function that returns one",
+    ),
+    ("ping_event", anyio.sleep, "'ping_event' must be a function that is not async"),
     ("open_delay", True, "'open_delay' must be a number of seconds, not bool"),
     ("send_timeout", [1], "'send_timeout' must be a number of seconds, not list"),
     ("cleanup_timeout", None, "'cleanup_timeout' must be a number of seconds, not NoneType"),

@@ -26,7 +26,7 @@ from .farewell import farewell
 from .feed import Feed
 from .inbox import Pace
 from .sender import ENDED, HELD, OPEN, make_sender
-from .stream import call_on_disconnect, claim, release, warn_of_stall
+from .stream import call_on_disconnect, claim, keepalive, release, warn_of_stall
 
 if TYPE_CHECKING:
     from .options import Streamable
@@ -162,6 +162,7 @@ class Delivery:
             self._finish()
         elif self._response.open_delay == 0:
             self._sender.open()
+        self._response._opened(self)
 
     def _start(self) -> None:
         assert self._streams is not None
@@ -489,7 +490,14 @@ class Delivery:
         self._sender.open()
 
     def _ping(self) -> None:
-        self._sender.ping()
+        try:
+            ping = keepalive(self._response, self._scope)
+        except Exception as error:
+            self.end(Ending.FAILED, error)
+            return
+        # `ping_event` is the user's code, and may have had something sent.
+        if self._sender.in_progress is None and self._moment().can_ping:
+            self._sender.ping(ping)
 
     def _stalled(self) -> None:
         warn_of_stall(self._response)

@@ -24,8 +24,15 @@ from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
 from .ending import Ending, after, is_disconnect
 from .farewell import farewell
 from .inbox import Pace
-from .sender import KEEPALIVE_COMMENT, Phase, body
-from .stream import call_on_disconnect, claim, close_unstarted, release, warn_of_stall
+from .sender import Phase, body
+from .stream import (
+    call_on_disconnect,
+    claim,
+    close_unstarted,
+    keepalive,
+    release,
+    warn_of_stall,
+)
 from .thread import GeneratorThread, options_of
 from .tidying import is_tidying_up
 
@@ -130,6 +137,7 @@ class TrioDelivery:
             self._nursery.start_soon(self._keep_cleanup_timeout)
         elif self._response.open_delay == 0:
             await self._open()
+        self._response._opened(self)
         if self._source is None:
             self._nursery.start_soon(self._drive, streams)
         else:
@@ -451,7 +459,15 @@ class TrioDelivery:
             if due[1] is Due.OPEN:
                 await self._open()
             else:
-                await self._send(body(KEEPALIVE_COMMENT))
+                await self._ping()
+
+    async def _ping(self) -> None:
+        try:
+            ping = keepalive(self._response, self._scope)
+        except Exception as error:
+            self.end(Ending.FAILED, error)
+        else:
+            await self._send(body(ping))
 
     def _moment(self) -> Moment:
         return Moment(

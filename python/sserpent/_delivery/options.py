@@ -6,18 +6,20 @@ import difflib
 import sys
 from collections.abc import Callable
 from functools import lru_cache
-from inspect import Parameter, signature
+from inspect import Parameter, iscoroutinefunction, signature
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from starlette.types import Message
 
-from .._core import Buffer
+from .._core import Buffer, ServerSentEvent
+from .._core.conversion import FastAPIServerSentEvent
 from .origin import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .._shutdown.streams import Stream
     from .stream import Source
 
 
@@ -25,6 +27,7 @@ class DeliveryOptions(TypedDict, total=False):
     """The options of any stream, a subscription too; `EventSourceResponse` documents them."""
 
     ping_interval: float | None
+    ping_event: ServerSentEvent[Any] | Callable[[], object] | None
     send_timeout: float | None
     cleanup_timeout: float
     shutdown_grace: float
@@ -59,6 +62,8 @@ class Streamable:
     _origin: Origin
     # Streamed in place of the content, if that pushes.
     _source: Source | None = None
+    # Whether its client was dropped because it did not read.
+    _stalled = False
     #: Whether the generator is run. If not, the response is its headers, and nobody is told of it.
     _begins = True
     # What is no option here, though it looks like one, and why.
@@ -77,6 +82,7 @@ class Streamable:
     framed: bool = False
     # A callable or None; type checkers refuse a subclass's method where a callable is declared.
     on_disconnect: Any = None
+    ping_event: Any = None
 
     #: How many sync generators may stream at the same time in this process, each in a thread of
     #: its own; further ones wait for their turn. Not an option of one stream: the streams of the
@@ -89,6 +95,9 @@ class Streamable:
 
     def _make_buffer(self) -> Buffer:
         raise NotImplementedError
+
+    def _opened(self, stream: Stream) -> None:
+        """Called when the stream opens, in its event loop, before the generator runs."""
 
     def _late_error(self, error: BaseException) -> BaseException:
         """Returns what is raised for an error that comes after the headers."""
@@ -106,10 +115,11 @@ class Streamable:
                 _check_spelling(cls, name, value)
             elif not isinstance(value, property):
                 check(name, value)
-        on_disconnect = vars(cls).get("on_disconnect")
-        if isinstance(on_disconnect, FunctionType) and not _takes_argument(on_disconnect):
-            # A function that takes no `self` is an option's value, not a method.
-            cls.on_disconnect = staticmethod(on_disconnect)
+        for name in _FUNCTIONS:
+            function = vars(cls).get(name)
+            if isinstance(function, FunctionType) and not _takes_argument(function):
+                # A function that takes no `self` is an option's value, not a method.
+                setattr(cls, name, staticmethod(function))
 
     def __setattr__(self, name: str, value: object) -> None:
         # Those that each response has come first: this is called for every attribute.
@@ -154,7 +164,7 @@ def _check_spelling(cls: type, name: str, value: object) -> None:
     option = _nearly(name)
     if option is None or any(hasattr(base, name) for base in cls.__bases__):
         return
-    if option != "on_disconnect" and (callable(value) or hasattr(type(value), "__get__")):
+    if option not in _FUNCTIONS and (callable(value) or hasattr(type(value), "__get__")):
         return  # a method of the user's own: the values of these options are none
     raise TypeError(f"{cls.__name__} has no option '{name}': did you mean '{option}'?")
 
@@ -223,8 +233,20 @@ def _check_callable_or_none(name: str, value: object) -> None:
         raise _wrong_type(name, "callable", function)
 
 
+def _check_ping_event(name: str, value: object) -> None:
+    function = getattr(value, "__func__", value)
+    if iscoroutinefunction(function):
+        raise _wrong_type(name, "a function that is not async, for it is not awaited", function)
+    events = ServerSentEvent, FastAPIServerSentEvent
+    if function is not None and not isinstance(function, events) and not callable(function):
+        raise _wrong_type(name, "a ServerSentEvent, a function that returns one, or None", function)
+
+
+#: The options whose values may be functions.
+_FUNCTIONS = "on_disconnect", "ping_event"
 _CHECKS: dict[str, Callable[[str, object], None]] = {
     "ping_interval": _check_seconds_or_none,
+    "ping_event": _check_ping_event,
     "open_delay": _check_seconds_or_none,
     "send_timeout": _check_positive_seconds_or_none,
     "cleanup_timeout": _check_seconds,

@@ -136,9 +136,9 @@ class Sender(Outlet):
         if self.phase is HELD and self.pending.pending:
             self._begin(self._open_and_flush())
 
-    def ping(self) -> None:
+    def ping(self, keepalive: bytes) -> None:
         """Sends a keep-alive."""
-        self._begin(self.send(body(KEEPALIVE_COMMENT)))
+        self._begin(self.send(body(keepalive)))
 
     def end(self, farewell: bytes = b"") -> None:
         """Sends the pending events, a farewell if a line begins there, and the end of the body."""

@@ -11,9 +11,13 @@ from weakref import WeakSet
 
 import anyio
 
+from .._core import Buffer
 from .._shutdown.logger import logger
+from .sender import KEEPALIVE_COMMENT
 
 if TYPE_CHECKING:
+    from starlette.types import Scope
+
     from .options import Streamable
 
 
@@ -121,7 +125,27 @@ async def call_on_disconnect(response: Streamable) -> None:
             logger.exception("on_disconnect of %s failed", response._origin)
 
 
+def keepalive(response: Streamable, scope: Scope) -> bytes:
+    """Returns the next keep-alive.
+
+    Raises:
+        Exception: what `ping_event` raises, or what it returns cannot be encoded.
+    """
+    event = response.ping_event
+    if event is None:
+        return KEEPALIVE_COMMENT
+    if callable(event):
+        event = event()
+    buffer = Buffer(framed=response.framed)
+    try:
+        buffer.push(event)
+    except Exception as error:
+        raise response._origin.explain(error, event, scope) from error.__cause__
+    return buffer.take()
+
+
 def warn_of_stall(response: Streamable) -> None:
+    response._stalled = True
     logger.warning(
         "A client of %s has not read for send_timeout (%s s) and is dropped",
         response._origin,

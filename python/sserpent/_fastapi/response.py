@@ -94,6 +94,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         background: A task to run after the stream has ended; not after one that failed.
         ping_interval: Seconds without traffic after which a comment line is sent; 15 unless
             given, None or 0 turns it off.
+        ping_event: What is sent instead of the comment: a `ServerSentEvent`, or a function without
+            arguments, called in the event loop for each, that returns one. If it raises, the
+            stream ends with that. None, the default, for the comment.
         open_delay: Seconds to wait for the first event before the headers are sent without one;
             0.25 unless given, 0 sends them at once, None waits for as long as it takes.
         send_timeout: Seconds after which a client that does not read is dropped, and its
