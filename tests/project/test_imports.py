@@ -39,6 +39,7 @@ OURS: dict[str, set[str]] = {
         "_shutdown",
     },
     "client": {"_core"},
+    "compat": {"_shutdown", "(public names)"},
     # The command: `python -m sserpent`.
     "_cli": {"client"},
     "__main__": {"_cli"},
@@ -60,7 +61,7 @@ FOREIGN: dict[str, tuple[set[str], set[str]]] = {
 # Each only in the module or package that is an optional extra.
 EXTRAS = {"hiredis": "channels.redis", "redis": "channels.redis"}
 # Loaded on first use.
-OPTIONAL = ["_cli", "channels", "client", "metrics", "testing"]
+OPTIONAL = ["_cli", "channels", "client", "compat", "metrics", "testing"]
 
 
 @dataclass
