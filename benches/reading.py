@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from readers import READERS
 from sserpent._core import compiled, pure
-from sserpent._core.conversion import json_validator, validate_event
+from sserpent._core.decoding import json_validator, validate_event
 
 from .harness.callgrind import Counted
 

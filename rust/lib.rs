@@ -41,9 +41,6 @@ mod compiled {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         install_constructor::<ServerSentEvent>(module.py());
-        // As in the twin: imported where the core is, not where it is first used, by when someone
-        // may have patched what it looks up.
-        module.py().import("sserpent._core.conversion")?;
         // Users import it from there.
         module
             .getattr("format_sse_event")?

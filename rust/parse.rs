@@ -142,7 +142,7 @@ impl MessageEvent {
     fn json<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         static EVENT_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         EVENT_JSON
-            .import(slf.py(), "sserpent._core.conversion", "event_json")?
+            .import(slf.py(), "sserpent._core.decoding", "event_json")?
             .call1((slf,))
     }
 
@@ -161,7 +161,7 @@ impl MessageEvent {
     ) -> PyResult<Bound<'py, PyAny>> {
         static DECODE_EVENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         DECODE_EVENT
-            .import(slf.py(), "sserpent._core.conversion", "decode_event")?
+            .import(slf.py(), "sserpent._core.decoding", "decode_event")?
             .call1((slf, item))
     }
 

@@ -2,20 +2,26 @@
 that keeps its promises.
 
     from sserpent import EventSourceResponse, ServerSentEvent
+
+Names are loaded on first use, so that `sserpent.client` needs neither FastAPI nor Starlette.
 """
 
-from importlib.metadata import version as _version
+from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
+from typing import Any as _Any
 
-from ._core import BACKEND, ServerSentEvent, format_sse_event
-from ._delivery.sender import KEEPALIVE_COMMENT
-from ._fastapi import routing as _routing
-from ._fastapi.acceleration import accelerate
-from ._fastapi.declarations import Named
-from ._fastapi.response import EventSourceResponse
-from ._shutdown import shutdown_event
+from ._core import BACKEND
 
-__version__ = _version("sserpent")
+if TYPE_CHECKING:
+    from ._core import ServerSentEvent, format_sse_event
+    from ._delivery.sender import KEEPALIVE_COMMENT
+    from ._fastapi.acceleration import accelerate
+    from ._fastapi.declarations import Named
+    from ._fastapi.response import EventSourceResponse
+    from ._shutdown import shutdown_event
+
+    __version__: str
+
 __all__ = [
     "BACKEND",
     "KEEPALIVE_COMMENT",
@@ -28,7 +34,30 @@ __all__ = [
     "shutdown_event",
 ]
 
-if TYPE_CHECKING:
-    pass
-elif not _routing.install():
-    from ._fastapi.fallback import ServerSentEvent
+# The module that has a name. That of FastAPI's side installs the seam.
+_MODULES = {
+    "KEEPALIVE_COMMENT": "._delivery.sender",
+    "EventSourceResponse": "._fastapi.installed",
+    "Named": "._fastapi.installed",
+    "ServerSentEvent": "._fastapi.installed",
+    "accelerate": "._fastapi.installed",
+    "format_sse_event": "._core",
+    "shutdown_event": "._shutdown",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        found: _Any = version("sserpent")
+    elif name in _MODULES:
+        found = getattr(_import_module(_MODULES[name], __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

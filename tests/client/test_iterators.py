@@ -4,6 +4,7 @@ run."""
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import httpx
 import pytest
 from pydantic import BaseModel, ValidationError
 
+import sserpent
 from sserpent.client import (
     ErrorEvent,
     EventTooLarge,
@@ -450,6 +452,49 @@ def test_it_reads_a_response_of_httpx_and_a_file(tmp_path: Any) -> None:
     with path.open("rb") as file:
         assert [event.data for event in iter_events(file)] == ["é", "b"]
         assert file.closed
+
+
+LOADED = """
+import sys, sserpent.client as client
+assert [event.data for event in client.iter_events([b"data: a\\n\\n"])] == ["a"]
+assert client.MessageEvent("[1]").data == "[1]"
+print([name for name in ("fastapi", "starlette", "pydantic") if name in sys.modules])
+"""
+WITHOUT = """
+import sys
+for name in ("fastapi", "starlette"):
+    sys.modules[name] = None
+"""
+
+
+@pytest.mark.parametrize("pure", ["", "1"])
+def test_r26_a_reader_loads_neither_fastapi_nor_pydantic(pure: str) -> None:
+    environment = {**os.environ, "SSERPENT_PURE": pure}
+    command = [sys.executable, "-c", LOADED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_r26_all_names_are_there_before_they_are_loaded() -> None:
+    code = "import sserpent; print(set(sserpent.__all__) - set(dir(sserpent)), *sserpent.__all__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["set()", *sserpent.__all__]
+    with pytest.raises(AttributeError, match="module 'sserpent' has no attribute 'nothing'"):
+        sserpent.nothing  # noqa: B018
+
+
+def test_r26_without_fastapi_the_names_that_need_it_say_so() -> None:
+    code = f"""{WITHOUT}
+import sserpent, sserpent.client
+for name in ("EventSourceResponse", "ServerSentEvent", "Named", "accelerate"):
+    try:
+        getattr(sserpent, name)
+    except ImportError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = "sserpent needs FastAPI to serve streams: pip install fastapi. Reading them does not: "
+    assert done.stdout == f"{said}sserpent.client\n" * 4
 
 
 def test_the_package_does_not_load_the_client() -> None:

@@ -34,7 +34,8 @@ class OwnEvent(ServerSentEvent):
 @pytest.mark.once
 @pytest.mark.parametrize("pure", ["", "1"])
 def test_a_fastapi_without_sse_is_named_with_the_release_that_is_needed(pure: str) -> None:
-    program = "import fastapi, sys; sys.modules['fastapi.sse'] = None; import sserpent"
+    program = "import fastapi, sys; sys.modules['fastapi.sse'] = None; "
+    program += "from sserpent import EventSourceResponse"
     ended = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

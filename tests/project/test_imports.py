@@ -56,6 +56,8 @@ FOREIGN: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "_core.conversion": ({"starlette", "anyio", "trio", "asyncio"}, set()),
+    "_core.decoding": ({"fastapi", "starlette", "anyio", "trio", "asyncio"}, set()),
+    "client": ({"fastapi", "starlette", "pydantic", "pydantic_core"}, set()),
     "_delivery": ({"fastapi", "starlette"}, {"starlette.types"}),
 }
 # Each only in the module or package that is an optional extra.

@@ -48,7 +48,9 @@ NAMES = {
 
 # Documented by their owners; or no name of an attribute; or set by us; or of redis-py, without
 # which a connection is not asked whether something has arrived.
-NOT_PRIVATE = {"_asdict", "_replace", "_value_", "_sa", "_sserpent_rules", "_writer"}
+# Of hypercorn's, in a `try`: a stream of HTTP/2 that is cut is not reset without them.
+OF_HYPERCORN = {"_close_stream", "_window_updated", "_flush"}
+NOT_PRIVATE = {*OF_HYPERCORN, "_asdict", "_replace", "_value_", "_sa", "_sserpent_rules", "_writer"}
 
 # Of which of asyncio's a stream cannot do without: each `send` takes a task instead.
 OF_ASYNCIO = {
@@ -100,6 +102,7 @@ BEFORE
 with warnings.catch_warnings(record=True) as warned:
     warnings.simplefilter("always")
     import sserpent
+    sserpent.EventSourceResponse
 for owner, name, value in hidden:
     if owner is sys.modules:
         owner[name] = value

@@ -1,67 +1,39 @@
 """Picks the backend, once: the compiled core where it is installed, else its pure-Python twin.
 
-Type checkers read the twin, which has the same names and signatures.
+The twin's names are loaded when they are first asked for: a reader of streams needs its parser
+alone, and neither FastAPI nor pydantic. Type checkers read the twin, which has the same names and
+signatures.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
-
-__all__ = [
-    "BACKEND",
-    "Buffer",
-    "DeclaredEvents",
-    "EventStreamParser",
-    "EventTooLarge",
-    "ItemSchema",
-    "MessageEvent",
-    "Meter",
-    "Outlet",
-    "Pump",
-    "ServerSentEvent",
-    "format_sse_event",
-    "step",
-    "step_as",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
 BACKEND: Literal["rust", "python"]
 
-if TYPE_CHECKING or os.environ.get("SSERPENT_PURE") == "1":
-    from .pure import (
-        Buffer,
-        DeclaredEvents,
-        EventStreamParser,
-        EventTooLarge,
-        ItemSchema,
-        MessageEvent,
-        Meter,
-        Outlet,
-        Pump,
-        ServerSentEvent,
-        format_sse_event,
-        step,
-        step_as,
-    )
+if TYPE_CHECKING:
+    from .pure import Buffer as Buffer
+    from .pure import DeclaredEvents as DeclaredEvents
+    from .pure import EventStreamParser as EventStreamParser
+    from .pure import EventTooLarge as EventTooLarge
+    from .pure import ItemSchema as ItemSchema
+    from .pure import MessageEvent as MessageEvent
+    from .pure import Meter as Meter
+    from .pure import Outlet as Outlet
+    from .pure import Pump as Pump
+    from .pure import ServerSentEvent as ServerSentEvent
+    from .pure import format_sse_event as format_sse_event
+    from .pure import step as step
+    from .pure import step_as as step_as
 
+    BACKEND = "python"
+elif os.environ.get("SSERPENT_PURE") == "1":
     BACKEND = "python"
 else:
     try:
-        from .compiled import (
-            Buffer,
-            DeclaredEvents,
-            EventStreamParser,
-            EventTooLarge,
-            ItemSchema,
-            MessageEvent,
-            Meter,
-            Outlet,
-            Pump,
-            ServerSentEvent,
-            format_sse_event,
-            step,
-            step_as,
-        )
+        _compiled = import_module(".compiled", __name__)
 
         BACKEND = "rust"
     except ModuleNotFoundError as error:
@@ -69,20 +41,36 @@ else:
         # that its user has to see.
         if error.name != f"{__package__}.compiled":
             raise
-        from .pure import (
-            Buffer,
-            DeclaredEvents,
-            EventStreamParser,
-            EventTooLarge,
-            ItemSchema,
-            MessageEvent,
-            Meter,
-            Outlet,
-            Pump,
-            ServerSentEvent,
-            format_sse_event,
-            step,
-            step_as,
-        )
-
         BACKEND = "python"
+
+# In which module the twin has a name.
+MODULES = {
+    "Buffer": "buffer",
+    "DeclaredEvents": "declared",
+    "EventStreamParser": "parse",
+    "EventTooLarge": "parse",
+    "ItemSchema": "json",
+    "MessageEvent": "parse",
+    "Meter": "meter",
+    "Outlet": "outlet",
+    "Pump": "stepping",
+    "ServerSentEvent": "event",
+    "format_sse_event": "event",
+    "step": "stepping",
+    "step_as": "stepping",
+}
+
+
+if not TYPE_CHECKING and BACKEND == "rust":
+    for _name in MODULES:
+        if not hasattr(_compiled, _name):
+            raise ImportError(f"cannot import name {_name!r} from {_compiled.__name__!r}")
+        globals()[_name] = getattr(_compiled, _name)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f".{MODULES[name]}", __name__), name)
+    globals()[name] = found
+    return found

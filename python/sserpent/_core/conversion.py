@@ -1,6 +1,5 @@
-"""What pydantic and FastAPI decide, for both backends: field values off the common path, JSON as
-`fastapi.sse` writes it, and what the JSON of a received event means. The only module of the core
-that imports either.
+"""What pydantic and FastAPI decide, for both backends: field values off the common path, and JSON
+as `fastapi.sse` writes it. The only module of the core that imports FastAPI.
 
 pydantic decides what counts as a string or an integer, so that whatever `fastapi.sse` accepts is
 accepted here; every refusal is a ValueError that names the field.
@@ -16,15 +15,14 @@ from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
 from pathlib import PurePath
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import fastapi
 from fastapi.encoders import ENCODERS_BY_TYPE, jsonable_encoder
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import (
     PydanticUndefinedType,
@@ -43,9 +41,6 @@ except ModuleNotFoundError as error:
         " which has no fastapi.sse"
     ) from error
 
-if TYPE_CHECKING:
-    from .parse import MessageEvent
-
 __all__ = [
     "ENCODERS_BY_TYPE",
     "LEAF_ENCODERS",
@@ -56,21 +51,17 @@ __all__ = [
     "FastAPIServerSentEvent",
     "FieldInfo",
     "copied",
-    "decode_event",
     "dump_json",
     "entries",
-    "event_json",
     "from_json",
     "holds_iterator",
     "json_as_fastapi",
-    "json_validator",
     "jsonable_encoder",
     "milliseconds",
     "text",
     "to_json",
     "treatment",
     "valid_class",
-    "validate_event",
     "with_encoded_keys",
 ]
 
@@ -174,60 +165,6 @@ def _non_finite_to_null(value: dict[Any, Any] | list[Any] | float | str | None) 
     if isinstance(value, list):
         return [_non_finite_to_null(part) for part in value]
     return value
-
-
-JSONValidator = Callable[["bytes | str"], Any]
-
-
-def event_json(event: MessageEvent) -> Any:
-    """What `json.loads(event.data)` returns, faster."""
-    try:
-        return from_json(event.data_bytes)
-    except ValueError:
-        pass
-    # The standard library accepts more (lone surrogates, text that was malformed), and its errors
-    # are the ones that users know.
-    try:
-        return json.loads(event.data)
-    except RecursionError:
-        raise ValueError("the JSON of the event's data is nested too deeply") from None
-
-
-def decode_event(event: MessageEvent, item: Any) -> Any:
-    return validate_event(event, json_validator(item))
-
-
-def validate_event(event: MessageEvent, validate: JSONValidator) -> Any:
-    """What the data of an event is by a validator of JSON."""
-    try:
-        return validate(event.data_bytes)
-    except ValidationError as error:
-        failure = error
-    # "Decode with UTF-8" comes first: to pydantic, what is malformed is no JSON.
-    if "\ufffd" in event.data and event.data.encode() != event.data_bytes:
-        try:
-            return validate(event.data)
-        except ValidationError as error:
-            failure = error
-    failure.event = event  # type: ignore[attr-defined]
-    try:
-        raise failure
-    finally:
-        del failure  # its traceback refers to this frame
-
-
-def json_validator(item: Any) -> JSONValidator:
-    """Validates JSON as a type, with what pydantic builds for it made once."""
-    try:
-        # Types that differ in order only (`A | B`, `B | A`) are equal, but not to pydantic.
-        return _json_validator(item, None if isinstance(item, type) else repr(item))
-    except TypeError:  # the type cannot be hashed, as with a dict in `Annotated`
-        return _json_validator.__wrapped__(item, None)
-
-
-@lru_cache(maxsize=256)
-def _json_validator(item: Any, shown: str | None) -> JSONValidator:
-    return TypeAdapter[Any](item).validator.validate_json
 
 
 # What the compiled core asks.

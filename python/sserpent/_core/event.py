@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from . import conversion, subclasses
 from .frame import check_event, check_id, frame
 from .json import event_data_json
+from .text import checked_text
 
 if TYPE_CHECKING:
     from typing_extensions import Self, TypeVar
@@ -109,18 +110,18 @@ class ServerSentEvent(_Declared[DataT, NameT]):
             self._data = data
             # What is printable and ASCII keeps every rule, and is most of what there is.
             if raw_data is not None and not (type(raw_data) is str and raw_data.isascii()):
-                raw_data = _text("raw_data", raw_data)
+                raw_data = checked_text("raw_data", raw_data)
             self._raw_data = raw_data
             if event is not None and not (
                 type(event) is str and event.isascii() and event.isprintable()
             ):
-                event = check_event(_text("event", event))
+                event = check_event(checked_text("event", event))
             self._event = event
             if id is not None and not (type(id) is str and id.isascii() and id.isprintable()):
-                id = check_id(_text("id", id))  # noqa: A001
+                id = check_id(checked_text("id", id))  # noqa: A001
             self._id = id
             self._retry = None if retry is None else _milliseconds(retry)
-            self._comment = None if comment is None else _text("comment", comment)
+            self._comment = None if comment is None else checked_text("comment", comment)
             if data is not None and raw_data is not None:
                 raise ValueError(
                     "Cannot set both 'data' and 'raw_data' on the same ServerSentEvent. Use 'data'"
@@ -251,11 +252,11 @@ def format_sse_event(
             lets a line break in `event` or `id` start a field of its own.
     """
     return frame(
-        _text("data_str", data_str),
-        check_event(_text("event", event)),
-        check_id(_text("id", id)),
+        checked_text("data_str", data_str),
+        check_event(checked_text("event", event)),
+        check_id(checked_text("id", id)),
         _milliseconds(retry),
-        _text("comment", comment),
+        checked_text("comment", comment),
     )
 
 
@@ -272,21 +273,6 @@ def from_fastapi(event: Any) -> ServerSentEvent:
         retry=event.retry,
         comment=event.comment,
     )
-
-
-def _text(field: str, value: str | None) -> str | None:
-    if value is None:
-        return None
-    if type(value) is str:
-        if value.isascii():
-            return value
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            pass  # worded by the call below
-        else:
-            return value
-    return conversion.text(field, value)
 
 
 def _milliseconds(value: int | None) -> int | None:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import builtins
 from typing import Any, TypeVar, overload
 
-from . import conversion
-from .event import _text as checked_text
+from .text import checked_text
 
 T = TypeVar("T")
 
@@ -96,7 +95,9 @@ class MessageEvent:
         Raises:
             ValueError: the data is no JSON, or nested too deeply.
         """
-        return conversion.event_json(self)
+        from .decoding import event_json
+
+        return event_json(self)
 
     @overload
     def decode(self, item: builtins.type[T], /) -> T: ...
@@ -112,7 +113,9 @@ class MessageEvent:
             pydantic.ValidationError: the data is no JSON or does not fit; this event is its
                 attribute `event`.
         """
-        return conversion.decode_event(self, item)
+        from .decoding import decode_event
+
+        return decode_event(self, item)
 
     def __repr__(self) -> str:
         return (

@@ -228,7 +228,7 @@ def _validators(item_type: Any) -> Callable[[str], Validator] | None:
     if item_type is None or item_type is MessageEvent:
         return None
     # Not before it is needed: pydantic takes longer to load than all the rest of a reader.
-    from .._core.conversion import json_validator, validate_event
+    from .._core.decoding import json_validator, validate_event
 
     def validator(each: Any) -> Validator:
         if each is MessageEvent:

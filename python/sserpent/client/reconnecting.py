@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import time
 from datetime import timezone
-from email.utils import parsedate_to_datetime
 from math import isfinite
 from random import uniform
 from typing import Any, NamedTuple
@@ -193,6 +192,9 @@ def _seconds(retry_after: str | None) -> float:
     text = (retry_after or "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:20])
+    # Not before it is needed: it takes as long to load as all the rest of a client.
+    from email.utils import parsedate_to_datetime
+
     try:
         date = parsedate_to_datetime(text)
         if date.tzinfo is None:  # "-0000"

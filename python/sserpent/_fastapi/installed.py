@@ -1,0 +1,34 @@
+"""The public names that belong to FastAPI, with the seam in place: whoever has one of them may
+declare a route next.
+
+Importing raises:
+    ImportError: FastAPI is not installed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if find_spec("fastapi") is None:
+    raise ImportError(
+        "sserpent needs FastAPI to serve streams: pip install fastapi. Reading them does not:"
+        " sserpent.client"
+    )
+# Here, not where it is first used, by when someone may have patched what it looks up. It says which
+# FastAPI is needed.
+import_module("sserpent._core.conversion")
+
+from .._core import ServerSentEvent  # noqa: E402
+from . import routing  # noqa: E402
+from .acceleration import accelerate  # noqa: E402
+from .declarations import Named  # noqa: E402
+from .response import EventSourceResponse  # noqa: E402
+
+__all__ = ["EventSourceResponse", "Named", "ServerSentEvent", "accelerate"]
+
+if TYPE_CHECKING:
+    pass
+elif not routing.install():
+    from .fallback import ServerSentEvent
