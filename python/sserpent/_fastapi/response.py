@@ -259,7 +259,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         finally:
             with anyio.move_on_after(self.cleanup_timeout, shield=True) as timeout:
                 for content in self._replaced:
-                    await close_unstarted(content)
+                    # Not one whose cleanup has outlived its time, and goes on by itself.
+                    if not getattr(content, "ag_running", False):
+                        await close_unstarted(content)
             if timeout.cancelled_caught:
                 logger.error(
                     "The cleanup of %s did not end within cleanup_timeout (%s s)",
