@@ -41,6 +41,10 @@ test: build ## Run every test, over both backends; WORKERS=4 at a time
 	SSERPENT_PURE=1 $(PYTEST) $(TOGETHER) -m "not alone and not once"
 	SSERPENT_PURE=1 $(PYTEST) -m "alone and not once"
 
+.PHONY: test-compat
+test-compat: build ## Run the tests of sse-starlette's sdist on sserpent.compat.sse_starlette
+	$(BIN)/python tools/sse_starlette_tests.py
+
 NEWER ?= python3.14
 .PHONY: test-newer-python
 test-newer-python: ## Test on a Python of Debian sid, in a root of its own: NEWER=python3.15

@@ -26,6 +26,7 @@ from servers import Server, fetch, on, open_stream, read_to_end, until, uvicorn
 from sserpent.compat import sse_starlette as ours
 from sserpent.compat.sse_starlette import AppStatus, EventSourceResponse
 from timelines import runners
+from virtual_time import run_on_asyncio
 
 Run = Callable[..., None]
 APP = "compat_app:app"
@@ -382,6 +383,64 @@ def test_a_data_sender_is_cancelled_when_the_client_leaves(run: Run) -> None:
 
     run_and_end(run, lambda: EventSourceResponse(silent(), data_sender_callable=feed), leave)
     assert ended
+
+
+@runners
+def test_a_data_sender_that_waits_for_room_is_cancelled_when_the_client_leaves(run: Run) -> None:
+    ends: list[Any] = []
+
+    async def feed(channel: Any) -> None:
+        try:
+            async with channel:
+                while True:
+                    await channel.send("a")
+        except BaseException as error:
+            ends.append(type(error) is anyio.get_cancelled_exc_class())
+            raise
+
+    async def leave(connection: Connection) -> None:
+        await anyio.sleep(1)
+        connection.stall()
+        await anyio.sleep(1)
+        connection.disconnect()
+
+    def response() -> EventSourceResponse:
+        send, receive = anyio.create_memory_object_stream[Any](1)
+        return EventSourceResponse(paced(receive), data_sender_callable=partial(feed, send), ping=0)
+
+    async def paced(items: Any) -> AsyncIterator[Any]:
+        async with items:
+            async for item in items:
+                yield item
+                await anyio.sleep(0.3)
+
+    run_and_end(run, response, leave)
+    assert ends == [True]
+
+
+@pytest.mark.parametrize("limit", [0, 0.1])
+def test_a_cleanup_that_outlives_its_time_does_not_hold_the_response(
+    limit: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends: list[str] = []
+
+    async def content() -> AsyncIterator[str]:
+        try:
+            yield "a"
+            await anyio.sleep_forever()
+        finally:
+            ends.append("cleanup")
+            await anyio.sleep_forever()
+
+    async def leave(connection: Connection) -> None:
+        await anyio.sleep(1)
+        connection.disconnect()
+
+    run_and_end(
+        run_on_asyncio, lambda: EventSourceResponse(content(), cleanup_timeout=limit), leave
+    )
+    assert ends == ["cleanup"]
+    assert "did not end within cleanup_timeout" in caplog.text
 
 
 @runners

@@ -268,7 +268,8 @@ class EventSourceResponse(sserpent.EventSourceResponse):
         self._grace = shutdown_grace_period
         self._shutdown_event = shutdown_event
         self._open: _Open | None = None
-        self.body_iterator = _encoded(content, self.sep, self.cleanup_timeout)
+        self._senders: _Senders = []
+        self.body_iterator = _encoded(content, self.sep, self.cleanup_timeout, self._senders)
 
     def enable_compression(self, force: bool = False) -> None:
         raise NotImplementedError("Compression is not supported for SSE streams.")
@@ -321,20 +322,31 @@ class EventSourceResponse(sserpent.EventSourceResponse):
             return
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self.data_sender_callable)
+                tasks.start_soon(self._send_data, self.data_sender_callable)
                 await streaming
                 tasks.cancel_scope.cancel()
         except BaseException as error:  # a group, unless it is a cancellation
             raise getattr(error, "exceptions", [error])[0] from None
 
+    async def _send_data(self, sender: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        with anyio.CancelScope() as scope:
+            self._senders.append(scope)
+            await sender()
+        self._senders.clear()
 
-def _encoded(content: Any, sep: str, cleanup_timeout: float) -> Any:
-    iterate = _iterate if hasattr(content, "__aiter__") else _iterate_in_thread
-    return iterate(content, sep, cleanup_timeout)
+
+_Senders = list[anyio.CancelScope]
 
 
-async def _iterate(content: Any, sep: str, cleanup_timeout: float) -> AsyncIterator[bytes]:
-    iterator = content.__aiter__()
+def _encoded(content: Any, sep: str, cleanup_timeout: float, senders: _Senders) -> Any:
+    if hasattr(content, "__aiter__"):
+        return _iterate(content.__aiter__(), sep, cleanup_timeout, senders)
+    return _iterate_in_thread(iter(content), sep)
+
+
+async def _iterate(
+    iterator: Any, sep: str, cleanup_timeout: float, senders: _Senders
+) -> AsyncIterator[bytes]:
     close = getattr(iterator, "aclose", anyio.lowlevel.checkpoint)
     try:
         async for item in iterator:
@@ -345,12 +357,16 @@ async def _iterate(content: Any, sep: str, cleanup_timeout: float) -> AsyncItera
                     await close()
                 raise
             yield encoded
+    except BaseException:
+        # One that waits to send into this channel would fail when that is closed.
+        for each in senders:
+            each.cancel()
+        raise
     finally:
         await close()
 
 
-def _iterate_in_thread(content: Any, sep: str, cleanup_timeout: float) -> Iterator[bytes]:
-    iterator = iter(content)
+def _iterate_in_thread(iterator: Any, sep: str) -> Iterator[bytes]:
     try:
         for item in iterator:
             yield ensure_bytes(item, sep)

@@ -1,0 +1,90 @@
+"""MCP's SDK on `sserpent.compat.sse_starlette`: its server's transports, and its own client."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import anyio
+import mcp.types as types
+import pytest
+from mcp import ClientSession
+from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
+
+from servers import Server, on, until, uvicorn
+
+APP = "mcp_app:app"
+TRANSPORTS = {
+    "streamable HTTP": (streamable_http_client, "/mcp"),
+    "SSE": (sse_client, "/sse"),
+}
+transports = pytest.mark.parametrize("transport", TRANSPORTS)
+
+
+@on("uvicorn")
+@transports
+def test_tools_progress_and_notifications(shared: Server, transport: str) -> None:
+    connect, path = TRANSPORTS[transport]
+    progress: list[float] = []
+    messages: list[object] = []
+
+    async def on_progress(done: float, total: float | None, message: str | None) -> None:
+        progress.append(done)
+
+    async def on_message(message: types.LoggingMessageNotificationParams) -> None:
+        messages.append(message.data)
+
+    async def main() -> None:
+        with anyio.fail_after(60):
+            async with connect(shared.url + path) as streams:
+                async with ClientSession(*streams[:2], logging_callback=on_message) as session:
+                    await session.initialize()
+                    tools = await session.list_tools()
+                    assert {tool.name for tool in tools.tools} == {"add", "count", "wait"}
+                    added = await session.call_tool("add", {"a": 2, "b": 3})
+                    assert added.content[0].text == "5"
+                    await session.call_tool("count", {"to": 3}, progress_callback=on_progress)
+        assert progress == [1, 2, 3]
+        assert messages == ["at 1", "at 2", "at 3"]
+
+    anyio.run(main)
+
+
+@on("uvicorn")
+@transports
+def test_a_call_that_is_given_up_leaves_the_session_usable(shared: Server, transport: str) -> None:
+    connect, path = TRANSPORTS[transport]
+
+    async def main() -> None:
+        with anyio.fail_after(60):
+            async with connect(shared.url + path) as streams:
+                async with ClientSession(*streams[:2]) as session:
+                    await session.initialize()
+                    with anyio.move_on_after(0.5) as given_up:
+                        await session.call_tool("wait", {})
+                    assert given_up.cancelled_caught
+                    added = await session.call_tool("add", {"a": 1, "b": 1})
+                    assert added.content[0].text == "2"
+
+    anyio.run(main)
+
+
+@transports
+def test_a_server_with_an_open_session_shuts_down(
+    serve: Callable[..., Server], transport: str
+) -> None:
+    connect, path = TRANSPORTS[transport]
+    server = serve(uvicorn(APP))
+
+    async def main() -> None:
+        with anyio.move_on_after(60):
+            async with connect(server.url + path) as streams:
+                async with ClientSession(*streams[:2]) as session:
+                    await session.initialize()
+                    server.process.terminate()
+                    await anyio.to_thread.run_sync(until, lambda: server.process.poll() is not None)
+
+    with contextlib.suppress(Exception):  # whatever its client makes of it
+        anyio.run(main)
+    assert server.process.poll() is not None
