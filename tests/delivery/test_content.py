@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
+from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
+import fastapi.sse
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from sserpent import EventSourceResponse, ServerSentEvent
+from sserpent.channels import Channels
 
 # What is said of content does not depend on the core.
 pytestmark = pytest.mark.once
@@ -21,6 +24,10 @@ pytestmark = pytest.mark.once
 
 class Text(str):
     pass
+
+
+class Colour(Enum):
+    RED = 1
 
 
 class Item(BaseModel):
@@ -47,8 +54,12 @@ REFUSED: list[tuple[Any, str]] = [
     (Item(name="a"), "not Item, of which each field would be an event: put it into a list"),
     (7, "not int"),
     (None, "not NoneType"),
-    (ServerSentEvent(data=1), "not ServerSentEvent"),
+    (ServerSentEvent(data=1), "not ServerSentEvent: put it into a list"),
+    (fastapi.sse.ServerSentEvent(data=1), "not ServerSentEvent, of which each field"),
     (events, "not function: call it"),
+    (Item, "not the class Item: call it"),
+    (ServerSentEvent, "not the class ServerSentEvent: call it"),
+    (list, "not the class list: call it"),
 ]
 
 
@@ -62,11 +73,29 @@ def test_content_that_nobody_means_to_stream_in_parts_is_refused(
     assert str(caught.value).startswith(rule)
 
 
-def test_a_coroutine_is_refused_and_closed() -> None:
-    coroutine: Any = made()
-    with pytest.raises(TypeError, match="not coroutine: await it"):
-        EventSourceResponse(coroutine)
-    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+@pytest.mark.parametrize(("content", "message"), REFUSED)
+@pytest.mark.anyio
+async def test_a_run_of_content_that_nobody_means_to_stream_in_parts_is_refused(
+    content: Any, message: str
+) -> None:
+    runs = Channels().runs("answers")
+    with pytest.raises(TypeError) as caught:
+        await runs.start(content)
+    rule = f"'source' of runs 'answers' must be a generator of events, {message}"
+    assert str(caught.value).startswith(rule)
+
+
+@pytest.mark.anyio
+async def test_a_coroutine_is_refused_and_closed() -> None:
+    for refuse in EventSourceResponse, Channels().runs("answers").start:
+        coroutine: Any = made()
+        with pytest.raises(TypeError, match="not coroutine: await it"):
+            await refuse(coroutine)  # type: ignore[operator]
+        assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+def test_an_enum_class_is_iterable() -> None:
+    EventSourceResponse(Colour)
 
 
 def test_a_list_of_what_is_refused_is_streamed() -> None:
@@ -115,3 +144,13 @@ def test_iterators_and_iterables_of_all_kinds_are_streamed() -> None:
         return EventSourceResponse(contents[number])
 
     assert {TestClient(app).get(f"/{number}").text for number in range(7)} == {"data: 1\n\n"}
+
+
+@pytest.mark.anyio
+async def test_a_run_takes_what_a_response_takes() -> None:
+    async with Channels() as channels:
+        run = await channels.runs("answers").start(["text", {"a": 1}])
+        body = b"".join([chunk async for chunk in run.follow().body_iterator])
+    assert b'data: "text"\n' in body
+    assert b'data: {"a":1}\n' in body
+    assert b'"end":"done"' in body

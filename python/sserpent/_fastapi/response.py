@@ -44,7 +44,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from .._core import Buffer, DeclaredEvents, ItemSchema
+from .._core import Buffer, DeclaredEvents, ItemSchema, ServerSentEvent
+from .._core.conversion import FastAPIServerSentEvent
 from .._delivery import observer
 from .._delivery.on_asyncio import Delivery
 from .._delivery.options import DeliveryOptions, Options, Streamable, sets
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
 
 #: The coroutine that calling an ASGI application returns.
 Run = Coroutine[Any, Any, None]
+
+_RULE = "streams an async iterable or an iterable of events"
 
 # Of the open streams, by the class that sets `max_streams`.
 _places = Places()
@@ -156,7 +159,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         **options: Unpack[Options],
     ) -> None:
         self._set_options(options)
-        self._content = _checked_content(type(self).__name__, content)
+        self._content = checked_content(f"{type(self).__name__} {_RULE}", content)
         self.status_code = status_code
         if media_type is not None:
             self.media_type = media_type
@@ -220,7 +223,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     @body_iterator.setter
     def body_iterator(self, iterator: Any) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         if iterator is None or iterator is not self._body:
-            _checked_content(f"body_iterator of {type(self).__name__}", iterator)
+            checked_content(f"body_iterator of {type(self).__name__} {_RULE}", iterator)
             before = () if self._body is None else (self._body,)
             self._replaced = (*before, self._content, *self._replaced)
             self._body = self._content = iterator
@@ -331,14 +334,29 @@ _WHOLES: dict[Any, str] = {
 }
 
 
-def _checked_content(response: str, content: Any) -> Any:
+def checked_content(rule: str, content: Any) -> Any:
+    """Returns content that can be streamed, one item after the other.
+
+    Args:
+        rule: What takes the content, and which content it takes, for errors.
+        content: What is to be streamed.
+
+    Raises:
+        TypeError: the content is no iterable of events; the message says what to do.
+    """
     kind = type(content).__name__
-    rule = f"{response} streams an async iterable or an iterable of events"
+    into_list = "put it into a list to send it as one"
     for classes, why in _WHOLES.items():
         if isinstance(content, classes):
-            raise TypeError(f"{rule}, not {kind}, {why}: put it into a list to send it as one")
-    if hasattr(content, "__aiter__") or hasattr(content, "__iter__"):
+            raise TypeError(f"{rule}, not {kind}, {why}: {into_list}")
+    if isinstance(content, (ServerSentEvent, FastAPIServerSentEvent)):
+        raise TypeError(f"{rule}, not {kind}: {into_list}")
+    # The methods of a class are those of its instances.
+    iterated: Any = type(content) if isinstance(content, type) else content
+    if hasattr(iterated, "__aiter__") or hasattr(iterated, "__iter__"):
         return content
+    if isinstance(content, type):
+        raise TypeError(f"{rule}, not the class {content.__name__}: call it")
     hint = ""
     if inspect.iscoroutine(content):
         content.close()  # nobody else will

@@ -19,6 +19,7 @@ from .._delivery.farewell import come_back_later
 from .._delivery.thread import Slots, ThreadOptions
 from .._fastapi.places import Places
 from .._fastapi.refusal import retry_after
+from .._fastapi.response import checked_content
 from .._shutdown.event_loop import call_every, current_token
 from . import lease
 from .broker import BrokerError, ChannelsClosed, RunLog
@@ -139,7 +140,8 @@ class Runs(Generic[T]):
         """Starts a run.
 
         Args:
-            source: A generator, as in any streaming route; it may not set an `id`, nor name an
+            source: A generator, as in any streaming route, or another iterable of events, but no
+                `str`, `bytes`, mapping or model; it may not set an `id`, nor name an
                 event as channels and runs name their own.
             owner: Who alone can follow and stop the run, compared by its text: 7 is "7".
             id: Of the run, for this owner: 1 to 128 letters, digits, `-`, `.`, `_` or `~`. If
@@ -154,8 +156,9 @@ class Runs(Generic[T]):
             RuntimeError: the channels are closed.
         """
         whose = checked_owner(owner)
-        if not (hasattr(source, "__aiter__") or hasattr(source, "__iter__")):
-            raise TypeError(f"'source' must be a generator, not {type(source).__name__}")
+        checked_content(
+            f"'source' of runs {self._definition.name!r} must be a generator of events", source
+        )
         run_id = secrets.token_hex(16) if id is None else _checked_id(id)
         stream = self._stream(run_id, whose)
         limits = self._limits_of(whose)
