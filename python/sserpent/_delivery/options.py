@@ -46,13 +46,10 @@ class Options(DeliveryOptions, total=False):
 _OF_A_CLASS = "it limits all streams of a class: set it as a class attribute, in a subclass"
 
 
-_OF_EVERY_RESPONSE = frozenset(
-    (
-        *("status_code", "background", "raw_headers", "media_type", "_headers"),
-        *("_content", "_origin", "_item_schema", "_injected", "_source"),
-    )
-)
-_set = object.__setattr__
+# What each response has besides, and no option is spelled like.
+_OF_EVERY_RESPONSE = frozenset(("status_code", "background", "raw_headers", "media_type"))
+#: Sets an attribute that is no option: `__setattr__` would look at its name.
+set_unchecked = object.__setattr__
 
 
 class Streamable:
@@ -122,13 +119,13 @@ class Streamable:
                 setattr(cls, name, staticmethod(function))
 
     def __setattr__(self, name: str, value: object) -> None:
-        # Those that each response has come first: this is called for every attribute.
-        if name not in _OF_EVERY_RESPONSE:
+        # No option has such a name; this is called for every attribute.
+        if name[:1] != "_" and name not in _OF_EVERY_RESPONSE:
             if name in _CHECKS or name in self._no_options:
                 self._check_option(name, value)
             else:
                 _check_spelling(type(self), name, value)
-        _set(self, name, value)
+        set_unchecked(self, name, value)
 
     def _set_options(self, options: Mapping[str, object]) -> None:
         """Sets options for this stream alone.
@@ -140,7 +137,7 @@ class Streamable:
         """
         for name, value in options.items():
             self._check_option(name, value)
-            _set(self, name, value)
+            set_unchecked(self, name, value)
 
     def _check_option(self, name: str, value: object) -> None:
         check = _CHECKS.get(name)

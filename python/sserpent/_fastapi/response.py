@@ -32,6 +32,7 @@ from collections.abc import (
     Mapping,
 )
 from functools import partial
+from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
@@ -48,7 +49,7 @@ from .._core import Buffer, DeclaredEvents, ItemSchema, ServerSentEvent
 from .._core.conversion import FastAPIServerSentEvent
 from .._delivery import observer
 from .._delivery.on_asyncio import Delivery
-from .._delivery.options import DeliveryOptions, Options, Streamable, sets
+from .._delivery.options import DeliveryOptions, Options, Streamable, set_unchecked, sets
 from .._delivery.origin import Origin
 from .._delivery.stream import close_unstarted
 from .._shutdown.event_loop import on_asyncio
@@ -64,6 +65,9 @@ if TYPE_CHECKING:
 Run = Coroutine[Any, Any, None]
 
 _RULE = "streams an async iterable or an iterable of events"
+
+# nginx and its kin hold back a response of unknown length without the second one.
+_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 # Of the open streams, by the class that sets `max_streams`.
 _places = Places()
@@ -135,6 +139,8 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     """
 
     media_type = "text/event-stream"
+    status_code = 200
+    background: BackgroundTask | None = None
 
     #: The type of the items, where the class knows it: for the OpenAPI document of a route that
     #: returns this class.
@@ -158,22 +164,26 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         background: BackgroundTask | None = None,
         **options: Unpack[Options],
     ) -> None:
-        self._set_options(options)
-        self._content = checked_content(f"{type(self).__name__} {_RULE}", content)
-        self.status_code = status_code
+        if options:
+            self._set_options(options)
+        content = checked_content(f"{type(self).__name__} {_RULE}", content)
+        set_unchecked(self, "_content", content)
+        set_unchecked(self, "_origin", Origin(content))
+        # What is the class's already is not set once more: each stream would keep it.
+        if status_code != self.status_code:
+            self.status_code = status_code
         if media_type is not None:
             self.media_type = media_type
-        self.background = background
-        self._origin = Origin(content)
+        if background is not None:
+            self.background = background
         self.init_headers(headers)
-        self.headers.setdefault("Cache-Control", "no-cache")
-        # nginx and its kin hold back a response of unknown length otherwise.
-        self.headers.setdefault("X-Accel-Buffering", "no")
+        given = {name for name, _ in self.raw_headers}
+        self.raw_headers.extend(header for header in _HEADERS if header[0] not in given)
 
     def _bind(self, origin: Origin, item_schema: ItemSchema | DeclaredEvents | None) -> None:
         """Tells the response what FastAPI knows of its route."""
-        self._origin = origin
-        self._item_schema = item_schema
+        set_unchecked(self, "_origin", origin)
+        set_unchecked(self, "_item_schema", item_schema)
 
     def _inject(self, injected: Response) -> None:
         """Copies what has been set on the `Response` that FastAPI injects, and has what is still
@@ -332,6 +342,8 @@ _WHOLES: dict[Any, str] = {
     Mapping: "of which the keys alone would be sent",
     BaseModel: "of which each field would be an event",
 }
+# What needs no look at those: the classes of two of them look at an object for long.
+_USUAL = AsyncGeneratorType, GeneratorType, list, tuple
 
 
 def checked_content(rule: str, content: Any) -> Any:
@@ -344,6 +356,8 @@ def checked_content(rule: str, content: Any) -> Any:
     Raises:
         TypeError: the content is no iterable of events; the message says what to do.
     """
+    if isinstance(content, _USUAL):
+        return content
     kind = type(content).__name__
     into_list = "put it into a list to send it as one"
     for classes, why in _WHOLES.items():
