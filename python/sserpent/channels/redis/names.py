@@ -14,16 +14,14 @@ def name_of(prefix: str, database: int, stream: Stream) -> bytes:
     so that no other pair of channel and key has the same. All there may ever be of one stream is
     on one node of a cluster, by the part in braces.
     """
-    name = _measured(stream.channel)
-    if stream.key is not None:
-        name += b":" + _measured(stream.key)
+    channel = stream.channel.encode()
+    if stream.key is None:
+        name = b"%d:%b" % (len(channel), channel)
+    else:
+        key = stream.key.encode()
+        name = b"%d:%b:%d:%b" % (len(channel), channel, len(key), key)
     digest = hashlib.sha256(name).hexdigest()[:8]
     return b"%b:%d:{%b}:%b" % (prefix.encode(), database, digest.encode(), name)
-
-
-def _measured(text: str) -> bytes:
-    encoded = text.encode()
-    return b"%d:%b" % (len(encoded), encoded)
 
 
 def text_of(name: bytes) -> str:

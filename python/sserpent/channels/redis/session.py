@@ -75,6 +75,9 @@ class Session:
             else OneServer(server, setup, pace)
         )
         self._followed: dict[Stream, Followed] = {}
+        # Of streams without a key: as many as the application has channels. Keys come from clients,
+        # who would fill it.
+        self._names: dict[str, bytes] = {}
         # What is to be looked at now, and who does.
         self._due: deque[Followed] = deque()
         self._workers: set[asyncio.Task[None]] = set()
@@ -124,7 +127,8 @@ class Session:
         tag = new_tag()
         epoch = new_epoch()
         ttl = max(round(limits.history_ttl * 1000), 1)
-        name = self.name_of(stream)
+        followed = self._followed.get(stream)
+        name = self._unfollowed_name(stream) if followed is None else followed.name
         command = Publish(
             name,
             ("EVALSHA", self._publish.sha, 1, name, tag, epoch),
@@ -138,7 +142,6 @@ class Session:
             self._deadline(),
         )
         self.servers.send(command)
-        followed = self._followed.get(stream)
         if followed is not None:
             followed.watch(command.future)
         return command.future
@@ -162,9 +165,16 @@ class Session:
 
     def name_of(self, stream: Stream) -> bytes:
         followed = self._followed.get(stream)
-        if followed is not None:
-            return followed.name
-        return name_of(self._prefix, self._database, stream)
+        return self._unfollowed_name(stream) if followed is None else followed.name
+
+    def _unfollowed_name(self, stream: Stream) -> bytes:
+        if stream.key is not None:
+            return name_of(self._prefix, self._database, stream)
+        name = self._names.get(stream.channel)
+        if name is None:
+            name = name_of(self._prefix, self._database, stream)
+            self._names[stream.channel] = name
+        return name
 
     # Runs
 
@@ -174,10 +184,10 @@ class Session:
         Raises:
             BrokerUnavailable: as `_ask`.
         """
-        return await self._ask(self.name_of(run), *self._of_run(script, run, *args))
-
-    def _of_run(self, script: str, run: Stream, *args: Any) -> tuple[Any, ...]:
         name = self.name_of(run)
+        return await self._ask(name, *self._of_run(script, name, *args))
+
+    def _of_run(self, script: str, name: bytes, *args: Any) -> tuple[Any, ...]:
         return "EVALSHA", self._run_scripts[script].sha, 2, name, record_of(name), *args
 
     async def start_run(self, run: Stream, fence: str, lease: int, ttl: int) -> bool:
@@ -186,8 +196,8 @@ class Session:
         Raises:
             BrokerUnavailable: as `_ask`; no run is started.
         """
-        args = self._of_run("start", run, fence, lease, ttl)
-        command = Timely(self.name_of(run), args, self._deadline())
+        name = self.name_of(run)
+        command = Timely(name, self._of_run("start", name, fence, lease, ttl), self._deadline())
         self.servers.send(command)
         try:
             return bool(await command.future)
