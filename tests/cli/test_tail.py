@@ -62,7 +62,7 @@ def test_json_lines(capsys: Any) -> None:
 
 
 def test_a_post_ends_with_its_stream(capsys: Any) -> None:
-    with scripted([STREAM, b"data: a\n\n"]) as server:
+    with scripted([STREAM, b"id: 1\ndata: a\n\n"]) as server:
         options = ["--post", '{"prompt": "Hi"}', "--header", "X-Key: k", "--last-event-id", ""]
         assert main(["tail", server.url, *options]) == 0
         assert server.requests[0].startswith(b"POST ")

@@ -54,6 +54,7 @@ class Source:
         connected: Whether there is a connection, from its headers to its end.
         waits: Whether there is a delay before the next connection.
         failure: Why there is one.
+        ends_whole: Whether the end of a body that is whole is the end, whatever may be repeated.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Source:
         self.connected = False
         self.waits = False
         self.failure: BaseException | None = None
+        self.ends_whole = False
         # Nothing comes any more; why, if that is an error.
         self._over = False
         self._why_over: IncompleteStream | None = None
@@ -210,7 +212,8 @@ class Source:
             IncompleteStream: the client must not come back, and the last event has not come.
         """
         incomplete = self.reading.ends.incomplete()
-        if self.reconnection.may_repeat(self.reading.last_event_id):
+        may_repeat = self.reconnection.may_repeat(self.reading.last_event_id)
+        if may_repeat and not self.ends_whole:
             self.failed(Failed(incomplete))
         elif self.reading.ends.are_named:
             raise incomplete
