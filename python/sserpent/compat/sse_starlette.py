@@ -11,16 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Coroutine,
-    Iterable,
-    Iterator,
-    Mapping,
-)
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
 from types import GeneratorType
 from typing import Any, ClassVar
 
@@ -272,6 +263,7 @@ class EventSourceResponse(sserpent.EventSourceResponse):
         self.body_iterator = _encoded(content, self.sep, self.cleanup_timeout, self._senders)
 
     def enable_compression(self, force: bool = False) -> None:
+        """Raises NotImplementedError, as theirs."""
         raise NotImplementedError("Compression is not supported for SSE streams.")
 
     def ping_event(self) -> bytes:
@@ -346,7 +338,7 @@ def _encoded(content: Any, sep: str, cleanup_timeout: float, senders: _Senders) 
 
 async def _iterate(
     iterator: Any, sep: str, cleanup_timeout: float, senders: _Senders
-) -> AsyncIterator[bytes]:
+) -> AsyncIterable[bytes]:
     close = getattr(iterator, "aclose", anyio.lowlevel.checkpoint)
     try:
         async for item in iterator:
@@ -366,7 +358,7 @@ async def _iterate(
         await close()
 
 
-def _iterate_in_thread(iterator: Any, sep: str) -> Iterator[bytes]:
+def _iterate_in_thread(iterator: Any, sep: str) -> Iterable[bytes]:
     try:
         for item in iterator:
             yield ensure_bytes(item, sep)
