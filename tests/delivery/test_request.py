@@ -418,6 +418,27 @@ def test_d15_where_it_hides_the_disconnect_a_send_that_fails_tells_it(
     run(main)
 
 
+@pytest.mark.parametrize("name", ["uvicorn", "uvicorn-asyncio-h11", "hypercorn", "hypercorn-trio"])
+@pytest.mark.parametrize(
+    ("request_line", "opened", "closed"),
+    [
+        (b"GET /replayed/idle", "opened", "closed"),
+        (b"POST /replayed/upload", "read a part", "upload closed"),
+    ],
+)
+def test_d15_where_it_hides_the_disconnect_the_connection_tells_it(
+    serve: Callable[..., Server], name: str, request_line: bytes, opened: str, closed: str
+) -> None:
+    server = serve(SERVERS[name])
+    client = server.connect()
+    client.sendall(request_line + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
+    until(lambda: opened in server.log)
+    client.close()
+    until(lambda: closed in server.log, timeout=ASK_AGAIN + 15)
+    until(lambda: "told" in server.log)
+    assert "Traceback" not in server.log
+
+
 @pytest.mark.parametrize("name", ["uvicorn", "uvicorn-asyncio-h11", "granian", "hypercorn"])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_d15_half_a_body_and_gone_on_real_servers(

@@ -15,6 +15,7 @@ import anyio.lowlevel
 import psutil
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import sserpent
 from sserpent import EventSourceResponse, ServerSentEvent
@@ -89,6 +90,29 @@ async def upload(request: Request) -> AsyncIterator[Any]:
         await anyio.sleep(3600)
     finally:
         note("upload closed")
+
+
+class Replaying:
+    """A middleware that gives the body to whoever asks, again and again: it hides that the client
+    has left."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body, more_body = b"", True
+        while more_body:
+            message = await receive()
+            body += message.get("body", b"")
+            more_body = message.get("more_body", False)
+
+        async def replay() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, replay, send)
+
+
+app.mount("/replayed", Replaying(app))
 
 
 async def closing() -> None:

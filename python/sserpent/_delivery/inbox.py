@@ -7,8 +7,12 @@ both: a part of the body is kept for the request, and the disconnect is told to 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import anyio
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
+
+from .. import _shutdown
 
 #: How many bytes of the body are kept for a request that does not read them yet. Beyond that
 #: nothing is read for the time being, so that the server holds the client back.
@@ -32,15 +36,20 @@ class Pace:
     After the end of the body only a disconnect is news, but some middlewares that log bodies give
     the same message to whoever asks, for ever and without waiting, which would hold the event loop.
 
+    Args:
+        scope: The request's ASGI scope.
+
     Attributes:
         over: Whether the body has ended.
     """
 
-    __slots__ = ("_empty", "over")
+    __slots__ = ("_empty", "_is_closed", "_scope", "over")
 
-    def __init__(self) -> None:
+    def __init__(self, scope: Scope) -> None:
         self.over = False
+        self._scope = scope
         self._empty = False  # the last message had no part of the body
+        self._is_closed: Callable[[], bool] | None = None
 
     def pause_after(self, message: Message) -> float | None:
         """Returns for how many seconds `receive` is left alone after a message that is no
@@ -52,6 +61,17 @@ class Pace:
             return None
         was_empty, self._empty = self._empty, not message.get("body")
         return ASK_AGAIN if was_empty and self._empty else 0
+
+    async def pause(self, seconds: float | None) -> bool:
+        """Waits for as long as `pause_after` says, and returns whether the client has left: what
+        replays the body may never say so, and no server's `send` fails then."""
+        if seconds is None:
+            return False
+        if seconds and self._is_closed is None:
+            # Now, while its server knows of it.
+            self._is_closed = _shutdown.watch_connection(self._scope)
+        await anyio.sleep(seconds)
+        return bool(seconds) and self._is_closed is not None and self._is_closed()
 
 
 class Inbox:
@@ -69,12 +89,12 @@ class Inbox:
         "_receive",
     )
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         self._receive = receive
         self._kept: list[Message] = []
         self._kept_size = 0
         self._reads = 0  # how often the request has read
-        self._pace = Pace()
+        self._pace = Pace(scope)
         self._lost = False  # a part of the body was thrown away
         self._gone = False
         self._reading = False  # somebody is in `receive()`
@@ -101,8 +121,8 @@ class Inbox:
                 self._reading = True
                 try:
                     pause = self._keep(await self._receive())
-                    if pause is not None:
-                        await anyio.sleep(pause)
+                    if await self._pace.pause(pause):
+                        self._gone = True
                 finally:
                     self._end_reading()
         message = self._kept.pop(0)
@@ -120,8 +140,8 @@ class Inbox:
                 self._reading = True
                 try:
                     pause = self._keep(await self._receive())
-                    if pause is not None:
-                        await anyio.sleep(pause)
+                    if await self._pace.pause(pause):
+                        self._gone = True
                 finally:
                     self._end_reading()
             else:

@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from .. import _shutdown
 from .._shutdown.logger import logger
@@ -111,7 +111,7 @@ class Delivery:
         self._finishing = False
         # `receive` has nothing more to say.
         self._gone = False
-        self._pace = Pace()
+        self._pace = Pace(scope)
         # The connection was dropped.
         self._dropped = False
         # The server is to say so: until when it may.
@@ -197,8 +197,9 @@ class Delivery:
             try:
                 message = await self._receive()
                 if message["type"] != "http.disconnect":
-                    await self._pause_after(message)
-                    return
+                    pause = self._pace.pause_after(message)
+                    if not await self._pace.pause(pause):
+                        return
             finally:
                 self._receiving = False
             self._gone = True
@@ -214,11 +215,6 @@ class Delivery:
             else:
                 self.end(Ending.FAILED, error)
                 self._allow_cleanup()  # a client that does not read would not be seen to leave
-
-    async def _pause_after(self, message: Message) -> None:
-        pause = self._pace.pause_after(message)
-        if pause is not None:
-            await asyncio.sleep(pause)
 
     async def _wait_for_news(self) -> None:
         self._news, self._interrupted = self._loop.create_future(), False

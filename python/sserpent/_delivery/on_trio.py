@@ -163,11 +163,10 @@ class TrioDelivery:
     async def _watch_client(self) -> None:
         self._watching.set()
         try:
-            pace = Pace()
+            pace = Pace(self._scope)
             while (message := await self._receive())["type"] != "http.disconnect":
-                pause = pace.pause_after(message)
-                if pause is not None:
-                    await trio.sleep(pause)
+                if await pace.pause(pace.pause_after(message)):
+                    break
         except Exception as error:
             # Nothing more can be learnt of the client.
             if not is_disconnect(error):

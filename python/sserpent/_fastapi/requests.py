@@ -19,7 +19,7 @@ _KEY = "sserpent.inbox"
 
 def share(request: Request) -> None:
     """Makes a request share its `receive` with the response."""
-    inbox = Inbox(request.receive)
+    inbox = Inbox(request.scope, request.receive)
     request._receive = inbox.receive
     request.scope[_KEY] = inbox
 

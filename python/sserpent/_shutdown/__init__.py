@@ -1,6 +1,15 @@
 """Tells open streams that their server shuts down. `streams` has the whole story."""
 
-from .streams import ServerStreams, ShutdownEvent, closed, current, look, opened, shutdown_event
+from .streams import (
+    ServerStreams,
+    ShutdownEvent,
+    closed,
+    current,
+    look,
+    opened,
+    shutdown_event,
+    watch_connection,
+)
 
 __all__ = [
     "ServerStreams",
@@ -10,4 +19,5 @@ __all__ = [
     "look",
     "opened",
     "shutdown_event",
+    "watch_connection",
 ]

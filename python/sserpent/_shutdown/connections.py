@@ -48,6 +48,10 @@ class Connection(Protocol):
     def abort(self) -> None:
         """Drops it at once, with what has not gone out."""
 
+    def is_closed(self) -> bool:
+        """Returns whether it is closed, by its client or by its server."""
+        ...
+
 
 class AsyncioConnection:
     def __init__(self, transport: Any) -> None:
@@ -62,6 +66,9 @@ class AsyncioConnection:
             _reset_when_closed(sock)
         self._transport.abort()
 
+    def is_closed(self) -> bool:
+        return bool(self._transport.is_closing())
+
 
 class TrioConnection:
     """Trio's streams hold nothing back, but a `send_all` that still waits is cut off."""
@@ -75,6 +82,27 @@ class TrioConnection:
     def abort(self) -> None:
         _reset_when_closed(self._socket)
         self._socket.close()
+
+    def is_closed(self) -> bool:
+        return bool(self._socket.fileno() < 0)
+
+
+class HypercornConnection:
+    """A connection of HTTP/1, which hypercorn does not close before its request has ended, whether
+    the client has left or not.
+
+    Args:
+        connection: The connection.
+        stream: The object of the request.
+    """
+
+    def __init__(self, connection: Connection, stream: Any) -> None:
+        self.close = connection.close
+        self.abort = connection.abort
+        self._stream = stream
+
+    def is_closed(self) -> bool:
+        return bool(self._stream.closed)
 
 
 class Http2Stream(Protocol):
@@ -111,6 +139,9 @@ class UvicornHttp2Stream:
         # It is not told to `receive`, which would go on waiting.
         self._cycle.message_event.set()
 
+    def is_closed(self) -> bool:
+        return bool(self._cycle.disconnected)
+
     def unsent(self) -> int:
         return 0 if self._cycle.disconnected else self._cycle.stream.pending_bytes or 0
 
@@ -133,12 +164,15 @@ class HypercornHttp2Stream:
         self._protocol.task_group.spawn(self._reset_when_sent)
 
     def abort(self) -> None:
-        if self._protocol.streams.get(self._stream.stream_id) is not self._stream:
-            return  # its client has reset it
+        if self.is_closed():
+            return
         if self._connection is not None and (self._is_alone() or self._is_stuck()):
             self._connection.abort()
         else:
             self._protocol.task_group.spawn(self._reset)
+
+    def is_closed(self) -> bool:
+        return self._protocol.streams.get(self._stream.stream_id) is not self._stream
 
     def _is_alone(self) -> bool:
         return len(self._protocol.streams) == 1

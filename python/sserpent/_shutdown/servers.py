@@ -21,6 +21,7 @@ from .connections import (
     AsyncioConnection,
     Candidate,
     Connection,
+    HypercornConnection,
     HypercornHttp2Stream,
     TrioConnection,
     UvicornHttp2Stream,
@@ -110,7 +111,7 @@ class Hypercorn(Server):
         if hasattr(protocol, "stream_buffers"):
             yield Candidate(scope, HypercornHttp2Stream(protocol, stream, connection))
         elif connection is not None:
-            yield Candidate(scope, connection)
+            yield Candidate(scope, HypercornConnection(connection, stream))
 
 
 # Those that need not be looked for, by their addresses, which are theirs alone.

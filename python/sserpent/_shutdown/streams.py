@@ -174,6 +174,28 @@ class ServerStreams:
 
         return abort
 
+    def watch_connection(self, scope: Scope) -> Callable[[], bool]:
+        """Finds the connection of a request, and returns what says later whether it is closed.
+        Where it is not found (granian's never is), that says no.
+
+        Args:
+            scope: The request's ASGI scope, or a copy of it.
+        """
+        try:
+            connection = self._connection_of(scope)
+        except Exception:
+            logger.debug("The connection of a stream was not found", exc_info=True)
+            connection = None
+
+        def is_closed() -> bool:
+            try:
+                return connection is not None and connection.is_closed()
+            except Exception:
+                logger.debug("The connection of a stream could not be asked", exc_info=True)
+                return False
+
+        return is_closed
+
     def send_of(self, scope: Scope, send: Send) -> Send:
         """Returns `send`, or, where that takes all over HTTP/2 that a client does not read, one
         that waits for the client.
@@ -354,6 +376,12 @@ def closed(stream: Stream, streams: ServerStreams) -> None:
         _busy = tuple(each for each in _busy if each is not loop_streams)
     if not _busy:
         signals.stop_listening()
+
+
+def watch_connection(scope: Scope) -> Callable[[], bool]:
+    """Returns what says whether the connection of a request is closed; to be called in its event
+    loop."""
+    return _of_this_loop().of_server(scope).watch_connection(scope)
 
 
 def look() -> None:
