@@ -78,6 +78,14 @@ class TestABadOption:
             type("Patient", (EventSourceResponse,), {name: value})
         assert message in str(caught.value)
 
+    def test_as_an_attribute_of_a_mixin(
+        self, name: str, value: object, message: str, error: type[Exception]
+    ) -> None:
+        mixin: type = type("Mixin", (), {name: value})
+        with pytest.raises(error) as caught:
+            type("Patient", (mixin, EventSourceResponse), {})
+        assert message in str(caught.value)
+
     def test_assigned_to_a_response(
         self, name: str, value: object, message: str, error: type[Exception]
     ) -> None:

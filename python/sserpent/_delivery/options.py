@@ -106,6 +106,9 @@ class Streamable:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for mixin in cls.__mro__[1:]:
+            if not issubclass(mixin, Streamable):
+                _check_mixin(mixin)
         for name, value in list(vars(cls).items()):
             check = _CHECKS.get(name) or _CLASS_CHECKS.get(name)
             if check is None:
@@ -154,6 +157,14 @@ class Streamable:
         ]
         meant = f": did you mean '{near[0]}'?" if near else "."
         return f"{meant} Its options are {', '.join(options)}"
+
+
+def _check_mixin(mixin: type) -> None:
+    """Checks the options that a class has which is another base of a response's class."""
+    for name in (_CHECKS | _CLASS_CHECKS).keys() & vars(mixin).keys():
+        value = vars(mixin)[name]
+        if not isinstance(value, property):
+            (_CHECKS.get(name) or _CLASS_CHECKS[name])(name, value)
 
 
 def _check_spelling(cls: type, name: str, value: object) -> None:
