@@ -102,6 +102,21 @@ def test_a_response_whose_length_is_known_was_collected(capsys: Any) -> None:
     assert "fail  the header 'Age': this comes from a cache" in said
 
 
+@pytest.mark.parametrize(
+    ("encoding", "body", "why"),
+    [
+        (b"Content-Encoding: gzip\r\n", b"no gzip", "DecodingError"),
+        (b"", (b"data: " + b"x" * 2**20 + b"\n") * 17, "EventTooLarge"),
+    ],
+)
+def test_a_stream_that_cannot_be_read(capsys: Any, encoding: bytes, body: bytes, why: str) -> None:
+    head = CACHED + encoding + b"Connection: close\r\n\r\n"
+    status, said = check(capsys, [head, body])
+    assert status == 1
+    assert f"fail  the stream cannot be read: {why}" in said
+    assert "no response came" not in said
+
+
 def test_silence(capsys: Any) -> None:
     status, said = check(capsys, [GOOD, ...], "--seconds", "0.5")
     assert status == 1

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import httpx2
 
+from ..client import EventTooLarge
 from .findings import Finding, findings
 from .observation import Observation
 from .terminal import coloured, visible
@@ -66,6 +67,8 @@ async def _read(response: Any, seen: Observation, began: float) -> None:
             seen.take(time.monotonic() - began, chunk)
     except httpx2.TransportError as error:
         seen.cut = str(error) or type(error).__name__
+    except (httpx2.DecodingError, EventTooLarge) as error:
+        seen.unreadable = f"{type(error).__name__}: {error}"
     seen.ended_at = time.monotonic() - began
 
 

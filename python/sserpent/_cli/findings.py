@@ -44,6 +44,13 @@ def findings(seen: Observation, seconds: float) -> Iterator[Finding]:
         return
     yield Finding("ok", f"status 200, {content_type}, {seen.http_version}")
     yield from _headers(seen)
+    if seen.unreadable is not None:
+        yield Finding(
+            "fail",
+            f"the stream cannot be read: {seen.unreadable}",
+            "No client reads on from there: look at what compresses the stream, or at the event.",
+        )
+        return
     yield from _arrival(seen, seconds)
     yield from _keep_alives(seen, seconds)
 

@@ -37,6 +37,7 @@ class Observation:
         blank_comments: How many comments had a blank line behind them that ends no event.
         ended_at: When the body ended; None if it goes on.
         cut: How it was cut; None if it was not.
+        unreadable: Why it cannot be read on; None if it can.
         body: The first bytes.
     """
 
@@ -52,6 +53,7 @@ class Observation:
         self.blank_comments = 0
         self.ended_at: float | None = None
         self.cut: str | None = None
+        self.unreadable: str | None = None
         self.body = b""
         self._parser = EventStreamParser()
         self._line = b""
