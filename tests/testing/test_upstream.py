@@ -146,3 +146,12 @@ async def test_a_whole_response_of_an_endless_stream_is_bounded() -> None:
             await client.get("/chat")
         await upstream.requests[0].ended()
         assert upstream.requests[0].client_left
+
+
+@pytest.mark.parametrize("script", [b"data: a\n\n", "data: a\n\n", bytearray(b"a"), 1.0, None])
+async def test_a_script_is_a_list(script: Any) -> None:
+    shown = type(script).__name__
+    with pytest.raises(TypeError, match=f"'script' must be a list of steps, not {shown}"):
+        FakeUpstream(script)
+    with pytest.raises(TypeError, match=rf"'scripts\[1\]' must be a list of steps, not {shown}"):
+        FakeUpstream.sequence([], script)

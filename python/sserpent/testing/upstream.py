@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from math import isnan
+from typing import Any
 
 from anyio import CancelScope, Event, create_task_group, fail_after, sleep
 from starlette.types import Receive, Scope, Send
@@ -71,7 +72,7 @@ class FakeUpstream:
         requests: The requests that came, in order.
 
     Raises:
-        TypeError: a step is something else; the message names it.
+        TypeError: the script is no list, or a step is something else; the message names it.
         ValueError: a number is negative or NaN.
     """
 
@@ -84,12 +85,10 @@ class FakeUpstream:
         status: int = 200,
         headers: dict[str, str] | None = None,
     ) -> None:
-        for number, step in enumerate(script):
-            _check(f"script[{number}]", step)
+        self._script = _checked("script", script)
         self.requests: list[UpstreamRequest] = []
         # What answers the next requests, if each has a script of its own.
         self._answers: Iterator[FakeUpstream] | None = None
-        self._script = list(script)
         self._status = status
         self._headers = {"Content-Type": "text/event-stream"} if headers is None else headers
 
@@ -111,9 +110,7 @@ class FakeUpstream:
             if isinstance(script, FakeUpstream):
                 answers.append(script)
                 continue
-            for place, step in enumerate(script):
-                _check(f"scripts[{number}][{place}]", step)
-            answers.append(cls(script))
+            answers.append(cls(_checked(f"scripts[{number}]", script)))
         upstream = cls([])
         nothing_to_come = cls([], status=204, headers={})
         upstream._answers = chain(answers, repeat(nothing_to_come))
@@ -179,7 +176,17 @@ async def _read_body(request: UpstreamRequest, receive: Receive) -> bool:
     return True
 
 
-def _check(name: str, step: object) -> None:
+def _checked(name: str, script: Any) -> list[Step]:
+    kind = type(script).__name__
+    if isinstance(script, (str, bytes, bytearray, memoryview)) or not isinstance(script, Iterable):
+        raise TypeError(f"'{name}' must be a list of steps, not {kind}")
+    steps: list[Step] = list(script)  # pyright: ignore[reportUnknownArgumentType]
+    for number, step in enumerate(steps):
+        _check_step(f"{name}[{number}]", step)
+    return steps
+
+
+def _check_step(name: str, step: object) -> None:
     if isinstance(step, (bytes, BaseException)):
         return
     if isinstance(step, bool) or not isinstance(step, (int, float)):
