@@ -123,6 +123,34 @@ def test_silence(capsys: Any) -> None:
     assert "fail  nothing came for 0.5 s, not even a keep-alive" in said
 
 
+@pytest.mark.parametrize(
+    ("sent", "said_of_it"),
+    [
+        ([b": ping\n"], "no event came within 0.5 s, only 1 keep-alive\n"),
+        ([b": ping\n: ping\n"], "no event came within 0.5 s, only 2 keep-alives\n"),
+        ([b"id: 1\n\n"], "no event came within 0.5 s\n"),
+    ],
+)
+def test_a_stream_without_an_event(capsys: Any, sent: list[bytes], said_of_it: str) -> None:
+    status, said = check(capsys, [GOOD, *sent, ...], "--seconds", "0.5")
+    assert status == 0
+    assert f"note  {said_of_it}" in said
+    assert "as they were sent" not in said
+    assert said.endswith("No event came.")
+
+
+def test_a_stream_that_ends_without_an_event(capsys: Any) -> None:
+    _, said = check(capsys, [GOOD, b": ping\n"])
+    assert "note  the stream ended without an event" in said
+    assert said.endswith("No event came.")
+
+
+def test_a_single_event(capsys: Any) -> None:
+    status, said = check(capsys, [GOOD, event(1), ...], "--seconds", "0.5")
+    assert status == 0
+    assert "ok  1 event came as it was sent" in said
+
+
 def test_no_headers(capsys: Any) -> None:
     status, said = check(capsys, [...], "--seconds", "0.5")
     assert status == 1

@@ -171,12 +171,28 @@ def _arrival(seen: Observation, seconds: float) -> Iterator[Finding]:
             f"{_BUFFERS} If the application sends them together, all is well.",
         )
     else:
-        count = "1 event" if seen.events == 1 else f"{seen.events} events"
-        yield Finding("ok", f"{count} came as they were sent")
+        yield _as_it_was_sent(seen, seconds)
     if seen.cut is not None:
         yield Finding("note", f"the connection was cut after {seen.ended_at:.1f} s: {seen.cut}")
     elif seen.ended_at is not None:
         yield Finding("ok", f"the stream ended as a whole after {seen.ended_at:.1f} s")
+
+
+def _as_it_was_sent(seen: Observation, seconds: float) -> Finding:
+    if seen.events > 1:
+        return Finding("ok", f"{seen.events} events came as they were sent")
+    if seen.events == 1:
+        return Finding("ok", "1 event came as it was sent")
+    if seen.ended_at is not None:
+        return Finding("note", "the stream ended without an event")
+    count = len(seen.comments)
+    keep_alives = "1 keep-alive" if count == 1 else f"{count} keep-alives"
+    but = f", only {keep_alives}" if count else ""
+    return Finding(
+        "note",
+        f"no event came within {seconds:g} s{but}",
+        "Have the application send events meanwhile, or look for longer (--seconds).",
+    )
 
 
 def _described(lump: Lump) -> str:
