@@ -86,6 +86,9 @@ def checked_text(name: str, value: str) -> str:
 
 
 def checked_key(name: str, value: Any) -> str:
+    # Most keys are such, and each publish has one.
+    if type(value) is str and value.isascii() and len(value) <= MAX_TEXT:
+        return value
     if isinstance(value, bool) or not isinstance(value, (str, int, UUID)):
         raise TypeError(f"'{name}' must be a str, int or UUID, not {type(value).__name__}")
     # As every Python shows it, also where a subclass (an enum) has a text of its own.

@@ -154,7 +154,9 @@ class MemoryLog:
         full = False
         with self.lock:
             self.check_open()
-            history = self.history(stream, limits)
+            history = self.kept(stream, now)
+            if history is None:
+                history = self.history(stream, limits)
             epoch, offset, _ = history.ring.head
             position = Position(epoch, offset + 1, new_tag())
             entry = Entry(position, item.body, now, item.raw, item.conflate)
@@ -211,10 +213,14 @@ class MemoryLog:
 
     # A history's life
 
-    def kept(self, stream: Stream) -> History | None:
-        """Returns a history. It expires where it is looked at, not only when the sweeper comes."""
+    def kept(self, stream: Stream, now: float | None = None) -> History | None:
+        """Returns a history. It expires where it is looked at, not only when the sweeper comes.
+
+        Args:
+            now: By the monotonic clock, if the caller has looked at it already.
+        """
         history = self.histories.get(stream)
-        if history is not None and history.is_over(monotonic()):
+        if history is not None and history.is_over(monotonic() if now is None else now):
             self.sweep()
             history = self.histories.get(stream)
         return history
