@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -152,7 +151,7 @@ class Streamable:
         if name in self._no_options:
             return f": {self._no_options[name]}"
         options = [each for each in _CHECKS if each not in self._no_options]
-        near = difflib.get_close_matches(name, options, 1) or [
+        near = _similar(name, options, 0.6) or [
             each for each in options if name in each or each in name
         ]
         meant = f": did you mean '{near[0]}'?" if near else "."
@@ -182,8 +181,20 @@ def _nearly(name: str) -> str | None:
     """Returns the option whose name differs by a slip of the pen."""
     if name.startswith("_"):
         return None
-    near = difflib.get_close_matches(name, [*_CHECKS, *_CLASS_CHECKS], 1, cutoff=0.9)
+    # Those that could be: at most a tenth of all letters has no counterpart. Most names end here.
+    options = [
+        each
+        for each in (*_CHECKS, *_CLASS_CHECKS)
+        if len(set(name) ^ set(each)) * 10 <= len(name) + len(each)
+    ]
+    near = _similar(name, options, 0.9) if options else []
     return near[0] if near else None
+
+
+def _similar(name: str, options: list[str], cutoff: float) -> list[str]:
+    import difflib  # few processes ever need it
+
+    return difflib.get_close_matches(name, options, 1, cutoff)
 
 
 def _wrong_type(name: str, rule: str, value: object) -> TypeError:
