@@ -454,15 +454,18 @@ class Undecided:
         raise LookupError("on purpose")
 
 
-ALWAYS_TRUE: dict[str, Callable[[Any], Any]] = {
+NO_ANSWER: dict[str, Callable[[Any], Any]] = {
     "a coroutine": lambda event: always_false(event),
     "a future": later,
     "a generator": lambda event: (_ for _ in ()),
     "neither true nor false": lambda event: Undecided(),
+    "nothing, as without a return": lambda event: None,
+    "a text": lambda event: "no",
+    "a number": lambda event: 1,
 }
 
 
-@pytest.mark.parametrize("returned", ALWAYS_TRUE)
+@pytest.mark.parametrize("returned", NO_ANSWER)
 @pytest.mark.parametrize("replayed", [False, True])
 def test_c16_a_filter_that_returns_what_is_no_answer_shows_nothing_and_fails_the_stream(
     run: Run, returned: str, replayed: bool
@@ -470,7 +473,7 @@ def test_c16_a_filter_that_returns_what_is_no_answer_shows_nothing_and_fails_the
     async def main() -> None:
         news = Channels().channel("news")
         subscription = news.subscribe(
-            filter=ALWAYS_TRUE[returned], start="earliest" if replayed else "live"
+            filter=NO_ANSWER[returned], start="earliest" if replayed else "live"
         )
         if replayed:
             await news.publish("secret")
@@ -480,7 +483,7 @@ def test_c16_a_filter_that_returns_what_is_no_answer_shows_nothing_and_fails_the
         async def read() -> None:
             try:
                 await client.run(subscription)
-            except (TypeError, LookupError) as error:
+            except TypeError as error:
                 caught.append(error)
 
         async with anyio.create_task_group() as tasks:
@@ -490,7 +493,9 @@ def test_c16_a_filter_that_returns_what_is_no_answer_shows_nothing_and_fails_the
             await client.until(lambda: caught)
         assert b"secret" not in client.body
         assert not client.complete
-        assert re.search("'filter' of channel 'news' must return a bool|on purpose", str(caught[0]))
+        assert re.match(
+            "'filter' of channel 'news' must return a bool, not [A-Za-z_]+", str(caught[0])
+        )
 
     run(main)
     gc.collect()  # no coroutine was never awaited
@@ -614,7 +619,7 @@ def test_c18_a_place_is_given_back_however_the_stream_ends(run: Run, ending: str
         channels = Channels(max_subscribers=1, max_subscribers_per_owner=1)
         news = channels.channel("news", max_subscribers=1)
         client = Client()
-        subscription = news.subscribe(owner=1, filter=lambda event: 1 / event.data)
+        subscription = news.subscribe(owner=1, filter=lambda event: 1 / event.data > 0)
 
         async def read() -> None:
             with suppress(ZeroDivisionError):

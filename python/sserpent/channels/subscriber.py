@@ -488,13 +488,16 @@ class Subscriber:
         if not entry.is_readable(selection.decode):
             return False  # the filter cannot be asked
         returned: Any = filter(entry.event(selection.decode))
-        if _is_always_true(returned):
-            _close(returned)
+        if not isinstance(returned, bool):
+            why = ""
+            if _is_always_true(returned):
+                _close(returned)
+                why = ", which is always true"
             raise TypeError(
                 f"'filter' of channel {selection.stream.channel!r} must return a bool, not"
-                f" {type(returned).__name__}, which is always true"
+                f" {type(returned).__name__}{why}"
             )
-        return bool(returned)
+        return returned
 
 
 def _is_always_true(value: object) -> bool:
