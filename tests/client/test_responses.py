@@ -18,7 +18,13 @@ import pytest
 import requests
 
 from scripted_server import CHUNKED, STREAM, answer, chunk, scripted
-from sserpent.client import NotAnEventStream, aiter_events, iter_events
+from sserpent.client import (
+    EventSource,
+    NotAnEventStream,
+    SyncEventSource,
+    aiter_events,
+    iter_events,
+)
 
 TYPED = "Content-Type: text/event-stream"
 
@@ -191,3 +197,23 @@ def test_r18_a_response_that_was_read_already_is_read() -> None:
     with scripted(*[answer(200, TYPED, body=b"data: a\n\n")] * 2) as server:
         response = httpx2.get(server.url)
         assert [event.data for event in iter_events(response)] == ["a"]
+
+
+def test_the_error_of_what_is_no_stream_shows_its_body() -> None:
+    error = NotAnEventStream(500, "text/plain")
+    error.body = b"sorry"
+    shown = "NotAnEventStream(status=500, content_type='text/plain', body=b'sorry')"
+    assert repr(error) == shown
+
+
+@pytest.mark.parametrize("timeout", ["1", True, [1]])
+def test_a_timeout_that_is_no_number_is_named(timeout: Any) -> None:
+    message = f"'idle_timeout' must be a number of seconds or None, not {type(timeout).__name__}"
+    with pytest.raises(TypeError, match=message):
+        aiter_events([], idle_timeout=timeout)
+
+
+@pytest.mark.parametrize("source", [EventSource, SyncEventSource])
+def test_an_argument_that_there_is_not_is_told_by_public_names(source: Any) -> None:
+    with pytest.raises(TypeError, match=r"^EventSource or SyncEventSource\(\) got an unexpected"):
+        source(httpx2.Client(), "http://test", timeout=5)

@@ -127,6 +127,34 @@ def test_an_endpoint_that_returns_what_cannot_be_streamed_is_named() -> None:
             TestClient(app).get(f"/{endpoint.__name__}")
 
 
+def test_a_response_that_is_yielded_or_not_awaited_is_told_apart() -> None:
+    app = FastAPI()
+    channels = Channels()
+    news, runs = channels.channel("news"), channels.runs("answers")
+
+    async def yielded() -> AsyncIterator[Any]:
+        yield news.subscribe()
+
+    async def declared() -> AsyncIterator[Item]:
+        yield news.subscribe()  # type: ignore[misc]
+
+    async def undeclared():  # type: ignore[no-untyped-def]
+        yield news.subscribe()
+
+    def unawaited() -> Any:
+        return runs.start(events())
+
+    for endpoint, message in (
+        (yielded, r"yielded \(.* yielded a Subscription: return it"),
+        (declared, r"declared \(.* yielded a Subscription: return it"),
+        (undeclared, r"undeclared \(.* yielded a Subscription: return it"),
+        (unawaited, r"must yield, or return .* coroutine: await Runs.start\(\)"),
+    ):
+        app.get(f"/{endpoint.__name__}", response_class=EventSourceResponse)(endpoint)
+        with pytest.raises(TypeError, match=message):
+            TestClient(app).get(f"/{endpoint.__name__}")
+
+
 def test_iterators_and_iterables_of_all_kinds_are_streamed() -> None:
     class Iterable:
         def __iter__(self) -> Iterator[int]:

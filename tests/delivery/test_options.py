@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import anyio
 import pytest
 
 from sserpent import EventSourceResponse
-from sserpent._delivery.options import Options
-from sserpent.channels import Channels
+from sserpent._delivery.options import _OTHER_NAMES, Options
+from sserpent.channels import Channels, Run
 
 # What is said of an option does not depend on the core.
 pytestmark = pytest.mark.once
@@ -164,6 +165,9 @@ def test_an_option_like_no_other_is_told_which_there_are() -> None:
         ("open_dealy", 5, "open_delay"),
         ("max_stream", 5, "max_streams"),
         ("max_threds", 5, "max_threads"),
+        ("ping", 5, "ping_interval"),
+        ("shutdown_grace_period", 5, "shutdown_grace"),
+        ("client_close_handler_callable", print, "on_disconnect"),
         ("on_disconect", lambda self: None, "on_disconnect"),
         ("on_disconnected", staticmethod(print), "on_disconnect"),
     ],
@@ -172,7 +176,7 @@ def test_a_misspelt_class_attribute_is_refused(name: str, value: object, meant: 
     message = f"^Patient has no option '{name}': did you mean '{meant}'"
     with pytest.raises(TypeError, match=message):
         type("Patient", (EventSourceResponse,), {name: value})
-    if meant in Options.__annotations__:
+    if meant in Options.__annotations__ and name not in _OTHER_NAMES:  # compat sets those
         with pytest.raises(TypeError, match=message.replace("Patient", "EventSourceResponse")):
             setattr(response(), name, value)
 
@@ -232,3 +236,21 @@ def test_options_cost_a_response_little() -> None:
     made = response()
     own = vars(made).keys()
     assert not own & Options.__annotations__.keys()
+
+
+def test_an_unknown_option_of_a_subscription_names_the_arguments_too() -> None:
+    channels = Channels()
+    news, runs = channels.channel("news"), channels.runs("answers")
+    makes: list[Any] = [
+        news.subscribe,
+        partial(channels.subscribe, news.on()),
+        Run(runs, "a", None).follow,
+    ]
+    for make in makes:
+        with pytest.raises(TypeError) as caught:
+            make(last_event_id="x")
+        message = str(caught.value)
+        assert message.startswith(
+            "Subscription has no option 'last_event_id': did you mean 'after'"
+        )
+        assert all(name in message for name in ("owner", "headers", "ping_interval"))

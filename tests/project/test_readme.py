@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from pages import DOCS, README, run_blocks
 from scripted_server import STREAM, nothing_to_come, scripted
-from sserpent.channels import Channels, Runs
+from sserpent.channels import Channels
 from sserpent.testing import FakeUpstream, SyncClient, SyncEvents, connect, connect_sync
 
 CHANNELS = DOCS / "channels.md"
@@ -118,13 +118,13 @@ def test_the_runs_of_the_page_on_runs() -> None:
 
 def test_every_option_of_runs_has_its_default_on_the_page() -> None:
     text = RUNS.read_text()
-    options = inspect.signature(Runs).parameters
+    options = inspect.signature(Channels.runs).parameters
     assert "| `ttl` | 3,600 s |" in text
     assert options["ttl"].default == 3_600
     assert "| `max_bytes` | 4 MiB |" in text
     assert options["max_bytes"].default == 4 * 2**20
-    assert "| `shutdown_grace` | 30 s |" in text
-    assert options["shutdown_grace"].default == 30
+    assert "| `shutdown_grace` | 20 s |" in text
+    assert options["shutdown_grace"].default == 20
 
 
 @pytest.mark.anyio

@@ -493,3 +493,16 @@ async def test_bad_arguments_are_refused_at_once(timeout: float) -> None:
         connect(FastAPI(), timeout=timeout)
     with pytest.raises(TypeError, match="'http_library' must be the module httpx2 or httpx, not"):
         connect(FastAPI(), http_library="httpx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"app": httpx2}, "'app' must be an ASGI application, not module"),
+        ({"timeout": "x"}, "'timeout' must be a number of seconds, not str"),
+        ({"timeout": True}, "'timeout' must be a number of seconds, not bool"),
+    ],
+)
+async def test_an_argument_of_the_wrong_type_is_named(arguments: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        connect(**{"app": FastAPI(), **arguments})

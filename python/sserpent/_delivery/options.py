@@ -47,6 +47,13 @@ _OF_A_CLASS = "it limits all streams of a class: set it as a class attribute, in
 
 # What each response has besides, and no option is spelled like.
 _OF_EVERY_RESPONSE = frozenset(("status_code", "background", "raw_headers", "media_type"))
+# Names that people try, and what they mean: of the header, of sse-starlette.
+_OTHER_NAMES = {
+    "last_event_id": "after",
+    "ping": "ping_interval",
+    "shutdown_grace_period": "shutdown_grace",
+    "client_close_handler_callable": "on_disconnect",
+}
 #: Sets an attribute that is no option: `__setattr__` would look at its name.
 set_unchecked = object.__setattr__
 
@@ -67,6 +74,9 @@ class Streamable:
         "max_threads": _OF_A_CLASS,
         "max_streams": _OF_A_CLASS,
     }
+
+    # What is given beside the options, for errors.
+    _arguments: ClassVar[tuple[str, ...]] = ()
 
     ping_interval: float | None = 15.0
     open_delay: float | None = 0.25
@@ -111,7 +121,7 @@ class Streamable:
         for name, value in list(vars(cls).items()):
             check = _CHECKS.get(name) or _CLASS_CHECKS.get(name)
             if check is None:
-                _check_spelling(cls, name, value)
+                _check_spelling(cls, name, value, _OTHER_NAMES.get(name))
             elif not isinstance(value, property):
                 check(name, value)
         for name in _FUNCTIONS:
@@ -150,10 +160,15 @@ class Streamable:
     def _hint(self, name: str) -> str:
         if name in self._no_options:
             return f": {self._no_options[name]}"
-        options = [each for each in _CHECKS if each not in self._no_options]
-        near = _similar(name, options, 0.6) or [
-            each for each in options if name in each or each in name
-        ]
+        checked = [each for each in _CHECKS if each not in self._no_options]
+        options = [*self._arguments, *checked]
+        other = _OTHER_NAMES.get(name)
+        near = (
+            [other]
+            if other in options
+            else _similar(name, options, 0.6)
+            or [each for each in options if name in each or each in name]
+        )
         meant = f": did you mean '{near[0]}'?" if near else "."
         return f"{meant} Its options are {', '.join(options)}"
 
@@ -166,9 +181,9 @@ def _check_mixin(mixin: type) -> None:
             (_CHECKS.get(name) or _CLASS_CHECKS[name])(name, value)
 
 
-def _check_spelling(cls: type, name: str, value: object) -> None:
+def _check_spelling(cls: type, name: str, value: object, other: str | None = None) -> None:
     """Refuses an attribute whose name is nearly that of an option."""
-    option = _nearly(name)
+    option = other if other in _CHECKS else _nearly(name)
     if option is None or any(hasattr(base, name) for base in cls.__bases__):
         return
     if option not in _FUNCTIONS and (callable(value) or hasattr(type(value), "__get__")):

@@ -10,6 +10,7 @@ from typing import Any
 import fastapi.routing
 from fastapi.exceptions import ResponseValidationError
 from pydantic import ValidationError
+from starlette.responses import Response
 from starlette.types import Scope
 
 from .._delivery.origin import Origin
@@ -45,6 +46,8 @@ class Endpoint(Origin):
     def explain(self, error: Exception, item: object, scope: Scope) -> Exception:
         """Returns FastAPI's exception for an item that is not of the declared type, else `error`
         with a note."""
+        if isinstance(item, Response):
+            return TypeError(f"{self} yielded a {type(item).__name__}: return it")
         errors = self._errors(error, item)
         if errors:
             context = self._context(scope)

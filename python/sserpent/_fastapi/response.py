@@ -139,6 +139,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     """
 
     media_type = "text/event-stream"
+    _arguments: ClassVar[tuple[str, ...]] = ("status_code", "headers", "media_type", "background")
     status_code = 200
     background: BackgroundTask | None = None
 

@@ -222,12 +222,14 @@ class _Route:
         if isinstance(result, Response):
             return result
         if not (hasattr(result, "__aiter__") or hasattr(result, "__next__")):
+            hint = ""
             if inspect.iscoroutine(result):
                 result.close()  # nobody else will
+                hint = f": await {result.__qualname__}()"
             raise TypeError(
                 f"{self._origin} must yield, or return a response or an (async) iterator, because"
                 f" its response_class is {self._response_class.__name__};"
-                f" it returned {type(result).__name__}"
+                f" it returned {type(result).__name__}{hint}"
             )
         status = {"status_code": self._status_code} if self._status_code else {}
         response = self._response_class(result, **status)

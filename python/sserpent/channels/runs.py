@@ -19,7 +19,7 @@ from .._delivery.farewell import come_back_later
 from .._delivery.thread import Slots, ThreadOptions
 from .._fastapi.places import Places
 from .._fastapi.refusal import retry_after
-from .._fastapi.response import checked_content
+from .._fastapi.response import EventSourceResponse, checked_content
 from .._shutdown.event_loop import call_every, current_token
 from . import lease
 from .broker import BrokerError, ChannelsClosed, RunLog
@@ -287,6 +287,8 @@ class Runs(Generic[T]):
 class _Following(Subscription[Any]):
     """Follows a run, and looks meanwhile whether its producer is alive."""
 
+    _arguments = ("owner", "after", *EventSourceResponse._arguments)
+
     def __init__(
         self,
         runs: Runs[Any],
@@ -308,6 +310,10 @@ class _Following(Subscription[Any]):
             await super().__call__(scope, receive, send)
         finally:
             watch.discard(run)
+
+
+# Its errors are for users, who know it as that.
+_Following.__name__ = Subscription.__name__
 
 
 class _Watch:

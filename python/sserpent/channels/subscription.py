@@ -41,6 +41,8 @@ class Subscription(EventSourceResponse, Generic[T]):
         "framed": "its events are framed where they are published",
     }
 
+    _arguments = ("key", "after", "start", "owner", "filter", *EventSourceResponse._arguments)
+
     if not TYPE_CHECKING:  # FastAPI looks for a class where a route returns a response
 
         def __class_getitem__(cls, item_type: Any) -> type:

@@ -221,8 +221,17 @@ def aiter_events(
             `event` of the error, and the iteration can go on. The other errors end it.
         ValueError: an argument breaks one of these rules; the message names it.
     """
-    if idle_timeout is not None and not 0 < idle_timeout < inf:
-        raise ValueError(f"'idle_timeout' must be a positive number of seconds, not {idle_timeout}")
+    _check_timeout(idle_timeout)
     ends = checked_ends(until, until_event, raise_on)
     reading = Reading(ends, type, max_event_size, last_event_id)
     return AsyncEventIterator(async_source(source), reading, idle_timeout)
+
+
+def _check_timeout(idle_timeout: Any) -> None:
+    if idle_timeout is None:
+        return
+    if isinstance(idle_timeout, bool) or not isinstance(idle_timeout, (int, float)):
+        kind = type(idle_timeout).__name__
+        raise TypeError(f"'idle_timeout' must be a number of seconds or None, not {kind}")
+    if not 0 < idle_timeout < inf:
+        raise ValueError(f"'idle_timeout' must be a positive number of seconds, not {idle_timeout}")

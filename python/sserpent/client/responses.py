@@ -40,6 +40,12 @@ class NotAnEventStream(ValueError):
         kind = self.content_type or "no content type"
         return f"the response is no event stream: status {self.status} with {kind}{beginning}"
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(status={self.status}, content_type={self.content_type!r},"
+            f" body={self.body!r})"
+        )
+
     def __reduce__(self) -> Any:
         return type(self), (self.status, self.content_type, self.body)
 

@@ -93,6 +93,9 @@ class SourceReader(Generic[T]):
         self._response: Any = None
         self._chunks: Any = None
 
+    # Python's errors name it, of an argument that there is not.
+    __init__.__qualname__ = "EventSource or SyncEventSource"
+
     @property
     def last_event_id(self) -> str:
         """Where to go on, by the events that were handed out."""

@@ -131,13 +131,17 @@ def connect(
 
     Raises:
         ImportError: neither httpx2 nor httpx is installed.
-        TypeError: `http_library` is neither.
+        TypeError: `http_library` is neither, `app` cannot be called, or `timeout` is no number.
         ValueError: `timeout` is no positive number.
         TimeoutError: at the end, an application still ran `timeout` seconds after its client had
             left.
         BaseException: at the end, what an application has raised without the test having heard of
             it.
     """
+    if not callable(app):
+        raise TypeError(f"'app' must be an ASGI application, not {type(app).__name__}")
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"'timeout' must be a number of seconds, not {type(timeout).__name__}")
     if not 0 < timeout < inf:
         raise ValueError(f"'timeout' must be a positive number of seconds, not {timeout!r}")
     return _connect(app, checked_library(http_library), timeout)
