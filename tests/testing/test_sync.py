@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from feed import Feed
+from sserpent.client import NotAnEventStream, iter_events
 from sserpent.testing import FakeUpstream, connect_sync
 
 backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -61,3 +62,27 @@ def test_errors_come_through_as_they_are() -> None:
 
     with connect_sync(app) as client, pytest.raises(LookupError, match="no such thing"):
         client.get("/")
+
+
+@backends
+def test_a_response_is_read_as_a_stream(backend: str) -> None:
+    feed = Feed()
+    with connect_sync(feed.app, backend=backend) as client:
+        with client.stream("GET", "/events") as response:
+            assert response.status_code == 200
+            with iter_events(response) as events:
+                assert next(events).json() == {"number": 1}
+                assert next(events).json() == {"number": 2}
+        assert feed.cleaned_up == 1
+        with client.stream("GET", "/nothing") as response, pytest.raises(NotAnEventStream):
+            list(iter_events(response))
+        with pytest.raises(AttributeError, match="a SyncClient has no 'http'"):
+            client.http  # noqa: B018
+
+
+def test_the_whole_body_is_read() -> None:
+    with connect_sync(FakeUpstream([b"a", b"b"])) as client:
+        with client.stream("GET", "/") as response:
+            assert response.read() == b"ab"
+        with client.stream("GET", "/") as response:
+            assert list(response) == [b"a", b"b"]

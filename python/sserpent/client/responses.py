@@ -204,6 +204,8 @@ def _kind(source: Any) -> str | None:
         if hasattr(stream, "__aiter__"):
             return "both" if hasattr(stream, "__iter__") else "async"
         return "sync"
+    if hasattr(source, "iter_bytes") and hasattr(source, "status_code"):  # sserpent.testing
+        return "sync"
     if hasattr(source, "iter_content") and hasattr(source, "raw"):  # requests
         return "sync"
     # Not asked of a response of requests, which would read its whole body.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -82,10 +82,54 @@ class SyncEvents:
         return SyncEvents(self._call(self._events.reconnect), self._portal)
 
 
+class SyncResponse:
+    """A response that is read as a stream, as `iter_events` takes it; made by `SyncClient.stream`.
+
+    Attributes:
+        status_code: Its status.
+        headers: Its headers.
+    """
+
+    __module__ = "sserpent.testing"
+
+    def __init__(self, response: Any, portal: BlockingPortal) -> None:
+        self.status_code: int = response.status_code
+        self.headers: Any = response.headers
+        self._response = response
+        self._portal = portal
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.iter_bytes()
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        """Returns an iterator of the bytes of the body, as they come."""
+        chunks = self._response.aiter_bytes()
+        try:
+            while chunk := self._portal.call(_next, chunks):
+                yield chunk
+        finally:
+            self._portal.call(chunks.aclose)
+
+    def read(self) -> bytes:
+        """Returns the whole body."""
+        body: bytes = self._portal.call(self._response.aread)
+        return body
+
+    def close(self) -> None:
+        """Leaves the stream."""
+        self._portal.call(self._response.aclose)
+
+
+async def _next(chunks: Any) -> bytes:
+    chunk: bytes = await anext(chunks, b"")
+    return chunk
+
+
 class SyncClient:
     """`Client`, for tests without an event loop; made by `connect_sync`.
 
-    It has the methods of an `AsyncClient` too, called without `await`, but for `stream`.
+    It has the methods of an `AsyncClient` too, called without `await`: `get`, `post`, `request` and
+    so on. `stream` is a context manager of a response that `iter_events` reads. There is no `http`.
     """
 
     __module__ = "sserpent.testing"
@@ -95,6 +139,11 @@ class SyncClient:
         self._portal = portal
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name == "http":
+            raise AttributeError(
+                "a SyncClient has no 'http': its AsyncClient runs in another thread. Read with"
+                " events() or stream(), or use connect() in an async test"
+            )
         method = getattr(self.__dict__["_client"].http, name)
         return lambda *args, **kwargs: self._portal.call(partial(method, *args, **kwargs))
 
@@ -104,6 +153,19 @@ class SyncClient:
         opened = self._client.events(url, **request)
         with self._portal.wrap_async_context_manager(opened) as events:
             yield SyncEvents(events, self._portal)
+
+    @contextmanager
+    def stream(self, method: str, url: str, **request: Any) -> Generator[SyncResponse, None, None]:
+        """Sends a request, and reads its response while it is sent.
+
+        Args:
+            method: The method of the request.
+            url: Its path or URL.
+            request: What else `AsyncClient.stream` takes: `headers`, `params`, `json`.
+        """
+        opened = self._client.http.stream(method, url, **request)
+        with self._portal.wrap_async_context_manager(opened) as response:
+            yield SyncResponse(response, self._portal)
 
     def shut_down(self, timeout: float | None = None) -> None:
         """See `Client.shut_down`."""
