@@ -117,7 +117,7 @@ class Streamable:
         super().__init_subclass__(**kwargs)
         for mixin in cls.__mro__[1:]:
             if not issubclass(mixin, Streamable):
-                _check_mixin(mixin)
+                _check_mixin(mixin)  # pyright: ignore[reportUnknownArgumentType]
         for name, value in list(vars(cls).items()):
             check = _CHECKS.get(name) or _CLASS_CHECKS.get(name)
             if check is None:

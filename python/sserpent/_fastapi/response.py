@@ -358,7 +358,7 @@ def checked_content(rule: str, content: Any) -> Any:
         TypeError: the content is no iterable of events; the message says what to do.
     """
     if isinstance(content, _USUAL):
-        return content
+        return content  # pyright: ignore[reportUnknownVariableType]
     kind = type(content).__name__
     into_list = "put it into a list to send it as one"
     for classes, why in _WHOLES.items():
