@@ -23,6 +23,7 @@ from filelock import FileLock
 from packaging.requirements import Requirement
 
 import sserpent
+from scripted_server import STREAM, nothing_to_come, scripted
 from servers import Server
 
 ROOT = Path(__file__).parents[2]
@@ -262,6 +263,33 @@ def test_pure_wheel_streams_where_there_is_no_compiler(
     python = python_of(environment)
     run(python, "-m", "pip", "--quiet", "install", dist.pure, "uvicorn", env=variables)
     assert_streams(environment, serve, "python", PATH=path)
+
+
+READER = """
+import importlib.util, sys
+import httpx2
+from sserpent.client import SyncEventSource
+
+assert not any(map(importlib.util.find_spec, ("fastapi", "starlette", "pydantic")))
+with httpx2.Client() as client, SyncEventSource(client, sys.argv[1], retry=0.0) as source:
+    print(*[event.data for event in source])
+"""
+
+
+@needs_cargo
+@pytest.mark.parametrize("kind", ["native", "pure"])
+def test_r26_a_reader_needs_neither_fastapi_nor_pydantic(
+    dist: Dist, environment: Path, kind: str
+) -> None:
+    python = python_of(environment)
+    run(*PIP, "--python", python, "install", "httpx2")
+    run(*PIP, "--python", python, "install", "--no-deps", getattr(dist, kind))
+    folder = environment.parent  # without the checkout's sources
+    with scripted([STREAM, b"id: 1\ndata: a\n\n"], nothing_to_come()) as server:
+        assert run(python, "-c", READER, server.url, cwd=folder) == "a\n"
+    with scripted([STREAM, b"retry: 1\ndata: b\n\n"], nothing_to_come()) as server:
+        command = environment / SCRIPTS / "sserpent"
+        assert run(command, "tail", server.url, cwd=folder).endswith("  -  message  b\n")
 
 
 @pytest.mark.once  # it builds the pure wheel, with either backend
