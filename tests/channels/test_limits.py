@@ -17,6 +17,7 @@ import anyio.lowlevel
 import pytest
 
 from channel_clients import Client, MakeChannels, Run, connected, offset_of
+from sserpent import ServerSentEvent
 from sserpent.channels import Channels, memory
 
 
@@ -507,6 +508,23 @@ def test_c16_a_listener_is_told_of_a_filter_that_is_async(run: Run) -> None:
         async with news.listen(filter=lambda event: always_false(event)) as events:  # type: ignore[arg-type,return-value]
             await news.publish("secret")
             with pytest.raises(TypeError, match="'filter' of channel 'news' must return a bool"):
+                await anext(events)
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])
+def test_c16_a_filter_whose_error_would_end_an_iteration_fails_the_listener(
+    run: Run, kind: type[Exception]
+) -> None:
+    def may_see(event: ServerSentEvent) -> bool:
+        raise kind
+
+    async def main() -> None:
+        news = Channels().channel("news")
+        async with news.listen(filter=may_see) as events:
+            await news.publish("secret")
+            with pytest.raises(RuntimeError, match=f"'filter' raised {kind.__name__}"):
                 await anext(events)
 
     run(main)

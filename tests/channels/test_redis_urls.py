@@ -68,6 +68,8 @@ def test_an_option_that_redis_py_does_not_take_is_named(scheme: str, query: str,
         ("redis+sentinel://localhost", "host:26379/service/0"),
         ("redis+cluster://localhost/1", "no database but 0"),
         ("redis+cluster://localhost?db=1", "no database but 0"),
+        ("redis://localhost?socket_connect_timeout=nan", "'socket_connect_timeout', which must be"),
+        ("redis+cluster://localhost?socket_timeout=inf", "'socket_timeout', which must be finite"),
     ],
 )
 def test_the_error_says_what_to_do(url: str, error: str) -> None:

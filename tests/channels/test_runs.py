@@ -447,6 +447,36 @@ def test_x3_a_stop_cancels_once_and_keeps_what_was_yielded(
     run(main)
 
 
+def test_x3_a_run_that_is_in_its_finally_comes_to_the_end_of_it(
+    run_in_time: Run, in_memory: MakeChannels
+) -> None:
+    async def main() -> None:
+        log: list[str] = []
+        tidying, go_on = anyio.Event(), anyio.Event()
+
+        async def answer() -> AsyncIterator[str]:
+            try:
+                yield "a"
+            finally:
+                tidying.set()
+                await go_on.wait()
+                log.append("tidied up")
+
+        async with in_memory() as channels:
+            runs = channels.runs("answers")
+            started = await runs.start(answer())
+            await tidying.wait()
+            await runs.stop(started.id)
+            await anyio.sleep(1)
+            go_on.set()
+            client = await followed(runs, started.id)
+            assert said(client) == ["a"]
+            assert end_of(client) == ("stopped", "request")
+            assert log == ["tidied up"]
+
+    run_in_time(main)
+
+
 def test_x3_a_run_that_is_stopped_before_it_begins_is_not_entered(
     run_in_time: Run, in_memory: MakeChannels
 ) -> None:

@@ -858,6 +858,7 @@ routing.get_request_handler = get_request_handler
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     import sserpent
+    sserpent.EventSourceResponse
 assert [w.category for w in caught] == [RuntimeWarning], caught
 assert "get_request_handler has no parameter stream_item_field" in str(caught[0].message)
 assert routing.get_request_handler is get_request_handler

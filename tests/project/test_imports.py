@@ -32,6 +32,7 @@ OURS: dict[str, set[str]] = {
         "_delivery.observer",
         "_delivery.stream",
         "_delivery.thread",
+        "_delivery.tidying",
         "_fastapi.declarations",
         "_fastapi.places",
         "_fastapi.refusal",

@@ -13,6 +13,7 @@ import anyio
 from .. import _shutdown
 from .._core import ServerSentEvent
 from .._delivery.thread import GeneratorThread, ThreadOptions
+from .._delivery.tidying import is_tidying_up
 from .._shutdown.event_loop import call_every, call_soon, current_time, current_token, on_asyncio
 from .._shutdown.logger import logger
 from . import lease
@@ -153,7 +154,8 @@ class Producer:
         self._cleanup_until = current_time() + _CLEANUP_TIMEOUT
         self._outbox.release()
         self._outbox.wake()
-        if self._stepping and self._cancel is not None:
+        # One that is in a `finally` of its own already comes to the end of it, as a stream's does.
+        if self._stepping and self._cancel is not None and not is_tidying_up(self._source):
             self._cancel()
 
     # The generator
@@ -170,6 +172,7 @@ class Producer:
             # Nobody but the end of the event loop cancels what has not been stopped.
             self._stop = self._stop or SHUTDOWN
         except Refusal as error:
+            logger.error("Run '%s' has ended, because of what was yielded: %s", self._run_id, error)
             self._end = "error", str(error)
         except Exception:
             logger.exception("The generator of run '%s' failed", self._run_id)

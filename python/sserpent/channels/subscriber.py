@@ -476,7 +476,7 @@ class Subscriber:
             try:
                 shown = self._says(self._filter, cursor, entry)
             except Exception as error:
-                self._failure = error
+                self._failure = _visible(error)
                 self._conclude()
                 return None
             cursor.filtered[entry.offset] = shown
@@ -498,6 +498,15 @@ class Subscriber:
                 f" {type(returned).__name__}{why}"
             )
         return returned
+
+
+def _visible(error: Exception) -> Exception:
+    """Returns an error that an iteration does not take for its end."""
+    if not isinstance(error, (StopIteration, StopAsyncIteration)):
+        return error
+    visible = RuntimeError(f"'filter' raised {type(error).__name__}")
+    visible.__cause__ = error
+    return visible
 
 
 def _is_always_true(value: object) -> bool:

@@ -6,6 +6,7 @@ import difflib
 import inspect
 from collections.abc import Callable
 from contextlib import suppress
+from math import isfinite
 from typing import Any, cast
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
@@ -78,6 +79,9 @@ def read_url(url: str, scheme: str | None = None) -> tuple[Callable[..., Any], d
             raise ValueError(_unknown(name, scheme, _names(kind)))
         _try(f"{parts.scheme}://localhost?{urlencode({name: value})}", name)
     pool = _try(url, "")
+    for name, value in pool.connection_kwargs.items():
+        if isinstance(value, float) and not isfinite(value):
+            raise ValueError(f"'url' has the option '{name}', which must be finite")
     return pool.connection_class, pool.connection_kwargs
 
 
