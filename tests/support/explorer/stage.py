@@ -388,7 +388,8 @@ class _Stage:
 
     def look_what_is_left(self) -> None:
         left = self.story.left
-        if shutdown._busy:
+        # Of this event loop: a test before may have left one on its own, which ended with it.
+        if shutdown._of_this_loop().are_open():
             left.append("a stream is registered")
         if getattr(self.generator, "ag_frame", None) is not None:
             left.append("the generator is open")
