@@ -1,4 +1,4 @@
-"""What the command is given, and with which status it ends."""
+"""Reads the command line, and ends with the exit status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be seen of a stream from outside: what came, and when."""
+"""Records a stream as it is seen from outside: the bytes that came, and when."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Observation:
 
 
 class Lump(NamedTuple):
-    """What came together.
+    """Chunks that came together.
 
     Attributes:
         at: When it began.

@@ -1,5 +1,5 @@
-"""What the data of an event that was read means, for both backends: its JSON, and what pydantic
-makes of that. Loaded when it is first asked for: a reader of texts needs no pydantic."""
+"""Decodes the data of events that were read, for both backends: as JSON, and by pydantic. Loaded
+when it is first asked for: a reader of texts needs no pydantic."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Received(Protocol):
 
 
 def event_json(event: Received) -> Any:
-    """What `json.loads(event.data)` returns, faster."""
+    """Returns what `json.loads(event.data)` returns, faster."""
     try:
         return from_json(event.data_bytes)
     except ValueError:
@@ -42,7 +42,7 @@ def decode_event(event: Received, item: Any) -> Any:
 
 
 def validate_event(event: Received, validate: JSONValidator) -> Any:
-    """What the data of an event is by a validator of JSON."""
+    """Returns the data of an event, validated as JSON."""
     try:
         return validate(event.data_bytes)
     except ValidationError as error:

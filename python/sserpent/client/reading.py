@@ -1,4 +1,4 @@
-"""What both iterators do with the bytes of a stream: events, their types, and the stream's end."""
+"""Makes events of the bytes of a stream, for both iterators: their types, and the stream's end."""
 
 from __future__ import annotations
 
