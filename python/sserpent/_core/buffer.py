@@ -140,7 +140,7 @@ _READY = str, bytes, bytearray, memoryview
 
 
 def _ready(item: Any) -> bytes:
-    """What is framed already, as bytes."""
+    """Returns frames that are ready, as bytes."""
     if not isinstance(item, str):
         return b"".join((item,)) if isinstance(item, bytes) else bytes(item)
     try:

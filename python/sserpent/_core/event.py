@@ -73,7 +73,7 @@ class ServerSentEvent(_Declared[DataT, NameT]):
     _by_init: bool
 
     if TYPE_CHECKING:
-        # What a subclass may do: give a field a default, and have an `__init__` of its own.
+        # A subclass may give a field a default, and have an `__init__` of its own.
         data: DataT
         raw_data: str | None
         event: str | None

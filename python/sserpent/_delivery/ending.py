@@ -6,7 +6,7 @@ from enum import Enum, unique
 
 from .._shutdown.connections import came_from_a_closed_connection
 
-# What streams of anyio and Trio raise when the other end is gone, or they are closed for that.
+# Streams of anyio and Trio raise these when the other end is gone, or they are closed for that.
 _GONE = {"BrokenResourceError", "ClosedResourceError"}
 
 
