@@ -35,6 +35,9 @@ _LONGEST_PAUSE = 0.25
 # Seconds until a stream that is cut is reset though not all of it is sent.
 _LONGEST_CLOSE = 30.0
 
+# Seconds that a reset may wait for the connection to take it. Another stream may be sending.
+_LONGEST_RESET = 1.0
+
 # Under these names servers keep a transport (uvicorn) or a stream's writer (hypercorn).
 _TRANSPORTS = "transport", "writer"
 
@@ -166,10 +169,10 @@ class HypercornHttp2Stream:
     def abort(self) -> None:
         if self.is_closed():
             return
-        if self._connection is not None and (self._is_alone() or self._is_stuck()):
+        if self._connection is not None and self._is_alone():
             self._connection.abort()
         else:
-            self._protocol.task_group.spawn(self._reset)
+            self._protocol.task_group.spawn(self._reset_or_abort)
 
     def is_closed(self) -> bool:
         return self._protocol.streams.get(self._stream.stream_id) is not self._stream
@@ -177,9 +180,12 @@ class HypercornHttp2Stream:
     def _is_alone(self) -> bool:
         return len(self._protocol.streams) == 1
 
-    def _is_stuck(self) -> bool:
-        """Whether the client reads nothing of the whole connection: no reset would reach it."""
-        return bool(self._protocol.send.__self__.send_lock.locked())
+    async def _reset_or_abort(self) -> None:
+        """Drops the whole connection if its client reads nothing of it: then no reset arrives."""
+        with anyio.move_on_after(_LONGEST_RESET) as resetting:
+            await self._reset()
+        if resetting.cancelled_caught and self._connection is not None:
+            self._connection.abort()
 
     async def _reset_when_sent(self) -> None:
         with anyio.move_on_after(_LONGEST_CLOSE):
