@@ -100,7 +100,7 @@ def test_an_event_loop_that_is_over_is_forgotten(backend: str) -> None:
     references = []
 
     async def main() -> None:
-        from sserpent._shutdown.event_loop import current_token
+        from sserpent._runtime.loops import current_token
 
         references.append(ref(current_token()))
         async with channels, connected(news.subscribe()) as client:

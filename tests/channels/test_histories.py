@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 import strategies  # noqa: F401 - the profile
 from channel_clients import Client, Run, Seen, offset_of
-from sserpent._shutdown.event_loop import current_time
-from sserpent.channels import Channels, memory
+from sserpent._runtime.loops import current_time
+from sserpent.channels import Channels
+from sserpent.channels.history import memory
 from virtual_time import run_on_asyncio, run_on_trio
 
 

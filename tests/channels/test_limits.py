@@ -18,7 +18,8 @@ import pytest
 
 from channel_clients import Client, MakeChannels, Run, connected, offset_of
 from sserpent import ServerSentEvent
-from sserpent.channels import Channels, memory
+from sserpent.channels import Channels
+from sserpent.channels.history import memory
 
 
 class Clock:

@@ -12,10 +12,10 @@ import anyio.lowlevel
 import pytest
 
 from followers import Notes, item, number_of
-from sserpent.channels.broker import Item, Log
-from sserpent.channels.log import Entry, Limits
-from sserpent.channels.memory import MemoryLog
-from sserpent.channels.position import Position, Stream, parse_id
+from sserpent.channels.history.broker import Item, Log
+from sserpent.channels.history.memory import MemoryLog
+from sserpent.channels.history.position import Position, Stream, parse_id
+from sserpent.channels.history.ring import Entry, Limits
 
 # A log has frames that are made already.
 pytestmark = pytest.mark.once

@@ -38,10 +38,11 @@ from redis_checks import (
 from redis_server import Cluster, RedisServer, Sentinel
 from servers import Server, uvicorn
 from sserpent.channels import BrokerError, BrokerUnavailable, Channels, PublishUncertain
-from sserpent.channels.broker import Item
-from sserpent.channels.log import Entry, Limits
-from sserpent.channels.position import Position, Stream, parse_id
-from sserpent.channels.redis import Pace, RedisLog, connection
+from sserpent.channels.history.broker import Item
+from sserpent.channels.history.position import Position, Stream, parse_id
+from sserpent.channels.history.ring import Entry, Limits
+from sserpent.channels.redis import Pace, RedisLog
+from sserpent.channels.redis.client import connection
 from sserpent.client import EventStreamParser
 
 # A log has frames that are made already.

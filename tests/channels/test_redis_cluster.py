@@ -27,8 +27,8 @@ from redis_checks import (
 )
 from redis_server import Cluster, RedisServer
 from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain
-from sserpent.channels.log import Entry
-from sserpent.channels.position import Stream
+from sserpent.channels.history.position import Stream
+from sserpent.channels.history.ring import Entry
 from sserpent.channels.redis import RedisLog
 from sserpent.channels.redis.names import name_of
 

@@ -13,10 +13,11 @@ import pytest
 from followers import Notes, item
 from redis_checks import LIMITS, QUICK, ROOM, MakeRedis, publish, run, until
 from redis_server import Cluster, RedisServer, Sentinel
-from sserpent.channels.position import Stream
-from sserpent.channels.redis import RedisLog, cluster, session
-from sserpent.channels.redis.connection import first_of
-from sserpent.channels.tasks import end
+from sserpent._runtime.tasks import end
+from sserpent.channels.history.position import Stream
+from sserpent.channels.redis import RedisLog, session
+from sserpent.channels.redis.client import cluster
+from sserpent.channels.redis.client.connection import first_of
 
 pytestmark = pytest.mark.once
 

@@ -17,7 +17,7 @@ from redis_checks import LIMITS, ROOM, MakeRedis, in_thread, publish, until
 from redis_server import RedisServer
 from soak_links import Links
 from sserpent.channels import Channels
-from sserpent.channels.position import parse_id
+from sserpent.channels.history.position import parse_id
 from sserpent.channels.redis import Pace, RedisLog
 
 # A log has frames that are made already.

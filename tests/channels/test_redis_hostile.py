@@ -16,7 +16,7 @@ from redis_checks import LIMITS, ROOM, MakeRedis, publish, run, until
 from redis_server import RedisServer
 from sserpent import ServerSentEvent
 from sserpent.channels import BrokerUnavailable, Channels
-from sserpent.channels.log import Entry
+from sserpent.channels.history.ring import Entry
 from sserpent.channels.redis import RedisLog
 from sserpent.channels.redis.names import name_of
 

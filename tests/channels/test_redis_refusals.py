@@ -23,11 +23,11 @@ from redis_checks import (
 )
 from redis_server import Cluster, RedisServer
 from sserpent.channels import BrokerUnavailable, PublishUncertain
-from sserpent.channels.broker import Item
-from sserpent.channels.log import Limits
-from sserpent.channels.position import Stream
+from sserpent.channels.history.broker import Item
+from sserpent.channels.history.position import Stream
+from sserpent.channels.history.ring import Limits
 from sserpent.channels.redis import Pace, RedisLog
-from sserpent.channels.redis.commands import Publish
+from sserpent.channels.redis.client.commands import Publish
 
 pytestmark = pytest.mark.once
 

@@ -425,7 +425,7 @@ def test_c3_events_whose_answers_are_lost_are_there_once(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lost for so long that they are appended again, and more with them."""
-    monkeypatch.setattr("sserpent.channels.producer._RETRY", 0.01)
+    monkeypatch.setattr("sserpent.channels.runs.producer._RETRY", 0.01)
     said: list[int] = []
     failed: list[BrokerUnavailable] = []
     append = RedisRuns.append

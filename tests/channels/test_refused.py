@@ -14,7 +14,7 @@ import pytest
 
 from sserpent import Named, ServerSentEvent
 from sserpent.channels import BrokerError, BrokerUnavailable, Channels, PublishUncertain
-from sserpent.channels.encoding import MAX_EVENT_SIZE
+from sserpent.channels.history.encoding import MAX_EVENT_SIZE
 
 
 class Odd:

@@ -10,10 +10,10 @@ import pytest
 
 from channel_clients import Run, connected
 from sserpent.channels import Channels
-from sserpent.channels.broker import Follower
-from sserpent.channels.log import Entry, Limits
-from sserpent.channels.memory import MemoryLog
-from sserpent.channels.position import Position, Stream
+from sserpent.channels.history.broker import Follower
+from sserpent.channels.history.memory import MemoryLog
+from sserpent.channels.history.position import Position, Stream
+from sserpent.channels.history.ring import Entry, Limits
 
 AGAIN = Position("feed", 0, 0)
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError, field_serializer
 from channel_clients import Client, MakeChannels, Run, connected, offset_of
 from sserpent import Named, ServerSentEvent
 from sserpent.channels import Channels
-from sserpent.channels.encoding import MAX_EVENT_SIZE
+from sserpent.channels.history.encoding import MAX_EVENT_SIZE
 
 ID = re.compile(r"[0-9a-f]{16}-[1-9][0-9]*-[1-9][0-9]*")
 

@@ -23,13 +23,13 @@ from channel_clients import Client, MakeChannels, Run, connected, seen_in
 from redis_checks import until
 from redis_server import RedisServer
 from sserpent import EventSourceResponse, ServerSentEvent
-from sserpent._delivery.thread import running_threads
+from sserpent._delivery.generator_thread import running_threads
+from sserpent._runtime.loops import current_time
 from sserpent._shutdown import streams as shutdown
-from sserpent._shutdown.event_loop import current_time
 from sserpent.channels import Channels, LastEventID, Runs
 from sserpent.channels import Run as StartedRun
-from sserpent.channels.broker import BrokerUnavailable, Fenced, Item, RunLog
-from sserpent.channels.position import Stream
+from sserpent.channels.history.broker import BrokerUnavailable, Fenced, Item, RunLog
+from sserpent.channels.history.position import Stream
 
 _numbers = itertools.count()
 
@@ -170,7 +170,7 @@ def test_x1_what_a_stale_producer_appends_is_refused(run: Run, make_channels: Ma
 
 
 def runs_item(text: str) -> Any:
-    from sserpent.channels.encoding import Encoding
+    from sserpent.channels.history.encoding import Encoding
 
     return Encoding().item(text)
 
@@ -201,7 +201,7 @@ class _Away:
 async def answering_while_away(
     make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Runs, Answer, StartedRun, _Away]]:
-    monkeypatch.setattr("sserpent.channels.producer._RETRY", 0.01)
+    monkeypatch.setattr("sserpent.channels.runs.producer._RETRY", 0.01)
     async with make_channels() as channels:
         log = channels._log.runs
         away = _Away(log)
@@ -404,8 +404,8 @@ def test_x2_a_run_can_be_followed_until_its_ttl_counted_from_its_end(
     run_in_time: Run, in_memory: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        monkeypatch.setattr("sserpent.channels.memory.monotonic", current_time)
-        monkeypatch.setattr("sserpent.channels.memory_runs.monotonic", current_time)
+        monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
+        monkeypatch.setattr("sserpent.channels.history.memory_runs.monotonic", current_time)
         async with answering(in_memory, ttl=100) as (runs, answer, started):
             answer.say("a")
             await anyio.sleep(1_000)  # while it goes on nothing expires
@@ -600,9 +600,9 @@ def test_x4_a_producer_that_dies_is_noticed_by_its_lease(
         """A producer's lease that nobody renews."""
 
     async def main() -> None:
-        monkeypatch.setattr("sserpent.channels.memory.monotonic", current_time)
-        monkeypatch.setattr("sserpent.channels.memory_runs.monotonic", current_time)
-        monkeypatch.setattr("sserpent.channels.producer.Producer._renew_soon", dead)
+        monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
+        monkeypatch.setattr("sserpent.channels.history.memory_runs.monotonic", current_time)
+        monkeypatch.setattr("sserpent.channels.runs.producer.Producer._renew_soon", dead)
         async with answering(in_memory) as (runs, answer, started):
             runs._producers.clear()  # nobody waits for it either
             answer.say("a")
@@ -631,8 +631,8 @@ def test_x4_a_producer_that_lives_is_not_taken_for_dead(
     run_in_time: Run, in_memory: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        monkeypatch.setattr("sserpent.channels.memory.monotonic", current_time)
-        monkeypatch.setattr("sserpent.channels.memory_runs.monotonic", current_time)
+        monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
+        monkeypatch.setattr("sserpent.channels.history.memory_runs.monotonic", current_time)
         async with answering(in_memory) as (_, answer, started):
             async with connected(started.follow()) as client:
                 await anyio.sleep(120)

@@ -11,7 +11,8 @@ import anyio.lowlevel
 import pytest
 
 from channel_clients import Client, MakeChannels, Run, connected, offset_of
-from sserpent.channels import Channels, hub
+from sserpent.channels import Channels
+from sserpent.channels.fanout import hub
 
 
 async def turns(count: int = 20) -> None:

@@ -17,8 +17,8 @@ from sserpent.channels import (
     LastEventID,
     PublishUncertain,
     Subscription,
-    lease,
 )
+from sserpent.channels.runs import lease
 
 # Before anything reads them: a run whose process was killed is to end before the soak does.
 lease.RENEWAL, lease.DURATION = 1.0, 8.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import anyio
 
-from sserpent.channels.broker import Item
-from sserpent.channels.log import Entry
-from sserpent.channels.position import Position
+from sserpent.channels.history.broker import Item
+from sserpent.channels.history.position import Position
+from sserpent.channels.history.ring import Entry
 
 
 class Notes:

@@ -13,8 +13,8 @@ import anyio
 from followers import item, number_of
 from redis_server import Cluster, RedisServer
 from sserpent.channels import BrokerError, BrokerUnavailable, PublishUncertain
-from sserpent.channels.log import Limits
-from sserpent.channels.position import Stream
+from sserpent.channels.history.position import Stream
+from sserpent.channels.history.ring import Limits
 from sserpent.channels.redis import Pace, RedisLog
 
 LIMITS = Limits(history=10_000, history_ttl=3_600, history_bytes=2**24)

@@ -11,7 +11,8 @@ from fastapi import FastAPI
 from starlette.responses import Response
 
 from sserpent import EventSourceResponse
-from sserpent.channels import Channels, LastEventID, Runs, lease
+from sserpent.channels import Channels, LastEventID, Runs
+from sserpent.channels.runs import lease
 
 # Before anything reads them.
 lease.RENEWAL, lease.DURATION = 0.2, float(os.environ.get("LEASE", "1"))

@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from .._shutdown.event_loop import current_token, on_asyncio
+from .._runtime.loops import current_token, on_asyncio
 
 try:
     from anyio._core import _eventloop

@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from .._core import Meter
 from .ending import Ending
-from .thread import running_threads
+from .generator_thread import running_threads
 
 if TYPE_CHECKING:
     from .stream import Pending

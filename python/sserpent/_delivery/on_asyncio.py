@@ -18,13 +18,13 @@ import anyio
 from starlette.types import Receive, Scope, Send
 
 from .. import _shutdown
-from .._shutdown.logger import logger
+from .._runtime.log import logger
 from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
-from .driver import Driver
 from .ending import Ending, after, is_disconnect
 from .farewell import farewell
-from .feed import Feed
+from .generator_task import Driver
 from .inbox import Pace
+from .pushed_source import Feed
 from .sender import ENDED, HELD, OPEN, make_sender
 from .stream import call_on_disconnect, claim, keepalive, release, warn_of_stall
 

@@ -19,10 +19,12 @@ import trio
 from starlette.types import Message, Receive, Scope, Send
 
 from .. import _shutdown
-from .._shutdown.logger import logger
+from .._runtime.log import logger
 from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
 from .ending import Ending, after, is_disconnect
 from .farewell import farewell
+from .generator_thread import GeneratorThread, options_of
+from .in_finally import is_tidying_up
 from .inbox import Pace
 from .sender import Phase, body
 from .stream import (
@@ -33,8 +35,6 @@ from .stream import (
     release,
     warn_of_stall,
 )
-from .thread import GeneratorThread, options_of
-from .tidying import is_tidying_up
 
 if TYPE_CHECKING:
     from .options import Streamable

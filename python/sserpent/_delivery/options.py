@@ -13,7 +13,7 @@ from starlette.types import Message
 
 from .._core import Buffer, ServerSentEvent
 from .._core.conversion import FastAPIServerSentEvent
-from .origin import Origin
+from .source_name import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from starlette.types import Message, Send
 
 from .._core import Outlet, step_as
-from .._shutdown.logger import logger
+from .._runtime.log import logger
 
 if TYPE_CHECKING:
     from typing_extensions import Self

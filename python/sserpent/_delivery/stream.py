@@ -12,7 +12,7 @@ from weakref import WeakSet
 import anyio
 
 from .._core import Buffer
-from .._shutdown.logger import logger
+from .._runtime.log import logger
 from .sender import KEEPALIVE_COMMENT
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from starlette.responses import Response
 from starlette.types import Scope
 
-from .._delivery.origin import Origin
+from .._delivery.source_name import Origin
 from .declarations import Declaration, errors_of
 
 

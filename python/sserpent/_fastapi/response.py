@@ -50,10 +50,10 @@ from .._core.conversion import FastAPIServerSentEvent
 from .._delivery import observer
 from .._delivery.on_asyncio import Delivery
 from .._delivery.options import DeliveryOptions, Options, Streamable, set_unchecked, sets
-from .._delivery.origin import Origin
+from .._delivery.source_name import Origin
 from .._delivery.stream import close_unstarted
-from .._shutdown.event_loop import on_asyncio
-from .._shutdown.logger import logger
+from .._runtime.log import logger
+from .._runtime.loops import on_asyncio
 from .places import Places
 from .refusal import refusal
 from .requests import shared_receive

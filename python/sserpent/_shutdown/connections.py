@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import anyio
 from starlette.types import Scope
 
-from .logger import logger
+from .._runtime.log import logger
 
 # https://man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER: switched on, for no time at all.
 _NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)

@@ -17,6 +17,8 @@ from weakref import WeakValueDictionary, ref
 
 from starlette.types import Scope
 
+from .._runtime.log import logger
+from .._runtime.loops import running_frames
 from .connections import (
     AsyncioConnection,
     Candidate,
@@ -26,8 +28,6 @@ from .connections import (
     TrioConnection,
     UvicornHttp2Stream,
 )
-from .event_loop import running_frames
-from .logger import logger
 
 Address = tuple[Any, ...]
 

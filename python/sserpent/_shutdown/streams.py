@@ -26,6 +26,8 @@ from weakref import WeakKeyDictionary, ref
 import anyio
 from starlette.types import Message, Scope, Send
 
+from .._runtime.log import logger
+from .._runtime.loops import call_every, call_soon, current_token
 from . import signals
 from .connections import (
     MAX_UNSENT,
@@ -36,8 +38,6 @@ from .connections import (
     connection_of,
     drained,
 )
-from .event_loop import call_every, call_soon, current_token
-from .logger import logger
 from .servers import Address, Server, server_of
 
 # uvicorn itself looks at `should_exit` ten times a second.

@@ -14,13 +14,13 @@ async def write(room: str, message: Message) -> str:
     return await rooms.publish(message, key=room)
 """
 
-from .broker import BrokerError, BrokerUnavailable, ChannelsClosed, PublishUncertain
 from .channel import Channel, Key
 from .channels import Channels
+from .fanout.subscriber import Selection
+from .history.broker import BrokerError, BrokerUnavailable, ChannelsClosed, PublishUncertain
 from .last_event_id import LastEventID
-from .listening import Listener
-from .runs import Run, Runs
-from .subscriber import Selection
+from .listener import Listener
+from .runs.runs import Run, Runs
 from .subscription import Subscription
 
 __all__ = [

@@ -9,16 +9,16 @@ from uuid import UUID
 
 from .._core import ServerSentEvent
 from .._delivery import observer
-from .broker import Item, Log
 from .checks import (
     checked_key,
     checked_request,
 )
-from .encoding import Encoding
-from .listening import Listener
-from .log import Limits
-from .position import Stream
-from .subscriber import Filter, Overflow, Request, Selection, Start
+from .fanout.subscriber import Filter, Overflow, Request, Selection, Start
+from .history.broker import Item, Log
+from .history.encoding import Encoding
+from .history.position import Stream
+from .history.ring import Limits
+from .listener import Listener
 from .subscription import Subscription
 
 if TYPE_CHECKING:

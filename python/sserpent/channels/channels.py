@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .broker import Log
 from .channel import Channel, Definition, Key
 from .checks import (
     checked_bool,
@@ -24,13 +23,14 @@ from .checks import (
     checked_selection,
     checked_url,
 )
-from .closures import Closures
-from .listening import Listener
-from .log import Limits
-from .memory import MemoryLog
-from .runs import Runs, RunsDefinition
-from .service import Service
-from .subscriber import Filter, Overflow, Request, Selection, Start, Subscriber
+from .fanout.hubs import Service
+from .fanout.owner_disconnects import Closures
+from .fanout.subscriber import Filter, Overflow, Request, Selection, Start, Subscriber
+from .history.broker import Log
+from .history.memory import MemoryLog
+from .history.ring import Limits
+from .listener import Listener
+from .runs.runs import Runs, RunsDefinition
 from .subscription import Subscription
 
 if TYPE_CHECKING:

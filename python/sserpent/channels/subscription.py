@@ -11,10 +11,10 @@ from starlette.types import Receive, Scope, Send
 from .._core import Buffer
 from .._fastapi.refusal import empty_stream
 from .._fastapi.response import EventSourceResponse, Run
-from .broker import BrokerError, ChannelsClosed
-from .listening import Sink
-from .service import Service
-from .subscriber import Request, Subscriber
+from .fanout.hubs import Service
+from .fanout.subscriber import Request, Subscriber
+from .history.broker import BrokerError, ChannelsClosed
+from .listener import Sink
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -23,7 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 import sserpent
 
 from .. import _shutdown
-from .._shutdown.event_loop import call_soon, current_token
+from .._runtime.loops import call_soon, current_token
 from .._shutdown.streams import Stream
 
 __all__ = [

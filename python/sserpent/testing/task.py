@@ -9,7 +9,7 @@ from typing import Any
 
 from anyio import CancelScope, Event, move_on_after
 
-from .._shutdown.event_loop import on_asyncio
+from .._runtime.loops import on_asyncio
 
 
 class Task:

@@ -1,6 +1,6 @@
 """Channels on Redis: for many processes and machines."""
 
-from .log import RedisLog
-from .servers import Pace
+from .broker import RedisLog
+from .client.servers import Pace
 
 __all__ = ["Pace", "RedisLog"]

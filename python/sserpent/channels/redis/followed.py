@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from ..broker import BrokerUnavailable, Follower
-from ..complaint import Complaint
-from ..log import Entry, Limits
-from ..position import Position, Stream, parse_id
+from ..._runtime.say_once import Complaint
+from ..history.broker import BrokerUnavailable, Follower
+from ..history.position import Position, Stream, parse_id
+from ..history.ring import Entry, Limits
 from .scripts import Head, Stored, read_message
 
 # How many entries are kept that come while the history is read. What does not fit is read again.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from ..position import Stream
+from ..history.position import Stream
 
 
 def name_of(prefix: str, database: int, stream: Stream) -> bytes:

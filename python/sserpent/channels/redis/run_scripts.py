@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..broker import RunStatus
-from ..position import NOWHERE
+from ..history.broker import RunStatus
+from ..history.position import NOWHERE
 from .scripts import Script, read_head
 
 # `now`, `last`, which is the newest entry of the history, and `recorded`, which returns fields of

@@ -6,15 +6,15 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import lease
-from ..broker import BrokerUnavailable, ChannelsClosed, Fenced, Item, RunStatus
-from ..position import Stream, new_epoch, new_tag
-from ..tasks import spawn
+from ..._runtime.tasks import spawn
+from ..history.broker import BrokerUnavailable, ChannelsClosed, Fenced, Item, RunStatus
+from ..history.position import Stream, new_epoch, new_tag
+from ..runs import lease
 from .run_scripts import read_status, record_of
 from .scripts import marks
 
 if TYPE_CHECKING:
-    from .log import RedisLog
+    from .broker import RedisLog
     from .session import Session
 
 # For how many milliseconds the end of a run is kept of which Redis has forgotten everything.

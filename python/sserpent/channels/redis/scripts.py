@@ -23,8 +23,8 @@ import hashlib
 import re
 from typing import Any, NamedTuple
 
-from ..log import Entry
-from ..position import NOWHERE, Position
+from ..history.position import NOWHERE, Position
+from ..history.ring import Entry
 
 #: The clocks of two computers run alike for the few seconds in which a publish is repeated, but for
 #: so many milliseconds.

@@ -10,15 +10,16 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from typing import Any
 
-from ..._shutdown.logger import logger
-from ..broker import BrokerUnavailable, ChannelsClosed, Follower, Item, Refused
-from ..closures import LIMITS, STREAM, Closures
-from ..log import Entry, Limits
-from ..position import UNUSED_TTL, Position, Stream, new_epoch, new_tag
-from ..tasks import end
-from .cluster import Cluster, ClusterServer
-from .commands import Command, Publish, Setup, Timely
-from .connection import Server
+from ..._runtime.log import logger
+from ..._runtime.tasks import end
+from ..fanout.owner_disconnects import LIMITS, STREAM, Closures
+from ..history.broker import BrokerUnavailable, ChannelsClosed, Follower, Item, Refused
+from ..history.position import UNUSED_TTL, Position, Stream, new_epoch, new_tag
+from ..history.ring import Entry, Limits
+from .client.cluster import Cluster, ClusterServer
+from .client.commands import Command, Publish, Setup, Timely
+from .client.connection import Server
+from .client.servers import OneServer, Pace, Servers
 from .followed import Followed
 from .names import name_of, text_of
 from .run_scripts import record_of, run_scripts
@@ -33,7 +34,6 @@ from .scripts import (
     read_head,
     read_page,
 )
-from .servers import OneServer, Pace, Servers
 
 # How many histories are looked at at the same time.
 _TOGETHER = 64

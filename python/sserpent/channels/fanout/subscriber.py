@@ -7,16 +7,16 @@ from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from .._core import ServerSentEvent
-from .._delivery import observer
-from .._delivery.farewell import goodbye
-from . import blocks
+from ..._core import ServerSentEvent
+from ..._delivery import observer
+from ..._delivery.farewell import goodbye
+from ..history import control_events as blocks
+from ..history.position import Position, Stream, join_ids, parse_id, parse_ids
+from ..history.ring import Entry, Limits
 from .hub import Hub, Tail, upto
-from .log import Entry, Limits
-from .position import Position, Stream, join_ids, parse_id, parse_ids
 
 if TYPE_CHECKING:
-    from .._delivery.stream import Sink
+    from ..._delivery.stream import Sink
 
 Overflow = Literal["gap", "latest", "disconnect"]
 Start = Literal["live", "earliest"] | int

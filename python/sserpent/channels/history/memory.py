@@ -16,11 +16,11 @@ from weakref import WeakSet, ref
 
 import anyio.lowlevel
 
-from .._shutdown.event_loop import call_every, call_soon, current_token
+from ..._runtime.loops import call_every, call_soon, current_token
 from .broker import ChannelsClosed, Follower, Item
-from .log import Entry, Limits, Ring
 from .memory_runs import MemoryRuns
 from .position import NOWHERE, UNUSED_TTL, Position, Stream, beginning, new_tag
+from .ring import Entry, Limits, Ring
 
 # Seconds between two looks for histories that nobody uses.
 _LEAST_INTERVAL = 0.05

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-from .broker import Item
+from ..history.broker import Item
 
 #: How many events, or bytes of them, may wait before the generator has to.
 MAX_EVENTS, MAX_BYTES = 100, 65_536

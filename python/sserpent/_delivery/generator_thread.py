@@ -18,7 +18,7 @@ from concurrent.futures import CancelledError
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from .._shutdown.logger import logger
+from .._runtime.log import logger
 from .from_thread import Worker
 from .options import Streamable, sets
 

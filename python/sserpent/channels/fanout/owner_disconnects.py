@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from .broker import Item, Log
-from .log import Entry, Limits
-from .position import Position, Stream
+from ..history.broker import Item, Log
+from ..history.position import Position, Stream
+from ..history.ring import Entry, Limits
 from .subscriber import Subscriber
 
 #: The stream of them. No channel has an empty name.

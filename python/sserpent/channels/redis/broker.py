@@ -14,17 +14,17 @@ from weakref import WeakSet
 
 from anyio import from_thread
 
-from ..._shutdown.event_loop import on_asyncio
-from ..broker import ChannelsClosed, Follower, Item
-from ..closures import Closures
-from ..log import Entry, Limits
-from ..position import Position, Stream
+from ..._runtime.loops import on_asyncio
+from ..fanout.owner_disconnects import Closures
+from ..history.broker import ChannelsClosed, Follower, Item
+from ..history.position import Position, Stream
+from ..history.ring import Entry, Limits
 from .background import Background, background, keep_for_the_parent
-from .cluster import ClusterServer
-from .connection import Server
+from .client.cluster import ClusterServer
+from .client.connection import Server
+from .client.sentinel import SentinelServer
+from .client.servers import Pace
 from .runs import RedisRuns
-from .sentinel import SentinelServer
-from .servers import Pace
 from .session import Session
 
 T = TypeVar("T")

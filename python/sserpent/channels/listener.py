@@ -9,7 +9,7 @@ from types import TracebackType
 import anyio
 
 from .._core import ServerSentEvent
-from .subscriber import Subscriber
+from .fanout.subscriber import Subscriber
 
 
 class Listener:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .._shutdown.logger import logger
-from .broker import BrokerError, Refused
+from ..channels.history.broker import BrokerError, Refused
+from .log import logger
 
 
 class Complaint:

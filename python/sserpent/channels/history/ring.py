@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from .._core import EventStreamParser, ServerSentEvent
-from .blocks import RUN_END
+from ..._core import EventStreamParser, ServerSentEvent
+from .control_events import RUN_END
 from .position import Position
 
 # A line of its own, as no data can have it.

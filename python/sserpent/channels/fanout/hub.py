@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from .._shutdown.event_loop import call_every, call_soon, current_token, has_ended, on_asyncio
-from .broker import Log
-from .log import Entry, Limits, Ring, joined
-from .position import NOWHERE, Position, Stream
+from ..._runtime.loops import call_every, call_soon, current_token, has_ended, on_asyncio
+from ..history.broker import Log
+from ..history.position import NOWHERE, Position, Stream
+from ..history.ring import Entry, Limits, Ring, joined
 
 if TYPE_CHECKING:
     from .subscriber import Subscriber

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, ResponseError
 
-from ..tasks import end
+from ...._runtime.tasks import end
 from .connection import (
     LOST,
     Connection,

@@ -22,8 +22,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from ..broker import BrokerUnavailable
-from ..tasks import end
+from ...._runtime.tasks import end
+from ...history.broker import BrokerUnavailable
 from .urls import read_url
 
 logger = logging.getLogger("sserpent")

@@ -19,7 +19,7 @@ from types import AsyncGeneratorType, CodeType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .._shutdown.logger import logger
+from .._runtime.log import logger
 
 # The lines of a function's `finally` blocks.
 _known: WeakKeyDictionary[CodeType, frozenset[int]] = WeakKeyDictionary()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .._core import ServerSentEvent
+from ..._core import ServerSentEvent
 
 #: The names of events that channels and runs keep for themselves.
 GAP, RESET, RUN_END = "gap", "reset", "run-end"

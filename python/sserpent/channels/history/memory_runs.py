@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import anyio.lowlevel
 
-from . import lease
+from ..runs import lease
 from .broker import Fenced, Item, RunStatus
-from .log import Limits
 from .position import Position, Stream
+from .ring import Limits
 
 if TYPE_CHECKING:
     from .memory import MemoryLog

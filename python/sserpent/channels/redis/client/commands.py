@@ -20,8 +20,10 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from ..broker import BrokerUnavailable, PublishUncertain, Refused
-from ..tasks import end
+from ...._runtime.tasks import end
+from ...history.broker import BrokerUnavailable, PublishUncertain, Refused
+from ..names import text_of
+from ..scripts import Script, missing_rights
 from .connection import (
     LOST,
     Connection,
@@ -35,8 +37,6 @@ from .connection import (
     reason_of,
     send,
 )
-from .names import text_of
-from .scripts import Script, missing_rights
 
 # Answers that say that a command was not carried out, and may be later, or by another server.
 # Where they come from within a script, Redis 6 has them in the middle of a message.

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from ..tasks import end
+from ...._runtime.tasks import end
 from .commands import Command, Commands, Setup
 from .connection import LOST, Server, Trouble
-from .subscription import Listening, Subscription
+from .pub_sub import Listening, Subscription
 
 
 class Pace(NamedTuple):

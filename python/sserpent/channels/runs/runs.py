@@ -15,30 +15,30 @@ from fastapi import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .._delivery.farewell import come_back_later
-from .._delivery.thread import Slots, ThreadOptions
-from .._fastapi.places import Places
-from .._fastapi.refusal import retry_after
-from .._fastapi.response import EventSourceResponse, checked_content
-from .._shutdown.event_loop import call_every, current_token
+from ..._delivery.farewell import come_back_later
+from ..._delivery.generator_thread import Slots, ThreadOptions
+from ..._fastapi.places import Places
+from ..._fastapi.refusal import retry_after
+from ..._fastapi.response import EventSourceResponse, checked_content
+from ..._runtime.loops import call_every, current_token
+from ..._runtime.tasks import spawn
+from ..channel import Key
+from ..checks import checked_owner, checked_request
+from ..fanout.hubs import Service
+from ..fanout.subscriber import Request, Selection
+from ..history.broker import BrokerError, ChannelsClosed, RunLog
+from ..history.encoding import Encoding
+from ..history.memory_runs import UNLIMITED
+from ..history.position import Stream
+from ..subscription import Subscription
 from . import lease
-from .broker import BrokerError, ChannelsClosed, RunLog
-from .channel import Key
-from .checks import checked_owner, checked_request
-from .encoding import Encoding
-from .memory_runs import UNLIMITED
 from .outbox import MAX_BYTES
-from .position import Stream
 from .producer import Producer, end_item
-from .service import Service
-from .subscriber import Request, Selection
-from .subscription import Subscription
-from .tasks import spawn
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .._fastapi.response import ResponseOptions
+    from ..._fastapi.response import ResponseOptions
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from starlette.types import Scope
 
-from .._shutdown.logger import logger
+from .._runtime.log import logger
 
 
 class Origin:

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import Buffer, Pump
 from .._shutdown import ServerStreams, current
+from .generator_thread import GeneratorThread, options_of
+from .in_finally import is_tidying_up
 from .sender import Sender
 from .stream import close_unstarted
-from .thread import GeneratorThread, options_of
-from .tidying import is_tidying_up
 
 if TYPE_CHECKING:
     from starlette.types import Scope

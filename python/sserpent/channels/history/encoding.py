@@ -9,13 +9,13 @@ from typing import Any, cast
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from .._core import Buffer, DeclaredEvents, ItemSchema, ServerSentEvent
-from .._core.conversion import FastAPIServerSentEvent
-from .._fastapi.declarations import UndeclaredEvent, declarations, events_of, item_schema
-from .._shutdown.logger import logger
-from .blocks import GAP, RESET, RUN_END
+from ..._core import Buffer, DeclaredEvents, ItemSchema, ServerSentEvent
+from ..._core.conversion import FastAPIServerSentEvent
+from ..._fastapi.declarations import UndeclaredEvent, declarations, events_of, item_schema
+from ..._runtime.log import logger
 from .broker import Item
-from .log import Undecodable
+from .control_events import GAP, RESET, RUN_END
+from .ring import Undecodable
 
 _RESERVED = (GAP, RESET, RUN_END)
 #: How many bytes an event may have. Readers, ours among them, take no more unless they are told to.

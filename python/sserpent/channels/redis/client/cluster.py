@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError
 
-from ..tasks import end
+from ...._runtime.tasks import end
 from .commands import Command, Commands, Setup
 from .connection import LOST, Server, Trouble
+from .pub_sub import Listening, Subscription
 from .servers import Pace
-from .subscription import Listening, Subscription
 from .urls import split
 
 Address = tuple[str, int]

@@ -10,19 +10,19 @@ from typing import Any, Literal, cast
 
 import anyio
 
-from .. import _shutdown
-from .._core import ServerSentEvent
-from .._delivery.thread import GeneratorThread, ThreadOptions
-from .._delivery.tidying import is_tidying_up
-from .._shutdown.event_loop import call_every, call_soon, current_time, current_token, on_asyncio
-from .._shutdown.logger import logger
+from ... import _shutdown
+from ..._core import ServerSentEvent
+from ..._delivery.generator_thread import GeneratorThread, ThreadOptions
+from ..._delivery.in_finally import is_tidying_up
+from ..._runtime.log import logger
+from ..._runtime.loops import call_every, call_soon, current_time, current_token, on_asyncio
+from ..._runtime.say_once import Complaint
+from ..history.broker import BrokerError, ChannelsClosed, Fenced, Item, RunLog
+from ..history.control_events import RUN_END
+from ..history.encoding import Encoding, Refusal
+from ..history.position import Stream
 from . import lease
-from .blocks import RUN_END
-from .broker import BrokerError, ChannelsClosed, Fenced, Item, RunLog
-from .complaint import Complaint
-from .encoding import Encoding, Refusal
 from .outbox import Gathered, Outbox
-from .position import Stream
 
 #: How a run has ended, as its last event says.
 End = Literal["done", "error", "stopped", "lost"]

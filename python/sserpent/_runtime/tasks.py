@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from .._shutdown.event_loop import on_asyncio
+from .loops import on_asyncio
 
 # An event loop refers to its tasks weakly.
 _running: set[asyncio.Task[Any]] = set()

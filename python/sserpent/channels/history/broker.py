@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
-from .log import Entry, Limits
 from .position import Position, Stream
+from .ring import Entry, Limits
 
 
 class BrokerError(Exception):

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .._fastapi.places import Places
-from .._shutdown.event_loop import current_token
-from .broker import Log
+from ..._fastapi.places import Places
+from ..._runtime.loops import current_token
+from ..history.broker import Log
 from .hub import Hub
 from .subscriber import Request, Subscriber
 
