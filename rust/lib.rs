@@ -14,6 +14,7 @@ mod json;
 mod meter;
 mod outlet;
 mod parse;
+mod pump;
 mod stepping;
 
 #[pyo3::pymodule(gil_used = false)]
@@ -36,7 +37,9 @@ mod compiled {
     #[pymodule_export]
     use super::parse::{EventStreamParser, EventTooLarge, MessageEvent};
     #[pymodule_export]
-    use super::stepping::{Pump, step, step_as};
+    use super::pump::Pump;
+    #[pymodule_export]
+    use super::stepping::{step, step_as};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -14,7 +14,7 @@ from ._core import BACKEND
 
 if TYPE_CHECKING:
     from ._core import ServerSentEvent, format_sse_event
-    from ._delivery.sender import KEEPALIVE_COMMENT
+    from ._delivery.wire import KEEPALIVE_COMMENT
     from ._fastapi.acceleration import accelerate
     from ._fastapi.declarations import Named
     from ._fastapi.response import EventSourceResponse
@@ -36,7 +36,7 @@ __all__ = [
 
 # The module that has a name. That of FastAPI's side installs the seam.
 _MODULES = {
-    "KEEPALIVE_COMMENT": "._delivery.sender",
+    "KEEPALIVE_COMMENT": "._delivery.wire",
     "EventSourceResponse": "._fastapi.installed",
     "Named": "._fastapi.installed",
     "ServerSentEvent": "._fastapi.installed",

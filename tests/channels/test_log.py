@@ -12,17 +12,17 @@ import anyio.lowlevel
 import pytest
 
 from followers import Notes, item, number_of
-from sserpent.channels.history.broker import Item, Log
-from sserpent.channels.history.memory import MemoryLog
-from sserpent.channels.history.position import Position, Stream, parse_id
-from sserpent.channels.history.ring import Entry, Limits
+from sserpent.channels.history.broker import Broker, Item
+from sserpent.channels.history.memory import MemoryBroker
+from sserpent.channels.history.position import HistoryKey, Position, parse_id
+from sserpent.channels.history.ring import Entry, Retention
 
 # A log has frames that are made already.
 pytestmark = pytest.mark.once
 
-LIMITS = Limits(history=1_000, history_ttl=3_600, history_bytes=2**22)
+LIMITS = Retention(history=1_000, history_ttl=3_600, history_bytes=2**22)
 ALL = 1, 10**9
-Check = Callable[[Log], Awaitable[None]]
+Check = Callable[[Broker], Awaitable[None]]
 Run = Callable[[Check], None]
 
 _numbers = itertools.count()
@@ -33,13 +33,13 @@ def run(request: pytest.FixtureRequest) -> Run:
     """Runs a test on a log of its own."""
     kind, backend = request.param.split("-")
 
-    def make() -> Log:
+    def make() -> Broker:
         if kind == "memory":
-            return MemoryLog()
-        from sserpent.channels.redis import RedisLog
+            return MemoryBroker()
+        from sserpent.channels.redis import RedisBroker
 
         url = request.getfixturevalue("kept_redis").url
-        return RedisLog(url, prefix=f"test-{next(_numbers)}")
+        return RedisBroker(url, prefix=f"test-{next(_numbers)}")
 
     async def check_it(check: Check) -> None:
         log = make()
@@ -61,11 +61,13 @@ async def until(condition: Callable[[], Any]) -> None:
         await anyio.sleep(0.002)
 
 
-def stream(key: str | None = None, channel: str = "rooms") -> Stream:
-    return Stream(channel, key)
+def stream(key: str | None = None, channel: str = "rooms") -> HistoryKey:
+    return HistoryKey(channel, key)
 
 
-async def publish(log: Log, each: Stream, *numbers: int, limits: Limits = LIMITS) -> list[str]:
+async def publish(
+    log: Broker, each: HistoryKey, *numbers: int, limits: Retention = LIMITS
+) -> list[str]:
     return [await log.publish(each, limits, item(number)) for number in numbers]
 
 
@@ -73,7 +75,7 @@ async def publish(log: Log, each: Stream, *numbers: int, limits: Limits = LIMITS
 
 
 def test_c1_an_id_has_the_epoch_an_offset_that_rises_by_one_and_a_tag(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         ids = await publish(log, stream(), *range(20))
         positions = [parse_id(each) for each in ids]
         assert [str(position) for position in positions] == ids
@@ -94,7 +96,7 @@ def test_followers_and_readers_get_what_was_published_under_its_id(run: Run) -> 
         Item(b": " + b"x" * 100_000 + b"\n\n", True, "a b\nc = \u00fc {}"),
     ]
 
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         notes = Notes()
         await log.follow(stream(), LIMITS, notes)
         before = log.now()
@@ -116,7 +118,7 @@ def test_followers_and_readers_get_what_was_published_under_its_id(run: Run) -> 
 
 
 def test_c2_the_order_of_a_stream_is_the_same_for_all_and_that_of_each_task(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         followers = [Notes(), Notes()]
         for notes in followers:
             await log.follow(stream(), LIMITS, notes)
@@ -141,8 +143,8 @@ def test_each_key_is_a_stream_of_its_own_whatever_its_name(run: Run) -> None:
         *(("a", "{b}"), ("{a}", "b"), ("a", "\u00fc"), ("a", "\0"), ("a", "*")),
     ]
 
-    async def check(log: Log) -> None:
-        streams = [Stream(*each) for each in names]
+    async def check(log: Broker) -> None:
+        streams = [HistoryKey(*each) for each in names]
         followers = {each: Notes() for each in streams}
         for each in streams:
             assert (await log.follow(each, LIMITS, followers[each])).offset == 0
@@ -164,7 +166,7 @@ def test_each_key_is_a_stream_of_its_own_whatever_its_name(run: Run) -> None:
 
 
 def test_following_begins_at_the_newest_event(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         early, late, later = Notes(), Notes(), Notes()
         assert (await log.follow(stream(), LIMITS, early)).offset == 0
         ids = await publish(log, stream(), 1, 2)
@@ -183,7 +185,7 @@ def test_following_begins_at_the_newest_event(run: Run) -> None:
 
 
 def test_c5_nothing_is_missed_while_following_begins(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         stopped = False
 
         async def go_on_publishing() -> None:
@@ -215,7 +217,7 @@ def test_c5_nothing_is_missed_while_following_begins(run: Run) -> None:
 
 
 def test_who_unfollows_is_told_nothing_more(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         gone, staying = Notes(), Notes()
         log.unfollow(stream(), gone)
         await log.follow(stream(), LIMITS, gone)
@@ -239,7 +241,7 @@ def test_who_unfollows_is_told_nothing_more(run: Run) -> None:
 
 
 def test_following_that_is_cancelled_leaves_nothing_behind(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         for _ in range(5):
             with anyio.CancelScope() as scope:
                 scope.cancel()
@@ -255,7 +257,7 @@ def test_following_that_is_cancelled_leaves_nothing_behind(run: Run) -> None:
 
 
 def test_c7_a_stream_has_its_epoch_from_when_it_is_first_followed(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         one, other = Notes(), Notes()
         begun = await log.follow(stream(), LIMITS, one)
         assert len(begun.epoch) == 16
@@ -279,7 +281,7 @@ def test_c7_a_stream_has_its_epoch_from_when_it_is_first_followed(run: Run) -> N
 
 
 def test_followers_have_what_was_published_before_they_catch_up(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         notes = Notes()
         await log.catch_up(stream())  # nobody follows
         await log.follow(stream(), LIMITS, notes)
@@ -296,7 +298,7 @@ def test_followers_have_what_was_published_before_they_catch_up(run: Run) -> Non
 
 
 def test_reading_a_stream_that_nobody_published_to(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         floor, entries = await log.read(stream(), LIMITS, *ALL)
         assert (floor.offset, entries) == (0, [])
 
@@ -314,7 +316,7 @@ def test_reading_a_stream_that_nobody_published_to(run: Run) -> None:
     ],
 )
 def test_reading_a_stretch(run: Run, first: int, before: int, expected: range) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         ids = await publish(log, stream(), *range(1, 11))
         floor, read = await log.read(stream(), LIMITS, first, before)
         assert [number_of(entry) for entry in read] == list(expected)
@@ -330,7 +332,7 @@ def test_reading_a_stretch(run: Run, first: int, before: int, expected: range) -
 def test_reading_more_than_a_page(run: Run) -> None:
     limits = LIMITS._replace(history=10_000)
 
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         for start in range(0, 2_500, 500):
             async with anyio.create_task_group() as tasks:
                 for number in range(start, start + 500):
@@ -351,7 +353,7 @@ def test_reading_more_than_a_page(run: Run) -> None:
 def test_c11_a_history_has_so_many_events(run: Run, history: int) -> None:
     limits = LIMITS._replace(history=history)
 
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         ids = await publish(log, stream(), *range(1, 21), limits=limits)
         floor, read = await log.read(stream(), limits, 1, 21)
         assert [entry.offset for entry in read] == list(range(21 - history, 21))
@@ -367,7 +369,7 @@ def test_c11_a_history_has_so_many_bytes(run: Run) -> None:
     size = len(Entry(Position("0" * 16, 1, 2**31), b"data: 123\n\n", 0, False, None).frame)
     limits = LIMITS._replace(history_bytes=10 * size)
 
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         await publish(log, stream(), *range(100, 130), limits=limits)
         floor, read = await log.read(stream(), limits, *ALL)
         # Tags have nine digits and some ten, and offsets one or two.
@@ -382,7 +384,7 @@ def test_c11_a_history_has_so_many_bytes(run: Run) -> None:
 def test_c11_a_history_has_events_of_so_many_seconds(run: Run) -> None:
     limits = LIMITS._replace(history_ttl=0.5)
 
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         await publish(log, stream(), 1, limits=limits)
         for number in itertools.count(2):
             await publish(log, stream(), number, limits=limits)
@@ -400,7 +402,7 @@ def test_c11_a_history_has_events_of_so_many_seconds(run: Run) -> None:
 def test_c11_a_key_that_nobody_uses_is_forgotten(run: Run) -> None:
     limits = LIMITS._replace(history_ttl=0.2)
 
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         (first,) = await publish(log, stream(), 1, limits=limits)
         while (await log.read(stream(), limits, *ALL))[1]:
             await anyio.sleep(0.3)
@@ -417,7 +419,7 @@ def test_c11_a_key_that_nobody_uses_is_forgotten(run: Run) -> None:
 def test_c11_a_key_that_somebody_follows_is_not_forgotten(run: Run) -> None:
     limits = LIMITS._replace(history_ttl=0.3)
 
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         notes = Notes()
         (first,) = await publish(log, stream(), 1, limits=limits)
         head = await log.follow(stream(), limits, notes)
@@ -441,7 +443,7 @@ def test_c11_a_key_that_somebody_follows_is_not_forgotten(run: Run) -> None:
 
 
 def test_publishing_soon_from_any_thread(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         notes = Notes()
         await log.follow(stream(), LIMITS, notes)
         ids: list[str] = []
@@ -467,7 +469,7 @@ def test_publishing_soon_from_any_thread(run: Run) -> None:
 
 
 def test_publishing_soon_on_the_event_loop(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         futures = [log.publish_soon(stream(), LIMITS, item(number)) for number in range(50)]
         await until(lambda: all(future.done() for future in futures))
         _, read = await log.read(stream(), LIMITS, *ALL)
@@ -478,7 +480,7 @@ def test_publishing_soon_on_the_event_loop(run: Run) -> None:
 
 
 def test_another_event_loop_publishes_reads_and_follows(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         here, there = Notes(), Notes()
         await log.follow(stream(), LIMITS, here)
         results: list[Any] = []
@@ -505,7 +507,7 @@ def test_another_event_loop_publishes_reads_and_follows(run: Run) -> None:
 
 
 def test_a_cancelled_publish_harms_no_other(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         async with anyio.create_task_group() as tasks:
             for number in range(20):
 
@@ -530,7 +532,7 @@ def test_a_cancelled_publish_harms_no_other(run: Run) -> None:
 
 
 def test_c17_what_was_accepted_before_the_end_is_published(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         futures = [log.publish_soon(stream(), LIMITS, item(number)) for number in range(10)]
         await log.aclose()
         assert len({future.result(0) for future in futures}) == 10
@@ -539,7 +541,7 @@ def test_c17_what_was_accepted_before_the_end_is_published(run: Run) -> None:
 
 
 def test_a_closed_log_refuses_until_it_is_opened(run: Run) -> None:
-    async def check(log: Log) -> None:
+    async def check(log: Broker) -> None:
         await publish(log, stream(), 1)
         await log.aclose()
         with pytest.raises(RuntimeError, match="closed"):

@@ -39,9 +39,9 @@ from redis_server import Cluster, RedisServer, Sentinel
 from servers import Server, uvicorn
 from sserpent.channels import BrokerError, BrokerUnavailable, Channels, PublishUncertain
 from sserpent.channels.history.broker import Item
-from sserpent.channels.history.position import Position, Stream, parse_id
-from sserpent.channels.history.ring import Entry, Limits
-from sserpent.channels.redis import Pace, RedisLog
+from sserpent.channels.history.position import HistoryKey, Position, parse_id
+from sserpent.channels.history.ring import Entry, Retention
+from sserpent.channels.redis import Pace, RedisBroker
 from sserpent.channels.redis.client import connection
 from sserpent.client import EventStreamParser
 
@@ -60,7 +60,7 @@ def server(make_redis: MakeRedis) -> RedisServer:
 def test_c12_redis_is_killed_and_comes_back_with_all_it_had(make_redis: MakeRedis) -> None:
     server = make_redis(appendonly="yes", appendfsync="always")
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, *range(10))
@@ -78,7 +78,7 @@ def test_c12_redis_is_killed_and_comes_back_with_all_it_had(make_redis: MakeRedi
 
 
 def test_c7_redis_is_killed_and_comes_back_empty(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, 1, 2)
@@ -99,7 +99,7 @@ def test_c7_redis_is_killed_and_comes_back_empty(server: RedisServer) -> None:
 
 
 def test_c7_redis_is_emptied(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, 1, 2)
@@ -123,7 +123,7 @@ def test_c7_redis_is_emptied(server: RedisServer) -> None:
 def test_c8_redis_comes_back_without_its_tail(make_redis: MakeRedis) -> None:
     server = make_redis()
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, *range(5))
@@ -146,7 +146,7 @@ def test_c8_redis_comes_back_without_its_tail(make_redis: MakeRedis) -> None:
 def test_c8_others_have_published_since_the_tail_was_lost(make_redis: MakeRedis) -> None:
     server = make_redis()
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         await publish(log, *range(5))
         server.ask("SAVE")
         last = (await publish(log, 5, 6))[-1]
@@ -168,7 +168,7 @@ def test_c8_others_have_published_since_the_tail_was_lost(make_redis: MakeRedis)
 
 
 def test_c12_a_stopped_redis_loses_and_repeats_nothing(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         outcomes: Outcomes = {}
@@ -200,14 +200,14 @@ def test_c12_a_stopped_redis_loses_and_repeats_nothing(server: RedisServer) -> N
 
 
 def test_c13_the_subscription_alone_is_killed(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = [Notes() for _ in range(3)]
         for number, each in enumerate(notes):
-            await log.follow(Stream("rooms", str(number)), LIMITS, each)
+            await log.follow(HistoryKey("rooms", str(number)), LIMITS, each)
         for number in range(600):
             if number % 60 == 30:
                 await in_thread(server.kill_clients, "pubsub")
-            await publish(log, number, stream=Stream("rooms", str(number % 3)))
+            await publish(log, number, stream=HistoryKey("rooms", str(number % 3)))
         for number, each in enumerate(notes):
             await until(lambda each=each: len(each.told) >= 200)  # type: ignore[misc]
             assert each.brief == list(range(number, 600, 3))
@@ -216,7 +216,7 @@ def test_c13_the_subscription_alone_is_killed(server: RedisServer) -> None:
 
 
 def test_c3_the_connection_for_commands_is_killed(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         outcomes: Outcomes = {}
@@ -245,7 +245,7 @@ def test_c13_a_connection_is_probed_also_where_nobody_is_subscribed(server: Redi
     def pings() -> int:
         return int(server.ask("INFO", "commandstats").get("cmdstat_ping", {"calls": 0})["calls"])
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         for number in range(2):
             await log.follow(ROOM, LIMITS, notes)
@@ -261,7 +261,7 @@ def test_c13_a_connection_is_probed_also_where_nobody_is_subscribed(server: Redi
 
 
 def test_c13_a_message_that_never_came_is_read(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, 1)
@@ -287,7 +287,7 @@ def test_c8_a_replica_without_the_tail_takes_over(make_redis: MakeRedis) -> None
     replica = make_redis(replicaof=f"127.0.0.1 {master.port}")
     sentinel = Sentinel(master)
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         for number in range(5):
@@ -322,7 +322,7 @@ def test_c12_sentinel_moves_the_master(make_redis: MakeRedis) -> None:
     replica = make_redis(replicaof=f"127.0.0.1 {master.port}")
     sentinel = Sentinel(master)
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish_until_it_works(log, 0)
@@ -363,9 +363,9 @@ def cluster(make_redis: MakeRedis, request: pytest.FixtureRequest) -> Iterator[C
 
 
 def test_a_cluster_has_keys_on_all_nodes(cluster: Cluster) -> None:
-    streams = [Stream("rooms", str(number)) for number in range(60)]
+    streams = [HistoryKey("rooms", str(number)) for number in range(60)]
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = {stream: Notes() for stream in streams}
         await asyncio.gather(*[log.follow(each, LIMITS, notes[each]) for each in streams])
         for number in range(10):
@@ -385,7 +385,7 @@ def test_a_cluster_has_keys_on_all_nodes(cluster: Cluster) -> None:
 
 
 def test_a_slot_of_a_cluster_moves(cluster: Cluster) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, 0, 1)
@@ -412,11 +412,11 @@ def test_a_slot_of_a_cluster_moves(cluster: Cluster) -> None:
 
 
 def run_behind_proxy(
-    server: RedisServer, check: Callable[[RedisLog, Proxy], Awaitable[None]]
+    server: RedisServer, check: Callable[[RedisBroker, Proxy], Awaitable[None]]
 ) -> None:
     async def check_it() -> None:
         async with Proxy(server.port) as proxy:
-            log = RedisLog(f"redis://127.0.0.1:{proxy.port}", pace=QUICK)
+            log = RedisBroker(f"redis://127.0.0.1:{proxy.port}", pace=QUICK)
             try:
                 await check(log, proxy)
             finally:
@@ -425,7 +425,7 @@ def run_behind_proxy(
     asyncio.run(check_it())
 
 
-async def publish_with_a_lost_answer(log: RedisLog, proxy: Proxy, limits: Limits) -> str:
+async def publish_with_a_lost_answer(log: RedisBroker, proxy: Proxy, limits: Retention) -> str:
     """Has the answer to a publish lost, once."""
     proxy.loses_answers = True
     task = asyncio.create_task(log.publish(ROOM, limits, item(1_000)))
@@ -435,7 +435,7 @@ async def publish_with_a_lost_answer(log: RedisLog, proxy: Proxy, limits: Limits
 
 
 def test_c3_a_publish_with_a_lost_answer_is_not_repeated(server: RedisServer) -> None:
-    async def check(log: RedisLog, proxy: Proxy) -> None:
+    async def check(log: RedisBroker, proxy: Proxy) -> None:
         await publish(log, *range(10))
         await asyncio.sleep(0.15)  # so that the history reaches back before the publish
         found = await publish_with_a_lost_answer(log, proxy, LIMITS)
@@ -447,7 +447,7 @@ def test_c3_a_publish_with_a_lost_answer_is_not_repeated(server: RedisServer) ->
 
 
 def test_c3_where_the_history_is_too_short_the_publisher_is_told(server: RedisServer) -> None:
-    async def check(log: RedisLog, proxy: Proxy) -> None:
+    async def check(log: RedisBroker, proxy: Proxy) -> None:
         # Nothing is there that is older than the publish, so it may have been there and be gone.
         proxy.loses_answers = True
         task = asyncio.create_task(log.publish(ROOM, LIMITS, item(1)))
@@ -458,8 +458,8 @@ def test_c3_where_the_history_is_too_short_the_publisher_is_told(server: RedisSe
             await task
         assert await numbers_in(log) == []
 
-    async def warm(log: RedisLog, proxy: Proxy) -> None:
-        await publish(log, 0, stream=Stream("rooms", "other"))
+    async def warm(log: RedisBroker, proxy: Proxy) -> None:
+        await publish(log, 0, stream=HistoryKey("rooms", "other"))
         server.ask("FLUSHALL")
         await check(log, proxy)
 
@@ -473,13 +473,13 @@ def test_c12_a_password_is_needed_and_changes(make_redis: MakeRedis) -> None:
     server = make_redis(requirepass="first")
 
     async def check() -> None:
-        nobody = RedisLog(server.url, pace=QUICK)
+        nobody = RedisBroker(server.url, pace=QUICK)
         with pytest.raises(BrokerUnavailable, match=r"(?i)authentication"):
             await nobody.publish(ROOM, LIMITS, item(1))
         with pytest.raises(BrokerUnavailable):
             await nobody.follow(ROOM, LIMITS, Notes())
         await nobody.aclose()
-        log = RedisLog(f"redis://:first@127.0.0.1:{server.port}/0", pace=QUICK)
+        log = RedisBroker(f"redis://:first@127.0.0.1:{server.port}/0", pace=QUICK)
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, 1)
@@ -501,7 +501,7 @@ def test_c12_a_password_is_needed_and_changes(make_redis: MakeRedis) -> None:
 def test_c12_redis_is_full(make_redis: MakeRedis) -> None:
     server = make_redis(maxmemory_policy="noeviction")
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, 1)
@@ -518,9 +518,9 @@ def test_c12_redis_is_full(make_redis: MakeRedis) -> None:
 
 def test_c7_redis_evicts_histories(make_redis: MakeRedis) -> None:
     server = make_redis(maxmemory_policy="allkeys-lru")
-    streams = [Stream("rooms", str(number)) for number in range(60)]
+    streams = [HistoryKey("rooms", str(number)) for number in range(60)]
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = {stream: Notes() for stream in streams}
         for stream in streams:
             await log.follow(stream, LIMITS, notes[stream])
@@ -556,7 +556,7 @@ def test_an_old_redis_is_refused_by_its_version(
 ) -> None:
     monkeypatch.setattr(connection, "OLDEST", (99, 1))
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         began = time.monotonic()
         with pytest.raises(BrokerUnavailable, match=r"need Redis 99\.1 or newer, and this is"):
             await log.publish(ROOM, LIMITS, item(1))
@@ -571,7 +571,7 @@ def test_the_rights_that_the_page_names_are_enough(server: RedisServer) -> None:
     server.ask("ACL", "SETUSER", "app", "reset", "on", ">secret", *rights.split())
 
     async def check() -> None:
-        log = RedisLog(server.url.replace("//", "//app:secret@"), pace=QUICK)
+        log = RedisBroker(server.url.replace("//", "//app:secret@"), pace=QUICK)
         notes = Notes()
         limits = LIMITS._replace(history_bytes=1_000)
         await log.follow(ROOM, limits, notes)
@@ -593,15 +593,15 @@ def test_the_rights_that_the_page_names_are_enough(server: RedisServer) -> None:
 
 
 def test_ten_thousand_keys_leave_nothing(server: RedisServer) -> None:
-    streams = [Stream("rooms", str(number)) for number in range(10_000)]
+    streams = [HistoryKey("rooms", str(number)) for number in range(10_000)]
     limits = LIMITS._replace(history_ttl=60)
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         followers = {stream: Notes() for stream in streams}
         await asyncio.gather(*[log.follow(each, limits, followers[each]) for each in streams])
         assert len(server.subscriptions()) == 10_000
 
-        async def publish_some(some: list[Stream]) -> None:
+        async def publish_some(some: list[HistoryKey]) -> None:
             for stream in some:
                 await log.publish(stream, limits, item(7))
 

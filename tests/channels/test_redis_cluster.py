@@ -27,9 +27,9 @@ from redis_checks import (
 )
 from redis_server import Cluster, RedisServer
 from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain
-from sserpent.channels.history.position import Stream
+from sserpent.channels.history.position import HistoryKey
 from sserpent.channels.history.ring import Entry
-from sserpent.channels.redis import RedisLog
+from sserpent.channels.redis import RedisBroker
 from sserpent.channels.redis.names import name_of
 
 # A log has frames that are made already.
@@ -54,9 +54,9 @@ class Pair:
         """The masters that nothing happens to."""
         return [node for node in self.cluster.nodes if node not in (self.master, self.replica)]
 
-    def streams_of_others(self) -> list[Stream]:
+    def streams_of_others(self) -> list[HistoryKey]:
         """A stream on each of them."""
-        streams = [Stream("rooms", str(number)) for number in range(60)]
+        streams = [HistoryKey("rooms", str(number)) for number in range(60)]
         slots = {key_slot(name_of("sserpent", 0, stream)): stream for stream in streams}
         ports = {self.cluster.node_of(slot).port: stream for slot, stream in slots.items()}
         return [ports[node.port] for node in self.others]
@@ -95,7 +95,7 @@ def told_the_truth(outcomes: Outcomes, read: list[int]) -> None:
 
 
 def test_c12_a_node_is_killed_and_its_replica_takes_over(pair: Pair) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         others = {stream: Notes() for stream in pair.streams_of_others()}
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
@@ -128,7 +128,7 @@ def test_c12_a_node_is_killed_and_its_replica_takes_over(pair: Pair) -> None:
 
 
 def test_c8_a_node_is_killed_whose_replica_lacks_the_tail(pair: Pair) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, *range(5))
@@ -158,7 +158,7 @@ def test_c8_a_node_is_killed_whose_replica_lacks_the_tail(pair: Pair) -> None:
 
 
 def test_c12_a_failover_that_somebody_asks_for_loses_nothing(pair: Pair) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         outcomes: Outcomes = {}
@@ -184,7 +184,7 @@ def test_c12_a_failover_that_somebody_asks_for_loses_nothing(pair: Pair) -> None
 
 
 def test_c12_a_node_that_stalls_is_replaced_and_comes_back(pair: Pair) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         outcomes: Outcomes = {}

@@ -13,9 +13,9 @@ import pytest
 from followers import Notes, item
 from redis_checks import LIMITS, QUICK, ROOM, MakeRedis, publish, run, until
 from redis_server import Cluster, RedisServer, Sentinel
-from sserpent._runtime.tasks import end
-from sserpent.channels.history.position import Stream
-from sserpent.channels.redis import RedisLog, session
+from sserpent._runtime.loops import end
+from sserpent.channels.history.position import HistoryKey
+from sserpent.channels.redis import RedisBroker, session
 from sserpent.channels.redis.client import cluster
 from sserpent.channels.redis.client.connection import first_of
 
@@ -104,7 +104,7 @@ def once_with_its_traceback(caplog: pytest.LogCaptureFixture) -> bool:
 def test_a_connection_for_commands_is_made_again(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         log._server.connect = fails = Fails(log._server.connect, 1)  # type: ignore[method-assign]
         await publish(log, 1)
         assert fails.calls == 2
@@ -123,7 +123,7 @@ def test_a_connection_for_subscriptions_is_made_again(
                 raise ZeroDivisionError("what nobody expects")
             return full
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Raises()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, 1)
@@ -140,7 +140,7 @@ def test_a_history_is_read_again(
 ) -> None:
     monkeypatch.setattr(session, "read_head", Fails(session.read_head, 1))
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         await log.follow(ROOM, LIMITS, Notes())
 
     run(server, check, QUICK._replace(timeout=10))
@@ -154,7 +154,7 @@ def test_the_nodes_of_a_cluster_are_looked_for_again(
     fails = Fails(cluster._slots)
     monkeypatch.setattr(cluster, "_slots", fails)
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         await publish(log, 1)
         await until(lambda: fails.calls > 3)
 
@@ -170,7 +170,7 @@ def test_a_master_is_looked_for_again(
 ) -> None:
     sentinel = Sentinel(server)
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         log._server.resolve = fails = Fails(log._server.resolve)  # type: ignore[method-assign]
         log.open()
         await until(lambda: fails.calls > 3)
@@ -184,7 +184,7 @@ def test_a_master_is_looked_for_again(
 
 
 def test_a_publish_that_cannot_be_sent_fails_alone(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         lone = ROOM._replace(key="\ud800")
         future = log.publish_soon(lone, LIMITS, item(1))
         with pytest.raises(UnicodeEncodeError):
@@ -199,10 +199,10 @@ def test_what_is_published_after_a_connection_was_closed_is_not_in_doubt(
 ) -> None:
     """No history shows whether it was carried out: it is the first event of each."""
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         for number in range(20):
-            room = Stream("rooms", str(number))
-            await publish(log, number, stream=Stream("rooms", "another"))
+            room = HistoryKey("rooms", str(number))
+            await publish(log, number, stream=HistoryKey("rooms", "another"))
             server.kill_clients("normal")
             await publish(log, number, stream=room)
 

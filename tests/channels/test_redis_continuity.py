@@ -18,7 +18,7 @@ from redis_server import RedisServer
 from soak_links import Links
 from sserpent.channels import Channels
 from sserpent.channels.history.position import parse_id
-from sserpent.channels.redis import Pace, RedisLog
+from sserpent.channels.redis import Pace, RedisBroker
 
 # A log has frames that are made already.
 pytestmark = pytest.mark.once
@@ -183,11 +183,11 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 @asynccontextmanager
 async def moving(
     make_redis: MakeRedis, pace: Pace
-) -> AsyncIterator[tuple[RedisLog, Notes, list[RedisServer]]]:
+) -> AsyncIterator[tuple[RedisBroker, Notes, list[RedisServer]]]:
     """A log that follows a room, by an address of the first of two servers."""
     servers = [make_redis(), make_redis()]
     async with linked(lambda: servers[0].port) as links:
-        log = RedisLog(url_of(links), pace=pace)
+        log = RedisBroker(url_of(links), pace=pace)
         try:
             notes = Notes()
             await log.follow(ROOM, LIMITS, notes)
@@ -214,7 +214,7 @@ def test_c13_a_comparison_finds_that_what_is_published_is_not_heard(
     async def check() -> None:
         async with moving(make_redis, PACE._replace(compare=0.5)) as (_, notes, servers):
             await move(servers, "normal")
-            other = RedisLog(servers[0].url, pace=PACE)
+            other = RedisBroker(servers[0].url, pace=PACE)
             await publish(other, 2)
             await is_subscribed(servers[0])
             await publish(other, 3)
@@ -251,7 +251,7 @@ def test_c13_commands_go_along_when_the_subscription_is_elsewhere(
         async with moving(make_redis, PACE._replace(compare=0.5)) as (log, notes, servers):
             await move(servers, "pubsub")
             await is_subscribed(servers[0])
-            other = RedisLog(servers[0].url, pace=PACE)
+            other = RedisBroker(servers[0].url, pace=PACE)
             ids = await publish(other, 2, 3)
             await until(lambda: notes.brief[-1:] == [3])
             await until(lambda: warnings_in(caplog))
@@ -271,7 +271,7 @@ def test_a_slow_subscription_is_left_alone(
 
     async def check() -> None:
         async with linked(lambda: server.port) as links:
-            log = RedisLog(url_of(links), pace=PACE._replace(compare=0.2, probe=5.0))
+            log = RedisBroker(url_of(links), pace=PACE._replace(compare=0.2, probe=5.0))
             notes = Notes()
             await log.follow(ROOM, LIMITS, notes)
             links.slow_down("subscription", 0.5, 60)
@@ -293,7 +293,7 @@ def test_c7_a_key_that_is_followed_has_its_epoch_for_every_process(make_redis: M
     server = make_redis()
 
     async def check() -> None:
-        logs = [RedisLog(server.url, pace=PACE) for _ in range(2)]
+        logs = [RedisBroker(server.url, pace=PACE) for _ in range(2)]
         notes = [Notes(), Notes()]
         first, second = [
             await log.follow(ROOM, LIMITS, each) for log, each in zip(logs, notes, strict=True)
@@ -346,7 +346,7 @@ def test_a_key_that_was_emptied_by_hand_begins_anew(make_redis: MakeRedis) -> No
     server = make_redis()
 
     async def check() -> None:
-        log = RedisLog(server.url, pace=PACE)
+        log = RedisBroker(server.url, pace=PACE)
         await publish(log, 1, 2)
         (name,) = [name for name in server.names() if ":rooms" in name]
         server.ask("XTRIM", name, "MAXLEN", 0)

@@ -17,7 +17,7 @@ from redis_server import RedisServer
 from sserpent import ServerSentEvent
 from sserpent.channels import BrokerUnavailable, Channels
 from sserpent.channels.history.ring import Entry
-from sserpent.channels.redis import RedisLog
+from sserpent.channels.redis import RedisBroker
 from sserpent.channels.redis.names import name_of
 
 # A log has frames that are made already.
@@ -58,7 +58,7 @@ GARBAGE = [
 
 @pytest.mark.parametrize("message", GARBAGE, ids=lambda message: repr(message[:10]))
 def test_a_message_that_is_not_of_a_channel(server: RedisServer, message: bytes) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, 1)
@@ -72,7 +72,7 @@ def test_a_message_that_is_not_of_a_channel(server: RedisServer, message: bytes)
 
 
 def test_a_message_from_a_future_that_never_comes(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, 1)
@@ -115,7 +115,7 @@ def _brief(event: ServerSentEvent) -> tuple[str | None, Any]:
 def test_an_entry_among_others_that_is_not_an_event_is_a_gap(
     server: RedisServer, fields: tuple[str, ...]
 ) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         ids = await publish(log, 1, 2)
@@ -136,7 +136,7 @@ def test_an_entry_among_others_that_is_not_an_event_is_a_gap(
 
 
 def test_an_offset_that_jumps_is_a_gap(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         ids = await publish(log, 1, 2)
@@ -152,7 +152,7 @@ def test_an_offset_that_jumps_is_a_gap(server: RedisServer) -> None:
 
 
 def test_an_entry_of_another_epoch_is_a_reset(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, 1, 2)
@@ -187,7 +187,7 @@ def test_a_history_that_somebody_has_damaged_is_said_and_mended(
     damage: Callable[[RedisServer], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, 1)
@@ -235,7 +235,7 @@ def test_a_damaged_history_makes_nobody_wait_for_ever(server: RedisServer) -> No
 
 
 def test_the_scripts_are_flushed(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         for number in range(5):
@@ -250,7 +250,7 @@ def test_the_scripts_are_flushed(server: RedisServer) -> None:
 def test_a_right_is_taken_away_and_given_back(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, 1)
@@ -272,7 +272,7 @@ def test_a_right_is_taken_away_and_given_back(
 def test_the_clock_of_the_server_jumps(server: RedisServer, seconds: float) -> None:
     """What is known of that clock is then wrong by so much."""
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         notes = Notes()
         await log.follow(ROOM, LIMITS, notes)
         await publish(log, 1)

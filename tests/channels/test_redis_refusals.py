@@ -24,14 +24,14 @@ from redis_checks import (
 from redis_server import Cluster, RedisServer
 from sserpent.channels import BrokerUnavailable, PublishUncertain
 from sserpent.channels.history.broker import Item
-from sserpent.channels.history.position import Stream
-from sserpent.channels.history.ring import Limits
-from sserpent.channels.redis import Pace, RedisLog
+from sserpent.channels.history.position import HistoryKey
+from sserpent.channels.history.ring import Retention
+from sserpent.channels.redis import Pace, RedisBroker
 from sserpent.channels.redis.client.commands import Publish
 
 pytestmark = pytest.mark.once
 
-RUN = Stream("answers", '["","","one"]')
+RUN = HistoryKey("answers", '["","","one"]')
 # Of channels, and of runs.
 RIGHTS = (
     "~sserpent:* &sserpent:* +evalsha +script|load +xadd +xtrim +xrange +xrevrange +pexpire +time "
@@ -50,7 +50,7 @@ def as_user(server: RedisServer | Cluster) -> str:
 
 @contextlib.asynccontextmanager
 async def logging_as_user(server: RedisServer | Cluster, pace: Pace = QUICK) -> Any:
-    log = RedisLog(as_user(server), pace=pace)
+    log = RedisBroker(as_user(server), pace=pace)
     try:
         yield log
     finally:
@@ -114,7 +114,7 @@ def test_a_command_that_has_another_name_is_named_and_nothing_is_stored(
 ) -> None:
     server = make_redis(rename_command=f'{command} ""')
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         with pytest.raises(BrokerUnavailable, match=rf"\+{command.lower()}.*Unknown Redis command"):
             await log.publish(ROOM, LIMITS, item(1))
         assert stored(server) == []
@@ -161,7 +161,7 @@ def test_a_node_of_a_cluster_refuses_its_user(make_redis: MakeRedis) -> None:
     async def check() -> None:
         for node in cluster.nodes:
             set_user(node, "resetchannels")
-        streams = [Stream("rooms", str(number)) for number in range(6)]
+        streams = [HistoryKey("rooms", str(number)) for number in range(6)]
         async with logging_as_user(cluster, QUICK._replace(timeout=10)) as log:
             for stream in streams:
                 with pytest.raises(BrokerUnavailable, match=r"\+spublish with &sserpent:\*"):
@@ -214,7 +214,7 @@ def test_what_is_refused_is_not_stored(
 ) -> None:
     server = make_redis(enable_protected_configs="yes")
 
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         await publish(log, 1)
         change(server)
         if change is make_it_fail_to_save:
@@ -232,7 +232,7 @@ def test_what_is_refused_is_not_stored(
 # Runs
 
 
-async def start(log: RedisLog, run: Stream = RUN) -> str | None:
+async def start(log: RedisBroker, run: HistoryKey = RUN) -> str | None:
     return await log.runs.start(run, 60, lambda reason: None)
 
 
@@ -256,7 +256,7 @@ def test_a_run_that_is_refused_leaves_its_id(server: RedisServer, without: str) 
 def test_a_run_that_is_not_started_in_time_leaves_its_id(
     server: RedisServer, seconds: float
 ) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         await publish(log, 1)
         server.pause()
         starting = asyncio.create_task(start(log))
@@ -273,7 +273,7 @@ def test_a_run_that_is_not_started_in_time_leaves_its_id(
 
 
 def test_a_run_whose_start_is_cancelled_leaves_its_id(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         await publish(log, 1)
         server.pause()
         starting = asyncio.create_task(start(log))
@@ -287,7 +287,7 @@ def test_a_run_whose_start_is_cancelled_leaves_its_id(server: RedisServer) -> No
 
 
 def test_a_run_whose_start_was_lost_with_its_answer_leaves_its_id(server: RedisServer) -> None:
-    async def check(log: RedisLog, proxy: Proxy) -> None:
+    async def check(log: RedisBroker, proxy: Proxy) -> None:
         await publish(log, 1)
         proxy.loses_answers = True
         with pytest.raises(BrokerUnavailable):
@@ -301,11 +301,11 @@ def test_a_run_whose_start_was_lost_with_its_answer_leaves_its_id(server: RedisS
 
 
 def run_behind_proxy(
-    server: RedisServer, check: Callable[[RedisLog, Proxy], Awaitable[None]]
+    server: RedisServer, check: Callable[[RedisBroker, Proxy], Awaitable[None]]
 ) -> None:
     async def check_it() -> None:
         async with Proxy(server.port) as proxy:
-            log = RedisLog(f"redis://127.0.0.1:{proxy.port}", pace=QUICK)
+            log = RedisBroker(f"redis://127.0.0.1:{proxy.port}", pace=QUICK)
             try:
                 await check(log, proxy)
             finally:
@@ -357,7 +357,7 @@ def test_a_stop_that_is_refused_is_not_recorded(server: RedisServer) -> None:
 
 
 def publish_again(
-    log: RedisLog, number: int, seconds: float, limits: Limits = LIMITS
+    log: RedisBroker, number: int, seconds: float, limits: Retention = LIMITS
 ) -> asyncio.Future[bytes]:
     """Publishes as after an answer that was lost, so many seconds ago."""
     session = log._home()
@@ -373,7 +373,7 @@ def publish_again(
 def test_c3_a_history_that_has_its_first_event_shows_what_was_published(
     server: RedisServer,
 ) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         for number in range(250):
             await publish(log, number)
         await publish_again(log, 1_000, 600)
@@ -383,7 +383,7 @@ def test_c3_a_history_that_has_its_first_event_shows_what_was_published(
 
 
 def test_c3_a_history_without_its_first_event_does_not(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         limits = LIMITS._replace(history=0)
         for number in range(2):
             await log.publish(ROOM, limits, item(number))
@@ -395,7 +395,7 @@ def test_c3_a_history_without_its_first_event_does_not(server: RedisServer) -> N
 
 
 def test_c3_a_history_that_may_have_expired_in_between_does_not(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         limits = LIMITS._replace(history_ttl=60)
         await log.publish(ROOM, limits, item(0))
         with pytest.raises(PublishUncertain, match="does not reach back"):
@@ -407,7 +407,7 @@ def test_c3_a_history_that_may_have_expired_in_between_does_not(server: RedisSer
 
 
 def test_c3_what_is_refused_after_it_was_looked_for_is_not_uncertain(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         await publish(log, 0)
         server.ask("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(BrokerUnavailable, match="used memory > 'maxmemory'"):
@@ -423,7 +423,7 @@ def test_c3_what_is_refused_after_it_was_looked_for_is_not_uncertain(server: Red
 
 
 def test_c3_what_is_refused_before_it_was_looked_for_is_uncertain(server: RedisServer) -> None:
-    async def check(log: RedisLog) -> None:
+    async def check(log: RedisBroker) -> None:
         await publish(log, 0)
         server.ask("ACL", "SETUSER", "default", "-xrevrange")
         with pytest.raises(PublishUncertain):

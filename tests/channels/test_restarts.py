@@ -11,14 +11,14 @@ import pytest
 from channel_clients import Run, connected
 from sserpent.channels import Channels
 from sserpent.channels.history.broker import Follower
-from sserpent.channels.history.memory import MemoryLog
-from sserpent.channels.history.position import Position, Stream
-from sserpent.channels.history.ring import Entry, Limits
+from sserpent.channels.history.memory import MemoryBroker
+from sserpent.channels.history.position import HistoryKey, Position
+from sserpent.channels.history.ring import Entry, Retention
 
 AGAIN = Position("feed", 0, 0)
 
 
-class RestartingLog(MemoryLog):
+class RestartingLog(MemoryBroker):
     """Has the history of a channel begin anew while that of the same or another is asked for."""
 
     def __init__(self, restarts: str, while_asked: str) -> None:
@@ -27,12 +27,12 @@ class RestartingLog(MemoryLog):
         self._while_asked = while_asked
         self._followers: dict[str, Follower] = {}
 
-    async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
+    async def follow(self, stream: HistoryKey, limits: Retention, follower: Follower) -> Position:
         self._followers[stream.channel] = follower
         return await super().follow(stream, limits, follower)
 
     async def read(
-        self, stream: Stream, limits: Limits, first: int, before: int
+        self, stream: HistoryKey, limits: Retention, first: int, before: int
     ) -> tuple[Position, list[Entry]]:
         read = await super().read(stream, limits, first, before)
         if stream.channel == self._while_asked:

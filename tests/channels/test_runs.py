@@ -28,8 +28,8 @@ from sserpent._runtime.loops import current_time
 from sserpent._shutdown import streams as shutdown
 from sserpent.channels import Channels, LastEventID, Runs
 from sserpent.channels import Run as StartedRun
-from sserpent.channels.history.broker import BrokerUnavailable, Fenced, Item, RunLog
-from sserpent.channels.history.position import Stream
+from sserpent.channels.history.broker import BrokerUnavailable, Fenced, Item, RunBroker
+from sserpent.channels.history.position import HistoryKey
 
 _numbers = itertools.count()
 
@@ -183,12 +183,12 @@ class _Away:
         sizes: How many events it was given each time that it was there.
     """
 
-    def __init__(self, log: RunLog) -> None:
+    def __init__(self, log: RunBroker) -> None:
         self.is_away = False
         self.sizes: list[int] = []
         self._append = log.append
 
-    async def append(self, run: Stream, fence: str, items: Sequence[Item]) -> None:
+    async def append(self, run: HistoryKey, fence: str, items: Sequence[Item]) -> None:
         if not self.is_away:
             self.sizes.append(len(items))
             await self._append(run, fence, items)
@@ -405,7 +405,7 @@ def test_x2_a_run_can_be_followed_until_its_ttl_counted_from_its_end(
 ) -> None:
     async def main() -> None:
         monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
-        monkeypatch.setattr("sserpent.channels.history.memory_runs.monotonic", current_time)
+        monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
         async with answering(in_memory, ttl=100) as (runs, answer, started):
             answer.say("a")
             await anyio.sleep(1_000)  # while it goes on nothing expires
@@ -503,7 +503,7 @@ def test_x3_a_run_that_is_stopped_while_it_is_recorded_is_not_entered(
             start = log.start
 
             async def start_and_stop(
-                stream: Stream, ttl: float, on_stop: Callable[[str], None]
+                stream: HistoryKey, ttl: float, on_stop: Callable[[str], None]
             ) -> str | None:
                 heard = threading.Event()
                 fence = await start(stream, ttl, lambda reason: (on_stop(reason), heard.set())[0])
@@ -601,7 +601,7 @@ def test_x4_a_producer_that_dies_is_noticed_by_its_lease(
 
     async def main() -> None:
         monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
-        monkeypatch.setattr("sserpent.channels.history.memory_runs.monotonic", current_time)
+        monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
         monkeypatch.setattr("sserpent.channels.runs.producer.Producer._renew_soon", dead)
         async with answering(in_memory) as (runs, answer, started):
             runs._producers.clear()  # nobody waits for it either
@@ -632,7 +632,7 @@ def test_x4_a_producer_that_lives_is_not_taken_for_dead(
 ) -> None:
     async def main() -> None:
         monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
-        monkeypatch.setattr("sserpent.channels.history.memory_runs.monotonic", current_time)
+        monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
         async with answering(in_memory) as (_, answer, started):
             async with connected(started.follow()) as client:
                 await anyio.sleep(120)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -23,30 +24,19 @@ PACKAGE = Path(sserpent.__file__).parent
 # A package may be one module.
 OURS: dict[str, set[str]] = {
     "_core": set(),
-    "_shutdown": set(),
-    "_delivery": {"_core", "_shutdown"},
-    "_fastapi": {"_core", "_delivery", "_shutdown"},
-    "channels": {
-        "_core",
-        "_delivery.farewell",
-        "_delivery.observer",
-        "_delivery.stream",
-        "_delivery.thread",
-        "_delivery.tidying",
-        "_fastapi.declarations",
-        "_fastapi.places",
-        "_fastapi.refusal",
-        "_fastapi.response",
-        "_shutdown",
-    },
+    "_runtime": set(),
+    "_shutdown": {"_runtime"},
+    "_delivery": {"_core", "_runtime", "_shutdown"},
+    "_fastapi": {"_core", "_delivery", "_runtime", "_shutdown"},
+    "channels": {"_core", "_delivery", "_fastapi", "_runtime", "_shutdown"},
     "client": {"_core"},
-    "compat": {"_shutdown", "(public names)"},
+    "compat": {"_runtime", "_shutdown", "(public names)"},
     # The command: `python -m sserpent`.
     "_cli": {"client"},
     "__main__": {"_cli"},
     "metrics": {"_delivery.observer"},
     # The parser is that of `client`: its events equal those that a test makes.
-    "testing": {"_shutdown", "client", "(public names)"},
+    "testing": {"_runtime", "_shutdown", "client", "(public names)"},
     # `sserpent/__init__.py` has the public names, and loads what they need.
     "": {"_core", "_delivery", "_fastapi", "_shutdown"},
 }
@@ -150,6 +140,46 @@ def test_a_module_imports_what_its_package_may(module: str) -> None:
     assert not broken, "\n".join(broken)
 
 
+def imported_modules(module: str, is_package: bool, source: str) -> set[str]:
+    """Returns the modules of ours that a module imports, those for type checkers included."""
+    found = set()
+    for each in imports(module, is_package, source):
+        if each.target.split(".")[0] == "sserpent":
+            name = each.target.removeprefix("sserpent").removeprefix(".")
+            while name not in modules():  # a name in it
+                name = name.rpartition(".")[0]
+            found.add(name)
+    return found - {module}
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """Returns modules that import each other in a circle; empty if there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    sources = {module: path for module, path in modules().items() if path.suffix == ".py"}
+    graph = {
+        module: imported_modules(module, path.stem == "__init__", path.read_text("utf-8"))
+        for module, path in sources.items()
+    }
+    assert circle(graph) == []
+    assert "_core.json" in graph["_core.buffer"]
+
+
+def test_a_circle_is_found_also_where_it_is_for_type_checkers_alone() -> None:
+    wire = "if TYPE_CHECKING:\n from .ending import Ending"
+    graph = {
+        "_delivery.wire": imported_modules("_delivery.wire", False, wire),
+        "_delivery.ending": imported_modules("_delivery.ending", False, "from . import wire"),
+    }
+    assert set(circle(graph)) == {"_delivery.wire", "_delivery.ending"}
+
+
 def test_every_package_is_in_the_table() -> None:
     assert {module.split(".")[0] for module in modules()} <= set(OURS)
 
@@ -162,27 +192,27 @@ def test_every_package_is_in_the_table() -> None:
         ("_core.conversion", "from pydantic import BaseModel", None),
         ("_core.json", "from .conversion import to_json", None),
         ("_core.json", "from .. import _shutdown", "'_core' may import of ours: nothing"),
-        ("_shutdown.servers", "def f():\n from .._core import step", "ours: nothing"),
+        ("_shutdown.servers", "def f():\n from .._core import step", "ours: _runtime"),
         ("_delivery.stream", "from .._core import Buffer\nfrom .. import _shutdown", None),
         ("_delivery.stream", "from starlette.types import Send", None),
         ("_delivery.stream", "from starlette import types", None),
         ("_delivery.stream", "from starlette.responses import Response", "but starlette.types"),
         ("_delivery.stream", "if TYPE_CHECKING:\n from fastapi import FastAPI", "import fastapi"),
-        ("_delivery.stream", "from .._fastapi.response import A", "ours: _core, _shutdown"),
-        ("_delivery.stream", "from .. import ServerSentEvent", "ours: _core, _shutdown"),
-        ("channels.memory", "from .._delivery.stream import KEEPALIVE_COMMENT", None),
-        ("channels.memory", "from .._delivery import sender", "_delivery.observer"),
-        ("channels.memory", "import redis.asyncio", "'channels.redis' alone"),
+        ("_delivery.stream", "from .._fastapi.response import A", "ours: _core, _runtime"),
+        ("_delivery.stream", "from .. import ServerSentEvent", "ours: _core, _runtime"),
+        ("channels.history.memory", "from ..._delivery.wire import KEEPALIVE_COMMENT", None),
+        ("channels.history.memory", "from ...metrics import Metrics", "ours: _core, _delivery"),
+        ("channels.history.memory", "import redis.asyncio", "'channels.redis' alone"),
         ("channels.redis", "import redis.asyncio", None),
-        ("channels.redis.connection", "import redis.asyncio", None),
+        ("channels.redis.client.connection", "import redis.asyncio", None),
         ("client.parser", "from .._core import BACKEND", None),
         ("client.parser", "from ..channels import Channels", "ours: _core"),
-        ("metrics", "from .channels import log", "_delivery.observer"),
+        ("metrics", "from .channels import history", "_delivery.observer"),
         ("testing", "from . import ServerSentEvent", None),
         ("testing", "from sserpent import ServerSentEvent", None),
         ("testing", "from sserpent.client import EventStreamParser", None),
-        ("testing", "from sserpent._core.parse import Parser", "(public names), _shutdown, client"),
-        ("testing", "from .metrics import Metrics", "(public names), _shutdown, client"),
+        ("testing", "from sserpent._core.parse import Parser", "(public names), _runtime, _shutdown"),
+        ("testing", "from .metrics import Metrics", "(public names), _runtime, _shutdown"),
         ("", "from . import testing", "'sserpent' may import of ours"),
     ],
 )

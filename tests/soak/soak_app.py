@@ -18,10 +18,10 @@ from sserpent.channels import (
     PublishUncertain,
     Subscription,
 )
-from sserpent.channels.runs import lease
+from sserpent.channels.history import broker
 
 # Before anything reads them: a run whose process was killed is to end before the soak does.
-lease.RENEWAL, lease.DURATION = 1.0, 8.0
+broker.LEASE_RENEWAL, broker.LEASE_DURATION = 1.0, 8.0
 
 channels = Channels(os.environ["REDIS_URL"], publish_timeout=3)
 rooms = channels.channel("rooms", int, keyed=True)

@@ -13,12 +13,12 @@ import anyio
 from followers import item, number_of
 from redis_server import Cluster, RedisServer
 from sserpent.channels import BrokerError, BrokerUnavailable, PublishUncertain
-from sserpent.channels.history.position import Stream
-from sserpent.channels.history.ring import Limits
-from sserpent.channels.redis import Pace, RedisLog
+from sserpent.channels.history.position import HistoryKey
+from sserpent.channels.history.ring import Retention
+from sserpent.channels.redis import Pace, RedisBroker
 
-LIMITS = Limits(history=10_000, history_ttl=3_600, history_bytes=2**24)
-ROOM = Stream("rooms", "lobby")
+LIMITS = Retention(history=10_000, history_ttl=3_600, history_bytes=2**24)
+ROOM = HistoryKey("rooms", "lobby")
 QUICK = Pace(timeout=1.0, probe=0.2, compare=0.3)
 ALL = 1, 10**9
 MakeRedis = Callable[..., RedisServer]
@@ -31,11 +31,11 @@ async def until(condition: Callable[[], Any], timeout: float = 30) -> None:
         await anyio.sleep(0.005)
 
 
-async def publish(log: RedisLog, *numbers: int, stream: Stream = ROOM) -> list[str]:
+async def publish(log: RedisBroker, *numbers: int, stream: HistoryKey = ROOM) -> list[str]:
     return [await log.publish(stream, LIMITS, item(number)) for number in numbers]
 
 
-async def publish_until_it_works(log: RedisLog, number: int) -> str:
+async def publish_until_it_works(log: RedisBroker, number: int) -> str:
     while (published := await outcome_of(log, number)) in (BrokerUnavailable, PublishUncertain):
         await asyncio.sleep(0.05)
     return str(published)
@@ -46,7 +46,7 @@ Outcome = str | type[BrokerError]
 Outcomes = dict[int, Outcome]
 
 
-async def outcome_of(log: RedisLog, number: int) -> Outcome:
+async def outcome_of(log: RedisBroker, number: int) -> Outcome:
     """Publishes, and returns the event's id, or what it was refused with."""
     try:
         return await log.publish(ROOM, LIMITS, item(number))
@@ -54,18 +54,18 @@ async def outcome_of(log: RedisLog, number: int) -> Outcome:
         return type(error)
 
 
-async def publish_all(log: RedisLog, outcomes: Outcomes, numbers: range) -> None:
+async def publish_all(log: RedisBroker, outcomes: Outcomes, numbers: range) -> None:
     for number in numbers:
         outcomes[number] = await outcome_of(log, number)
 
 
-async def numbers_in(log: RedisLog) -> list[int]:
+async def numbers_in(log: RedisBroker) -> list[int]:
     return [number_of(entry) for entry in (await log.read(ROOM, LIMITS, *ALL))[1]]
 
 
 def run(
     server: RedisServer | Cluster,
-    check: Callable[[RedisLog], Awaitable[None]],
+    check: Callable[[RedisBroker], Awaitable[None]],
     pace: Pace = QUICK,
 ) -> None:
     """Runs a test with a log on a server."""
@@ -74,7 +74,7 @@ def run(
 
     async def check_it() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, error: errors.append(error))
-        log = RedisLog(server.url, pace=pace)
+        log = RedisBroker(server.url, pace=pace)
         try:
             await asyncio.wait_for(check(log), 90)
         finally:

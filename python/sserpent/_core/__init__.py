@@ -53,7 +53,7 @@ MODULES = {
     "MessageEvent": "parse",
     "Meter": "meter",
     "Outlet": "outlet",
-    "Pump": "stepping",
+    "Pump": "pump",
     "ServerSentEvent": "event",
     "format_sse_event": "event",
     "step": "stepping",

@@ -11,7 +11,8 @@ from .json import ItemSchema
 from .meter import Meter
 from .outlet import Outlet
 from .parse import EventStreamParser, EventTooLarge, MessageEvent
-from .stepping import Pump, step, step_as
+from .pump import Pump
+from .stepping import step, step_as
 
 __all__ = [
     "Buffer",

@@ -22,7 +22,7 @@ from .._shutdown import ServerStreams, current
 from .generator_thread import GeneratorThread, options_of
 from .in_finally import is_tidying_up
 from .sender import Sender
-from .stream import close_unstarted
+from .source import close_unstarted
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .options import Streamable
 
 
-class Driver:
+class GeneratorTask:
     """Runs one generator and pushes what it yields into the buffer.
 
     Args:

@@ -25,7 +25,7 @@ from .options import Streamable, sets
 CallSoon = Callable[[Callable[[], object]], object]
 
 
-class Slots:
+class ThreadSlots:
     """How many generator threads a class of responses, or all of some runs, have; further ones wait
     in line."""
 
@@ -74,8 +74,8 @@ class Slots:
                 return
 
 
-_all_slots: WeakSet[Slots] = WeakSet()
-_slots: WeakKeyDictionary[type[Streamable], Slots] = WeakKeyDictionary()
+_all_slots: WeakSet[ThreadSlots] = WeakSet()
+_slots: WeakKeyDictionary[type[Streamable], ThreadSlots] = WeakKeyDictionary()
 _slots_lock = threading.RLock()
 
 
@@ -97,7 +97,7 @@ class ThreadOptions(NamedTuple):
     """
 
     name: object
-    slots: Slots
+    slots: ThreadSlots
     max_threads: int
     max_pending: int
     keeps_last: bool = False
@@ -110,7 +110,7 @@ def options_of(response: Streamable) -> ThreadOptions:
         owner = sets(response, "max_threads")
         slots = _slots.get(owner)
         if slots is None:
-            slots = _slots[owner] = Slots()
+            slots = _slots[owner] = ThreadSlots()
     return ThreadOptions(response._origin, slots, response.max_threads, response.max_pending)
 
 

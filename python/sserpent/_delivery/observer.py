@@ -20,7 +20,7 @@ from .ending import Ending
 from .generator_thread import running_threads
 
 if TYPE_CHECKING:
-    from .stream import Pending
+    from .source import Pending
 
 
 class Record:
@@ -58,7 +58,7 @@ class Record:
         return 0 if self._pending is None else self._pending.pending
 
 
-class Listener(Protocol):
+class MetricsSink(Protocol):
     """Is told what happens once. Called in the event loop of the stream; must not raise."""
 
     def first_event(self, route: str, seconds: float) -> None:
@@ -88,15 +88,15 @@ class Observer:
         # By route: of the streams that have ended, and how many never began.
         self._ended: dict[str, Counter[str]] = {}
         self._published: Counter[str] = Counter()
-        self._listeners: tuple[Listener, ...] = ()
+        self._listeners: tuple[MetricsSink, ...] = ()
 
-    def listen(self, listener: Listener) -> Callable[[], None]:
+    def listen(self, listener: MetricsSink) -> Callable[[], None]:
         """Has a listener told, and returns what ends that."""
         with self._lock:
             self._listeners = (*self._listeners, listener)
         return lambda: self._forget(listener)
 
-    def _forget(self, listener: Listener) -> None:
+    def _forget(self, listener: MetricsSink) -> None:
         with self._lock:
             self._listeners = tuple(each for each in self._listeners if each is not listener)
 

@@ -21,16 +21,17 @@ from .. import _shutdown
 from .._runtime.log import logger
 from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
 from .ending import Ending, after, is_disconnect
-from .farewell import farewell
-from .generator_task import Driver
+from .generator_task import GeneratorTask
 from .inbox import Pace
-from .pushed_source import Feed
+from .pushed_source import PushedSource
 from .sender import ENDED, HELD, OPEN, make_sender
-from .stream import call_on_disconnect, claim, keepalive, release, warn_of_stall
+from .source import claim, release
+from .stream import call_on_disconnect, warn_of_stall
+from .wire import farewell, keepalive
 
 if TYPE_CHECKING:
     from .options import Streamable
-    from .stream import Metered
+    from .source import Metered
 
 # Event loops call timers up to this many seconds before they are due.
 _EARLY = 0.001
@@ -91,10 +92,10 @@ class Delivery:
         buffer: Any = response._source or response._make_buffer()
         pending = buffer if metered is None else metered(buffer)
         self._sender = make_sender(send, response, pending, self)
-        self._driver: Driver | Feed = (
-            Driver(response, scope, buffer, self._sender, self._refused)
+        self._driver: GeneratorTask | PushedSource = (
+            GeneratorTask(response, scope, buffer, self._sender, self._refused)
             if response._source is None
-            else Feed(response._source, self._sender)
+            else PushedSource(response._source, self._sender)
         )
         self._streams: _shutdown.ServerStreams | None = None
         # The reason of the end, as soon as there is one.
@@ -549,7 +550,7 @@ _ON_DUE = {
 _left_alone: set[asyncio.Task[Any]] = set()
 
 
-def _leave_alone(driver: Driver | Feed, response: Streamable) -> None:
+def _leave_alone(driver: GeneratorTask | PushedSource, response: Streamable) -> None:
     logger.error(
         "The cleanup of %s did not end within cleanup_timeout (%s s); it is cancelled, and its"
         " response ends without it",

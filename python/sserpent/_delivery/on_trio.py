@@ -22,23 +22,17 @@ from .. import _shutdown
 from .._runtime.log import logger
 from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
 from .ending import Ending, after, is_disconnect
-from .farewell import farewell
 from .generator_thread import GeneratorThread, options_of
 from .in_finally import is_tidying_up
 from .inbox import Pace
 from .sender import Phase, body
-from .stream import (
-    call_on_disconnect,
-    claim,
-    close_unstarted,
-    keepalive,
-    release,
-    warn_of_stall,
-)
+from .source import claim, close_unstarted, release
+from .stream import call_on_disconnect, warn_of_stall
+from .wire import farewell, keepalive
 
 if TYPE_CHECKING:
     from .options import Streamable
-    from .stream import Metered, Pending, Source
+    from .source import Metered, Pending, Source
 
 
 class TrioDelivery:

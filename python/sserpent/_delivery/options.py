@@ -13,13 +13,13 @@ from starlette.types import Message
 
 from .._core import Buffer, ServerSentEvent
 from .._core.conversion import FastAPIServerSentEvent
-from .source_name import Origin
+from .source_name import SourceName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .._shutdown.streams import Stream
-    from .stream import Source
+    from .source import Source
 
 
 class DeliveryOptions(TypedDict, total=False):
@@ -62,7 +62,7 @@ class Streamable:
     """Content with its options, which `EventSourceResponse` documents."""
 
     _content: Any
-    _origin: Origin
+    _origin: SourceName
     # Streamed in place of the content, if that pushes.
     _source: Source | None = None
     # Whether its client was dropped because it did not read.

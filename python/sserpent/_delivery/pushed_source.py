@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from .._shutdown import ServerStreams
 from .sender import Sender
-from .stream import Source
+from .source import Source
 
 
-class Feed:
+class PushedSource:
     """Has what a source pushes sent. There is no task: the source calls when it has something.
 
     Args:

@@ -27,17 +27,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .options import Streamable
-    from .stream import Pending
+    from .source import Pending
 
 # Where asyncio keeps the current tasks, for `step_as`: a private name, which Python 3.12 changed.
 _CURRENT_TASKS = "_swap_current_task" if sys.version_info >= (3, 12) else "_current_tasks"
 _current_tasks: Any = getattr(asyncio.tasks, _CURRENT_TASKS, None)
 
-# https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes recommends "a
-# comment line (one starting with a ':' character) every 15 seconds or so". Without a blank line:
-# some decoders (httpx-sse, the OpenAI SDK) dispatch an empty event for a blank line that follows
-# an earlier `id`, while a lone comment line is ignored by all.
-KEEPALIVE_COMMENT = b": ping\n"
 
 # What `step` returns for a `send` that has come to its end.
 _SENT: Any = object()

@@ -10,7 +10,7 @@ from starlette.types import Scope
 from .._runtime.log import logger
 
 
-class Origin:
+class SourceName:
     """The source of a stream.
 
     Args:

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from starlette.responses import Response
 from starlette.types import Scope
 
-from .._delivery.source_name import Origin
+from .._delivery.source_name import SourceName
 from .declarations import Declaration, errors_of
 
 
-class Endpoint(Origin):
+class Endpoint(SourceName):
     """An endpoint function, whatever it is wrapped in.
 
     Args:

@@ -31,4 +31,16 @@ __all__ = ["EventSourceResponse", "Named", "ServerSentEvent", "accelerate"]
 if TYPE_CHECKING:
     pass
 elif not routing.install():
-    from .fallback import ServerSentEvent
+    # FastAPI's own pipeline serves the routes then, and it knows only its own class.
+    import fastapi.sse
+
+    from .._core import Buffer
+
+    class ServerSentEvent(fastapi.sse.ServerSentEvent):
+        """FastAPI's event, with `encode()`."""
+
+        def encode(self) -> bytes:
+            """The event in wire format, with the blank line that ends it."""
+            buffer = Buffer()
+            buffer.push(self)
+            return buffer.take()

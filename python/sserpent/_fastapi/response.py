@@ -50,12 +50,11 @@ from .._core.conversion import FastAPIServerSentEvent
 from .._delivery import observer
 from .._delivery.on_asyncio import Delivery
 from .._delivery.options import DeliveryOptions, Options, Streamable, set_unchecked, sets
-from .._delivery.source_name import Origin
-from .._delivery.stream import close_unstarted
+from .._delivery.source import close_unstarted
+from .._delivery.source_name import SourceName
 from .._runtime.log import logger
 from .._runtime.loops import on_asyncio
-from .places import Places
-from .refusal import refusal
+from .limits import Slots, refusal
 from .requests import shared_receive
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ _RULE = "streams an async iterable or an iterable of events"
 _HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 # Of the open streams, by the class that sets `max_streams`.
-_places = Places()
+_places = Slots()
 
 
 class ResponseOptions(DeliveryOptions, total=False):
@@ -169,7 +168,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             self._set_options(options)
         content = checked_content(f"{type(self).__name__} {_RULE}", content)
         set_unchecked(self, "_content", content)
-        set_unchecked(self, "_origin", Origin(content))
+        set_unchecked(self, "_origin", SourceName(content))
         # What is the class's already is not set once more: each stream would keep it.
         if status_code != self.status_code:
             self.status_code = status_code
@@ -181,7 +180,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         given = {name for name, _ in self.raw_headers}
         self.raw_headers.extend(header for header in _HEADERS if header[0] not in given)
 
-    def _bind(self, origin: Origin, item_schema: ItemSchema | DeclaredEvents | None) -> None:
+    def _bind(self, origin: SourceName, item_schema: ItemSchema | DeclaredEvents | None) -> None:
         """Tells the response what FastAPI knows of its route."""
         set_unchecked(self, "_origin", origin)
         set_unchecked(self, "_item_schema", item_schema)
@@ -333,7 +332,7 @@ async def _body_of(
             await run_in_threadpool(content.close)
 
 
-def _explained(origin: Origin, scope: Scope, error: Exception, item: object) -> Exception:
+def _explained(origin: SourceName, scope: Scope, error: Exception, item: object) -> Exception:
     return origin.explain(error, item, scope)
 
 

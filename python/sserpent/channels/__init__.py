@@ -16,12 +16,11 @@ async def write(room: str, message: Message) -> str:
 
 from .channel import Channel, Key
 from .channels import Channels
-from .fanout.subscriber import Selection
+from .fanout.request import Selection
 from .history.broker import BrokerError, BrokerUnavailable, ChannelsClosed, PublishUncertain
-from .last_event_id import LastEventID
 from .listener import Listener
 from .runs.runs import Run, Runs
-from .subscription import Subscription
+from .subscription import LastEventID, Subscription
 
 __all__ = [
     "BrokerError",

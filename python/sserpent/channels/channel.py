@@ -13,11 +13,11 @@ from .checks import (
     checked_key,
     checked_request,
 )
-from .fanout.subscriber import Filter, Overflow, Request, Selection, Start
-from .history.broker import Item, Log
+from .fanout.request import Filter, Overflow, Request, Selection, Start
+from .history.broker import Broker, Item
 from .history.encoding import Encoding
-from .history.position import Stream
-from .history.ring import Limits
+from .history.position import HistoryKey
+from .history.ring import Retention
 from .listener import Listener
 from .subscription import Subscription
 
@@ -36,7 +36,7 @@ class Definition(NamedTuple):
     name: str
     item_type: Any
     keyed: bool
-    limits: Limits
+    limits: Retention
     overflow: Overflow
     max_subscribers: int | None
 
@@ -51,7 +51,7 @@ class Channel(Generic[T]):
     def __init__(
         self,
         definition: Definition,
-        log: Log,
+        log: Broker,
         subscribe: Callable[..., Any],
         listen: Callable[[Request], Listener],
     ) -> None:
@@ -59,7 +59,7 @@ class Channel(Generic[T]):
         self._log = log
         self._subscribe = subscribe
         self._listen = listen
-        self._only_stream = Stream(definition.name, None)
+        self._only_stream = HistoryKey(definition.name, None)
         self._encoding = Encoding(definition.item_type, f"channel {definition.name!r}")
 
     def __repr__(self) -> str:
@@ -200,12 +200,12 @@ class Channel(Generic[T]):
             (self.on(key),), several=False, after=after, start=start, filter=filter
         )
 
-    def _stream(self, key: Key | None) -> Stream:
+    def _stream(self, key: Key | None) -> HistoryKey:
         name = self._definition.name
         if self._definition.keyed:
             if key is None:
                 raise ValueError(f"`key` is missing: channel {name!r} was created with keyed=True")
-            return Stream(name, checked_key("key", key))
+            return HistoryKey(name, checked_key("key", key))
         if key is not None:
             raise ValueError(
                 f"`key` must be left out: channel {name!r} was created without keyed=True"

@@ -23,12 +23,13 @@ from .checks import (
     checked_selection,
     checked_url,
 )
-from .fanout.hubs import Service
-from .fanout.owner_disconnects import Closures
-from .fanout.subscriber import Filter, Overflow, Request, Selection, Start, Subscriber
-from .history.broker import Log
-from .history.memory import MemoryLog
-from .history.ring import Limits
+from .fanout.hubs import Hubs
+from .fanout.owner_disconnects import OwnerDisconnects
+from .fanout.request import Filter, Overflow, Request, Selection, Start
+from .fanout.subscriber import Subscriber
+from .history.broker import Broker
+from .history.memory import MemoryBroker
+from .history.ring import Retention
 from .listener import Listener
 from .runs.runs import Runs, RunsDefinition
 from .subscription import Subscription
@@ -90,12 +91,12 @@ class Channels:
         checked_limit("max_subscribers_per_owner", max_subscribers_per_owner)
         checked_prefix(prefix)
         checked_seconds("publish_timeout", publish_timeout)
-        self._log: Log = MemoryLog()
-        self._closures: Closures | None = None
+        self._log: Broker = MemoryBroker()
+        self._closures: OwnerDisconnects | None = None
         if url is not None:
-            self._closures = Closures(lambda wanted: self._service.end(wanted))
+            self._closures = OwnerDisconnects(lambda wanted: self._service.end(wanted))
             self._log = _redis_log(checked_url(url), prefix, publish_timeout, self._closures)
-        self._service = Service(self._log, max_subscribers, max_subscribers_per_owner)
+        self._service = Hubs(self._log, max_subscribers, max_subscribers_per_owner)
         self._named: dict[str, Channel[Any] | Runs[Any]] = {}
         self._lock = threading.RLock()  # a finalizer may make a channel while it is held
 
@@ -229,7 +230,7 @@ class Channels:
             checked_name("name", name),
             item_type,
             checked_bool("keyed", keyed),
-            Limits(
+            Retention(
                 checked_count("history", history, 0),
                 checked_seconds("history_ttl", history_ttl),
                 checked_count("history_bytes", history_bytes, 1),
@@ -365,11 +366,11 @@ class Channels:
         return Listener(lambda: Subscriber(self._service.hub(), request))
 
 
-def _redis_log(url: str, prefix: str, timeout: float, closures: Closures) -> Log:
+def _redis_log(url: str, prefix: str, timeout: float, closures: OwnerDisconnects) -> Broker:
     try:
-        from .redis import Pace, RedisLog
+        from .redis import Pace, RedisBroker
     except ImportError as error:
         raise ImportError(
             f'Channels on Redis need redis-py: pip install "sserpent[redis]" ({error})'
         ) from error
-    return RedisLog(url, prefix, Pace(timeout), closures)
+    return RedisBroker(url, prefix, Pace(timeout), closures)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, cast, get_args
 from uuid import UUID
 
-from .fanout.subscriber import Filter, Overflow, Request, Selection, Start
+from .fanout.request import Filter, Overflow, Request, Selection, Start
 from .history.position import MAX_ID
 
 #: How many bytes of UTF-8 a name, a key or an owner may have.

@@ -9,10 +9,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .._core import Buffer
-from .._fastapi.refusal import empty_stream
+from .._fastapi.limits import empty_stream
 from .._fastapi.response import EventSourceResponse, Run
-from .fanout.hubs import Service
-from .fanout.subscriber import Request, Subscriber
+from .fanout.hubs import Hubs
+from .fanout.request import Request
+from .fanout.subscriber import Subscriber
 from .history.broker import BrokerError, ChannelsClosed
 from .listener import Sink
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .._fastapi.response import ResponseOptions
+
+
+from typing import Annotated
+
+from fastapi import Depends, Header, Query
 
 T = TypeVar("T")
 
@@ -50,7 +56,7 @@ class Subscription(EventSourceResponse, Generic[T]):
 
     def __init__(
         self,
-        service: Service,
+        service: Hubs,
         request: Request,
         owner: str | None = None,
         **options: Unpack[ResponseOptions],
@@ -103,7 +109,7 @@ class _Frames:
     """What is on the wire of a subscription, but for keep-alives and goodbyes: for whoever reads
     `body_iterator`."""
 
-    def __init__(self, service: Service, request: Request, owner: str | None) -> None:
+    def __init__(self, service: Hubs, request: Request, owner: str | None) -> None:
         self._service = service
         self._request = request
         self._owner = owner
@@ -125,3 +131,18 @@ class _Frames:
                     await sink.wait()
         finally:
             subscriber.close()
+
+
+async def last_event_id(
+    header: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+    query: Annotated[str | None, Query(alias="last_event_id")] = None,
+) -> str | None:
+    """Returns the `Last-Event-ID` header, else the query parameter `last_event_id`, because an
+    `EventSource` cannot set headers on its first request."""
+    # Async although it waits for nothing: FastAPI runs a plain function in the pool of threads that
+    # sync routes share, where a subscriber would wait for a free one.
+    return header or query or None
+
+
+#: A parameter of a path operation: `last_event_id: LastEventID = None`.
+LastEventID = Annotated[str | None, Depends(last_event_id)]

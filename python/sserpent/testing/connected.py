@@ -83,7 +83,7 @@ class Client:
                 f"{built.method} {built.url.path}: status {response.status_code} with"
                 f" {content_type or 'no content type'} is no event stream: {body[:200]!r}"
             )
-        return Events(self, request, response)
+        return Events(self._open, request, response)
 
     async def shut_down(self, timeout: float | None = None) -> None:
         """Does to the open streams what SIGTERM does, and waits for their ends. What they still

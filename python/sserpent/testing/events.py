@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from anyio import current_time
 from anyio.lowlevel import checkpoint
@@ -12,8 +13,8 @@ from ..client import EventStreamParser, MessageEvent
 from .exchange import NothingCame
 from .transport import BODY, BodyStream
 
-if TYPE_CHECKING:
-    from .connected import Client
+# Sends a request again, and returns the events of its response.
+Reopen = Callable[[dict[str, Any]], Awaitable["Events"]]
 
 
 class StreamEnded(AssertionError):
@@ -31,9 +32,9 @@ class Events:
 
     __module__ = "sserpent.testing"
 
-    def __init__(self, client: Client, request: dict[str, Any], response: Any) -> None:
+    def __init__(self, reopen: Reopen, request: dict[str, Any], response: Any) -> None:
         self.response = response
-        self._client = client
+        self._reopen = reopen
         self._request = request
         self._body: BodyStream = response.extensions[BODY]
         self._exchange = self._body.exchange
@@ -172,7 +173,7 @@ class Events:
             Exception: what `leave` and a request raise.
         """
         await self.leave()
-        again = await self._client._open({**self._request, "last_event_id": self.last_event_id})
+        again = await self._reopen({**self._request, "last_event_id": self.last_event_id})
         self._reconnected = again
         return again
 

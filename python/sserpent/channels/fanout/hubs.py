@@ -1,4 +1,4 @@
-"""What all subscriptions of an application's channels share."""
+"""The hub of each event loop, and how many subscribers there may be."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ..._fastapi.places import Places
+from ..._fastapi.limits import Slots
 from ..._runtime.loops import current_token
-from ..history.broker import Log
-from .hub import Hub
-from .subscriber import Request, Subscriber
+from ..history.broker import Broker
+from .hub import Hub, HubSubscriber
+from .request import Request
 
 
-class Service:
+class Hubs:
     """The hub of each event loop, and how many subscribers there may be.
 
     Args:
@@ -25,9 +25,9 @@ class Service:
         places: Where they are counted.
     """
 
-    def __init__(self, log: Log, max_subscribers: int | None, max_per_owner: int | None) -> None:
+    def __init__(self, log: Broker, max_subscribers: int | None, max_per_owner: int | None) -> None:
         self.log = log
-        self.places = Places()
+        self.places = Slots()
         self._max_subscribers = max_subscribers
         self._max_per_owner = max_per_owner
         # Reentrant: a finalizer that runs while it is held may end a stream.
@@ -61,7 +61,7 @@ class Service:
             limits["owner", owner] = self._max_per_owner
         return limits
 
-    def end(self, wanted: Callable[[Subscriber], bool]) -> int:
+    def end(self, wanted: Callable[[HubSubscriber], bool]) -> int:
         """Ends the streams of some subscribers, and returns how many that are."""
         with self._lock:
             hubs = list(self._hubs.values())

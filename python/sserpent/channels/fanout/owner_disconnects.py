@@ -5,28 +5,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from ..history.broker import Item, Log
-from ..history.position import Position, Stream
-from ..history.ring import Entry, Limits
-from .subscriber import Subscriber
+from ..history.broker import Broker, Item
+from ..history.position import HistoryKey, Position
+from ..history.ring import Entry, Retention
+from .hub import HubSubscriber
 
 #: The stream of them. No channel has an empty name.
-STREAM = Stream("", None)
-LIMITS = Limits(1_000, 3_600, 4 * 2**20)
+STREAM = HistoryKey("", None)
+LIMITS = Retention(1_000, 3_600, 4 * 2**20)
 
 
-class Closures:
+class OwnerDisconnects:
     """Follows the stream of closures, and ends the streams of owners that it names.
 
     Args:
         end: Ends those subscribers of this process of which a function says so.
     """
 
-    def __init__(self, end: Callable[[Callable[[Subscriber], bool]], object]) -> None:
+    def __init__(self, end: Callable[[Callable[[HubSubscriber], bool]], object]) -> None:
         self._end = end
         self._offset: int | None = None
 
-    async def tell(self, log: Log, owner: str) -> None:
+    async def tell(self, log: Broker, owner: str) -> None:
         """Has the streams of an owner ended in every process.
 
         Raises:

@@ -5,48 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Generator
 from functools import partial
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..._core import ServerSentEvent
 from ..._delivery import observer
-from ..._delivery.farewell import goodbye
+from ..._delivery.wire import goodbye
 from ..history import control_events as blocks
-from ..history.position import Position, Stream, join_ids, parse_id, parse_ids
-from ..history.ring import Entry, Limits
-from .hub import Hub, Tail, upto
+from ..history.position import Position, join_ids, parse_id, parse_ids
+from ..history.ring import Entry
+from .hub import Hub
+from .request import Filter, Request, Selection, Start
+from .tail import Tail, upto
 
 if TYPE_CHECKING:
-    from ..._delivery.stream import Sink
-
-Overflow = Literal["gap", "latest", "disconnect"]
-Start = Literal["live", "earliest"] | int
-Filter = Callable[[ServerSentEvent], bool]
-
-
-class Selection(NamedTuple):
-    """One stream of a channel that can be subscribed to: what `Channel.on` returns."""
-
-    stream: Stream
-    limits: Limits
-    overflow: Overflow
-    max_subscribers: int | None
-    decode: Callable[[str, str], Any]
-    #: Whether the event `run-end` is the last.
-    ends: bool = False
-
-
-class Request(NamedTuple):
-    """What a subscriber asks for; `Channel.subscribe` documents it.
-
-    Attributes:
-        several: Whether the id of the stream is one for several channels.
-    """
-
-    selections: tuple[Selection, ...]
-    several: bool
-    after: str | None
-    start: Start
-    filter: Filter | None
+    from ..._delivery.source import Sink
 
 
 class Cursor:

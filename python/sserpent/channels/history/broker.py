@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
-from .position import Position, Stream
-from .ring import Entry, Limits
+from .position import HistoryKey, Position
+from .ring import Entry, Retention
 
 
 class BrokerError(Exception):
@@ -68,7 +68,7 @@ class Follower(Protocol):
         ...
 
 
-class Log(Protocol):
+class Broker(Protocol):
     """Keeps histories, and tells followers what is new.
 
     Each stream has an epoch of its own, from when it is first followed or published to. Its limits
@@ -79,7 +79,7 @@ class Log(Protocol):
     """
 
     @property
-    def runs(self) -> RunLog: ...
+    def runs(self) -> RunBroker: ...
 
     def open(self) -> None:
         """Begins, also again after `aclose`. Called in the event loop of the application, if it
@@ -98,7 +98,7 @@ class Log(Protocol):
         """
         ...
 
-    def publish_soon(self, stream: Stream, limits: Limits, item: Item) -> Future[str]:
+    def publish_soon(self, stream: HistoryKey, limits: Retention, item: Item) -> Future[str]:
         """Appends an event. May be called in any thread.
 
         Returns:
@@ -106,7 +106,7 @@ class Log(Protocol):
         """
         ...
 
-    async def publish(self, stream: Stream, limits: Limits, item: Item) -> str:
+    async def publish(self, stream: HistoryKey, limits: Retention, item: Item) -> str:
         """Appends an event, and returns its id.
 
         Raises:
@@ -115,7 +115,7 @@ class Log(Protocol):
         """
         ...
 
-    async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
+    async def follow(self, stream: HistoryKey, limits: Retention, follower: Follower) -> Position:
         """Gives a follower all entries from now on, and returns the position after which.
 
         Raises:
@@ -123,7 +123,7 @@ class Log(Protocol):
         """
         ...
 
-    async def catch_up(self, stream: Stream) -> None:
+    async def catch_up(self, stream: HistoryKey) -> None:
         """Returns once the followers of a stream have been given everything that was published to
         it before the call, by whomever. A client may bring an id that they have not heard of yet.
 
@@ -132,12 +132,12 @@ class Log(Protocol):
         """
         ...
 
-    def unfollow(self, stream: Stream, follower: Follower) -> None:
+    def unfollow(self, stream: HistoryKey, follower: Follower) -> None:
         """Gives a follower nothing more. Does nothing if it follows no longer."""
         ...
 
     async def read(
-        self, stream: Stream, limits: Limits, first: int, before: int
+        self, stream: HistoryKey, limits: Retention, first: int, before: int
     ) -> tuple[Position, list[Entry]]:
         """Returns entries of the history.
 
@@ -180,7 +180,7 @@ class RunStatus(NamedTuple):
     is_evicted: bool = False
 
 
-class RunLog(Protocol):
+class RunBroker(Protocol):
     """Keeps runs: histories with one producer, and an end. Nothing of a run is trimmed, and nothing
     expires while it goes on; afterwards all of it does, after its `ttl`.
 
@@ -188,7 +188,9 @@ class RunLog(Protocol):
     taken for dead.
     """
 
-    async def start(self, run: Stream, ttl: float, on_stop: Callable[[str], None]) -> str | None:
+    async def start(
+        self, run: HistoryKey, ttl: float, on_stop: Callable[[str], None]
+    ) -> str | None:
         """Begins a run.
 
         Args:
@@ -203,7 +205,7 @@ class RunLog(Protocol):
         """
         ...
 
-    async def append(self, run: Stream, fence: str, items: Sequence[Item]) -> None:
+    async def append(self, run: HistoryKey, fence: str, items: Sequence[Item]) -> None:
         """Appends events, in order.
 
         Raises:
@@ -214,7 +216,7 @@ class RunLog(Protocol):
         """
         ...
 
-    async def renew(self, run: Stream, fence: str) -> str | None:
+    async def renew(self, run: HistoryKey, fence: str) -> str | None:
         """Renews the producer's lease, and returns the reason if the run is to stop.
 
         Raises:
@@ -223,7 +225,7 @@ class RunLog(Protocol):
         """
         ...
 
-    async def end(self, run: Stream, fence: str | None, item: Item) -> bool:
+    async def end(self, run: HistoryKey, fence: str | None, item: Item) -> bool:
         """Appends the last event, unless there is one.
 
         Args:
@@ -237,11 +239,11 @@ class RunLog(Protocol):
         """
         ...
 
-    async def leave(self, run: Stream, fence: str) -> None:
+    async def leave(self, run: HistoryKey, fence: str) -> None:
         """Says that a producer has gone, and need not hear of a stop any more."""
         ...
 
-    async def stop(self, run: Stream, reason: str) -> bool:
+    async def stop(self, run: HistoryKey, reason: str) -> bool:
         """Records that a run is to stop, the first time, and has its producer told.
 
         Returns:
@@ -252,10 +254,14 @@ class RunLog(Protocol):
         """
         ...
 
-    async def status(self, run: Stream) -> RunStatus | None:
+    async def status(self, run: HistoryKey) -> RunStatus | None:
         """Returns what is known of a run, None if there is none.
 
         Raises:
             BrokerUnavailable: the broker could not be reached.
         """
         ...
+
+
+#: Seconds between two renewals of a producer's lease, and until one that is not renewed is over.
+LEASE_RENEWAL, LEASE_DURATION = 5.0, 15.0

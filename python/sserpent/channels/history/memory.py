@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import math
 import os
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from threading import get_ident
@@ -17,10 +19,10 @@ from weakref import WeakSet, ref
 import anyio.lowlevel
 
 from ..._runtime.loops import call_every, call_soon, current_token
-from .broker import ChannelsClosed, Follower, Item
-from .memory_runs import MemoryRuns
-from .position import NOWHERE, UNUSED_TTL, Position, Stream, beginning, new_tag
-from .ring import Entry, Limits, Ring
+from . import broker
+from .broker import ChannelsClosed, Fenced, Follower, Item, RunStatus
+from .position import NOWHERE, UNUSED_TTL, HistoryKey, Position, beginning, new_tag
+from .ring import Entry, Retention, Ring
 
 # Seconds between two looks for histories that nobody uses.
 _LEAST_INTERVAL = 0.05
@@ -38,7 +40,7 @@ class History:
 
     __slots__ = ("followers", "is_kept_by_followers", "pinned", "ring", "ttl", "used_at")
 
-    def __init__(self, limits: Limits, ttl: float) -> None:
+    def __init__(self, limits: Retention, ttl: float) -> None:
         self.ring = Ring(limits, beginning())
         self.followers: tuple[Follower, ...] = ()
         self.ttl = ttl
@@ -98,7 +100,7 @@ class _Lock:
         return self._owner == get_ident()
 
 
-class MemoryLog:
+class MemoryBroker:
     """Keeps histories in this process. Safe to use from any thread; nothing has to be started.
     `broker.Log` documents the methods; `lock` is held for those that `MemoryRuns` calls.
     """
@@ -110,9 +112,9 @@ class MemoryLog:
     def begin_anew(self) -> None:
         """Begins without histories."""
         self.lock = _Lock()
-        self.histories: dict[Stream, History] = {}
+        self.histories: dict[HistoryKey, History] = {}
         # When to look whether a history is still used.
-        self._expiries: list[tuple[float, Stream]] = []
+        self._expiries: list[tuple[float, HistoryKey]] = []
         self._sweeper: _Sweeper | None = None
         # An event loop that has been seen, for a history that begins where there is none.
         self._event_loop: Callable[[], Any] = _no_event_loop
@@ -124,7 +126,7 @@ class MemoryLog:
 
     # Publishing
 
-    def publish_soon(self, stream: Stream, limits: Limits, item: Item) -> Future[str]:
+    def publish_soon(self, stream: HistoryKey, limits: Retention, item: Item) -> Future[str]:
         future: Future[str] = Future()
         if self.lock.is_mine:
             self.lock.later.append(partial(self._publish_for, future, stream, limits, item))
@@ -132,7 +134,9 @@ class MemoryLog:
             future.set_result(self.append(stream, limits, item)[0])
         return future
 
-    def _publish_for(self, future: Future[str], stream: Stream, limits: Limits, item: Item) -> None:
+    def _publish_for(
+        self, future: Future[str], stream: HistoryKey, limits: Retention, item: Item
+    ) -> None:
         if not future.set_running_or_notify_cancel():
             return
         try:
@@ -142,13 +146,13 @@ class MemoryLog:
         else:
             future.set_result(event_id)
 
-    async def publish(self, stream: Stream, limits: Limits, item: Item) -> str:
+    async def publish(self, stream: HistoryKey, limits: Retention, item: Item) -> str:
         event_id, full = self.append(stream, limits, item)
         if full:
             await anyio.lowlevel.checkpoint()
         return event_id
 
-    def append(self, stream: Stream, limits: Limits, item: Item) -> tuple[str, bool]:
+    def append(self, stream: HistoryKey, limits: Retention, item: Item) -> tuple[str, bool]:
         """Appends an event, and returns its id, and whether the event loop should turn."""
         now = monotonic()
         full = False
@@ -171,7 +175,7 @@ class MemoryLog:
 
     # Following
 
-    async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
+    async def follow(self, stream: HistoryKey, limits: Retention, follower: Follower) -> Position:
         with self.lock:
             self.check_open()
             self._event_loop = ref(current_token())
@@ -179,10 +183,10 @@ class MemoryLog:
             history.followers = (*history.followers, follower)
             return history.ring.head
 
-    async def catch_up(self, stream: Stream) -> None:
+    async def catch_up(self, stream: HistoryKey) -> None:
         """Does nothing: followers are given each event as it is published."""
 
-    def unfollow(self, stream: Stream, follower: Follower) -> None:
+    def unfollow(self, stream: HistoryKey, follower: Follower) -> None:
         if self.lock.is_mine:
             self.lock.later.append(partial(self.unfollow, stream, follower))
             return
@@ -195,7 +199,7 @@ class MemoryLog:
                 history.used_at = monotonic()
 
     async def read(
-        self, stream: Stream, limits: Limits, first: int, before: int
+        self, stream: HistoryKey, limits: Retention, first: int, before: int
     ) -> tuple[Position, list[Entry]]:
         with self.lock:
             history = self.kept(stream)
@@ -213,7 +217,7 @@ class MemoryLog:
 
     # A history's life
 
-    def kept(self, stream: Stream, now: float | None = None) -> History | None:
+    def kept(self, stream: HistoryKey, now: float | None = None) -> History | None:
         """Returns a history. It expires where it is looked at, not only when the sweeper comes.
 
         Args:
@@ -225,7 +229,7 @@ class MemoryLog:
             history = self.histories.get(stream)
         return history
 
-    def history(self, stream: Stream, limits: Limits, ttl: float | None = None) -> History:
+    def history(self, stream: HistoryKey, limits: Retention, ttl: float | None = None) -> History:
         """Returns the history of a stream. It begins, with an epoch, if there is none.
 
         Args:
@@ -296,7 +300,7 @@ class _Sweeper:
     """A timer on the event loop of whoever began a history. It holds no reference to the log, and
     ends itself when the log has nothing left to expire."""
 
-    def __init__(self, log: MemoryLog, interval: float) -> None:
+    def __init__(self, log: MemoryBroker, interval: float) -> None:
         self._log = ref(log)
         self._interval = interval
         self._swept_at = monotonic()
@@ -317,7 +321,7 @@ def _no_event_loop() -> None:
     return None
 
 
-_logs: WeakSet[MemoryLog] = WeakSet()
+_logs: WeakSet[MemoryBroker] = WeakSet()
 
 
 def _begin_anew() -> None:
@@ -330,3 +334,104 @@ def _begin_anew() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_anew)
+
+
+#: Nothing of a run is trimmed.
+UNLIMITED = Retention(sys.maxsize, math.inf, sys.maxsize)
+
+
+class _Run:
+    """Who may append, until when, and what has been asked of him."""
+
+    __slots__ = ("end", "fence", "lease_until", "on_stop", "stop")
+
+    def __init__(self, on_stop: Callable[[str], None]) -> None:
+        self.fence: str | None = os.urandom(8).hex()
+        self.lease_until = monotonic() + broker.LEASE_DURATION
+        self.on_stop = on_stop
+        self.stop: str | None = None
+        self.end: Position | None = None
+
+
+class MemoryRuns:
+    """Keeps runs in this process; `broker.RunLog` documents the methods."""
+
+    def __init__(self, log: MemoryBroker) -> None:
+        self._log = log
+        self._runs: dict[HistoryKey, _Run] = {}
+
+    async def start(
+        self, run: HistoryKey, ttl: float, on_stop: Callable[[str], None]
+    ) -> str | None:
+        with self._log.lock:
+            self._log.check_open()
+            if self._kept(run) is not None:
+                return None
+            kept = self._runs[run] = _Run(on_stop)
+            history = self._log.history(run, UNLIMITED, ttl)
+            history.ttl = ttl  # somebody may have followed it before
+            history.pinned = True
+            history.is_kept_by_followers = False  # its time is counted from its end
+            return kept.fence
+
+    async def append(self, run: HistoryKey, fence: str, items: Sequence[Item]) -> None:
+        full = False
+        with self._log.lock:
+            self._check(run, fence)
+            for item in items:
+                full = self._log.append(run, UNLIMITED, item)[1] or full
+        if full:
+            # What is cancelled here would be appended again.
+            await anyio.lowlevel.cancel_shielded_checkpoint()
+
+    async def renew(self, run: HistoryKey, fence: str) -> str | None:
+        with self._log.lock:
+            kept = self._check(run, fence)
+            kept.lease_until = monotonic() + broker.LEASE_DURATION
+            return kept.stop
+
+    def _check(self, run: HistoryKey, fence: str) -> _Run:
+        kept = self._kept(run)
+        if kept is None or kept.fence != fence:
+            raise Fenced(f"The run '{run.key}' has ended")
+        return kept
+
+    async def end(self, run: HistoryKey, fence: str | None, item: Item) -> bool:
+        with self._log.lock:
+            kept = self._kept(run)
+            if kept is None or kept.fence is None:
+                return False
+            if kept.fence != fence and (fence is not None or monotonic() < kept.lease_until):
+                return False
+            kept.fence = None
+            self._log.append(run, UNLIMITED, item)
+            history = self._log.histories[run]
+            history.pinned = False
+            kept.end = history.ring.head
+            return True
+
+    async def leave(self, run: HistoryKey, fence: str) -> None:
+        """Does nothing: who produces a run is forgotten with its history."""
+
+    async def stop(self, run: HistoryKey, reason: str) -> bool:
+        with self._log.lock:
+            kept = self._kept(run)
+            if kept is None:
+                return False
+            if kept.fence is None or kept.stop is not None:
+                return True
+            kept.stop = reason
+        kept.on_stop(reason)
+        return True
+
+    async def status(self, run: HistoryKey) -> RunStatus | None:
+        with self._log.lock:
+            kept = self._kept(run)
+            return None if kept is None else RunStatus(kept.end)
+
+    def _kept(self, run: HistoryKey) -> _Run | None:
+        return None if self._log.kept(run) is None else self._runs.get(run)
+
+    def forget(self, stream: HistoryKey) -> None:
+        """Called when a history has expired."""
+        self._runs.pop(stream, None)

@@ -70,7 +70,7 @@ def new_tag() -> int:
     return _random.getrandbits(32) or 1
 
 
-class Stream(NamedTuple):
+class HistoryKey(NamedTuple):
     """One history: a channel, or one key of a channel that has keys."""
 
     channel: str

@@ -17,7 +17,7 @@ class Undecodable(ValueError):
     """The data of an event is not of the type that is declared for it."""
 
 
-class Limits(NamedTuple):
+class Retention(NamedTuple):
     """How much of a history is kept.
 
     Attributes:
@@ -120,7 +120,7 @@ class Ring:
 
     __slots__ = ("_entries", "_gone", "_limits", "_size", "floor", "head")
 
-    def __init__(self, limits: Limits, head: Position) -> None:
+    def __init__(self, limits: Retention, head: Position) -> None:
         self._limits = limits
         self._entries: list[Any] = []
         self._gone = 0  # how many of the list's first are trimmed already

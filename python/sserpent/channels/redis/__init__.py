@@ -1,6 +1,6 @@
 """Channels on Redis: for many processes and machines."""
 
-from .broker import RedisLog
+from .broker import RedisBroker
 from .client.servers import Pace
 
-__all__ = ["Pace", "RedisLog"]
+__all__ = ["Pace", "RedisBroker"]

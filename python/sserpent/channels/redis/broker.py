@@ -15,10 +15,10 @@ from weakref import WeakSet
 from anyio import from_thread
 
 from ..._runtime.loops import on_asyncio
-from ..fanout.owner_disconnects import Closures
+from ..fanout.owner_disconnects import OwnerDisconnects
 from ..history.broker import ChannelsClosed, Follower, Item
-from ..history.position import Position, Stream
-from ..history.ring import Entry, Limits
+from ..history.position import HistoryKey, Position
+from ..history.ring import Entry, Retention
 from .background import Background, background, keep_for_the_parent
 from .client.cluster import ClusterServer
 from .client.connection import Server
@@ -30,7 +30,7 @@ from .session import Session
 T = TypeVar("T")
 
 
-class RedisLog:
+class RedisBroker:
     """Keeps histories in Redis. Safe to use from any thread, once it runs on an event loop.
 
     That is the one in which `open` is called, or else the first that uses it, or else the
@@ -53,7 +53,7 @@ class RedisLog:
         url: str,
         prefix: str = "sserpent",
         pace: Pace | None = None,
-        closures: Closures | None = None,
+        closures: OwnerDisconnects | None = None,
     ) -> None:
         self._server = _server(url)
         self._prefix = prefix
@@ -63,7 +63,7 @@ class RedisLog:
         self._session: Session | None = None
         self._background: Background | None = None
         self._closed = False
-        self.runs = RedisRuns(self)
+        self.runs = RedisRuns(self.at_home)
         _logs.add(self)
 
     def now(self) -> float:
@@ -134,7 +134,7 @@ class RedisLog:
 
     # The log
 
-    def publish_soon(self, stream: Stream, limits: Limits, item: Item) -> Future[str]:
+    def publish_soon(self, stream: HistoryKey, limits: Retention, item: Item) -> Future[str]:
         future: Future[str] = Future()
 
         def publish() -> None:
@@ -163,19 +163,19 @@ class RedisLog:
             loop = self._background.loop
         return loop
 
-    async def publish(self, stream: Stream, limits: Limits, item: Item) -> str:
+    async def publish(self, stream: HistoryKey, limits: Retention, item: Item) -> str:
         session = self._home()
         if session.loop is asyncio.get_running_loop():
             return (await session.publish(stream, limits, item)).decode()
         return await asyncio.wrap_future(self.publish_soon(stream, limits, item))
 
-    async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
+    async def follow(self, stream: HistoryKey, limits: Retention, follower: Follower) -> Position:
         return await self.at_home(lambda session: session.follow(stream, limits, follower))
 
-    async def catch_up(self, stream: Stream) -> None:
+    async def catch_up(self, stream: HistoryKey) -> None:
         await self.at_home(lambda session: session.catch_up(stream))
 
-    def unfollow(self, stream: Stream, follower: Follower) -> None:
+    def unfollow(self, stream: HistoryKey, follower: Follower) -> None:
         session = self._session
         if session is not None:
             try:
@@ -184,7 +184,7 @@ class RedisLog:
                 pass  # its event loop has ended
 
     async def read(
-        self, stream: Stream, limits: Limits, first: int, before: int
+        self, stream: HistoryKey, limits: Retention, first: int, before: int
     ) -> tuple[Position, list[Entry]]:
         return await self.at_home(lambda session: session.read(stream, limits, first, before))
 
@@ -221,7 +221,7 @@ def _callers_loop() -> asyncio.AbstractEventLoop | None:
     return None
 
 
-_logs: WeakSet[RedisLog] = WeakSet()
+_logs: WeakSet[RedisBroker] = WeakSet()
 
 
 def _begin_anew() -> None:

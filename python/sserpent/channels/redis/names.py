@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 
-from ..history.position import Stream
+from ..history.position import HistoryKey
 
 
-def name_of(prefix: str, database: int, stream: Stream) -> bytes:
+def name_of(prefix: str, database: int, stream: HistoryKey) -> bytes:
     """Returns the name of a stream, the same for its key and on pub/sub.
 
     Pub/sub knows no databases, so the number is part of it. Names have their lengths before them,

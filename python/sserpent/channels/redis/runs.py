@@ -3,45 +3,54 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from ..._runtime.tasks import spawn
+from ..._runtime.loops import spawn
+from ..history import broker
 from ..history.broker import BrokerUnavailable, ChannelsClosed, Fenced, Item, RunStatus
-from ..history.position import Stream, new_epoch, new_tag
-from ..runs import lease
+from ..history.position import HistoryKey, new_epoch, new_tag
 from .run_scripts import read_status, record_of
 from .scripts import marks
 
 if TYPE_CHECKING:
-    from .broker import RedisLog
     from .session import Session
+
+T = TypeVar("T")
 
 # For how many milliseconds the end of a run is kept of which Redis has forgotten everything.
 _FORGOTTEN = 60_000
 
 
-class RedisRuns:
-    """Keeps runs in Redis; `broker.RunLog` documents the methods."""
+class AtHome(Protocol):
+    """Runs a coroutine in the event loop of the session."""
 
-    def __init__(self, log: RedisLog) -> None:
-        self._log = log
+    async def __call__(self, run: Callable[[Session], Coroutine[Any, Any, T]]) -> T: ...
+
+
+class RedisRuns:
+    """Keeps runs in Redis; `broker.RunBroker` documents the methods."""
+
+    def __init__(self, at_home: AtHome) -> None:
+        self._at_home = at_home
         # By fence.
         self._produced: dict[str, _Produced] = {}
 
-    async def start(self, run: Stream, ttl: float, on_stop: Callable[[str], None]) -> str | None:
+    async def start(
+        self, run: HistoryKey, ttl: float, on_stop: Callable[[str], None]
+    ) -> str | None:
         fence = os.urandom(16).hex()
         milliseconds = max(round(ttl * 1000), 1)
-        if not await self._log.at_home(
+        if not await self._at_home(
             lambda session: session.start_run(run, fence, _lease(), milliseconds)
         ):
             return None
         produced = _Produced(self, run, fence, on_stop)
         self._produced[fence] = produced
-        await self._log.at_home(produced.listen)
+        await self._at_home(produced.listen)
         return fence
 
-    async def append(self, run: Stream, fence: str, items: Sequence[Item]) -> None:
+    async def append(self, run: HistoryKey, fence: str, items: Sequence[Item]) -> None:
         produced = self._produced.get(fence)
         if produced is None:
             raise _fenced(run)
@@ -50,13 +59,13 @@ class RedisRuns:
             raise _fenced(run)
         produced.appended(len(items))
 
-    async def renew(self, run: Stream, fence: str) -> str | None:
+    async def renew(self, run: HistoryKey, fence: str) -> str | None:
         reason = await self._ask("renew", run, fence, _lease())
         if reason is None:
             raise _fenced(run)
         return reason.decode() or None
 
-    async def end(self, run: Stream, fence: str | None, item: Item) -> bool:
+    async def end(self, run: HistoryKey, fence: str | None, item: Item) -> bool:
         produced = self._produced.get(fence or "")
         if produced is None:
             offset, entry = 0, [*_entry(new_tag(), item)]
@@ -65,22 +74,22 @@ class RedisRuns:
         ended = await self._ask("end", run, fence or "", _FORGOTTEN, offset, new_epoch(), *entry)
         return bool(ended)
 
-    async def leave(self, run: Stream, fence: str) -> None:
+    async def leave(self, run: HistoryKey, fence: str) -> None:
         produced = self._produced.pop(fence, None)
         if produced is not None:
             try:
-                await self._log.at_home(produced.leave)
+                await self._at_home(produced.leave)
             except ChannelsClosed:
                 pass  # its subscriptions have ended with them
 
-    async def stop(self, run: Stream, reason: str) -> bool:
+    async def stop(self, run: HistoryKey, reason: str) -> bool:
         return bool(await self._ask("stop", run, reason))
 
-    async def status(self, run: Stream) -> RunStatus | None:
+    async def status(self, run: HistoryKey) -> RunStatus | None:
         return read_status(await self._ask("status", run))
 
-    async def _ask(self, script: str, run: Stream, *args: Any) -> Any:
-        return await self._log.at_home(lambda session: session.ask_of_run(script, run, *args))
+    async def _ask(self, script: str, run: HistoryKey, *args: Any) -> Any:
+        return await self._at_home(lambda session: session.ask_of_run(script, run, *args))
 
 
 class _Produced:
@@ -98,7 +107,7 @@ class _Produced:
     """
 
     def __init__(
-        self, runs: RedisRuns, run: Stream, fence: str, on_stop: Callable[[str], None]
+        self, runs: RedisRuns, run: HistoryKey, fence: str, on_stop: Callable[[str], None]
     ) -> None:
         self.name = b""
         self.fence = fence
@@ -149,7 +158,7 @@ class _Produced:
 
 
 def _lease() -> int:
-    return round(lease.DURATION * 1000)
+    return round(broker.LEASE_DURATION * 1000)
 
 
 def _entry(tag: int, item: Item) -> tuple[Any, ...]:
@@ -157,5 +166,5 @@ def _entry(tag: int, item: Item) -> tuple[Any, ...]:
     return tag, marks(item.raw, item.conflate), item.body
 
 
-def _fenced(run: Stream) -> Fenced:
+def _fenced(run: HistoryKey) -> Fenced:
     return Fenced(f"The run '{run.key}' has ended, or another produces it")

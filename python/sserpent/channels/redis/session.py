@@ -11,16 +11,16 @@ from contextlib import suppress
 from typing import Any
 
 from ..._runtime.log import logger
-from ..._runtime.tasks import end
-from ..fanout.owner_disconnects import LIMITS, STREAM, Closures
+from ..._runtime.loops import end
+from ..fanout.owner_disconnects import LIMITS, STREAM, OwnerDisconnects
 from ..history.broker import BrokerUnavailable, ChannelsClosed, Follower, Item, Refused
-from ..history.position import UNUSED_TTL, Position, Stream, new_epoch, new_tag
-from ..history.ring import Entry, Limits
+from ..history.position import UNUSED_TTL, HistoryKey, Position, new_epoch, new_tag
+from ..history.ring import Entry, Retention
+from .catch_up import CatchUp
 from .client.cluster import Cluster, ClusterServer
 from .client.commands import Command, Publish, Setup, Timely
 from .client.connection import Server
 from .client.servers import OneServer, Pace, Servers
-from .followed import Followed
 from .names import name_of, text_of
 from .run_scripts import record_of, run_scripts
 from .scripts import (
@@ -42,7 +42,7 @@ _PAGE = 1_000
 # How many of them are looked at in one turn of the event loop.
 _SLICE = 100
 # What commands are tried on: no channel has an empty name.
-_NOBODYS = Stream("", "rights")
+_NOBODYS = HistoryKey("", "rights")
 # Seconds between two attempts to look at a history.
 _PAUSE = 0.5
 
@@ -55,7 +55,9 @@ class Session:
         servers: Whom it talks to.
     """
 
-    def __init__(self, server: Server, prefix: str, pace: Pace, closures: Closures | None) -> None:
+    def __init__(
+        self, server: Server, prefix: str, pace: Pace, closures: OwnerDisconnects | None
+    ) -> None:
         self._prefix = prefix
         self._database = server.database
         self._pace = pace
@@ -74,19 +76,19 @@ class Session:
             if isinstance(server, ClusterServer)
             else OneServer(server, setup, pace)
         )
-        self._followed: dict[Stream, Followed] = {}
+        self._followed: dict[HistoryKey, CatchUp] = {}
         # Of streams without a key: as many as the application has channels. Keys come from clients,
         # who would fill it.
         self._names: dict[str, bytes] = {}
         # What is to be looked at now, and who does.
-        self._due: deque[Followed] = deque()
+        self._due: deque[CatchUp] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         # Who gives back the ids of runs that nobody produces.
         self._abandoning: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._renewed_at = -math.inf
-        self._closures: Followed | None = None
+        self._closures: CatchUp | None = None
         # Now, so that the log says at once whether it can be used.
         self._first = self._ask_time()
         self._first.add_done_callback(lambda first: first.cancelled() or first.exception())
@@ -120,7 +122,7 @@ class Session:
 
     # Publishing
 
-    def publish(self, stream: Stream, limits: Limits, item: Item) -> asyncio.Future[bytes]:
+    def publish(self, stream: HistoryKey, limits: Retention, item: Item) -> asyncio.Future[bytes]:
         """Publishes an event, and returns a future for its id."""
         if self._closed:
             raise ChannelsClosed
@@ -163,11 +165,11 @@ class Session:
         self.servers.send(command)
         return command.future
 
-    def name_of(self, stream: Stream) -> bytes:
+    def name_of(self, stream: HistoryKey) -> bytes:
         followed = self._followed.get(stream)
         return self._unfollowed_name(stream) if followed is None else followed.name
 
-    def _unfollowed_name(self, stream: Stream) -> bytes:
+    def _unfollowed_name(self, stream: HistoryKey) -> bytes:
         if stream.key is not None:
             return name_of(self._prefix, self._database, stream)
         name = self._names.get(stream.channel)
@@ -178,7 +180,7 @@ class Session:
 
     # Runs
 
-    async def ask_of_run(self, script: str, run: Stream, *args: Any) -> Any:
+    async def ask_of_run(self, script: str, run: HistoryKey, *args: Any) -> Any:
         """Has one of `run_scripts` carried out, and returns its answer.
 
         Raises:
@@ -190,7 +192,7 @@ class Session:
     def _of_run(self, script: str, name: bytes, *args: Any) -> tuple[Any, ...]:
         return "EVALSHA", self._run_scripts[script].sha, 2, name, record_of(name), *args
 
-    async def start_run(self, run: Stream, fence: str, lease: int, ttl: int) -> bool:
+    async def start_run(self, run: HistoryKey, fence: str, lease: int, ttl: int) -> bool:
         """Starts a run, and returns whether there was none: times are in milliseconds.
 
         Raises:
@@ -207,7 +209,7 @@ class Session:
                 self._spawn(self._abandon(run, fence, lease + ttl), self._abandoning)
             raise
 
-    async def _abandon(self, run: Stream, fence: str, milliseconds: int) -> None:
+    async def _abandon(self, run: HistoryKey, fence: str, milliseconds: int) -> None:
         """Gives back the id of a run that may be started, and that nobody produces, if Redis can be
         reached before it has forgotten the run."""
         until = self.loop.time() + milliseconds / 1000
@@ -219,7 +221,7 @@ class Session:
 
     # Following
 
-    async def follow(self, stream: Stream, limits: Limits, follower: Follower) -> Position:
+    async def follow(self, stream: HistoryKey, limits: Retention, follower: Follower) -> Position:
         followed = self._followed.get(stream) or self._begin(stream, limits)
         followed.users += 1
         deadline = self._deadline()
@@ -233,14 +235,14 @@ class Session:
             self._leave_unused(followed)
         return position
 
-    def _begin(self, stream: Stream, limits: Limits) -> Followed:
-        followed = Followed(stream, limits, self.name_of(stream), self, self._refresh)
+    def _begin(self, stream: HistoryKey, limits: Retention) -> CatchUp:
+        followed = CatchUp(stream, limits, self.name_of(stream), self, self._refresh)
         self._followed[stream] = followed
         self.servers.add(followed)
         self._look_later(followed, random.uniform(0.5, 1))
         return followed
 
-    async def catch_up(self, stream: Stream) -> None:
+    async def catch_up(self, stream: HistoryKey) -> None:
         """Returns once the followers of a stream have been given all that is in its history.
 
         Raises:
@@ -250,13 +252,13 @@ class Session:
         if followed is not None:
             await followed.caught_up(self._deadline())
 
-    def unfollow(self, stream: Stream, follower: Follower) -> None:
+    def unfollow(self, stream: HistoryKey, follower: Follower) -> None:
         followed = self._followed.get(stream)
         if followed is not None:
             followed.followers = tuple(each for each in followed.followers if each is not follower)
             self._leave_unused(followed)
 
-    def _leave_unused(self, followed: Followed) -> None:
+    def _leave_unused(self, followed: CatchUp) -> None:
         if not followed.users and not followed.followers:
             del self._followed[followed.stream]
             self.servers.discard(followed)
@@ -264,7 +266,7 @@ class Session:
 
     # Looking at what is followed
 
-    def _refresh(self, followed: Followed) -> None:
+    def _refresh(self, followed: CatchUp) -> None:
         if followed.is_due:
             return
         followed.is_due = True
@@ -284,20 +286,20 @@ class Session:
             try:
                 await followed.refresh()
             except Exception as error:
-                if isinstance(error, BrokerUnavailable):
-                    followed.complaint.log(error)
-                else:
+                if isinstance(error, Refused):
+                    followed.complaint.warn(str(error))
+                elif not isinstance(error, BrokerUnavailable):
                     logger.exception("The history of %s is read again", text_of(followed.name))
                 await asyncio.sleep(_PAUSE)
                 if followed.is_behind:
                     self._refresh(followed)
 
-    def _look_later(self, followed: Followed, part: float = 1) -> None:
+    def _look_later(self, followed: CatchUp, part: float = 1) -> None:
         followed.look_at = self.loop.time() + self._interval(followed) * part
         if self._timer is None or followed.look_at < self._timer.when():
             self._set_timer(followed.look_at)
 
-    def _interval(self, followed: Followed) -> float:
+    def _interval(self, followed: CatchUp) -> float:
         return min(self._pace.compare, followed.limits.history_ttl / 3)
 
     def _set_timer(self, at: float) -> None:
@@ -321,14 +323,14 @@ class Session:
 
     # Where the connections lead
 
-    def doubt(self, followed: Followed, missing: Position) -> None:
+    def doubt(self, followed: CatchUp, missing: Position) -> None:
         def settle() -> None:
             if followed.has_missed(missing):
                 self.renew(followed)
 
         self.servers.doubt(followed, settle)
 
-    def renew(self, followed: Followed) -> None:
+    def renew(self, followed: CatchUp) -> None:
         now = self.loop.time()
         if now < self._renewed_at + self._pace.probe:
             return  # what was found missing may have been so before
@@ -342,7 +344,7 @@ class Session:
 
     # Reading
 
-    async def head(self, name: bytes, limits: Limits) -> Head:
+    async def head(self, name: bytes, limits: Retention) -> Head:
         # That of a run lives on by itself.
         is_run = limits.history_ttl == math.inf
         ttl = b"" if is_run else max(round(limits.history_ttl * 1000), 1)
@@ -366,7 +368,7 @@ class Session:
         return self._send(name, "XRANGE", name, first, end, "COUNT", count)
 
     async def read(
-        self, stream: Stream, limits: Limits, first: int, before: int
+        self, stream: HistoryKey, limits: Retention, first: int, before: int
     ) -> tuple[Position, list[Entry]]:
         """Reads as `Log.read`: what is beyond the limits is not returned, even if it is there."""
         name = self.name_of(stream)
@@ -416,7 +418,7 @@ class _Kept:
         first, before: The offsets that they are between.
     """
 
-    def __init__(self, head: Head, limits: Limits, first: int, before: int) -> None:
+    def __init__(self, head: Head, limits: Retention, first: int, before: int) -> None:
         self._head = head
         self._oldest = head.time - limits.history_ttl
         self._bytes = limits.history_bytes

@@ -14,14 +14,13 @@ from ... import _shutdown
 from ..._core import ServerSentEvent
 from ..._delivery.generator_thread import GeneratorThread, ThreadOptions
 from ..._delivery.in_finally import is_tidying_up
-from ..._runtime.log import logger
+from ..._runtime.log import SayOnce, logger
 from ..._runtime.loops import call_every, call_soon, current_time, current_token, on_asyncio
-from ..._runtime.say_once import Complaint
-from ..history.broker import BrokerError, ChannelsClosed, Fenced, Item, RunLog
+from ..history import broker
+from ..history.broker import BrokerError, ChannelsClosed, Fenced, Item, Refused, RunBroker
 from ..history.control_events import RUN_END
 from ..history.encoding import Encoding, Refusal
-from ..history.position import Stream
-from . import lease
+from ..history.position import HistoryKey
 from .outbox import Gathered, Outbox
 
 #: How a run has ended, as its last event says.
@@ -66,10 +65,10 @@ class Producer:
     def __init__(
         self,
         run_id: str,
-        run: Stream,
+        run: HistoryKey,
         source: Any,
         encoding: Encoding,
-        log: RunLog,
+        log: RunBroker,
         max_bytes: int,
         shutdown_grace: float,
         thread_options: ThreadOptions,
@@ -94,7 +93,7 @@ class Producer:
         self._cancel: Callable[[], object] | None = None
         self._end: tuple[End, str | None] = "done", None
         self._renewal_is_due = False
-        self._complaint = Complaint("Run '%s' waits to be kept: %s", run_id)
+        self._complaint = SayOnce("Run '%s' waits to be kept: %s", run_id)
         self._driven = anyio.Event()
         self._thread_news = _News()
         self._cleanup_until = float("inf")
@@ -240,7 +239,7 @@ class Producer:
     # The lease, and the end
 
     async def _supervise(self, streams: Any) -> None:
-        end_renewals = call_every(lease.RENEWAL, self._renew_soon)
+        end_renewals = call_every(broker.LEASE_RENEWAL, self._renew_soon)
         try:
             while not self._is_over:
                 await self._outbox.news()
@@ -280,17 +279,22 @@ class Producer:
         except (Fenced, ChannelsClosed):
             self._lose()
         except BrokerError as error:
-            self._complaint.log(error)
+            self._complain(error)
         else:
             if stop is not None:
                 self._stop_now(stop)
+
+    def _complain(self, error: BrokerError) -> None:
+        # That the broker is away it logs itself, for all who wait.
+        if isinstance(error, Refused):
+            self._complaint.warn(str(error))
 
     async def _flush(self) -> bool:
         """Appends what was yielded, and returns whether the broker was there."""
         try:
             await self._append_waiting()
         except BrokerError as error:
-            self._complaint.log(error)
+            self._complain(error)
             return False
         return True
 
@@ -307,7 +311,7 @@ class Producer:
         self._stop_now("lost")
 
     async def _finish(self) -> None:
-        until = current_time() + lease.DURATION
+        until = current_time() + broker.LEASE_DURATION
         try:
             await _until_available(self._append_waiting, until)
             end = self._last()

@@ -15,23 +15,21 @@ from fastapi import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..._delivery.farewell import come_back_later
-from ..._delivery.generator_thread import Slots, ThreadOptions
-from ..._fastapi.places import Places
-from ..._fastapi.refusal import retry_after
+from ..._delivery.generator_thread import ThreadOptions, ThreadSlots
+from ..._delivery.wire import come_back_later
+from ..._fastapi.limits import Slots, retry_after
 from ..._fastapi.response import EventSourceResponse, checked_content
-from ..._runtime.loops import call_every, current_token
-from ..._runtime.tasks import spawn
+from ..._runtime.loops import call_every, current_token, spawn
 from ..channel import Key
 from ..checks import checked_owner, checked_request
-from ..fanout.hubs import Service
-from ..fanout.subscriber import Request, Selection
-from ..history.broker import BrokerError, ChannelsClosed, RunLog
+from ..fanout.hubs import Hubs
+from ..fanout.request import Request, Selection
+from ..history import broker
+from ..history.broker import BrokerError, ChannelsClosed, RunBroker
 from ..history.encoding import Encoding
-from ..history.memory_runs import UNLIMITED
-from ..history.position import Stream
+from ..history.memory import UNLIMITED
+from ..history.position import HistoryKey
 from ..subscription import Subscription
-from . import lease
 from .outbox import MAX_BYTES
 from .producer import Producer, end_item
 
@@ -105,18 +103,18 @@ class Runs(Generic[T]):
 
     _definition: RunsDefinition
     _encoding: Encoding
-    _service: Service
-    _log: RunLog
+    _service: Hubs
+    _log: RunBroker
     _producers: set[Producer]
     _watches: dict[Any, _Watch]
-    _slots: Slots
-    _places: Places
+    _slots: ThreadSlots
+    _places: Slots
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise TypeError("Runs are made by channels.runs(name, item_type), not by calling Runs")
 
     @classmethod
-    def _made(cls, definition: RunsDefinition, service: Service, log: RunLog) -> Runs[T]:
+    def _made(cls, definition: RunsDefinition, service: Hubs, log: RunBroker) -> Runs[T]:
         runs = cls.__new__(cls)
         runs._definition = definition
         runs._encoding = Encoding(definition.item_type, f"runs {definition.name!r}")
@@ -124,8 +122,8 @@ class Runs(Generic[T]):
         runs._log = log
         runs._producers = set()
         runs._watches = {}
-        runs._slots = Slots()
-        runs._places = Places()
+        runs._slots = ThreadSlots()
+        runs._places = Slots()
         return runs
 
     # What users call
@@ -252,10 +250,10 @@ class Runs(Generic[T]):
         self._producers.discard(producer)
         self._places.give_back(limits)
 
-    def _stream(self, run_id: str, owner: str | None) -> Stream:
+    def _stream(self, run_id: str, owner: str | None) -> HistoryKey:
         """Returns where a run is kept: runs of others are elsewhere, and so as unknown as those
         that do not exist."""
-        return Stream(self._definition.name, json.dumps([owner, run_id]))
+        return HistoryKey(self._definition.name, json.dumps([owner, run_id]))
 
     def _response(
         self, run_id: str, owner: str | None, after: str | None, options: ResponseOptions
@@ -293,7 +291,7 @@ class _Following(Subscription[Any]):
         self,
         runs: Runs[Any],
         run_id: str,
-        service: Service,
+        service: Hubs,
         request: Request,
         *args: Any,
         **options: Any,
@@ -324,19 +322,19 @@ class _Watch:
         forget: Called when there is nothing left to watch.
     """
 
-    def __init__(self, log: RunLog, forget: Callable[[], object]) -> None:
+    def __init__(self, log: RunBroker, forget: Callable[[], object]) -> None:
         self._log = log
         self._forget = forget
-        self._followers: Counter[Stream] = Counter()
-        self._ids: dict[Stream, str] = {}
-        self._end = call_every(lease.RENEWAL, self._look)
+        self._followers: Counter[HistoryKey] = Counter()
+        self._ids: dict[HistoryKey, str] = {}
+        self._end = call_every(broker.LEASE_RENEWAL, self._look)
 
-    def add(self, run: Stream, run_id: str) -> None:
+    def add(self, run: HistoryKey, run_id: str) -> None:
         self._followers[run] += 1
         self._ids[run] = run_id
         spawn(self._end_lost, run, run_id)
 
-    def discard(self, run: Stream) -> None:
+    def discard(self, run: HistoryKey) -> None:
         self._followers[run] -= 1
         if not self._followers[run]:
             del self._followers[run], self._ids[run]
@@ -348,7 +346,7 @@ class _Watch:
         for run, run_id in self._ids.items():
             spawn(self._end_lost, run, run_id)
 
-    async def _end_lost(self, run: Stream, run_id: str) -> None:
+    async def _end_lost(self, run: HistoryKey, run_id: str) -> None:
         try:
             await self._log.end(run, None, end_item(run_id, "lost", None))
         except (BrokerError, ChannelsClosed):

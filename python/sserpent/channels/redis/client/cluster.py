@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError
 
-from ...._runtime.tasks import end
+from ...._runtime.loops import end
 from .commands import Command, Commands, Setup
 from .connection import LOST, Server, Trouble
-from .pub_sub import Listening, Subscription
+from .pub_sub import Listening, PubSub
 from .servers import Pace
 from .urls import split
 
@@ -63,7 +63,7 @@ class _Node:
     def __init__(self, cluster: Cluster, server: Server, setup: Setup, pace: Pace):
         self.server = server
         self.commands = Commands(server, setup, pace.timeout, cluster)
-        self.subscription = Subscription(
+        self.subscription = PubSub(
             server, pace.timeout / 2, pace.probe, "SSUBSCRIBE", cluster.misplaced
         )
 

@@ -20,7 +20,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from ...._runtime.tasks import end
+from ...._runtime.loops import end
 from ...history.broker import BrokerUnavailable, PublishUncertain, Refused
 from ..names import text_of
 from ..scripts import Script, missing_rights

@@ -22,7 +22,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from ...._runtime.tasks import end
+from ...._runtime.loops import end
 from ...history.broker import BrokerUnavailable
 from .urls import read_url
 

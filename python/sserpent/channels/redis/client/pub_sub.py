@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, ResponseError
 
-from ...._runtime.tasks import end
+from ...._runtime.loops import end
 from .connection import (
     LOST,
     Connection,
@@ -50,7 +50,7 @@ class Listening(Protocol):
         ...
 
 
-class Subscription:
+class PubSub:
     """The connection to one server for subscriptions, there while somebody is subscribed.
 
     Args:

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from ...._runtime.tasks import end
+from ...._runtime.loops import end
 from .commands import Command, Commands, Setup
 from .connection import LOST, Server, Trouble
-from .pub_sub import Listening, Subscription
+from .pub_sub import Listening, PubSub
 
 
 class Pace(NamedTuple):
@@ -72,7 +72,7 @@ class OneServer:
         self._server = server
         self._pace = pace
         self._commands = Commands(server, setup, pace.timeout)
-        self._subscription = Subscription(server, pace.timeout / 2, pace.probe)
+        self._subscription = PubSub(server, pace.timeout / 2, pace.probe)
         self._task: asyncio.Task[None] | None = None
         if server.moves:
             self._task = asyncio.get_running_loop().create_task(self._go_along())

@@ -9,11 +9,18 @@ decoder that dispatches on any blank line gets no phantom of an event.
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .ending import Ending
-    from .options import Streamable
+from starlette.types import Scope
+
+from .._core import Buffer
+from .ending import Ending
+from .options import Streamable
+
+# https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes recommends "a
+# comment line (one starting with a ':' character) every 15 seconds or so". Without a blank line:
+# some decoders (httpx-sse, the OpenAI SDK) dispatch an empty event for a blank line that follows
+# an earlier `id`, while a lone comment line is ignored by all.
+KEEPALIVE_COMMENT = b": ping\n"
 
 # Milliseconds. With jitter, so that those who are cut off at the same moment do not all come back
 # at the same moment.
@@ -35,3 +42,22 @@ def farewell(ending: Ending | None, response: Streamable) -> bytes:
 def come_back_later() -> bytes:
     """Returns the whole stream of a client that comes back while there is no place."""
     return b": full\nretry: %d\n" % random.randint(*_FULL)
+
+
+def keepalive(response: Streamable, scope: Scope) -> bytes:
+    """Returns the next keep-alive.
+
+    Raises:
+        Exception: what `ping_event` raises, or what it returns cannot be encoded.
+    """
+    event = response.ping_event
+    if event is None:
+        return KEEPALIVE_COMMENT
+    if callable(event):
+        event = event()
+    buffer = Buffer(framed=response.framed)
+    try:
+        buffer.push(event)
+    except Exception as error:
+        raise response._origin.explain(error, event, scope) from error.__cause__
+    return buffer.take()

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from ..._runtime.say_once import Complaint
+from ..._runtime.log import SayOnce
 from ..history.broker import BrokerUnavailable, Follower
-from ..history.position import Position, Stream, parse_id
-from ..history.ring import Entry, Limits
+from ..history.position import HistoryKey, Position, parse_id
+from ..history.ring import Entry, Retention
 from .scripts import Head, Stored, read_message
 
 # How many entries are kept that come while the history is read. What does not fit is read again.
@@ -25,7 +25,7 @@ Waiters = set["asyncio.Future[None]"]
 class Source(Protocol):
     """Where the history is read."""
 
-    async def head(self, name: bytes, limits: Limits) -> Head:
+    async def head(self, name: bytes, limits: Retention) -> Head:
         """Returns where a history ends, and has it live on."""
         ...
 
@@ -35,18 +35,18 @@ class Source(Protocol):
         """Returns entries of a history: so many, from an offset on, up to another."""
         ...
 
-    def doubt(self, followed: Followed, missing: Position) -> None:
+    def doubt(self, followed: CatchUp, missing: Position) -> None:
         """Renews the connections, if `followed` has still not heard of an event when the
         subscription has given all that was sent before now."""
         ...
 
-    def renew(self, followed: Followed) -> None:
+    def renew(self, followed: CatchUp) -> None:
         """Renews the connections: that for commands and that for subscriptions lead to different
         servers."""
         ...
 
 
-class Followed:
+class CatchUp:
     """A stream, its followers and their cursor. All of it is called in the log's event loop.
 
     Args:
@@ -66,11 +66,11 @@ class Followed:
 
     def __init__(
         self,
-        stream: Stream,
-        limits: Limits,
+        stream: HistoryKey,
+        limits: Retention,
         name: bytes,
         source: Source,
-        refresh: Callable[[Followed], None],
+        refresh: Callable[[CatchUp], None],
     ) -> None:
         self.stream = stream
         self.limits = limits
@@ -80,7 +80,7 @@ class Followed:
         self.users = 0
         self.is_due = False
         self.look_at = 0.0
-        self.complaint = Complaint("Clients of channel '%s' have to wait: %s", stream.channel)
+        self.complaint = SayOnce("Clients of channel '%s' have to wait: %s", stream.channel)
         self._source = source
         self._refresh = refresh
         self._subscribed = 0  # 0 if it is not, else which subscription

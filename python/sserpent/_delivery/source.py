@@ -1,0 +1,98 @@
+"""The content of a stream, and the sources that can be streamed besides a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import GeneratorType
+from typing import Any, Protocol
+from weakref import WeakSet
+
+
+class Pending(Protocol):
+    """Bytes that wait to be sent: a generator's buffer, or a source of ready frames."""
+
+    @property
+    def pending(self) -> int:
+        """Whether there are any: not 0 if so."""
+        ...
+
+    @property
+    def at_line_start(self) -> bool:
+        """Whether a line of the stream begins after all that has been taken, so that a comment may
+        follow."""
+        ...
+
+    def take(self) -> bytes:
+        """Returns the next of them, whole events, and keeps them no longer."""
+        ...
+
+
+# Returns what stands before them, and counts what is taken.
+Metered = Callable[[Pending], Pending]
+
+
+class Source(Pending, Protocol):
+    """Content that pushes ready frames, in place of a generator: nothing runs for it in its
+    stream, which it tells when there is something to take."""
+
+    def pending_bytes(self) -> int:
+        """Returns how many bytes are pending, for metrics. May be called in any thread."""
+        ...
+
+    def start(self, sink: Sink) -> None:
+        """Begins. Called once, in the event loop."""
+        ...
+
+    def stop(self) -> None:
+        """Says that what is taken next is the last. May be called more than once."""
+        ...
+
+
+class Sink(Protocol):
+    """A stream, as its source sees it. Called in the event loop."""
+
+    def flush(self) -> None:
+        """Takes what is pending and sends it, unless it is sending already: then it does so
+        when that has ended."""
+        ...
+
+    def finish(self) -> None:
+        """Takes what is pending and ends."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Ends as a generator that raises."""
+        ...
+
+
+_streaming: WeakSet[Any] = WeakSet()
+
+
+def claim(content: Any) -> None:
+    """Makes sure that no other response streams `content`: two readers of one generator would
+    take events from each other."""
+    if getattr(content, "__aiter__", lambda: None)() is not content:
+        return
+    try:
+        if content in _streaming:
+            raise RuntimeError(f"{content!r} is already being streamed by another response")
+        _streaming.add(content)
+    except TypeError:
+        pass  # not hashable or not weakly referable: a class of the user's own
+
+
+async def close_unstarted(content: Any) -> None:
+    """Closes what is not streamed after all, if it can be closed. None of its code runs then, if it
+    is a generator. The `close` of another iterable may block, and is not called."""
+    aclose = getattr(content, "aclose", None)
+    if aclose is not None:
+        await aclose()
+    elif isinstance(content, GeneratorType):
+        content.close()
+
+
+def release(content: Any) -> None:
+    try:
+        _streaming.discard(content)
+    except TypeError:
+        pass
