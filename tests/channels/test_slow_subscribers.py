@@ -12,7 +12,7 @@ import pytest
 
 from channel_clients import Client, MakeChannels, Run, connected, offset_of
 from sserpent.channels import Channels
-from sserpent.channels.fanout import hub
+from sserpent.channels.fanout import hub, tail
 
 
 async def turns(count: int = 20) -> None:
@@ -212,6 +212,7 @@ def test_c10_a_flush_takes_2_ms_at_a_stretch_and_another_is_the_first_each_time(
         run_of_hub(self)
 
     monkeypatch.setattr(hub, "monotonic", look)
+    monkeypatch.setattr(tail, "monotonic", look)
     monkeypatch.setattr(hub.Hub, "_run", noted_run)
 
     class Noted(Client):
@@ -261,7 +262,7 @@ def test_c10_a_flood_from_a_thread_is_taken_in_in_slices_too(
         now += 0.0005
         return now
 
-    run_of_hub, append = hub.Hub._run, hub.Tail._append
+    run_of_hub, append = hub.Hub._run, tail.Tail._append
 
     def noted_run(self: Any) -> None:
         stretches.append(0)
@@ -272,8 +273,9 @@ def test_c10_a_flood_from_a_thread_is_taken_in_in_slices_too(
         append(self, entry)
 
     monkeypatch.setattr(hub, "monotonic", look)
+    monkeypatch.setattr(tail, "monotonic", look)
     monkeypatch.setattr(hub.Hub, "_run", noted_run)
-    monkeypatch.setattr(hub.Tail, "_append", noted_append)
+    monkeypatch.setattr(tail.Tail, "_append", noted_append)
 
     async def main() -> None:
         news = Channels().channel("news", history=5_000)
