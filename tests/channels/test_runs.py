@@ -994,6 +994,62 @@ def test_sync_generators_have_a_limit_and_take_no_thread_of_sync_routes(
     run(main)
 
 
+def test_a_thousand_runs_that_block_have_no_more_threads_than_max_threads(
+    in_memory: MakeChannels,
+) -> None:
+    go_on, limit = threading.Event(), 20
+
+    def answer() -> Iterator[int]:
+        yield 1
+        go_on.wait(60)
+        yield 2
+
+    async def main() -> None:
+        async with in_memory() as channels:
+            runs = channels.runs("answers", max_threads=limit)
+            started = [await runs.start(answer()) for _ in range(1_050)]
+            await until(lambda: running_threads() == limit)
+            await until(lambda: len(runs._slots._waiting) == len(started) - limit)
+            blocked = [each for each in threading.enumerate() if each.name.startswith("sserpent")]
+            assert len(blocked) == limit
+            go_on.set()
+            for each in started[:: len(started) - 1]:
+                assert said(await followed(runs, each.id)) == [1, 2]
+            await until(lambda: not runs._producers)
+            assert running_threads() == 0
+
+    anyio.run(main)
+
+
+def test_what_is_no_generator_is_left_alone_by_a_run_that_never_begins(
+    in_memory: MakeChannels,
+) -> None:
+    """The `close` of another iterable may block: it runs in a thread, or not at all."""
+
+    entered: list[bool] = []
+    closed_in: list[threading.Thread] = []
+
+    class Lines:
+        def __iter__(self) -> Iterator[int]:
+            entered.append(True)
+            return iter(())
+
+        def close(self) -> None:
+            closed_in.append(threading.current_thread())
+
+    async def main() -> None:
+        async with in_memory() as channels:
+            runs = channels.runs("answers")
+            started = await runs.start(Lines())
+            (producer,) = runs._producers
+            producer.stop("early")
+            assert end_of(await followed(runs, started.id)) == ("stopped", "early")
+        assert not entered
+        assert threading.current_thread() not in closed_in
+
+    anyio.run(main)
+
+
 def test_a_sync_generator_waits_for_a_broker_that_is_away(
     run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -211,7 +211,11 @@ def test_every_package_is_in_the_table() -> None:
         ("testing", "from . import ServerSentEvent", None),
         ("testing", "from sserpent import ServerSentEvent", None),
         ("testing", "from sserpent.client import EventStreamParser", None),
-        ("testing", "from sserpent._core.parse import Parser", "(public names), _runtime, _shutdown"),
+        (
+            "testing",
+            "from sserpent._core.parse import Parser",
+            "(public names), _runtime, _shutdown",
+        ),
         ("testing", "from .metrics import Metrics", "(public names), _runtime, _shutdown"),
         ("", "from . import testing", "'sserpent' may import of ours"),
     ],

@@ -76,7 +76,7 @@ class Listener:
 
 
 class Sink:
-    """What a subscriber tells a listener of (`_delivery.stream.Sink`)."""
+    """What a subscriber tells a listener of (`_delivery.source.Sink`)."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None

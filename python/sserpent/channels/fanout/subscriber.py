@@ -107,7 +107,7 @@ class Cursor:
 class Subscriber:
     """Follows the streams of a request, and takes what is new of them.
 
-    A delivery uses it as the source of ready frames that it is (`_delivery.stream.Source`). All of
+    A delivery uses it as the source of ready frames that it is (`_delivery.source.Source`). All of
     it is called in the event loop of its hub.
 
     Args:

@@ -87,7 +87,7 @@ class Outbox:
 
 class Gathered:
     """Events that a generator has yielded in its thread, until the event loop takes them
-    (`_delivery.thread.Pushed`).
+    (`_delivery.generator_thread.Pushed`).
 
     Args:
         encode: Makes an event of an item, in the thread.

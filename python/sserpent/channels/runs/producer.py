@@ -14,6 +14,7 @@ from ... import _shutdown
 from ..._core import ServerSentEvent
 from ..._delivery.generator_thread import GeneratorThread, ThreadOptions
 from ..._delivery.in_finally import is_tidying_up
+from ..._delivery.source import close_unstarted
 from ..._runtime.log import SayOnce, logger
 from ..._runtime.loops import call_every, call_soon, current_time, current_token, on_asyncio
 from ..history import broker
@@ -187,8 +188,8 @@ class Producer:
             await self._produce_in_task()
         elif self._stop is None:
             await self._produce_in_thread()
-        elif hasattr(self._source, "close"):
-            self._source.close()
+        else:
+            await close_unstarted(self._source)
 
     async def _produce_in_task(self) -> None:
         items = self._source.__aiter__()
