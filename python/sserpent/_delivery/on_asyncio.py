@@ -27,7 +27,7 @@ from .pushed_source import PushedSource
 from .sender import ENDED, HELD, OPEN, make_sender
 from .source import claim, release
 from .stream import call_on_disconnect, warn_of_stall
-from .wire import farewell, keepalive
+from .wire import Body, keepalive
 
 if TYPE_CHECKING:
     from .options import Streamable
@@ -90,8 +90,7 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         self._asgi_task: asyncio.Task[Any] | None = None
         buffer: Any = response._source or response._make_buffer()
-        pending = buffer if metered is None else metered(buffer)
-        self._sender = make_sender(send, response, pending, self)
+        self._sender = make_sender(send, Body(response, buffer, metered), self)
         self._driver: GeneratorTask | PushedSource = (
             GeneratorTask(response, scope, buffer, self._sender, self._refused)
             if response._source is None
@@ -435,7 +434,7 @@ class Delivery:
         """Sends what there is to send, if nothing is being sent."""
         sender = self._sender
         if self._finishing and sender.in_progress is None and sender.phase is not ENDED:
-            sender.end(farewell(self._ending, self._response))
+            sender.end(self._ending)
         else:
             sender.flush()
         if sender.complete:

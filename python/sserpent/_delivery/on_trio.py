@@ -25,14 +25,14 @@ from .ending import Ending, after, is_disconnect
 from .generator_thread import GeneratorThread, options_of
 from .in_finally import is_tidying_up
 from .inbox import Pace
-from .sender import Phase, body
+from .sender import Phase
 from .source import claim, close_unstarted, release
 from .stream import call_on_disconnect, warn_of_stall
-from .wire import farewell, keepalive
+from .wire import Body, keepalive
 
 if TYPE_CHECKING:
     from .options import Streamable
-    from .source import Metered, Pending, Source
+    from .source import Metered, Source
 
 
 class TrioDelivery:
@@ -53,7 +53,7 @@ class TrioDelivery:
         self._asgi_send = send
         self._source = response._source
         self._buffer: Any = self._source or response._make_buffer()
-        self._pending: Pending = self._buffer if metered is None else metered(self._buffer)
+        self._body = Body(response, self._buffer, metered)
         self._streams: _shutdown.ServerStreams | None = None
         self._nursery: trio.Nursery | None = None
         self._driver_scope = trio.CancelScope()
@@ -416,15 +416,14 @@ class TrioDelivery:
         if self._finishing:
             await self._open()
             if self._take_phase(Phase.ENDED):
-                last = self._take()
-                if self._pending.at_line_start:
-                    last += farewell(self._ending, self._response)
-                self._complete = await self._send(body(last, more_body=False))
+                self._take_notice()
+                self._complete = await self._send(self._body.end(self._ending))
                 self.end(Ending.COMPLETE)
         elif self._buffer.pending:
             await self._open()
             if self._phase is Phase.OPEN:
-                await self._send(body(self._take()))
+                self._take_notice()
+                await self._send(self._body.events())
                 if self._thread is not None:
                     self._thread.resume()
                 self._room.set()
@@ -439,10 +438,9 @@ class TrioDelivery:
             self._phase = phase
         return open_
 
-    def _take(self) -> bytes:
+    def _take_notice(self) -> None:
         if self._thread is not None:
             self._thread.take_notice()
-        return self._pending.take()
 
     async def _wait_for_news(self) -> None:
         due = next_due(self._response, self._moment())
@@ -460,12 +458,12 @@ class TrioDelivery:
         except Exception as error:
             self.end(Ending.FAILED, error)
         else:
-            await self._send(body(ping))
+            await self._send(self._body.ping(ping))
 
     def _moment(self) -> Moment:
         return Moment(
             can_open=self._phase is Phase.HELD and self._ending is not Ending.FAILED,
-            can_ping=self._phase is Phase.OPEN and self._pending.at_line_start,
+            can_ping=self._phase is Phase.OPEN and self._body.pending.at_line_start,
             sending_since=self._sending_since,
             sent_at=self._sent_at,
             ends_at=None,
@@ -477,7 +475,7 @@ class TrioDelivery:
         if self._phase is Phase.HELD:
             self._phase = Phase.OPEN
             self._opened = True
-            await self._send(self._response._start_message())
+            await self._send(self._body.head())
 
     async def _send(self, message: Message) -> bool:
         """Sends one message, and returns whether it went out."""

@@ -26,8 +26,8 @@ from .._runtime.log import logger
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .options import Streamable
-    from .source import Pending
+    from .ending import Ending
+    from .wire import Body
 
 # Where asyncio keeps the current tasks, for `step_as`: a private name, which Python 3.12 changed.
 _CURRENT_TASKS = "_swap_current_task" if sys.version_info >= (3, 12) else "_current_tasks"
@@ -50,11 +50,6 @@ class Phase(Enum):
 HELD, OPEN, ENDED = Phase
 
 
-def body(content: bytes, more_body: bool = True) -> Message:
-    """Returns the ASGI message for a part of the body."""
-    return {"type": "http.response.body", "body": content, "more_body": more_body}
-
-
 class Owner(Protocol):
     """Who has a sender."""
 
@@ -73,18 +68,17 @@ class Sender(Outlet):
 
     Args:
         send: The ASGI callable.
-        response: Makes the message with the headers, when they are to be sent.
-        buffer: Where the events wait.
+        body: Makes the messages.
         owner: Who is told.
     """
 
     __slots__ = (
         "__weakref__",
+        "_body",
         "_cancel_message",
         "_fut_waiter",
         "_must_cancel",
         "_owner",
-        "_response",
         "complete",
         "phase",
         "sending_since",
@@ -92,14 +86,16 @@ class Sender(Outlet):
         "waits_since",
     )
 
-    def __new__(cls, send: Send, response: Streamable, buffer: Pending, owner: Owner) -> Self:
+    def __new__(cls, send: Send, body: Body, owner: Owner) -> Self:
         loop = asyncio.get_running_loop()
         # Each step of a `send` runs in this one context: a middleware may set a variable before
         # its `await send(...)` and reset it afterwards.
-        return super().__new__(cls, send, buffer, loop, contextvars.copy_context(), _current_tasks)
+        return super().__new__(
+            cls, send, body.pending, loop, contextvars.copy_context(), _current_tasks
+        )
 
-    def __init__(self, send: Send, response: Streamable, buffer: Pending, owner: Owner) -> None:
-        self._response = response
+    def __init__(self, send: Send, body: Body, owner: Owner) -> None:
+        self._body = body
         self._owner: Owner | None = owner
         self._enter(HELD)
         #: Whether the whole body is out, its end included.
@@ -133,16 +129,16 @@ class Sender(Outlet):
 
     def ping(self, keepalive: bytes) -> None:
         """Sends a keep-alive."""
-        self._begin(self.send(body(keepalive)))
+        self._begin(self.send(self._body.ping(keepalive)))
 
-    def end(self, farewell: bytes = b"") -> None:
-        """Sends the pending events, a farewell if a line begins there, and the end of the body."""
-        self._begin(self._end(farewell))
+    def end(self, ending: Ending | None) -> None:
+        """Sends the pending events and the end of the body, for a reason."""
+        self._begin(self._end(ending))
 
     async def _open(self) -> None:
         self._enter(OPEN)
         self.sent_headers = True
-        sending = self.send(self._response._start_message())
+        sending = self.send(self._body.head())
         if not iscoroutine(sending):
             # ASGI asks for an awaitable; what is to be stepped by hand is a coroutine.
             self.send = _as_coroutine_function(self.send)
@@ -152,16 +148,13 @@ class Sender(Outlet):
 
     async def _open_and_flush(self) -> None:
         await self._open()
-        await self.send(body(self.pending.take()))
+        await self.send(self._body.events())
 
-    async def _end(self, farewell: bytes) -> None:
+    async def _end(self, ending: Ending | None) -> None:
         if self.phase is HELD:
             await self._open()
         self._enter(ENDED)
-        last = self.pending.take()
-        if self.pending.at_line_start:
-            last += farewell
-        await self.send(body(last, more_body=False))
+        await self.send(self._body.end(ending))
         self.complete = True
 
     # How it is sent
@@ -316,8 +309,8 @@ class TaskSender(Sender):
 
     __slots__ = ("_task",)
 
-    def __init__(self, send: Send, response: Streamable, buffer: Pending, owner: Owner) -> None:
-        super().__init__(send, response, buffer, owner)
+    def __init__(self, send: Send, body: Body, owner: Owner) -> None:
+        super().__init__(send, body, owner)
         self._task: asyncio.Task[Any] | None = None
 
     def _enter(self, phase: Phase) -> None:
@@ -325,7 +318,7 @@ class TaskSender(Sender):
 
     def _flush_closed(self) -> None:
         if self.phase is OPEN and self.pending.pending:
-            self._begin(self.send(body(self.pending.take())))
+            self._begin(self.send(self._body.events()))
         else:
             super()._flush_closed()
 

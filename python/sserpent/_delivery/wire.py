@@ -1,7 +1,8 @@
-"""The last lines of a stream that the server ends, for its client to know when to come back.
+"""The bytes of a response's body and the ASGI messages that carry them, on any event loop.
 
-They are two lines without a blank line after them: "If the field name is 'retry' ... set the event
-stream's reconnection time" takes effect at once
+The last lines of a stream that the server ends tell its client when to come back. They are two
+lines without a blank line after them: "If the field name is 'retry' ... set the event stream's
+reconnection time" takes effect at once
 (https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation), and a
 decoder that dispatches on any blank line gets no phantom of an event.
 """
@@ -9,12 +10,16 @@ decoder that dispatches on any blank line gets no phantom of an event.
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING
 
-from starlette.types import Scope
+from starlette.types import Message, Scope
 
 from .._core import Buffer
 from .ending import Ending
 from .options import Streamable
+
+if TYPE_CHECKING:
+    from .source import Metered, Pending
 
 # https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes recommends "a
 # comment line (one starting with a ':' character) every 15 seconds or so". Without a blank line:
@@ -28,15 +33,64 @@ _GOODBYE = 1_000, 5_000
 _FULL = 5_000, 15_000
 
 
+class Body:
+    """The body of one response, as ASGI messages.
+
+    Each byte of a body goes through `pending.take`, `ping` or `end`, on both event loops. So what
+    changes the bytes of a response, such as compression, belongs here: it stands before `pending`,
+    as a meter does, and `ping` and `end` give it their bytes.
+
+    Args:
+        response: Whose body it is.
+        buffer: Where its events wait.
+        metered: Returns what counts what is taken of the events, where somebody counts.
+
+    Attributes:
+        pending: What is taken and sent. For an event alone `Outlet.flush` of the core does that: it
+            makes the same message as `events`.
+    """
+
+    __slots__ = ("_response", "pending")
+
+    def __init__(self, response: Streamable, buffer: Pending, metered: Metered | None) -> None:
+        self._response = response
+        self.pending = buffer if metered is None else metered(buffer)
+
+    def head(self) -> Message:
+        """Returns the message with status and headers."""
+        return self._response._start_message()
+
+    def events(self) -> Message:
+        """Takes the pending events and returns the message with them."""
+        return _part(self.pending.take())
+
+    def ping(self, keepalive: bytes) -> Message:
+        """Returns the message with a keep-alive."""
+        return _part(keepalive)
+
+    def end(self, ending: Ending | None) -> Message:
+        """Takes the pending events, and returns the message that ends the body after them. Its last
+        lines are a farewell if that belongs to the reason of the end and a line begins there.
+
+        Args:
+            ending: The reason of the end; None if the generator has come to its end.
+        """
+        last = self.pending.take()
+        return _part(last + self._farewell(ending), more_body=False)
+
+    def _farewell(self, ending: Ending | None) -> bytes:
+        says = ending is not None and ending.farewell and self.pending.at_line_start
+        # A source says goodbye itself.
+        return goodbye() if says and self._response._source is None else b""
+
+
+def _part(content: bytes, more_body: bool = True) -> Message:
+    return {"type": "http.response.body", "body": content, "more_body": more_body}
+
+
 def goodbye() -> bytes:
     """Returns the last lines of a stream that the server ends."""
     return b": goodbye\nretry: %d\n" % random.randint(*_GOODBYE)
-
-
-def farewell(ending: Ending | None, response: Streamable) -> bytes:
-    """Returns what is sent before the end of the body. A source says goodbye itself."""
-    says = ending is not None and ending.farewell and response._source is None
-    return goodbye() if says else b""
 
 
 def come_back_later() -> bytes:
