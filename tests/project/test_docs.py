@@ -17,6 +17,7 @@ import sserpent
 import sserpent.channels
 import sserpent.client
 import sserpent.metrics
+import sserpent.protocols
 import sserpent.testing
 from pages import DOCS, PAGES, PROJECT, blocks, run_blocks, text_of
 from sserpent._delivery.ending import Ending
@@ -24,7 +25,14 @@ from sserpent._delivery.options import _CHECKS, _CLASS_CHECKS
 
 REFERENCE = DOCS / "reference"
 GUIDES = [page for page in PAGES if page.parent != REFERENCE]
-MODULES = (sserpent, sserpent.channels, sserpent.client, sserpent.metrics, sserpent.testing)
+MODULES = (
+    sserpent,
+    sserpent.channels,
+    sserpent.client,
+    sserpent.metrics,
+    sserpent.protocols,
+    sserpent.testing,
+)
 REPOSITORY = "https://github.com/sserpent/sserpent/"
 
 

@@ -56,6 +56,7 @@ from .._runtime.log import logger
 from .._runtime.loops import on_asyncio
 from .limits import Slots, refusal
 from .requests import shared_receive
+from .stream_end import StreamEnd
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -142,6 +143,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     status_code = 200
     background: BackgroundTask | None = None
 
+    #: Headers of the class, which are sent unless the response has them.
+    default_headers: ClassVar[Mapping[str, str]] = {}
+
     #: The type of the items, where the class knows it: for the OpenAPI document of a route that
     #: returns this class.
     item_type: ClassVar[Any] = None
@@ -179,6 +183,17 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         self.init_headers(headers)
         given = {name for name, _ in self.raw_headers}
         self.raw_headers.extend(header for header in _HEADERS if header[0] not in given)
+
+    def closing_event(self, end: StreamEnd) -> Any:
+        """Returns what is sent at the end of the stream: an item, a list of items, or None.
+
+        A subclass has its own, a plain function. None, the default: the body ends after the last
+        event if the generator is done, and the connection is cut if it has raised.
+
+        Args:
+            end: How it has ended.
+        """
+        return None
 
     def _bind(self, origin: SourceName, item_schema: ItemSchema | DeclaredEvents | None) -> None:
         """Tells the response what FastAPI knows of its route."""

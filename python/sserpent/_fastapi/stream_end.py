@@ -1,0 +1,63 @@
+"""How a stream or a run has ended, as `closing_event` is told."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Literal, NamedTuple
+
+_INTERNAL_ERROR = "Internal server error"
+_STOPPED = "The answer was stopped"
+_INTERRUPTED = "The answer was interrupted"
+
+#: The reason of a run that was stopped because its server shuts down.
+SHUTDOWN = "shutdown"
+
+
+class StreamEnd(NamedTuple):
+    """How a stream or a run has ended.
+
+    Attributes:
+        kind: "done": the generator has come to its end. "error": it has raised, or yielded what
+            cannot be sent. Of a run alone: "stopped", by request or because its server shuts down,
+            and "lost", with the process that ran it.
+        reason: Of a run, what its `run-end` says. Of a `HTTPException`, its detail, if that is a
+            str. None otherwise.
+        status: The status of a `HTTPException`; None for any other end.
+        first: The data of the first event, parsed if it is JSON; None without one, and in a class
+            that does not set `keeps_first`.
+        last: The data of the last event, parsed if it is JSON; None without one.
+        count: How many events there were, of a run all of them, wherever its follower resumed.
+    """
+
+    kind: Literal["done", "error", "stopped", "lost"]
+    reason: str | None = None
+    status: int | None = None
+    first: Any = None
+    last: Any = None
+    count: int = 0  # type: ignore[assignment]  # it hides a method of tuples
+
+    @property
+    def message(self) -> str:
+        """What the client may read of it, in a sentence: the detail of a `HTTPException`, and never
+        anything of another exception. Empty if the stream is done."""
+        if self.kind == "done":
+            return ""
+        if self.is_interrupted:
+            return _INTERRUPTED
+        if self.kind == "stopped":
+            return _STOPPED
+        if self.status is None:
+            return _INTERNAL_ERROR
+        return self.reason or _phrase(self.status)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether nobody wanted this end: the run was lost, or its server shuts down."""
+        return self.kind == "lost" or (self.kind == "stopped" and self.reason == SHUTDOWN)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return _INTERNAL_ERROR

@@ -1,0 +1,176 @@
+"""Streams that the clients of model providers and agent frameworks can read, each from one class in
+the route:
+
+    from sserpent.protocols import OpenAIChat
+
+    @app.post("/v1/chat/completions", response_class=OpenAIChat)
+    async def complete(body: Completion) -> AsyncIterator[ChatCompletionChunk]:
+        async for chunk in await upstream.chat.completions.create(**body.model_dump(), stream=True):
+            yield chunk
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import ServerSentEvent
+from ._fastapi.protocol_response import ProtocolResponse
+from ._fastapi.stream_end import StreamEnd
+
+__all__ = [
+    "AGUI",
+    "AnthropicMessages",
+    "GoogleGenAI",
+    "LangGraph",
+    "OpenAIChat",
+    "OpenAIResponses",
+    "ProtocolResponse",
+    "StreamEnd",
+    "VercelUI",
+]
+
+_DONE = ServerSentEvent(raw_data="[DONE]")
+
+
+def _field(data: Any, name: str) -> Any:
+    return data.get(name) if isinstance(data, dict) else None  # pyright: ignore
+
+
+class OpenAIChat(ProtocolResponse):
+    """Streams the chunks of OpenAI's chat completions."""
+
+    def closing_event(self, end: StreamEnd) -> Any:
+        if end.kind == "done" or (end.kind == "stopped" and not end.is_interrupted):
+            return _DONE
+        error = {"message": end.message, "type": _openai_type(end), "param": None, "code": None}
+        return {"error": error}
+
+
+def _openai_type(end: StreamEnd) -> str:
+    if end.status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if 400 <= (end.status or 500) < 500 else "server_error"
+
+
+class OpenAIResponses(ProtocolResponse):
+    """Streams the events of OpenAI's Responses."""
+
+    name_from = "type"
+    keeps_first = True
+
+    #: After which a client expects nothing more.
+    _LAST = "response.completed", "response.failed", "response.incomplete", "error"
+
+    def closing_event(self, end: StreamEnd) -> Any:
+        if end.kind == "done" or _field(end.last, "type") in self._LAST:
+            return []
+        first: Any = _field(end.first, "response")
+        changes: dict[str, Any]
+        code = "rate_limit_exceeded" if end.status == 429 else "server_error"
+        if not isinstance(first, dict):
+            return {
+                "type": "error",
+                "code": code,
+                "message": end.message,
+                "param": None,
+                "sequence_number": end.count,
+            }
+        if end.kind == "stopped" and not end.is_interrupted:
+            name, changes = "response.incomplete", {"status": "cancelled"}
+        else:
+            error = {"code": code, "message": end.message}
+            name, changes = "response.failed", {"status": "failed", "error": error}
+        response: dict[str, Any] = {**first, **changes}
+        return {"type": name, "sequence_number": end.count, "response": response}
+
+
+class AnthropicMessages(ProtocolResponse):
+    """Streams the events of Anthropic's messages."""
+
+    name_from = "type"
+    ping_event = ServerSentEvent(event="ping", data={"type": "ping"})
+
+    def closing_event(self, end: StreamEnd) -> Any:
+        if end.kind == "done" or _field(end.last, "type") in ("message_stop", "error"):
+            return []
+        if end.kind == "stopped" and not end.is_interrupted:
+            return {"type": "message_stop"}
+        kind = _ANTHROPIC_TYPES.get(end.status, "api_error")
+        return {"type": "error", "error": {"type": kind, "message": end.message}}
+
+
+_ANTHROPIC_TYPES: dict[int | None, str] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    529: "overloaded_error",
+}
+
+
+class GoogleGenAI(ProtocolResponse):
+    """Streams the responses of Google's `streamGenerateContent?alt=sse`."""
+
+    ping_interval = None
+
+    def closing_event(self, end: StreamEnd) -> Any:
+        if end.kind == "done":
+            return []
+        stopped = end.kind == "stopped" and not end.is_interrupted
+        code = 499 if stopped else end.status or 500
+        status = _GOOGLE_STATUSES.get(code, "INTERNAL")
+        return {"error": {"code": code, "message": end.message, "status": status}}
+
+
+_GOOGLE_STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+class VercelUI(ProtocolResponse):
+    """Streams the parts of the UI message stream that `useChat` reads."""
+
+    default_headers = {"x-vercel-ai-ui-message-stream": "v1"}  # noqa: RUF012
+
+    def closing_event(self, end: StreamEnd) -> Any:
+        if end.kind == "done" or _field(end.last, "type") in ("finish", "abort"):
+            return _DONE
+        if end.kind == "stopped" and not end.is_interrupted:
+            return [{"type": "abort"}, _DONE]
+        return [{"type": "error", "errorText": end.message}, _DONE]
+
+
+class AGUI(ProtocolResponse):
+    """Streams the events of AG-UI."""
+
+    def closing_event(self, end: StreamEnd) -> Any:
+        if end.kind == "done" or _field(end.last, "type") in ("RUN_FINISHED", "RUN_ERROR"):
+            return []
+        if end.is_interrupted:
+            code = "interrupted"
+        elif end.kind == "stopped":
+            code = "cancelled"
+        else:
+            code = "error" if end.status is None else str(end.status)
+        return {"type": "RUN_ERROR", "message": end.message, "code": code}
+
+
+class LangGraph(ProtocolResponse):
+    """Streams the events of a LangGraph server's runs."""
+
+    event_ids = True
+
+    def closing_event(self, end: StreamEnd) -> Any:
+        if end.kind == "done" or (end.kind == "stopped" and not end.is_interrupted):
+            return ServerSentEvent(event="end", raw_data="null")
+        return ServerSentEvent(event="error", data={"error": "error", "message": end.message})
