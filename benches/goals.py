@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from . import gateway, reading
 from .channels import fanout, logs
-from .delivery import in_process
+from .delivery import in_process, mixed
 from .harness.callgrind import BY_LIBRARY, INSTRUCTIONS
 from .harness.timing import Tables, ratio
 
@@ -26,6 +26,7 @@ NAMES = {
     "to_json": "`to_json` alone",
     "metrics": "`sserpent`, with metrics",
     "axum": "axum (no Python)",
+    "none": "no streams",
     "loop": "a loop over `send`",
     "queues": "`sserpent`, a queue for each client",
     "memory": "channels in process",
@@ -255,6 +256,16 @@ READING = (
     ),
 )
 GOALS = (
+    *(
+        share_of(
+            "hand",
+            f"plain requests beside {mixed.STREAMS:,} streams, p{percentile}",
+            mixed.name_of_table(percentile),
+            mixed.CASE,
+            "≤ 1.1",
+        )
+        for percentile in (95, 99)
+    ),
     faster("burst of annotated models", BURST, "models", "≥ 55"),
     faster("burst of `ServerSentEvent(data=model, event, id)`", BURST, "events", "≥ 45"),
     faster("burst of `raw_data` tokens", BURST, "tokens", "≥ 220").because(

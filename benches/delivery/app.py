@@ -45,6 +45,12 @@ async def stream(){returns}:
     yield {item}
     await asyncio.sleep(3600)
 """
+TICKING = """
+async def stream(){returns}:
+    while True:
+        yield {item}
+        await asyncio.sleep(1)
+"""
 BURST = """
 async def stream(n: int){returns}:
     for _ in range(n):
@@ -85,6 +91,7 @@ KINDS = {
     "sync": ("model", SYNC),
     "turn": ("model", TURN),
     "gated": ("model", GATED),
+    "ticking": ("model", TICKING),
 }
 # What each contender's generator yields.
 DROP_IN = {
@@ -214,6 +221,11 @@ control = FastAPI()
 async def open_gate(name: str) -> None:
     gates.pop(name).set()
     gates[name] = asyncio.Event()
+
+
+@control.get("/plain")
+async def plain() -> payloads.Item:
+    return payloads.ITEM
 
 
 def app(scope: Any, receive: Any, send: Any) -> Awaitable[None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+from benches.delivery import mixed
 from benches.goals import BURST, GOALS, MEMORY, ONE_PUBLISH, TURN, Goal, name_of
 
 from .callgrind import BY_LIBRARY
@@ -26,6 +27,19 @@ SHOWN = {
     "sync generator of models": (BURST, "sync"),
     "one event per turn of the event loop": (TURN, "models"),
 }
+
+MIXED = f"""\
+## Plain requests beside many streams
+
+One uvicorn process serves {mixed.STREAMS:,} open streams, with an event a second each, and
+{mixed.RATE} plain JSON requests a second. This is how long the plain requests take.
+"""
+BACKENDS = """\
+## Events per CPU second
+
+How many events a second of CPU time sends, relative to `fastapi.sse`, on uvicorn. 100x means: the
+server needs a hundredth of the CPU time for the same stream.
+"""
 
 ABOUT = """\
 Every case is first checked: what a client decodes must be right, for every contender. Calls are
@@ -75,13 +89,13 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 def page(tables: Tables, about: dict[str, Any]) -> str:
     """The whole of RESULTS.md."""
-    parts = ["# Benchmark results\n", _machine(about), "## Goals\n", goals(tables)]
+    parts = ["# Benchmark results\n", _machine(about), _mixed(tables), BACKENDS]
+    parts += [_backends(tables), "## Goals\n", goals(tables)]
     missed = [goal for goal, value in measured(tables) if not goal.is_met(value)]
     if missed:
         lines = [f"- {goal.work}, {goal.versus}: {goal.why(tables)}.\n" for goal in missed]
         parts += ["## What fell short\n", "".join(lines)]
-    parts += ["## How it is measured\n", ABOUT, "## Rust and pure Python\n"]
-    parts += ["How many times as fast as `fastapi.sse`, on uvicorn.\n", _backends(tables)]
+    parts += ["## How it is measured\n", ABOUT]
     parts += ["## All tables\n", *(table_of(table) for table in tables.values())]
     return "\n".join(parts)
 
@@ -113,6 +127,19 @@ def measured(tables: Tables) -> Iterator[tuple[Goal, float]]:
             yield goal, goal.value(tables)
 
 
+def _mixed(tables: Tables) -> str:
+    """How long plain requests take beside many streams; empty if the run has not measured that."""
+    measured = [
+        tables[name] for name in map(mixed.name_of_table, mixed.PERCENTILES) if name in tables
+    ]
+    rows = [
+        [name_of(name), *(f"{table.value(mixed.CASE, name):.3g} ms" for table in measured)]
+        for name in (mixed.CONTENDERS if measured else ())
+    ]
+    head = ["streams served by", *(f"p{percentile}" for percentile in mixed.PERCENTILES)]
+    return f"{MIXED}\n{markdown(head, rows)}" if rows else ""
+
+
 def _backends(tables: Tables) -> str:
     rows = []
     for label, (table, case) in SHOWN.items():
@@ -123,7 +150,7 @@ def _backends(tables: Tables) -> str:
         typed = tables[BURST].ratio("named", "fastapi", "typed")
         label = "burst of typed events, of three types, which `fastapi.sse` does not check"
         rows.append([label, f"{times(typed)}x", ""])
-    return markdown(["uvicorn, one connection", "in Rust", "in pure Python"], rows)
+    return markdown(["", "Rust", "pure Python"], rows)
 
 
 def table_of(table: Table) -> str:
@@ -151,17 +178,32 @@ def readme(tables: Tables, text: str) -> str:
     publish, count = ONE_PUBLISH
     queues = tables[publish].ratio(count, "fastapi", "sserpent")
     written = f"""\
-How many times the events of `fastapi.sse` in a second of the server's processor time, in one run
-(`make bench`, all of it with goals missed and why in [benches/RESULTS.md](benches/RESULTS.md)):
+Events per CPU second on uvicorn, relative to `fastapi.sse`:
 
 {_backends(tables)}
-Where events trickle, the server's own `send` is nearly all of the time: sserpent takes
-{times(turn)} of what a `StreamingResponse` with hand-framed bytes takes. An idle connection has
-{times(memory)} of the memory of one of `fastapi.sse`. A publish to {count} clients of a channel is
-{times(queues)} times as fast as one to as many queues of `fastapi.sse`.
+{_mixed_line(tables)}- A stream with an event now and then takes {times(turn)} times the CPU time
+  of a hand-written `StreamingResponse`: nearly all of it is the server's own `send`.
+- An idle connection takes {memory:.0%} of the memory that it takes with `fastapi.sse`.
+- Sending one event to {count} clients is {times(queues)} times as fast through a channel as
+  through a queue for each client.
+
+Every figure, how it was measured, and which goals were missed:
+[benches/RESULTS.md](benches/RESULTS.md) (`make bench`).
 """
     marks = "(<!-- written by make bench -->\n).*(<!-- end -->)"
     return re.sub(marks, lambda found: found[1] + written + found[2], text, flags=re.DOTALL)
+
+
+def _mixed_line(tables: Tables) -> str:
+    """The latency of plain requests beside many streams, in a sentence."""
+    table = tables.get(mixed.name_of_table(95))
+    if table is None:
+        return ""
+    ours, theirs = (table.value(mixed.CASE, name) for name in ("sserpent", "fastapi"))
+    return (
+        f"- Plain JSON requests beside {mixed.STREAMS:,} open streams: 95 % are answered within"
+        f" {ours:.2g} ms;\n  beside streams of `fastapi.sse`, within {theirs:.3g} ms.\n"
+    )
 
 
 def plot(tables: Tables, path: Path) -> None:
