@@ -36,6 +36,7 @@ OURS: dict[str, set[str]] = {
     "_cli": {"client"},
     "__main__": {"_cli"},
     "metrics": {"_delivery.observer"},
+    "protocols": {"_core", "_fastapi", "(public names)"},
     # The parser is that of `client`: its events equal those that a test makes.
     "testing": {"_runtime", "_shutdown", "client", "(public names)"},
     # `sserpent/__init__.py` has the public names, and loads what they need.
@@ -55,7 +56,7 @@ FOREIGN: dict[str, tuple[set[str], set[str]]] = {
 # Each only in the module or package that is an optional extra.
 EXTRAS = {"hiredis": "channels.redis", "redis": "channels.redis"}
 # Loaded on first use.
-OPTIONAL = ["_cli", "channels", "client", "compat", "metrics", "testing"]
+OPTIONAL = ["_cli", "channels", "client", "compat", "metrics", "protocols", "testing"]
 
 
 @dataclass
