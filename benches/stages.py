@@ -2,9 +2,9 @@
 returns its tables, or `counted()`, what valgrind is to count, or both."""
 
 from . import gateway, reading
-from .channels import fanout, logs
+from .channels import brokers, fanout
 from .core import calls as core_calls
 from .delivery import idle, in_process, mixed, streams
 from .harness import calls
 
-STAGES = (calls, core_calls, in_process, streams, idle, mixed, fanout, logs, reading, gateway)
+STAGES = (calls, core_calls, in_process, streams, idle, mixed, fanout, brokers, reading, gateway)

@@ -29,7 +29,7 @@ def test_a_subscription_that_is_returned_twice_serves_both(run: Run) -> None:
             await news.publish(1)
             for client in (one, two):
                 await client.has(1)
-        assert channels._service._hubs == {}
+        assert channels._hubs._by_loop == {}
 
     run(main)
 
@@ -82,7 +82,7 @@ def test_channels_that_are_closed_during_publishing_and_subscribing(run: Run) ->
                 for _ in range(5):
                     tasks.start_soon(read)
         assert statuses == [200] * 25
-        assert channels._service._hubs == {}
+        assert channels._hubs._by_loop == {}
 
     run(main)
 
@@ -253,7 +253,7 @@ news = channels.channel("news")
 before = news.publish_soon("before").result()
 held, done = threading.Event(), threading.Event()
 def hold():
-    with channels._log.lock:
+    with channels._broker.lock:
         held.set()
         done.wait()
 threading.Thread(target=hold, daemon=True).start()

@@ -18,9 +18,9 @@ from sserpent.channels import BrokerUnavailable, Channels
 
 
 def leftovers(channels: Channels) -> list[Any]:
-    log: Any = channels._log
-    followers = [each for history in log.histories.values() for each in history.followers]
-    return [*channels._service._hubs, *followers, *channels._service.places._taken]
+    broker: Any = channels._broker
+    followers = [each for history in broker.histories.values() for each in history.followers]
+    return [*channels._hubs._by_loop, *followers, *channels._hubs.slots._taken]
 
 
 def several(channels: Channels, news: Any, **options: Any) -> Any:
@@ -121,8 +121,8 @@ def test_an_event_loop_that_stops_in_the_middle_of_a_stream_does_not_hold_memory
     client = Client()
     task = loop.create_task(client.run(news.subscribe()))
     loop.run_until_complete(client.until(lambda: client.started))
-    log: Any = channels._log
-    [tail] = next(iter(log.histories.values())).followers
+    broker: Any = channels._broker
+    [tail] = next(iter(broker.histories.values())).followers
 
     def publish(count: int) -> None:
         for n in range(count):
@@ -143,10 +143,10 @@ def test_an_event_loop_that_stops_in_the_middle_of_a_stream_does_not_hold_memory
     other = asyncio.new_event_loop()
     task = other.create_task(abandoned.run(news.subscribe()))
     other.run_until_complete(abandoned.until(lambda: abandoned.started))
-    [tail] = next(iter(log.histories.values())).followers
+    [tail] = next(iter(broker.histories.values())).followers
     other.close()
     publish(1_000)
-    assert next(iter(log.histories.values())).followers == ()
+    assert next(iter(broker.histories.values())).followers == ()
     task._log_destroy_pending = False  # type: ignore[attr-defined]
     loop.close()
 
@@ -161,8 +161,8 @@ def test_an_open_that_fails_leaves_no_follower(
         a, b = channels.channel("a"), channels.channel("b")
         await a.publish(1)
         await b.publish(1)
-        log: Any = channels._log
-        original, calls = getattr(log, at), 0
+        broker: Any = channels._broker
+        original, calls = getattr(broker, at), 0
 
         async def fail(*arguments: Any) -> Any:
             nonlocal calls
@@ -171,7 +171,7 @@ def test_an_open_that_fails_leaves_no_follower(
                 raise error
             return await original(*arguments)
 
-        monkeypatch.setattr(log, at, fail)
+        monkeypatch.setattr(broker, at, fail)
         client = Client()
         subscription = channels.subscribe(a.on(), b.on(), start="earliest")
         if error is BrokerUnavailable:

@@ -147,8 +147,8 @@ def test_c11_a_history_that_nobody_uses_expires_where_it_is_looked_at(
         for _ in range(3):  # what is begun again and again is one history
             clock.now += 61
             await rooms.publish("again", key=2)
-        log: Any = channels._log
-        assert len(log._expiries) == len(log.histories)
+        broker: Any = channels._broker
+        assert len(broker._expiries) == len(broker.histories)
 
     run(main)
 
@@ -187,8 +187,8 @@ def test_c11_a_key_that_somebody_reads_keeps_its_epoch_though_it_is_quiet(
 
 
 def grown(channels: Channels) -> int:
-    log: Any = channels._log
-    return len(log.histories)
+    broker: Any = channels._broker
+    return len(broker.histories)
 
 
 def from_the_loop(channel: Any) -> None:
@@ -227,7 +227,7 @@ def test_c11_the_memory_of_keys_that_were_only_read_goes_back(run: Run, clock: C
         clock.now += memory.UNUSED_TTL
         await news.publish(1)
         assert grown(channels) == 1
-        assert channels._service._hubs == {}
+        assert channels._hubs._by_loop == {}
 
     run(main)
 
@@ -243,8 +243,8 @@ def test_c14_who_comes_back_for_the_same_stretch_shares_one_read(
         news = channels.channel("news")
         ids = [await news.publish(n) for n in range(500)]
         reads = 0
-        log: Any = channels._log
-        read = log.read
+        broker: Any = channels._broker
+        read = broker.read
 
         async def counted(*args: Any) -> Any:
             nonlocal reads
@@ -252,7 +252,7 @@ def test_c14_who_comes_back_for_the_same_stretch_shares_one_read(
             await anyio.sleep(0.01)
             return await read(*args)
 
-        monkeypatch.setattr(log, "read", counted)
+        monkeypatch.setattr(broker, "read", counted)
         clients = [Client() for _ in range(50)]
         async with anyio.create_task_group() as tasks:
             for client in clients:
@@ -629,7 +629,7 @@ def test_c18_beyond_a_cap_there_is_503_or_a_clean_end_for_who_comes_back(
 
 
 def grown_places(channels: Channels, count: int) -> bool:
-    return any(each >= count for each in channels._service.places._taken.values())
+    return any(each >= count for each in channels._hubs.slots._taken.values())
 
 
 @pytest.mark.parametrize("ending", ["the client leaves", "cancelled", "the filter fails"])
@@ -655,7 +655,7 @@ def test_c18_a_place_is_given_back_however_the_stream_ends(run: Run, ending: str
             else:
                 client.disconnect()
         assert not grown_places(channels, 1)
-        assert channels._service._hubs == {}
+        assert channels._hubs._by_loop == {}
 
     run(main)
 

@@ -45,7 +45,7 @@ from sserpent.channels.redis import Pace, RedisBroker
 from sserpent.channels.redis.client import connection
 from sserpent.client import EventStreamParser
 
-# A log has frames that are made already.
+# A broker is given frames that are made already.
 pytestmark = pytest.mark.once
 
 
@@ -60,32 +60,32 @@ def server(make_redis: MakeRedis) -> RedisServer:
 def test_c12_redis_is_killed_and_comes_back_with_all_it_had(make_redis: MakeRedis) -> None:
     server = make_redis(appendonly="yes", appendfsync="always")
 
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, *range(10))
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, *range(10))
         for start in (10, 20):
             server.kill()
             with pytest.raises(BrokerError, match="could not be reached within 1 s"):
-                await log.publish(ROOM, LIMITS, item(-1))
+                await broker.publish(ROOM, LIMITS, item(-1))
             await in_thread(server.start)
             for number in range(start, start + 10):
-                await publish_until_it_works(log, number)
+                await publish_until_it_works(broker, number)
         await until(lambda: len(notes.told) >= 30)
-        assert notes.brief == await numbers_in(log) == list(range(30))
+        assert notes.brief == await numbers_in(broker) == list(range(30))
 
     run(server, check)
 
 
 def test_c7_redis_is_killed_and_comes_back_empty(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, 1, 2)
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1, 2)
         await until(lambda: notes.brief == [1, 2])
         server.kill()
         await in_thread(server.start)
-        ids = [await publish_until_it_works(log, number) for number in (3, 4)]
+        ids = [await publish_until_it_works(broker, number) for number in (3, 4)]
         await until(lambda: 4 in notes.brief)
         # It may have been noticed before the first of the new life, or with it.
         assert notes.brief in ([1, 2, "epoch", 3, 4], [1, 2, "epoch", 4])
@@ -99,12 +99,12 @@ def test_c7_redis_is_killed_and_comes_back_empty(server: RedisServer) -> None:
 
 
 def test_c7_redis_is_emptied(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, 1, 2)
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1, 2)
         server.ask("FLUSHALL")
-        await publish(log, 3, 4)
+        await publish(broker, 3, 4)
         await until(lambda: len(notes.told) == 5)
         assert notes.brief == [1, 2, "epoch", 3, 4]
         server.ask("FLUSHALL")
@@ -112,7 +112,7 @@ def test_c7_redis_is_emptied(server: RedisServer) -> None:
         await until(lambda: len(notes.told) == 6)
         reason, head = notes.told[-1]  # type: ignore[misc]
         assert (reason, head.offset) == ("epoch", 0)
-        (fifth,) = await publish(log, 5)
+        (fifth,) = await publish(broker, 5)
         assert fifth.split("-")[:2] == [head.epoch, "1"]
         await until(lambda: len(notes.told) == 7)
         assert notes.brief == [1, 2, "epoch", 3, 4, "epoch", 5]
@@ -123,22 +123,22 @@ def test_c7_redis_is_emptied(server: RedisServer) -> None:
 def test_c8_redis_comes_back_without_its_tail(make_redis: MakeRedis) -> None:
     server = make_redis()
 
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, *range(5))
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, *range(5))
         server.ask("SAVE")
-        await publish(log, 5, 6)
+        await publish(broker, 5, 6)
         await until(lambda: notes.brief == list(range(7)))
         server.kill()
         await in_thread(server.start)
         await until(lambda: len(notes.told) == 8)
         reason, head = notes.told[-1]  # type: ignore[misc]
         assert (reason, head.offset) == ("diverged", 5)
-        await publish_until_it_works(log, 7)
+        await publish_until_it_works(broker, 7)
         await until(lambda: len(notes.told) == 9)
         assert notes.brief == [*range(7), "diverged", 7]
-        assert await numbers_in(log) == [*range(5), 7]
+        assert await numbers_in(broker) == [*range(5), 7]
 
     run(server, check)
 
@@ -146,18 +146,18 @@ def test_c8_redis_comes_back_without_its_tail(make_redis: MakeRedis) -> None:
 def test_c8_others_have_published_since_the_tail_was_lost(make_redis: MakeRedis) -> None:
     server = make_redis()
 
-    async def check(log: RedisBroker) -> None:
-        await publish(log, *range(5))
+    async def check(broker: RedisBroker) -> None:
+        await publish(broker, *range(5))
         server.ask("SAVE")
-        last = (await publish(log, 5, 6))[-1]
+        last = (await publish(broker, 5, 6))[-1]
         server.kill()
         await in_thread(server.start)
         for number in (7, 8, 9):
-            await publish_until_it_works(log, number)
+            await publish_until_it_works(broker, number)
         channels = Channels(server.url)
         rooms = channels.channel("rooms", keyed=True)
         async with channels, rooms.listen(key="lobby", after=last) as events:
-            await publish(log, 10)
+            await publish(broker, 10)
             found = [await anext(events) for _ in range(2)]
         assert [(each.event, each.data) for each in found] == [
             ("reset", {"reason": "diverged"}),
@@ -168,14 +168,14 @@ def test_c8_others_have_published_since_the_tail_was_lost(make_redis: MakeRedis)
 
 
 def test_c12_a_stopped_redis_loses_and_repeats_nothing(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
+        await broker.follow(ROOM, LIMITS, notes)
         outcomes: Outcomes = {}
-        await publish_all(log, outcomes, range(100))
+        await publish_all(broker, outcomes, range(100))
         for start, pause in ((1_000, 0.3), (2_000, 0.8), (3_000, 1.6)):
             tasks = [
-                asyncio.create_task(publish_all(log, outcomes, range(first, first + 10)))
+                asyncio.create_task(publish_all(broker, outcomes, range(first, first + 10)))
                 for first in range(start, start + 1_000, 50)
             ]
             await asyncio.sleep(0.01)
@@ -183,9 +183,9 @@ def test_c12_a_stopped_redis_loses_and_repeats_nothing(server: RedisServer) -> N
             await asyncio.sleep(pause)
             server.go_on()
             await asyncio.gather(*tasks)
-        await publish_until_it_works(log, 5_000)
+        await publish_until_it_works(broker, 5_000)
         await until(lambda: 5_000 in notes.brief)
-        counted = Counter(await numbers_in(log))
+        counted = Counter(await numbers_in(broker))
         for number, outcome in outcomes.items():
             if isinstance(outcome, str):
                 assert counted[number] == 1
@@ -193,21 +193,21 @@ def test_c12_a_stopped_redis_loses_and_repeats_nothing(server: RedisServer) -> N
                 assert counted[number] <= 1
             else:
                 assert counted[number] == 0
-        assert notes.brief == await numbers_in(log)
+        assert notes.brief == await numbers_in(broker)
         assert BrokerUnavailable in outcomes.values() or PublishUncertain in outcomes.values()
 
     run(server, check)
 
 
 def test_c13_the_subscription_alone_is_killed(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = [Notes() for _ in range(3)]
         for number, each in enumerate(notes):
-            await log.follow(HistoryKey("rooms", str(number)), LIMITS, each)
+            await broker.follow(HistoryKey("rooms", str(number)), LIMITS, each)
         for number in range(600):
             if number % 60 == 30:
                 await in_thread(server.kill_clients, "pubsub")
-            await publish(log, number, stream=HistoryKey("rooms", str(number % 3)))
+            await publish(broker, number, stream=HistoryKey("rooms", str(number % 3)))
         for number, each in enumerate(notes):
             await until(lambda each=each: len(each.told) >= 200)  # type: ignore[misc]
             assert each.brief == list(range(number, 600, 3))
@@ -216,25 +216,25 @@ def test_c13_the_subscription_alone_is_killed(server: RedisServer) -> None:
 
 
 def test_c3_the_connection_for_commands_is_killed(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
+        await broker.follow(ROOM, LIMITS, notes)
         outcomes: Outcomes = {}
-        await publish_all(log, outcomes, range(100))
+        await publish_all(broker, outcomes, range(100))
         tasks = [
-            asyncio.create_task(publish_all(log, outcomes, range(start, start + 200)))
+            asyncio.create_task(publish_all(broker, outcomes, range(start, start + 200)))
             for start in range(1_000, 11_000, 1_000)
         ]
         for some in range(200, 2_100, 100):
             await until(lambda some=some: len(outcomes) >= some)  # type: ignore[misc]
             await in_thread(server.kill_clients, "normal")
         await asyncio.gather(*tasks)
-        counted = Counter(await numbers_in(log))
+        counted = Counter(await numbers_in(broker))
         assert set(counted.values()) == {1}
         published = {number for number, outcome in outcomes.items() if isinstance(outcome, str)}
         assert published <= set(counted)
         await until(lambda: len(notes.told) >= len(counted))
-        assert notes.brief == await numbers_in(log)
+        assert notes.brief == await numbers_in(broker)
         # The history says of nearly all whether they were carried out.
         assert len(outcomes) - len(published) < 100
 
@@ -245,13 +245,13 @@ def test_c13_a_connection_is_probed_also_where_nobody_is_subscribed(server: Redi
     def pings() -> int:
         return int(server.ask("INFO", "commandstats").get("cmdstat_ping", {"calls": 0})["calls"])
 
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
         for number in range(2):
-            await log.follow(ROOM, LIMITS, notes)
-            await publish(log, number)
+            await broker.follow(ROOM, LIMITS, notes)
+            await publish(broker, number)
             await until(lambda number=number: number in notes.brief)  # type: ignore[misc]
-            log.unfollow(ROOM, notes)
+            broker.unfollow(ROOM, notes)
             await until(lambda: server.subscriptions() == [])
             before = pings()
             await until(lambda before=before: pings() >= before + 2)  # type: ignore[misc]
@@ -261,10 +261,10 @@ def test_c13_a_connection_is_probed_also_where_nobody_is_subscribed(server: Redi
 
 
 def test_c13_a_message_that_never_came_is_read(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, 1)
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1)
         (key,) = server.names()
         await until(lambda: len(notes.told) == 1)
         epoch = notes.told[0].position.epoch  # type: ignore[union-attr]
@@ -272,7 +272,7 @@ def test_c13_a_message_that_never_came_is_read(server: RedisServer) -> None:
         server.ask("XADD", key, "2-77", "about", about, "body", "data: 2\n\n")
         await until(lambda: len(notes.told) == 2)
         server.ask("XADD", key, "3-88", "about", about, "body", "data: 3\n\n")
-        await publish(log, 4)
+        await publish(broker, 4)
         await until(lambda: len(notes.told) == 4)
         assert notes.brief == [1, 2, 3, 4]
 
@@ -287,11 +287,11 @@ def test_c8_a_replica_without_the_tail_takes_over(make_redis: MakeRedis) -> None
     replica = make_redis(replicaof=f"127.0.0.1 {master.port}")
     sentinel = Sentinel(master)
 
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
+        await broker.follow(ROOM, LIMITS, notes)
         for number in range(5):
-            await publish_until_it_works(log, number)
+            await publish_until_it_works(broker, number)
         await until(lambda: "slave0" in master.ask("INFO", "replication"))
         newest = "XREVRANGE", master.names()[0], "+", "-", "COUNT", 1
         await until(lambda: replica.ask(*newest)[0][0].startswith("5-"))
@@ -299,17 +299,17 @@ def test_c8_a_replica_without_the_tail_takes_over(make_redis: MakeRedis) -> None
         # From here on the replica gets nothing.
         replica.pause()
         master.ask("CLIENT", "KILL", "TYPE", "replica")
-        await publish(log, 5, 6)
+        await publish(broker, 5, 6)
         await until(lambda: len(notes.told) == 7)
         master.kill()
         replica.go_on()
-        await publish_until_it_works(log, 7)
+        await publish_until_it_works(broker, 7)
         await until(lambda: "diverged" in notes.brief)
-        await publish_until_it_works(log, 8)
+        await publish_until_it_works(broker, 8)
         await until(lambda: 8 in notes.brief)
         # 7 came before the new position, or after it.
         assert [each for each in notes.brief if each != 7] == [*range(7), "diverged", 8]
-        assert await numbers_in(log) == [*range(5), 7, 8]
+        assert await numbers_in(broker) == [*range(5), 7, 8]
 
     try:
         run(sentinel, check, QUICK._replace(timeout=4))
@@ -322,21 +322,21 @@ def test_c12_sentinel_moves_the_master(make_redis: MakeRedis) -> None:
     replica = make_redis(replicaof=f"127.0.0.1 {master.port}")
     sentinel = Sentinel(master)
 
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish_until_it_works(log, 0)
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish_until_it_works(broker, 0)
         await until(lambda: replica.ask("DBSIZE") == 1)
         await until(lambda: _can_fail_over(sentinel))
         for number in range(1, 100):
             if number == 20:
                 sentinel.ask("SENTINEL", "FAILOVER", "main")
-            await publish_until_it_works(log, number)
+            await publish_until_it_works(broker, number)
             await asyncio.sleep(0.02)
         await until(lambda: 99 in notes.brief)
         await until(lambda: replica.ask("ROLE")[0] == "master")
         await until(lambda: replica.subscriptions() != [])
-        read = await numbers_in(log)
+        read = await numbers_in(broker)
         # What was published in the moment of the change may be lost, but not in silence.
         if "diverged" not in notes.brief:
             assert notes.brief == read == list(range(100))
@@ -365,19 +365,19 @@ def cluster(make_redis: MakeRedis, request: pytest.FixtureRequest) -> Iterator[C
 def test_a_cluster_has_keys_on_all_nodes(cluster: Cluster) -> None:
     streams = [HistoryKey("rooms", str(number)) for number in range(60)]
 
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = {stream: Notes() for stream in streams}
-        await asyncio.gather(*[log.follow(each, LIMITS, notes[each]) for each in streams])
+        await asyncio.gather(*[broker.follow(each, LIMITS, notes[each]) for each in streams])
         for number in range(10):
-            await asyncio.gather(*[log.publish(each, LIMITS, item(number)) for each in streams])
+            await asyncio.gather(*[broker.publish(each, LIMITS, item(number)) for each in streams])
         for stream in streams:
             await until(lambda stream=stream: len(notes[stream].told) == 10)  # type: ignore[misc]
             assert notes[stream].brief == list(range(10))
-            _, read = await log.read(stream, LIMITS, *ALL)
+            _, read = await broker.read(stream, LIMITS, *ALL)
             assert [number_of(entry) for entry in read] == list(range(10))
         assert all(node.ask("DBSIZE") > 5 for node in cluster.nodes)
         for stream in streams:
-            log.unfollow(stream, notes[stream])
+            broker.unfollow(stream, notes[stream])
         for node in cluster.nodes:
             await until(lambda node=node: node.ask("PUBSUB", "SHARDCHANNELS") == [])  # type: ignore[misc]
 
@@ -385,25 +385,25 @@ def test_a_cluster_has_keys_on_all_nodes(cluster: Cluster) -> None:
 
 
 def test_a_slot_of_a_cluster_moves(cluster: Cluster) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, 0, 1)
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 0, 1)
         (name,) = [name for node in cluster.nodes for name in node.names()]
         slot = key_slot(name.encode())
         for start in (2, 12):
             source = cluster.node_of(slot)
             to = next(node for node in cluster.nodes if node is not source)
             cluster.begin_to_move(slot, to)
-            await publish(log, start, start + 1)
+            await publish(broker, start, start + 1)
             cluster.move_key(name, slot, to)
-            await publish(log, start + 2, start + 3)
+            await publish(broker, start + 2, start + 3)
             cluster.end_move(slot, to)
             for number in range(start + 4, start + 10):
-                await publish_until_it_works(log, number)
+                await publish_until_it_works(broker, number)
             await until(lambda start=start: len(notes.told) >= start + 10)  # type: ignore[misc]
             await until(lambda to=to: to.ask("PUBSUB", "SHARDCHANNELS") != [])  # type: ignore[misc]
-        assert notes.brief == await numbers_in(log) == list(range(22))
+        assert notes.brief == await numbers_in(broker) == list(range(22))
 
     run(cluster, check, QUICK._replace(timeout=4))
 
@@ -416,30 +416,30 @@ def run_behind_proxy(
 ) -> None:
     async def check_it() -> None:
         async with Proxy(server.port) as proxy:
-            log = RedisBroker(f"redis://127.0.0.1:{proxy.port}", pace=QUICK)
+            broker = RedisBroker(f"redis://127.0.0.1:{proxy.port}", pace=QUICK)
             try:
-                await check(log, proxy)
+                await check(broker, proxy)
             finally:
-                await log.aclose()
+                await broker.aclose()
 
     asyncio.run(check_it())
 
 
-async def publish_with_a_lost_answer(log: RedisBroker, proxy: Proxy, limits: Retention) -> str:
+async def publish_with_a_lost_answer(broker: RedisBroker, proxy: Proxy, limits: Retention) -> str:
     """Has the answer to a publish lost, once."""
     proxy.loses_answers = True
-    task = asyncio.create_task(log.publish(ROOM, limits, item(1_000)))
+    task = asyncio.create_task(broker.publish(ROOM, limits, item(1_000)))
     await until(lambda: proxy.lost)
     proxy.loses_answers = False
     return await task
 
 
 def test_c3_a_publish_with_a_lost_answer_is_not_repeated(server: RedisServer) -> None:
-    async def check(log: RedisBroker, proxy: Proxy) -> None:
-        await publish(log, *range(10))
+    async def check(broker: RedisBroker, proxy: Proxy) -> None:
+        await publish(broker, *range(10))
         await asyncio.sleep(0.15)  # so that the history reaches back before the publish
-        found = await publish_with_a_lost_answer(log, proxy, LIMITS)
-        _, read = await log.read(ROOM, LIMITS, *ALL)
+        found = await publish_with_a_lost_answer(broker, proxy, LIMITS)
+        _, read = await broker.read(ROOM, LIMITS, *ALL)
         assert [number_of(entry) for entry in read] == [*range(10), 1_000]
         assert read[-1].id == found
 
@@ -447,21 +447,21 @@ def test_c3_a_publish_with_a_lost_answer_is_not_repeated(server: RedisServer) ->
 
 
 def test_c3_where_the_history_is_too_short_the_publisher_is_told(server: RedisServer) -> None:
-    async def check(log: RedisBroker, proxy: Proxy) -> None:
+    async def check(broker: RedisBroker, proxy: Proxy) -> None:
         # Nothing is there that is older than the publish, so it may have been there and be gone.
         proxy.loses_answers = True
-        task = asyncio.create_task(log.publish(ROOM, LIMITS, item(1)))
+        task = asyncio.create_task(broker.publish(ROOM, LIMITS, item(1)))
         await until(lambda: server.names() != [])
         server.ask("FLUSHALL")
         proxy.loses_answers = False
         with pytest.raises(PublishUncertain, match="does not reach back"):
             await task
-        assert await numbers_in(log) == []
+        assert await numbers_in(broker) == []
 
-    async def warm(log: RedisBroker, proxy: Proxy) -> None:
-        await publish(log, 0, stream=HistoryKey("rooms", "other"))
+    async def warm(broker: RedisBroker, proxy: Proxy) -> None:
+        await publish(broker, 0, stream=HistoryKey("rooms", "other"))
         server.ask("FLUSHALL")
-        await check(log, proxy)
+        await check(broker, proxy)
 
     run_behind_proxy(server, warm)
 
@@ -479,21 +479,21 @@ def test_c12_a_password_is_needed_and_changes(make_redis: MakeRedis) -> None:
         with pytest.raises(BrokerUnavailable):
             await nobody.follow(ROOM, LIMITS, Notes())
         await nobody.aclose()
-        log = RedisBroker(f"redis://:first@127.0.0.1:{server.port}/0", pace=QUICK)
+        broker = RedisBroker(f"redis://:first@127.0.0.1:{server.port}/0", pace=QUICK)
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, 1)
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1)
         server.ask("CONFIG", "SET", "requirepass", "second", password="first")
         for kind in ("normal", "pubsub"):
             server.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes", password="second")
         with pytest.raises(BrokerError, match=r"(?i)invalid|password") as raised:
-            await log.publish(ROOM, LIMITS, item(2))
+            await broker.publish(ROOM, LIMITS, item(2))
         assert "first" not in str(raised.value)
         server.ask("CONFIG", "SET", "requirepass", "first", password="second")
-        await publish_until_it_works(log, 3)
+        await publish_until_it_works(broker, 3)
         await until(lambda: len(notes.told) >= 2)
         assert notes.brief == [1, 3]
-        await log.aclose()
+        await broker.aclose()
 
     asyncio.run(check())
 
@@ -501,17 +501,17 @@ def test_c12_a_password_is_needed_and_changes(make_redis: MakeRedis) -> None:
 def test_c12_redis_is_full(make_redis: MakeRedis) -> None:
     server = make_redis(maxmemory_policy="noeviction")
 
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, 1)
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1)
         server.ask("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(BrokerUnavailable, match="used memory > 'maxmemory'"):
-            await log.publish(ROOM, LIMITS, item(2))
+            await broker.publish(ROOM, LIMITS, item(2))
         server.ask("CONFIG", "SET", "maxmemory", "0")
-        await publish(log, 3)
+        await publish(broker, 3)
         await until(lambda: len(notes.told) == 2)
-        assert notes.brief == await numbers_in(log) == [1, 3]
+        assert notes.brief == await numbers_in(broker) == [1, 3]
 
     run(server, check)
 
@@ -520,17 +520,17 @@ def test_c7_redis_evicts_histories(make_redis: MakeRedis) -> None:
     server = make_redis(maxmemory_policy="allkeys-lru")
     streams = [HistoryKey("rooms", str(number)) for number in range(60)]
 
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = {stream: Notes() for stream in streams}
         for stream in streams:
-            await log.follow(stream, LIMITS, notes[stream])
+            await broker.follow(stream, LIMITS, notes[stream])
         used = server.ask("INFO", "memory")["used_memory"]
         server.ask("CONFIG", "SET", "maxmemory", str(used + 700_000))
         filling = b" " * 3_000
         for number in range(20):
             for stream in streams:
                 body = b"data: %d%b\n\n" % (number, filling)
-                await log.publish(stream, LIMITS, Item(body))
+                await broker.publish(stream, LIMITS, Item(body))
         assert server.ask("INFO", "stats")["evicted_keys"] > 0
         resets = 0
         for each in notes.values():
@@ -556,10 +556,10 @@ def test_an_old_redis_is_refused_by_its_version(
 ) -> None:
     monkeypatch.setattr(connection, "OLDEST", (99, 1))
 
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         began = time.monotonic()
         with pytest.raises(BrokerUnavailable, match=r"need Redis 99\.1 or newer, and this is"):
-            await log.publish(ROOM, LIMITS, item(1))
+            await broker.publish(ROOM, LIMITS, item(1))
         assert time.monotonic() - began < 20  # not after the timeout
 
     run(server, check, Pace(timeout=60))
@@ -571,18 +571,18 @@ def test_the_rights_that_the_page_names_are_enough(server: RedisServer) -> None:
     server.ask("ACL", "SETUSER", "app", "reset", "on", ">secret", *rights.split())
 
     async def check() -> None:
-        log = RedisBroker(server.url.replace("//", "//app:secret@"), pace=QUICK)
+        broker = RedisBroker(server.url.replace("//", "//app:secret@"), pace=QUICK)
         notes = Notes()
         limits = LIMITS._replace(history_bytes=1_000)
-        await log.follow(ROOM, limits, notes)
+        await broker.follow(ROOM, limits, notes)
         for number in range(100):
-            await log.publish(ROOM, limits, item(number))
+            await broker.publish(ROOM, limits, item(number))
         await until(lambda: len(notes.told) == 100)
-        _, read = await log.read(ROOM, limits, *ALL)
+        _, read = await broker.read(ROOM, limits, *ALL)
         assert 10 < len(read) < 25
-        log.unfollow(ROOM, notes)
+        broker.unfollow(ROOM, notes)
         await until(lambda: server.subscriptions() == [])
-        await log.aclose()
+        await broker.aclose()
         denied = [each["object"] for each in server.ask("ACL", "LOG")]
         assert [each for each in denied if not each.startswith("client|")] == []
 
@@ -596,32 +596,32 @@ def test_ten_thousand_keys_leave_nothing(server: RedisServer) -> None:
     streams = [HistoryKey("rooms", str(number)) for number in range(10_000)]
     limits = LIMITS._replace(history_ttl=60)
 
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         followers = {stream: Notes() for stream in streams}
-        await asyncio.gather(*[log.follow(each, limits, followers[each]) for each in streams])
+        await asyncio.gather(*[broker.follow(each, limits, followers[each]) for each in streams])
         assert len(server.subscriptions()) == 10_000
 
         async def publish_some(some: list[HistoryKey]) -> None:
             for stream in some:
-                await log.publish(stream, limits, item(7))
+                await broker.publish(stream, limits, item(7))
 
         await asyncio.gather(*[publish_some(streams[start::50]) for start in range(50)])
         await until(lambda: all(len(each.told) == 1 for each in followers.values()))
         order = random.Random(5).sample(streams, len(streams))
         for stream in order[:5_000]:
-            log.unfollow(stream, followers[stream])
-        again = [log.follow(each, limits, followers[each]) for each in order[:1_000]]
+            broker.unfollow(stream, followers[stream])
+        again = [broker.follow(each, limits, followers[each]) for each in order[:1_000]]
         await asyncio.gather(*again)
         await until(lambda: len(server.subscriptions()) == 6_000)
         for stream in [*order[5_000:], *order[:1_000]]:
-            log.unfollow(stream, followers[stream])
+            broker.unfollow(stream, followers[stream])
         await until(lambda: server.subscriptions() == [])
         assert server.ask("DBSIZE") == 10_000
         lasting = "for _, key in ipairs(redis.call('KEYS', '*')) do \
             if redis.call('PTTL', key) < 0 then return key end end"
         assert server.ask("EVAL", lasting, 0) is None
-        assert log._session is not None
-        assert not log._session._followed
+        assert broker._session is not None
+        assert not broker._session._followed
 
     run(server, check, Pace(timeout=30))
 
@@ -668,13 +668,13 @@ def test_c16_an_owner_is_closed_in_every_process(server: RedisServer) -> None:
             assert await there.disconnect(owner=2) == 1
             await until(lambda: "there 2" in ended)
             assert "there nobody" not in ended
-            assert "'2'" not in str(server.ask("XRANGE", _closures_key(server), "-", "+"))
+            assert "'2'" not in str(server.ask("XRANGE", _disconnects_key(server), "-", "+"))
         await asyncio.gather(*tasks)
 
     asyncio.run(check())
 
 
-def _closures_key(server: RedisServer) -> str:
+def _disconnects_key(server: RedisServer) -> str:
     (key,) = [key for key in server.names() if key.endswith(":0:")]
     return key
 

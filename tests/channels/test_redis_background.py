@@ -114,7 +114,7 @@ def test_a_script_that_uses_an_event_loop_too(server: RedisServer) -> None:
         async def enter():
             async with channels:
                 await rooms.publish(3)
-                assert channels._log._session.loop is asyncio.get_running_loop()
+                assert channels._broker._session.loop is asyncio.get_running_loop()
         asyncio.run(enter())
         """,
     )
@@ -340,13 +340,13 @@ def test_an_application_takes_over(server: RedisServer) -> None:
     channels = Channels(server.url)
     rooms = channels.channel("rooms")
     rooms.publish_soon(1).result(20)
-    log: Any = channels._log
-    assert log._session.loop is log._background.loop
+    broker: Any = channels._broker
+    assert broker._session.loop is broker._background.loop
 
     async def check() -> None:
         last = rooms.publish_soon(2)
         async with channels, rooms.listen(start="earliest") as events:
-            assert log._session.loop is asyncio.get_running_loop()
+            assert broker._session.loop is asyncio.get_running_loop()
             await until(last.done)
             published = [await anext(events) for _ in range(2)]
             assert [each.data for each in published] == [1, 2]

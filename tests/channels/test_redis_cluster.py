@@ -32,7 +32,7 @@ from sserpent.channels.history.ring import Entry
 from sserpent.channels.redis import RedisBroker
 from sserpent.channels.redis.names import name_of
 
-# A log has frames that are made already.
+# A broker is given frames that are made already.
 pytestmark = pytest.mark.once
 
 PACE = QUICK._replace(timeout=4)
@@ -95,24 +95,24 @@ def told_the_truth(outcomes: Outcomes, read: list[int]) -> None:
 
 
 def test_c12_a_node_is_killed_and_its_replica_takes_over(pair: Pair) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         others = {stream: Notes() for stream in pair.streams_of_others()}
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
+        await broker.follow(ROOM, LIMITS, notes)
         for stream, each in others.items():
-            await log.follow(stream, LIMITS, each)
+            await broker.follow(stream, LIMITS, each)
         outcomes: Outcomes = {}
-        await publish_all(log, outcomes, range(20))
+        await publish_all(broker, outcomes, range(20))
         await pair.replicated()
         pair.master.kill()
-        await publish_all(log, outcomes, range(20, 23))
-        assert await publish_until_it_works(log, 100)
+        await publish_all(broker, outcomes, range(20, 23))
+        assert await publish_until_it_works(broker, 100)
         await until(pair.took_over)
-        await publish_all(log, outcomes, range(101, 120))
+        await publish_all(broker, outcomes, range(101, 120))
         for stream in others:
-            await publish(log, 7, stream=stream)
+            await publish(broker, 7, stream=stream)
         await until(lambda: 119 in notes.brief)
-        read = await numbers_in(log)
+        read = await numbers_in(broker)
         told_the_truth(outcomes, read)
         assert notes.brief == read
         for each in others.values():
@@ -120,33 +120,33 @@ def test_c12_a_node_is_killed_and_its_replica_takes_over(pair: Pair) -> None:
         # What comes back is the replica of what was its own.
         await in_thread(pair.master.start)
         await until(lambda: pair.master.ask("ROLE")[0] == "slave")
-        await publish(log, 200)
+        await publish(broker, 200)
         await until(lambda: 200 in notes.brief)
-        assert notes.brief == await numbers_in(log) == [*read, 200]
+        assert notes.brief == await numbers_in(broker) == [*read, 200]
 
     run(pair.cluster, check, PACE)
 
 
 def test_c8_a_node_is_killed_whose_replica_lacks_the_tail(pair: Pair) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, *range(5))
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, *range(5))
         await pair.replicated()
         # From here on the replica gets nothing.
         pair.replica.pause()
         pair.master.ask("CLIENT", "KILL", "TYPE", "replica")
-        last = (await publish(log, 5, 6))[-1]
+        last = (await publish(broker, 5, 6))[-1]
         await until(lambda: len(notes.told) == 7)
         pair.master.kill()
         pair.replica.go_on()
-        await publish_until_it_works(log, 7)
+        await publish_until_it_works(broker, 7)
         await until(lambda: "diverged" in notes.brief)
-        await publish(log, 8)
+        await publish(broker, 8)
         await until(lambda: 8 in notes.brief)
         # 7 came before the new position, or after it.
         assert [each for each in notes.brief if each != 7] == [*range(7), "diverged", 8]
-        assert await numbers_in(log) == [*range(5), 7, 8]
+        assert await numbers_in(broker) == [*range(5), 7, 8]
         # Whoever comes back is told too.
         channels = Channels(pair.cluster.url)
         rooms = channels.channel("rooms", keyed=True)
@@ -158,21 +158,21 @@ def test_c8_a_node_is_killed_whose_replica_lacks_the_tail(pair: Pair) -> None:
 
 
 def test_c12_a_failover_that_somebody_asks_for_loses_nothing(pair: Pair) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
+        await broker.follow(ROOM, LIMITS, notes)
         outcomes: Outcomes = {}
         tasks = [
-            asyncio.create_task(publish_all(log, outcomes, range(first, first + 300)))
+            asyncio.create_task(publish_all(broker, outcomes, range(first, first + 300)))
             for first in range(0, 3_000, 300)
         ]
         await until(lambda: len(outcomes) > 500)
         await in_thread(pair.replica.ask, "CLUSTER", "FAILOVER")
         await asyncio.gather(*tasks)
         await until(pair.took_over)
-        await publish_until_it_works(log, 5_000)
+        await publish_until_it_works(broker, 5_000)
         await until(lambda: 5_000 in notes.brief)
-        read = await numbers_in(log)
+        read = await numbers_in(broker)
         told_the_truth(outcomes, read)
         assert notes.brief == read
         # Nothing comes by the old node any more.
@@ -184,25 +184,25 @@ def test_c12_a_failover_that_somebody_asks_for_loses_nothing(pair: Pair) -> None
 
 
 def test_c12_a_node_that_stalls_is_replaced_and_comes_back(pair: Pair) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
+        await broker.follow(ROOM, LIMITS, notes)
         outcomes: Outcomes = {}
-        await publish_all(log, outcomes, range(20))
+        await publish_all(broker, outcomes, range(20))
         await pair.replicated()
         stalled = [
-            asyncio.create_task(publish_all(log, outcomes, range(first, first + 20)))
+            asyncio.create_task(publish_all(broker, outcomes, range(first, first + 20)))
             for first in range(100, 1_100, 100)
         ]
         pair.master.pause()
         await until(pair.took_over)
-        await publish_until_it_works(log, 5_000)
+        await publish_until_it_works(broker, 5_000)
         pair.master.go_on()
         await asyncio.gather(*stalled)
         await until(lambda: pair.master.ask("ROLE")[0] == "slave")
-        await publish_until_it_works(log, 5_001)
+        await publish_until_it_works(broker, 5_001)
         await until(lambda: 5_001 in notes.brief)
-        read = await numbers_in(log)
+        read = await numbers_in(broker)
         assert len(set(read)) == len(read)
         assert set(range(20)) | {5_000, 5_001} <= set(read)
         refused = {number for number, outcome in outcomes.items() if outcome is BrokerUnavailable}
@@ -235,7 +235,7 @@ def test_a_run_goes_on_over_the_failure_of_its_node(pair: Pair) -> None:
             run_id = next(
                 name
                 for name in map(str, range(1_000))
-                if pair.cluster.node_of(key_slot(name_of("sserpent", 0, runs._stream(name, None))))
+                if pair.cluster.node_of(key_slot(name_of("sserpent", 0, runs._key(name, None))))
                 is pair.master
             )
             started = await runs.start(counted(lambda _: not over), id=run_id)

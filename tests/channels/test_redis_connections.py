@@ -104,9 +104,9 @@ def once_with_its_traceback(caplog: pytest.LogCaptureFixture) -> bool:
 def test_a_connection_for_commands_is_made_again(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def check(log: RedisBroker) -> None:
-        log._server.connect = fails = Fails(log._server.connect, 1)  # type: ignore[method-assign]
-        await publish(log, 1)
+    async def check(broker: RedisBroker) -> None:
+        broker._server.connect = fails = Fails(broker._server.connect, 1)  # type: ignore[method-assign]
+        await publish(broker, 1)
         assert fails.calls == 2
 
     run(server, check, QUICK._replace(timeout=10))
@@ -123,12 +123,12 @@ def test_a_connection_for_subscriptions_is_made_again(
                 raise ZeroDivisionError("what nobody expects")
             return full
 
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Raises()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, 1)
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1)
         await until(lambda: notes.brief == [1])
-        await publish(log, 2)
+        await publish(broker, 2)
         await until(lambda: notes.brief == [1, 2])
 
     run(server, check, QUICK._replace(timeout=10))
@@ -140,8 +140,8 @@ def test_a_history_is_read_again(
 ) -> None:
     monkeypatch.setattr(session, "read_head", Fails(session.read_head, 1))
 
-    async def check(log: RedisBroker) -> None:
-        await log.follow(ROOM, LIMITS, Notes())
+    async def check(broker: RedisBroker) -> None:
+        await broker.follow(ROOM, LIMITS, Notes())
 
     run(server, check, QUICK._replace(timeout=10))
     assert once_with_its_traceback(caplog), caplog.text
@@ -154,8 +154,8 @@ def test_the_nodes_of_a_cluster_are_looked_for_again(
     fails = Fails(cluster._slots)
     monkeypatch.setattr(cluster, "_slots", fails)
 
-    async def check(log: RedisBroker) -> None:
-        await publish(log, 1)
+    async def check(broker: RedisBroker) -> None:
+        await publish(broker, 1)
         await until(lambda: fails.calls > 3)
 
     try:
@@ -170,11 +170,11 @@ def test_a_master_is_looked_for_again(
 ) -> None:
     sentinel = Sentinel(server)
 
-    async def check(log: RedisBroker) -> None:
-        log._server.resolve = fails = Fails(log._server.resolve)  # type: ignore[method-assign]
-        log.open()
+    async def check(broker: RedisBroker) -> None:
+        broker._server.resolve = fails = Fails(broker._server.resolve)  # type: ignore[method-assign]
+        broker.open()
         await until(lambda: fails.calls > 3)
-        await publish(log, 1)
+        await publish(broker, 1)
 
     try:
         run(sentinel, check, QUICK._replace(timeout=10))
@@ -184,12 +184,12 @@ def test_a_master_is_looked_for_again(
 
 
 def test_a_publish_that_cannot_be_sent_fails_alone(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         lone = ROOM._replace(key="\ud800")
-        future = log.publish_soon(lone, LIMITS, item(1))
+        future = broker.publish_soon(lone, LIMITS, item(1))
         with pytest.raises(UnicodeEncodeError):
             await asyncio.wait_for(asyncio.wrap_future(future), 5)
-        await publish(log, 2)
+        await publish(broker, 2)
 
     run(server, check)
 
@@ -199,11 +199,11 @@ def test_what_is_published_after_a_connection_was_closed_is_not_in_doubt(
 ) -> None:
     """No history shows whether it was carried out: it is the first event of each."""
 
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         for number in range(20):
             room = HistoryKey("rooms", str(number))
-            await publish(log, number, stream=HistoryKey("rooms", "another"))
+            await publish(broker, number, stream=HistoryKey("rooms", "another"))
             server.kill_clients("normal")
-            await publish(log, number, stream=room)
+            await publish(broker, number, stream=room)
 
     run(server, check)

@@ -20,7 +20,7 @@ from sserpent.channels import Channels
 from sserpent.channels.history.position import parse_id
 from sserpent.channels.redis import Pace, RedisBroker
 
-# A log has frames that are made already.
+# A broker is given frames that are made already.
 pytestmark = pytest.mark.once
 
 PACE = Pace(timeout=5.0, probe=0.5, compare=60.0)
@@ -187,15 +187,15 @@ async def moving(
     """A log that follows a room, by an address of the first of two servers."""
     servers = [make_redis(), make_redis()]
     async with linked(lambda: servers[0].port) as links:
-        log = RedisBroker(url_of(links), pace=pace)
+        broker = RedisBroker(url_of(links), pace=pace)
         try:
             notes = Notes()
-            await log.follow(ROOM, LIMITS, notes)
-            await publish(log, 1)
+            await broker.follow(ROOM, LIMITS, notes)
+            await publish(broker, 1)
             await until(lambda: notes.brief == [1])
-            yield log, notes, servers
+            yield broker, notes, servers
         finally:
-            await log.aclose()
+            await broker.aclose()
 
 
 async def move(servers: list[RedisServer], kind: str) -> None:
@@ -230,13 +230,13 @@ def test_c13_what_a_process_publishes_and_does_not_hear_is_noticed_at_once(
     make_redis: MakeRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def check() -> None:
-        async with moving(make_redis, PACE) as (log, notes, servers):
+        async with moving(make_redis, PACE) as (broker, notes, servers):
             await move(servers, "normal")
             # A publish on the connection that was just cut might have been carried out.
-            await log.ready()
-            await publish(log, 2)
+            await broker.ready()
+            await publish(broker, 2)
             await is_subscribed(servers[0])
-            await publish(log, 3)
+            await publish(broker, 3)
             await until(lambda: notes.brief[-1:] == [3])
             assert notes.brief == [1, "epoch", 2, 3]
             assert len(warnings_in(caplog)) == 1
@@ -248,7 +248,7 @@ def test_c13_commands_go_along_when_the_subscription_is_elsewhere(
     make_redis: MakeRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def check() -> None:
-        async with moving(make_redis, PACE._replace(compare=0.5)) as (log, notes, servers):
+        async with moving(make_redis, PACE._replace(compare=0.5)) as (broker, notes, servers):
             await move(servers, "pubsub")
             await is_subscribed(servers[0])
             other = RedisBroker(servers[0].url, pace=PACE)
@@ -256,7 +256,7 @@ def test_c13_commands_go_along_when_the_subscription_is_elsewhere(
             await until(lambda: notes.brief[-1:] == [3])
             await until(lambda: warnings_in(caplog))
             await is_subscribed(servers[0])
-            ids += await publish(log, 4)
+            ids += await publish(broker, 4)
             positions = [parse_id(each) for each in ids]
             assert [each and each.offset for each in positions] == [1, 2, 3]
             await other.aclose()
@@ -271,17 +271,17 @@ def test_a_slow_subscription_is_left_alone(
 
     async def check() -> None:
         async with linked(lambda: server.port) as links:
-            log = RedisBroker(url_of(links), pace=PACE._replace(compare=0.2, probe=5.0))
+            broker = RedisBroker(url_of(links), pace=PACE._replace(compare=0.2, probe=5.0))
             notes = Notes()
-            await log.follow(ROOM, LIMITS, notes)
+            await broker.follow(ROOM, LIMITS, notes)
             links.slow_down("subscription", 0.5, 60)
             for number in range(20):
-                await publish(log, number)
+                await publish(broker, number)
                 await asyncio.sleep(0.1)
             await until(lambda: len(notes.told) == 20)
             assert notes.numbers == list(range(20))
             assert warnings_in(caplog) == []
-            await log.aclose()
+            await broker.aclose()
 
     run(check)
 
@@ -296,7 +296,8 @@ def test_c7_a_key_that_is_followed_has_its_epoch_for_every_process(make_redis: M
         logs = [RedisBroker(server.url, pace=PACE) for _ in range(2)]
         notes = [Notes(), Notes()]
         first, second = [
-            await log.follow(ROOM, LIMITS, each) for log, each in zip(logs, notes, strict=True)
+            await broker.follow(ROOM, LIMITS, each)
+            for broker, each in zip(logs, notes, strict=True)
         ]
         assert first == second
         assert first.offset == 0
@@ -312,8 +313,8 @@ def test_c7_a_key_that_is_followed_has_its_epoch_for_every_process(make_redis: M
         floor, entries = await logs[0].read(ROOM, LIMITS, 1, 10**9)
         assert floor == first
         assert len(entries) == 1
-        for log in logs:
-            await log.aclose()
+        for broker in logs:
+            await broker.aclose()
 
     run(check)
 
@@ -346,15 +347,15 @@ def test_a_key_that_was_emptied_by_hand_begins_anew(make_redis: MakeRedis) -> No
     server = make_redis()
 
     async def check() -> None:
-        log = RedisBroker(server.url, pace=PACE)
-        await publish(log, 1, 2)
+        broker = RedisBroker(server.url, pace=PACE)
+        await publish(broker, 1, 2)
         (name,) = [name for name in server.names() if ":rooms" in name]
         server.ask("XTRIM", name, "MAXLEN", 0)
         notes = Notes()
-        head = await log.follow(ROOM, LIMITS, notes)
+        head = await broker.follow(ROOM, LIMITS, notes)
         assert head.offset == 0
-        await publish(log, 3)
+        await publish(broker, 3)
         await until(lambda: notes.brief == [3])
-        await log.aclose()
+        await broker.aclose()
 
     run(check)

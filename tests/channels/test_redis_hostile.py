@@ -20,7 +20,7 @@ from sserpent.channels.history.ring import Entry
 from sserpent.channels.redis import RedisBroker
 from sserpent.channels.redis.names import name_of
 
-# A log has frames that are made already.
+# A broker is given frames that are made already.
 pytestmark = pytest.mark.once
 
 KEY = name_of("sserpent", 0, ROOM).decode()
@@ -58,13 +58,13 @@ GARBAGE = [
 
 @pytest.mark.parametrize("message", GARBAGE, ids=lambda message: repr(message[:10]))
 def test_a_message_that_is_not_of_a_channel(server: RedisServer, message: bytes) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, 1)
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1)
         for _ in range(3):
             assert server.ask("PUBLISH", KEY, message) == 1
-        await publish(log, 2)
+        await publish(broker, 2)
         await until(lambda: len(notes.told) == 2)
         assert notes.brief == [1, 2]
 
@@ -72,14 +72,14 @@ def test_a_message_that_is_not_of_a_channel(server: RedisServer, message: bytes)
 
 
 def test_a_message_from_a_future_that_never_comes(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, 1)
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1)
         await until(lambda: notes.brief == [1])
         its = about(epoch_of(notes))
         server.ask("PUBLISH", KEY, f"{len(its)} 1000-5 7 {its}data: 1000\n\n")
-        await publish(log, 2)
+        await publish(broker, 2)
         await until(lambda: len(notes.told) == 2)
         assert notes.brief == [1, 2]
 
@@ -115,17 +115,17 @@ def _brief(event: ServerSentEvent) -> tuple[str | None, Any]:
 def test_an_entry_among_others_that_is_not_an_event_is_a_gap(
     server: RedisServer, fields: tuple[str, ...]
 ) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        ids = await publish(log, 1, 2)
+        await broker.follow(ROOM, LIMITS, notes)
+        ids = await publish(broker, 1, 2)
         await until(lambda: notes.brief == [1, 2])
         its = about(epoch_of(notes))
         given = [its if field == "VALID" else field for field in fields]
         server.ask("XADD", KEY, "3-77", *given)
         server.ask("XADD", KEY, "4-88", "about", its, "body", "data: 4\n\n")
         await until(lambda: len(notes.told) == 3)
-        await publish(log, 5)
+        await publish(broker, 5)
         await until(lambda: len(notes.told) == 4)
         assert notes.brief == [1, 2, 4, 5]
         assert notes.offsets == [1, 2, 4, 5]
@@ -136,14 +136,14 @@ def test_an_entry_among_others_that_is_not_an_event_is_a_gap(
 
 
 def test_an_offset_that_jumps_is_a_gap(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        ids = await publish(log, 1, 2)
+        await broker.follow(ROOM, LIMITS, notes)
+        ids = await publish(broker, 1, 2)
         await until(lambda: notes.brief == [1, 2])
         its = about(epoch_of(notes))
         server.ask("XADD", KEY, "1000-5", "about", its, "body", "data: 1000\n\n")
-        await publish(log, 1_001)
+        await publish(broker, 1_001)
         await until(lambda: len(notes.told) == 4)
         assert notes.offsets == [1, 2, 1_000, 1_001]
         assert await first_of(server, ids[1], 3) == [("gap", 997), (None, 1_000), (None, 1_001)]
@@ -152,15 +152,15 @@ def test_an_offset_that_jumps_is_a_gap(server: RedisServer) -> None:
 
 
 def test_an_entry_of_another_epoch_is_a_reset(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, 1, 2)
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1, 2)
         await until(lambda: notes.brief == [1, 2])
         before = asked(server)
         server.ask("XADD", KEY, "3-77", "about", about("abc123"), "body", "data: 3\n\n")
         await until(lambda: len(notes.told) > 2)
-        await publish(log, 4)
+        await publish(broker, 4)
         await until(lambda: notes.brief[-1] == 4)
         assert {each for each in notes.brief if isinstance(each, str)} <= {"epoch", "diverged"}
         # It does not look again and again for what is not there.
@@ -187,22 +187,22 @@ def test_a_history_that_somebody_has_damaged_is_said_and_mended(
     damage: Callable[[RedisServer], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, 1)
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1)
         await until(lambda: notes.brief == [1])
         damage(server)
         if damage is not add_no_number:  # of which Redis makes what it can
             with pytest.raises(BrokerUnavailable, match=r"refuses .*:5:lobby"):
-                await publish(log, 2)
+                await publish(broker, 2)
         await until(lambda: caplog.messages)
         began = asked(server)
         await until(lambda: asked(server) > began + 10)  # it looks now and then
         assert len(caplog.messages) == 1
         assert "channel 'rooms'" in caplog.messages[0]
         server.ask("DEL", KEY)
-        await publish(log, 3)
+        await publish(broker, 3)
         await until(lambda: notes.brief[-1] == 3)
         assert notes.brief == [1, "epoch", 3]
 
@@ -235,12 +235,12 @@ def test_a_damaged_history_makes_nobody_wait_for_ever(server: RedisServer) -> No
 
 
 def test_the_scripts_are_flushed(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
+        await broker.follow(ROOM, LIMITS, notes)
         for number in range(5):
             server.ask("SCRIPT", "FLUSH")
-            await publish(log, number)
+            await publish(broker, number)
         await until(lambda: len(notes.told) == 5)
         assert notes.brief == list(range(5))
 
@@ -250,16 +250,16 @@ def test_the_scripts_are_flushed(server: RedisServer) -> None:
 def test_a_right_is_taken_away_and_given_back(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, 1)
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1)
         server.ask("ACL", "SETUSER", "default", "-xrevrange")
         with pytest.raises(BrokerUnavailable, match=r"refuses .*:5:lobby"):
-            await publish(log, 2)
+            await publish(broker, 2)
         await until(lambda: caplog.messages)
         server.ask("ACL", "SETUSER", "default", "+xrevrange")
-        await publish(log, 3)
+        await publish(broker, 3)
         await until(lambda: len(notes.told) == 2)
         assert notes.brief == [1, 3]
         assert len(caplog.messages) == 1
@@ -272,14 +272,14 @@ def test_a_right_is_taken_away_and_given_back(
 def test_the_clock_of_the_server_jumps(server: RedisServer, seconds: float) -> None:
     """What is known of that clock is then wrong by so much."""
 
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         notes = Notes()
-        await log.follow(ROOM, LIMITS, notes)
-        await publish(log, 1)
-        assert log._session is not None
-        commands = log._session.servers._commands  # type: ignore[attr-defined]
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1)
+        assert broker._session is not None
+        commands = broker._session.servers._commands  # type: ignore[attr-defined]
         commands.skew += seconds
-        await publish(log, 2)
+        await publish(broker, 2)
         await until(lambda: len(notes.told) == 2)
         assert notes.brief == [1, 2]
 

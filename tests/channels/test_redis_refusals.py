@@ -50,11 +50,11 @@ def as_user(server: RedisServer | Cluster) -> str:
 
 @contextlib.asynccontextmanager
 async def logging_as_user(server: RedisServer | Cluster, pace: Pace = QUICK) -> Any:
-    log = RedisBroker(as_user(server), pace=pace)
+    broker = RedisBroker(as_user(server), pace=pace)
     try:
-        yield log
+        yield broker
     finally:
-        await log.aclose()
+        await broker.aclose()
 
 
 def stored(server: RedisServer) -> list[str]:
@@ -90,17 +90,17 @@ def test_a_right_that_is_missing_is_named_and_nothing_is_stored(
 ) -> None:
     async def check() -> None:
         set_user(server, *without)
-        async with logging_as_user(server, Pace(timeout=30)) as log:
+        async with logging_as_user(server, Pace(timeout=30)) as broker:
             for number in range(3):
                 with pytest.raises(BrokerUnavailable) as raised:
-                    await asyncio.wait_for(log.publish(ROOM, LIMITS, item(number)), 20)
+                    await asyncio.wait_for(broker.publish(ROOM, LIMITS, item(number)), 20)
                 assert named in str(raised.value)
                 assert str(server.port) in str(raised.value)
                 assert "secret" not in str(raised.value)
             assert stored(server) == []
             set_user(server)
-            await publish(log, 4)
-            assert await numbers_in(log) == [4]
+            await publish(broker, 4)
+            assert await numbers_in(broker) == [4]
 
     asyncio.run(check())
     said = [each for each in caplog.messages if named in each]
@@ -114,9 +114,9 @@ def test_a_command_that_has_another_name_is_named_and_nothing_is_stored(
 ) -> None:
     server = make_redis(rename_command=f'{command} ""')
 
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         with pytest.raises(BrokerUnavailable, match=rf"\+{command.lower()}.*Unknown Redis command"):
-            await log.publish(ROOM, LIMITS, item(1))
+            await broker.publish(ROOM, LIMITS, item(1))
         assert stored(server) == []
 
     run(server, check, QUICK._replace(timeout=30))
@@ -131,20 +131,20 @@ def test_a_right_that_is_taken_away_in_between(server: RedisServer, without: str
     async def check() -> None:
         set_user(server)
         limits = LIMITS._replace(history_bytes=1_000)
-        async with logging_as_user(server, QUICK._replace(timeout=30)) as log:
+        async with logging_as_user(server, QUICK._replace(timeout=30)) as broker:
             for number in range(40):
                 if number == 20:
                     set_user(server, without)
                 try:
-                    await log.publish(ROOM, limits, item(number))
+                    await broker.publish(ROOM, limits, item(number))
                 except BrokerUnavailable:
                     assert number_of_newest() != number
                 else:
                     assert number_of_newest() == number
             with pytest.raises(BrokerUnavailable):  # one that needs them all
-                await log.publish(ROOM, limits, item(1_000))
+                await broker.publish(ROOM, limits, item(1_000))
             set_user(server)
-            await log.publish(ROOM, limits, item(2_000))
+            await broker.publish(ROOM, limits, item(2_000))
             assert number_of_newest() == 2_000
 
     def number_of_newest() -> int:
@@ -162,15 +162,15 @@ def test_a_node_of_a_cluster_refuses_its_user(make_redis: MakeRedis) -> None:
         for node in cluster.nodes:
             set_user(node, "resetchannels")
         streams = [HistoryKey("rooms", str(number)) for number in range(6)]
-        async with logging_as_user(cluster, QUICK._replace(timeout=10)) as log:
+        async with logging_as_user(cluster, QUICK._replace(timeout=10)) as broker:
             for stream in streams:
                 with pytest.raises(BrokerUnavailable, match=r"\+spublish with &sserpent:\*"):
-                    await log.publish(stream, LIMITS, item(1))
+                    await broker.publish(stream, LIMITS, item(1))
             assert [stored(node) for node in cluster.nodes] == [[], [], []]
             for node in cluster.nodes:
                 set_user(node)
             for stream in streams:
-                await log.publish(stream, LIMITS, item(2))
+                await broker.publish(stream, LIMITS, item(2))
 
     try:
         asyncio.run(check())
@@ -214,15 +214,15 @@ def test_what_is_refused_is_not_stored(
 ) -> None:
     server = make_redis(enable_protected_configs="yes")
 
-    async def check(log: RedisBroker) -> None:
-        await publish(log, 1)
+    async def check(broker: RedisBroker) -> None:
+        await publish(broker, 1)
         change(server)
         if change is make_it_fail_to_save:
             await until(
                 lambda: server.ask("INFO", "persistence")["rdb_last_bgsave_status"] == "err"
             )
         with pytest.raises(BrokerUnavailable, match=reason):
-            await log.publish(ROOM, LIMITS, item(2))
+            await broker.publish(ROOM, LIMITS, item(2))
         (key,) = stored(server)
         assert server.ask("XLEN", key) == 1
 
@@ -232,22 +232,22 @@ def test_what_is_refused_is_not_stored(
 # Runs
 
 
-async def start(log: RedisBroker, run: HistoryKey = RUN) -> str | None:
-    return await log.runs.start(run, 60, lambda reason: None)
+async def start(broker: RedisBroker, run: HistoryKey = RUN) -> str | None:
+    return await broker.runs.start(run, 60, lambda reason: None)
 
 
 @pytest.mark.parametrize("without", ["resetchannels", "-publish", "-pexpire", "-hset", "-unlink"])
 def test_a_run_that_is_refused_leaves_its_id(server: RedisServer, without: str) -> None:
     async def check() -> None:
         set_user(server)
-        async with logging_as_user(server) as log:
-            await publish(log, 1)  # so that the connection is there
+        async with logging_as_user(server) as broker:
+            await publish(broker, 1)  # so that the connection is there
             set_user(server, without)
             with pytest.raises(BrokerUnavailable):
-                await start(log)
+                await start(broker)
             assert not [name for name in stored(server) if "answers" in name]
             set_user(server)
-            assert await start(log) is not None
+            assert await start(broker) is not None
 
     asyncio.run(check())
 
@@ -256,46 +256,46 @@ def test_a_run_that_is_refused_leaves_its_id(server: RedisServer, without: str) 
 def test_a_run_that_is_not_started_in_time_leaves_its_id(
     server: RedisServer, seconds: float
 ) -> None:
-    async def check(log: RedisBroker) -> None:
-        await publish(log, 1)
+    async def check(broker: RedisBroker) -> None:
+        await publish(broker, 1)
         server.pause()
-        starting = asyncio.create_task(start(log))
+        starting = asyncio.create_task(start(broker))
         with pytest.raises(BrokerUnavailable):
             await starting
         await asyncio.sleep(seconds - QUICK.timeout)
         server.go_on()
         fence = None
         with contextlib.suppress(BrokerUnavailable):
-            fence = await start(log)
-        assert fence is not None or await start(log) is not None
+            fence = await start(broker)
+        assert fence is not None or await start(broker) is not None
 
     run(server, check)
 
 
 def test_a_run_whose_start_is_cancelled_leaves_its_id(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
-        await publish(log, 1)
+    async def check(broker: RedisBroker) -> None:
+        await publish(broker, 1)
         server.pause()
-        starting = asyncio.create_task(start(log))
+        starting = asyncio.create_task(start(broker))
         await asyncio.sleep(0.05)
         starting.cancel()
         await asyncio.wait([starting])
         server.go_on()
-        assert await start(log) is not None
+        assert await start(broker) is not None
 
     run(server, check)
 
 
 def test_a_run_whose_start_was_lost_with_its_answer_leaves_its_id(server: RedisServer) -> None:
-    async def check(log: RedisBroker, proxy: Proxy) -> None:
-        await publish(log, 1)
+    async def check(broker: RedisBroker, proxy: Proxy) -> None:
+        await publish(broker, 1)
         proxy.loses_answers = True
         with pytest.raises(BrokerUnavailable):
-            await start(log)
+            await start(broker)
         assert [name for name in server.names() if name.endswith(":run")]
         proxy.loses_answers = False
         await until(lambda: not [name for name in server.names() if name.endswith(":run")])
-        assert await start(log) is not None
+        assert await start(broker) is not None
 
     run_behind_proxy(server, check)
 
@@ -305,11 +305,11 @@ def run_behind_proxy(
 ) -> None:
     async def check_it() -> None:
         async with Proxy(server.port) as proxy:
-            log = RedisBroker(f"redis://127.0.0.1:{proxy.port}", pace=QUICK)
+            broker = RedisBroker(f"redis://127.0.0.1:{proxy.port}", pace=QUICK)
             try:
-                await check(log, proxy)
+                await check(broker, proxy)
             finally:
-                await log.aclose()
+                await broker.aclose()
 
     asyncio.run(check_it())
 
@@ -321,16 +321,16 @@ def test_an_end_that_is_refused_in_the_middle_is_an_end_the_next_time(
 
     async def check() -> None:
         set_user(server)
-        async with logging_as_user(server) as log:
-            fence = await start(log)
-            await log.runs.append(RUN, fence, [item(1)])
+        async with logging_as_user(server) as broker:
+            fence = await start(broker)
+            await broker.runs.append(RUN, fence, [item(1)])
             set_user(server, "-hset")
             with pytest.raises(BrokerUnavailable):
-                await log.runs.end(RUN, fence, last)
+                await broker.runs.end(RUN, fence, last)
             set_user(server)
             for _ in range(2):
-                assert await log.runs.end(RUN, fence, last)
-                status = await log.runs.status(RUN)
+                assert await broker.runs.end(RUN, fence, last)
+                status = await broker.runs.status(RUN)
                 assert status.end is not None
                 assert status.end.offset == 2
 
@@ -340,15 +340,15 @@ def test_an_end_that_is_refused_in_the_middle_is_an_end_the_next_time(
 def test_a_stop_that_is_refused_is_not_recorded(server: RedisServer) -> None:
     async def check() -> None:
         set_user(server)
-        async with logging_as_user(server) as log:
-            fence = await start(log)
+        async with logging_as_user(server) as broker:
+            fence = await start(broker)
             set_user(server, "-publish")
             with pytest.raises(BrokerUnavailable):
-                await log.runs.stop(RUN, "request")
+                await broker.runs.stop(RUN, "request")
             set_user(server)
-            assert await log.runs.renew(RUN, fence) is None
-            assert await log.runs.stop(RUN, "request")
-            assert await log.runs.renew(RUN, fence) == "request"
+            assert await broker.runs.renew(RUN, fence) is None
+            assert await broker.runs.stop(RUN, "request")
+            assert await broker.runs.renew(RUN, fence) == "request"
 
     asyncio.run(check())
 
@@ -357,10 +357,10 @@ def test_a_stop_that_is_refused_is_not_recorded(server: RedisServer) -> None:
 
 
 def publish_again(
-    log: RedisBroker, number: int, seconds: float, limits: Retention = LIMITS
+    broker: RedisBroker, number: int, seconds: float, limits: Retention = LIMITS
 ) -> asyncio.Future[bytes]:
     """Publishes as after an answer that was lost, so many seconds ago."""
-    session = log._home()
+    session = broker._home()
     sent: list[Publish] = []
     send, session.servers.send = session.servers.send, sent.append  # type: ignore[method-assign]
     future = session.publish(ROOM, limits, item(number))
@@ -373,61 +373,61 @@ def publish_again(
 def test_c3_a_history_that_has_its_first_event_shows_what_was_published(
     server: RedisServer,
 ) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         for number in range(250):
-            await publish(log, number)
-        await publish_again(log, 1_000, 600)
-        assert await numbers_in(log) == [*range(250), 1_000]
+            await publish(broker, number)
+        await publish_again(broker, 1_000, 600)
+        assert await numbers_in(broker) == [*range(250), 1_000]
 
     run(server, check)
 
 
 def test_c3_a_history_without_its_first_event_does_not(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         limits = LIMITS._replace(history=0)
         for number in range(2):
-            await log.publish(ROOM, limits, item(number))
+            await broker.publish(ROOM, limits, item(number))
         with pytest.raises(PublishUncertain, match="does not reach back"):
-            await publish_again(log, 1_000, 600)
-        assert await numbers_in(log) == [1]
+            await publish_again(broker, 1_000, 600)
+        assert await numbers_in(broker) == [1]
 
     run(server, check)
 
 
 def test_c3_a_history_that_may_have_expired_in_between_does_not(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
+    async def check(broker: RedisBroker) -> None:
         limits = LIMITS._replace(history_ttl=60)
-        await log.publish(ROOM, limits, item(0))
+        await broker.publish(ROOM, limits, item(0))
         with pytest.raises(PublishUncertain, match="does not reach back"):
-            await publish_again(log, 1_000, 60, limits)
-        await publish_again(log, 1_001, 50, limits)
-        assert await numbers_in(log) == [0, 1_001]
+            await publish_again(broker, 1_000, 60, limits)
+        await publish_again(broker, 1_001, 50, limits)
+        assert await numbers_in(broker) == [0, 1_001]
 
     run(server, check)
 
 
 def test_c3_what_is_refused_after_it_was_looked_for_is_not_uncertain(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
-        await publish(log, 0)
+    async def check(broker: RedisBroker) -> None:
+        await publish(broker, 0)
         server.ask("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(BrokerUnavailable, match="used memory > 'maxmemory'"):
-            await publish_again(log, 1, 600)
+            await publish_again(broker, 1, 600)
         server.ask("CONFIG", "SET", "maxmemory", "0")
         server.ask("CONFIG", "SET", "min-replicas-to-write", "1")
         with pytest.raises(BrokerUnavailable, match=r"(?i)replicas"):
-            await publish_again(log, 2, 600)
+            await publish_again(broker, 2, 600)
         server.ask("CONFIG", "SET", "min-replicas-to-write", "0")
-        assert await numbers_in(log) == [0]
+        assert await numbers_in(broker) == [0]
 
     run(server, check)
 
 
 def test_c3_what_is_refused_before_it_was_looked_for_is_uncertain(server: RedisServer) -> None:
-    async def check(log: RedisBroker) -> None:
-        await publish(log, 0)
+    async def check(broker: RedisBroker) -> None:
+        await publish(broker, 0)
         server.ask("ACL", "SETUSER", "default", "-xrevrange")
         with pytest.raises(PublishUncertain):
-            await publish_again(log, 1, 600)
+            await publish_again(broker, 1, 600)
         server.ask("ACL", "SETUSER", "default", "+xrevrange")
 
     run(server, check)

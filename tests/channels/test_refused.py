@@ -133,7 +133,7 @@ def test_publishing(item: Any, options: Any, error: type[Exception], message: st
             news = channels.channel("news")
             with pytest.raises(error, match=message):
                 await getattr(news, method)(item, **options)
-            assert channels._log.histories == {}  # type: ignore[attr-defined]
+            assert channels._broker.histories == {}  # type: ignore[attr-defined]
 
     anyio.run(main)
 
@@ -246,7 +246,7 @@ class Number(IntEnum):
 )
 def test_keys_are_compared_by_their_text(key: Any, same: Any) -> None:
     rooms = Channels().channel("rooms", keyed=True)
-    assert rooms.on(key).stream == rooms.on(same).stream
+    assert rooms.on(key).key == rooms.on(same).key
     with pytest.raises(ValueError, match="'key' must have at most 512 digits"):
         rooms.on(10**5_000)  # Python writes no such integer
     rooms.on("é" * 256)
@@ -259,7 +259,7 @@ def test_a_key(use: Any, key: Any, error: type[Exception], message: str) -> None
     channels = Channels()
     with pytest.raises(error, match=message):
         use(channels.channel("rooms", keyed=True), key=key)
-    assert channels._log.histories == {}  # type: ignore[attr-defined]
+    assert channels._broker.histories == {}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("first", USES)

@@ -18,7 +18,7 @@ from sserpent.channels.history.ring import Entry, Retention
 AGAIN = Position("feed", 0, 0)
 
 
-class RestartingLog(MemoryBroker):
+class RestartingBroker(MemoryBroker):
     """Has the history of a channel begin anew while that of the same or another is asked for."""
 
     def __init__(self, restarts: str, while_asked: str) -> None:
@@ -46,7 +46,7 @@ class RestartingLog(MemoryBroker):
 def make_channels() -> Callable[[str, str], Channels]:
     def make(restarts: str, while_asked: str) -> Channels:
         channels = Channels()
-        channels._log = channels._service.log = RestartingLog(restarts, while_asked)
+        channels._broker = channels._hubs.broker = RestartingBroker(restarts, while_asked)
         return channels
 
     return make

@@ -164,7 +164,7 @@ def test_head_is_answered_with_the_headers_and_follows_nothing(run: Run, path: s
         assert client.headers["content-type"].startswith("text/event-stream")
         assert client.body == b""
         assert client.complete
-        assert application.channels._service._hubs == {}
+        assert application.channels._hubs._by_loop == {}
 
     run(main)
 
@@ -284,7 +284,7 @@ def test_a_client_that_does_not_read_is_dropped_after_send_timeout_and_told(
             begin = anyio.current_time()
         assert [round(each - begin, 1) for each in told] == [5]
         assert not client.complete
-        assert channels._service._hubs == {}
+        assert channels._hubs._by_loop == {}
 
     run_in_time(main)
 
@@ -301,7 +301,7 @@ def test_a_client_that_leaves_is_noticed_and_told_once(run: Run) -> None:
         async with connected(news.subscribe(on_disconnect=on_disconnect)):
             pass
         assert told == ["told"]
-        assert channels._service._hubs == {}
+        assert channels._hubs._by_loop == {}
 
     run(main)
 
@@ -373,8 +373,8 @@ def test_background_tasks_run_after_the_stream_and_hold_no_place(run: Run, endin
         seen: list[Any] = []
 
         async def task() -> None:
-            seen.append(dict(channels._service.places._taken))
-            seen.append(dict(channels._service._hubs))
+            seen.append(dict(channels._hubs.slots._taken))
+            seen.append(dict(channels._hubs._by_loop))
 
         client = Client()
         subscription = news.subscribe(background=BackgroundTask(task), owner=1)
@@ -554,7 +554,7 @@ def test_a_listener_can_be_entered_again_after_a_broker_was_away(
         news = channels.channel("news")
         listener = news.listen()
         with monkeypatch.context() as patch:
-            patch.setattr(channels._log, "follow", away)
+            patch.setattr(channels._broker, "follow", away)
             with pytest.raises(BrokerUnavailable):
                 await listener.__aenter__()
         async with listener as events:

@@ -215,7 +215,7 @@ def test_c4_an_event_of_an_older_model_is_a_text_for_listeners_and_hidden_by_fil
 
     async def main() -> None:
         old, new = Channels(), Channels()
-        new._log = new._service.log = old._log
+        new._broker = new._hubs.broker = old._broker
         types: tuple[Any, Any] = (Old, New)
         if declared:
             types = Annotated[Old, Named("said")], Annotated[New, Named("said")]

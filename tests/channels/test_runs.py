@@ -156,11 +156,11 @@ def test_x1_what_a_stale_producer_appends_is_refused(run: Run, make_channels: Ma
         async with make_channels() as channels:
             runs, answer = channels.runs("answers"), Answer()
             started = await runs.start(answer())
-            stream = runs._stream(started.id, None)
+            stream = runs._key(started.id, None)
             item = runs_item("foreign")
             with pytest.raises(Fenced):
-                await channels._log.runs.append(stream, "0123456789abcdef", item)
-            assert not await channels._log.runs.end(stream, "0123456789abcdef", item)
+                await channels._broker.runs.append(stream, "0123456789abcdef", item)
+            assert not await channels._broker.runs.end(stream, "0123456789abcdef", item)
             answer.end()
             client = await followed(runs, started.id)
             assert said(client) == []
@@ -176,17 +176,17 @@ def runs_item(text: str) -> Any:
 
 
 class _Away:
-    """Between a producer and its log: a broker that is away.
+    """Stands between a producer and its broker, and can be away.
 
     Attributes:
         is_away: Whether it is.
         sizes: How many events it was given each time that it was there.
     """
 
-    def __init__(self, log: RunBroker) -> None:
+    def __init__(self, broker: RunBroker) -> None:
         self.is_away = False
         self.sizes: list[int] = []
-        self._append = log.append
+        self._append = broker.append
 
     async def append(self, run: HistoryKey, fence: str, items: Sequence[Item]) -> None:
         if not self.is_away:
@@ -203,9 +203,9 @@ async def answering_while_away(
 ) -> AsyncIterator[tuple[Runs, Answer, StartedRun, _Away]]:
     monkeypatch.setattr("sserpent.channels.runs.producer._RETRY", 0.01)
     async with make_channels() as channels:
-        log = channels._log.runs
-        away = _Away(log)
-        monkeypatch.setattr(log, "append", away.append)
+        broker = channels._broker.runs
+        away = _Away(broker)
+        monkeypatch.setattr(broker, "append", away.append)
         runs, answer = channels.runs("answers"), Answer()
         yield runs, answer, await runs.start(answer()), away
 
@@ -214,8 +214,13 @@ def test_c12_a_generator_waits_when_too_much_waits_for_the_broker(
     run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        async with answering_while_away(make_channels, monkeypatch) as (runs, answer, started, log):
-            log.is_away = True
+        async with answering_while_away(make_channels, monkeypatch) as (
+            runs,
+            answer,
+            started,
+            broker,
+        ):
+            broker.is_away = True
             answer.say(*range(250))
             answer.end()
             with anyio.fail_after(20):
@@ -223,11 +228,11 @@ def test_c12_a_generator_waits_when_too_much_waits_for_the_broker(
                     await anyio.sleep(0.01)
             await anyio.sleep(0.1)
             assert len(answer._items) == 151  # the end is one
-            log.is_away = False
+            broker.is_away = False
             client = await followed(runs, started.id)
             assert said(client) == list(range(250))
             assert end_of(client) == ("done", None)
-            assert log.sizes == [100, 100, 50]
+            assert broker.sizes == [100, 100, 50]
 
     run(main)
 
@@ -236,14 +241,19 @@ def test_c12_large_events_wait_in_smaller_numbers(
     run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        async with answering_while_away(make_channels, monkeypatch) as (runs, answer, started, log):
+        async with answering_while_away(make_channels, monkeypatch) as (
+            runs,
+            answer,
+            started,
+            broker,
+        ):
             texts = [str(number) * 30_000 for number in range(8)]
             answer.say(*texts)
             answer.end()
             client = await followed(runs, started.id)
             assert said(client) == texts
-            assert sum(log.sizes) == 8
-            assert max(log.sizes) == 3
+            assert sum(broker.sizes) == 8
+            assert max(broker.sizes) == 3
 
     run(main)
 
@@ -252,8 +262,13 @@ def test_x3_what_waits_for_the_broker_when_a_run_is_stopped_is_kept(
     run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        async with answering_while_away(make_channels, monkeypatch) as (runs, answer, started, log):
-            log.is_away = True
+        async with answering_while_away(make_channels, monkeypatch) as (
+            runs,
+            answer,
+            started,
+            broker,
+        ):
+            broker.is_away = True
             answer.say(*range(250))
             with anyio.fail_after(20):
                 while len(answer._items) > 150:
@@ -262,7 +277,7 @@ def test_x3_what_waits_for_the_broker_when_a_run_is_stopped_is_kept(
             with anyio.fail_after(20):
                 while not answer.cleaned_up:
                     await anyio.sleep(0.01)
-            log.is_away = False
+            broker.is_away = False
             client = await followed(runs, started.id)
             assert said(client) == list(range(100))
             assert end_of(client) == ("stopped", "request")
@@ -499,19 +514,19 @@ def test_x3_a_run_that_is_stopped_while_it_is_recorded_is_not_entered(
 ) -> None:
     async def main() -> None:
         async with make_channels() as channels:
-            runs, answer, log = channels.runs("answers"), Answer(), channels._log.runs
-            start = log.start
+            runs, answer, broker = channels.runs("answers"), Answer(), channels._broker.runs
+            start = broker.start
 
             async def start_and_stop(
                 stream: HistoryKey, ttl: float, on_stop: Callable[[str], None]
             ) -> str | None:
                 heard = threading.Event()
                 fence = await start(stream, ttl, lambda reason: (on_stop(reason), heard.set())[0])
-                assert await log.stop(stream, "request")
+                assert await broker.stop(stream, "request")
                 assert await anyio.to_thread.run_sync(heard.wait, 20)
                 return fence
 
-            monkeypatch.setattr(log, "start", start_and_stop)
+            monkeypatch.setattr(broker, "start", start_and_stop)
             started = await runs.start(answer())
             assert end_of(await followed(runs, started.id)) == ("stopped", "request")
             assert not answer.entered
@@ -843,7 +858,7 @@ def test_x8_nothing_is_left_of_a_run_that_has_ended(run: Run, make_channels: Mak
             answer.end()
             await followed(runs, started.id)
             with anyio.fail_after(20):
-                while runs._producers or runs._watches or channels._service._hubs:
+                while runs._producers or runs._watches or channels._hubs._by_loop:
                     await anyio.sleep(0.01)
             assert not shutdown._of_this_loop().are_open()
 
@@ -975,7 +990,7 @@ def test_sync_generators_have_a_limit_and_take_no_thread_of_sync_routes(
                 started.append(await runs.start(answer()))
                 if not waiting:
                     await answer.has_begun()
-                await until(lambda waiting=waiting: len(runs._slots._waiting) == waiting)
+                await until(lambda waiting=waiting: len(runs._thread_slots._waiting) == waiting)
             assert limiter.borrowed_tokens == 0
             assert running_threads() == 2
             assert [answer.running for answer in answers] == [True, True, False, False]
@@ -1061,15 +1076,15 @@ def test_a_sync_generator_waits_for_a_broker_that_is_away(
             yield f"{number}" * 5_000
 
     async def main() -> None:
-        async with answering_while_away(make_channels, monkeypatch) as (runs, _, _, log):
-            log.is_away = True
+        async with answering_while_away(make_channels, monkeypatch) as (runs, _, _, broker):
+            broker.is_away = True
             started = await runs.start(answer())
             with anyio.fail_after(30):
                 while not yielded:
                     await anyio.sleep(0.01)
             await anyio.sleep(0.2)
             assert len(yielded) < 35  # the outbox, one batch and one event: 3 x 64 KiB
-            log.is_away = False
+            broker.is_away = False
             client = await followed(runs, started.id)
             assert said(client) == [f"{number}" * 5_000 for number in range(40)]
 
@@ -1150,10 +1165,10 @@ def test_an_owner_has_so_many_runs_at_the_same_time(run: Run, make_channels: Mak
             answers[0].end()
             await followed(runs, "first", owner=7)
             with anyio.fail_after(30):
-                while runs._places._taken["7"] == 2:
+                while runs._slots._taken["7"] == 2:
                     await anyio.sleep(0.005)
             await runs.start(answers[4](), owner=7)
-        assert not runs._places._taken
+        assert not runs._slots._taken
 
     run(main)
 

@@ -18,10 +18,10 @@ from sserpent.channels import (
     PublishUncertain,
     Subscription,
 )
-from sserpent.channels.history import broker
+from sserpent.channels.history.broker import Lease
 
 # Before anything reads them: a run whose process was killed is to end before the soak does.
-broker.LEASE_RENEWAL, broker.LEASE_DURATION = 1.0, 8.0
+Lease.RENEWAL, Lease.DURATION = 1.0, 8.0
 
 channels = Channels(os.environ["REDIS_URL"], publish_timeout=3)
 rooms = channels.channel("rooms", int, keyed=True)

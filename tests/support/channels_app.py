@@ -52,5 +52,5 @@ async def resources() -> dict[str, int]:
         "tasks": len(asyncio.all_tasks()),
         "files": process.num_fds(),
         "memory": process.memory_info().rss,
-        "subscribers": sum(len(hub.subscribers) for hub in channels._service._hubs.values()),
+        "subscribers": sum(len(hub.subscribers) for hub in channels._hubs._by_loop.values()),
     }

@@ -1,4 +1,4 @@
-"""Events that are numbers, and a follower of a log that notes what it is told."""
+"""Events that are numbers, and a follower that notes what it is given."""
 
 from __future__ import annotations
 

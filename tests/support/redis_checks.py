@@ -1,4 +1,4 @@
-"""A log on a real Redis server, and what is published to it while that fails."""
+"""A broker on a real Redis server, and what is published to it while that fails."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ async def until(condition: Callable[[], Any], timeout: float = 30) -> None:
         await anyio.sleep(0.005)
 
 
-async def publish(log: RedisBroker, *numbers: int, stream: HistoryKey = ROOM) -> list[str]:
-    return [await log.publish(stream, LIMITS, item(number)) for number in numbers]
+async def publish(broker: RedisBroker, *numbers: int, stream: HistoryKey = ROOM) -> list[str]:
+    return [await broker.publish(stream, LIMITS, item(number)) for number in numbers]
 
 
-async def publish_until_it_works(log: RedisBroker, number: int) -> str:
-    while (published := await outcome_of(log, number)) in (BrokerUnavailable, PublishUncertain):
+async def publish_until_it_works(broker: RedisBroker, number: int) -> str:
+    while (published := await outcome_of(broker, number)) in (BrokerUnavailable, PublishUncertain):
         await asyncio.sleep(0.05)
     return str(published)
 
@@ -46,21 +46,21 @@ Outcome = str | type[BrokerError]
 Outcomes = dict[int, Outcome]
 
 
-async def outcome_of(log: RedisBroker, number: int) -> Outcome:
+async def outcome_of(broker: RedisBroker, number: int) -> Outcome:
     """Publishes, and returns the event's id, or what it was refused with."""
     try:
-        return await log.publish(ROOM, LIMITS, item(number))
+        return await broker.publish(ROOM, LIMITS, item(number))
     except BrokerError as error:
         return type(error)
 
 
-async def publish_all(log: RedisBroker, outcomes: Outcomes, numbers: range) -> None:
+async def publish_all(broker: RedisBroker, outcomes: Outcomes, numbers: range) -> None:
     for number in numbers:
-        outcomes[number] = await outcome_of(log, number)
+        outcomes[number] = await outcome_of(broker, number)
 
 
-async def numbers_in(log: RedisBroker) -> list[int]:
-    return [number_of(entry) for entry in (await log.read(ROOM, LIMITS, *ALL))[1]]
+async def numbers_in(broker: RedisBroker) -> list[int]:
+    return [number_of(entry) for entry in (await broker.read(ROOM, LIMITS, *ALL))[1]]
 
 
 def run(
@@ -68,17 +68,17 @@ def run(
     check: Callable[[RedisBroker], Awaitable[None]],
     pace: Pace = QUICK,
 ) -> None:
-    """Runs a test with a log on a server."""
+    """Runs a test with a broker on a server."""
 
     errors: list[dict[str, Any]] = []
 
     async def check_it() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, error: errors.append(error))
-        log = RedisBroker(server.url, pace=pace)
+        broker = RedisBroker(server.url, pace=pace)
         try:
-            await asyncio.wait_for(check(log), 90)
+            await asyncio.wait_for(check(broker), 90)
         finally:
-            await log.aclose()
+            await broker.aclose()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left
         gc.collect()  # a task that has failed says so then

@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from sserpent import EventSourceResponse
 from sserpent.channels import Channels, LastEventID, Runs
-from sserpent.channels.history import broker
+from sserpent.channels.history.broker import Lease
 
 # Before anything reads them.
-broker.LEASE_RENEWAL, broker.LEASE_DURATION = 0.2, float(os.environ.get("LEASE", "1"))
+Lease.RENEWAL, Lease.DURATION = 0.2, float(os.environ.get("LEASE", "1"))
 
 channels = Channels(os.environ["REDIS_URL"], publish_timeout=2)
 runs = channels.runs(

@@ -51,15 +51,15 @@ class Channel(Generic[T]):
     def __init__(
         self,
         definition: Definition,
-        log: Broker,
+        broker: Broker,
         subscribe: Callable[..., Any],
         listen: Callable[[Request], Listener],
     ) -> None:
         self._definition = definition
-        self._log = log
+        self._broker = broker
         self._subscribe = subscribe
         self._listen = listen
-        self._only_stream = HistoryKey(definition.name, None)
+        self._only_key = HistoryKey(definition.name, None)
         self._encoding = Encoding(definition.item_type, f"channel {definition.name!r}")
 
     def __repr__(self) -> str:
@@ -97,9 +97,9 @@ class Channel(Generic[T]):
                 published.
             RuntimeError: the channels are closed.
         """
-        stream = self._stream(key)
-        event_id = await self._log.publish(
-            stream, self._definition.limits, self._item(item, event, conflate)
+        history_key = self._history_key(key)
+        event_id = await self._broker.publish(
+            history_key, self._definition.limits, self._item(item, event, conflate)
         )
         self._count()
         return event_id
@@ -117,9 +117,9 @@ class Channel(Generic[T]):
         Returns:
             A future for the event's id. What is wrong with an argument is raised at once.
         """
-        stream = self._stream(key)
-        future = self._log.publish_soon(
-            stream, self._definition.limits, self._item(item, event, conflate)
+        history_key = self._history_key(key)
+        future = self._broker.publish_soon(
+            history_key, self._definition.limits, self._item(item, event, conflate)
         )
         self._count()
         return future
@@ -138,7 +138,7 @@ class Channel(Generic[T]):
         """Returns what `Channels.subscribe` takes, to have several channels in one stream."""
         definition = self._definition
         return Selection(
-            self._stream(key),
+            self._history_key(key),
             definition.limits,
             definition.overflow,
             definition.max_subscribers,
@@ -200,7 +200,7 @@ class Channel(Generic[T]):
             (self.on(key),), several=False, after=after, start=start, filter=filter
         )
 
-    def _stream(self, key: Key | None) -> HistoryKey:
+    def _history_key(self, key: Key | None) -> HistoryKey:
         name = self._definition.name
         if self._definition.keyed:
             if key is None:
@@ -210,4 +210,4 @@ class Channel(Generic[T]):
             raise ValueError(
                 f"`key` must be left out: channel {name!r} was created without keyed=True"
             )
-        return self._only_stream
+        return self._only_key

@@ -91,12 +91,14 @@ class Channels:
         checked_limit("max_subscribers_per_owner", max_subscribers_per_owner)
         checked_prefix(prefix)
         checked_seconds("publish_timeout", publish_timeout)
-        self._log: Broker = MemoryBroker()
-        self._closures: OwnerDisconnects | None = None
+        self._broker: Broker = MemoryBroker()
+        self._disconnects: OwnerDisconnects | None = None
         if url is not None:
-            self._closures = OwnerDisconnects(lambda wanted: self._service.end(wanted))
-            self._log = _redis_log(checked_url(url), prefix, publish_timeout, self._closures)
-        self._service = Hubs(self._log, max_subscribers, max_subscribers_per_owner)
+            self._disconnects = OwnerDisconnects(lambda wanted: self._hubs.end(wanted))
+            self._broker = _redis_broker(
+                checked_url(url), prefix, publish_timeout, self._disconnects
+            )
+        self._hubs = Hubs(self._broker, max_subscribers, max_subscribers_per_owner)
         self._named: dict[str, Channel[Any] | Runs[Any]] = {}
         self._lock = threading.RLock()  # a finalizer may make a channel while it is held
 
@@ -109,7 +111,7 @@ class Channels:
             yield
 
     async def __aenter__(self) -> Channels:
-        self._log.open()
+        self._broker.open()
         return self
 
     async def __aexit__(
@@ -129,7 +131,7 @@ class Channels:
                 and why.
             RuntimeError: the channels are closed.
         """
-        await self._log.ready()
+        await self._broker.ready()
 
     async def aclose(self) -> None:
         """Ends all runs, each within its grace, then all streams with a goodbye, and lets go of
@@ -138,8 +140,8 @@ class Channels:
         for named in list(self._named.values()):
             if isinstance(named, Runs):
                 await named._aclose()
-        self._service.end_all()
-        await self._log.aclose()
+        self._hubs.end_all()
+        await self._broker.aclose()
 
     async def disconnect(self, *, owner: Key) -> int:
         """Ends the streams that were opened with this `owner`: after a logout, say. On Redis in
@@ -158,9 +160,9 @@ class Channels:
                 ended.
         """
         text = checked_key("owner", owner)
-        ended = self._service.end(lambda each: each.owner == text)
-        if self._closures is not None:
-            await self._closures.tell(self._log, text)
+        ended = self._hubs.end(lambda each: each.owner == text)
+        if self._disconnects is not None:
+            await self._disconnects.publish(self._broker, text)
         return ended
 
     # Channels
@@ -238,7 +240,7 @@ class Channels:
             checked_overflow(overflow),
             checked_limit("max_subscribers", max_subscribers),
         )
-        channel: Channel[Any] = Channel(definition, self._log, self._subscribe, self._listen)
+        channel: Channel[Any] = Channel(definition, self._broker, self._subscribe, self._listen)
         self._add(name, channel)
         return channel
 
@@ -312,7 +314,7 @@ class Channels:
             checked_count("max_threads", max_threads, 1),
             checked_limit("max_runs_per_owner", max_runs_per_owner),
         )
-        runs: Runs[Any] = Runs[Any]._made(definition, self._service, self._log.runs)
+        runs: Runs[Any] = Runs[Any]._made(definition, self._hubs, self._broker.runs)
         self._add(name, runs)
         return runs
 
@@ -347,12 +349,12 @@ class Channels:
             ValueError: an argument breaks a rule; the message names it.
         """
         for selection in selections:
-            channel = self._named.get(checked_selection(selection).stream.channel)
+            channel = self._named.get(checked_selection(selection).key.channel)
             if not (isinstance(channel, Channel) and channel._made(selection)):
                 raise ValueError("'selections' must be of these channels")
         if not 1 <= len(selections) <= MAX_CHANNELS:
             raise ValueError(f"'selections' must be 1 to {MAX_CHANNELS}, not {len(selections)}")
-        if len({selection.stream.label for selection in selections}) < len(selections):
+        if len({selection.key.label for selection in selections}) < len(selections):
             raise ValueError("'selections' must not have the same channel and key twice")
         request = checked_request(selections, several=True, after=after, start=start, filter=filter)
         return self._subscribe(request, owner, options)
@@ -360,17 +362,17 @@ class Channels:
     def _subscribe(
         self, request: Request, owner: Key | None, options: ResponseOptions
     ) -> Subscription[Any]:
-        return Subscription(self._service, request, checked_owner(owner), **options)
+        return Subscription(self._hubs, request, checked_owner(owner), **options)
 
     def _listen(self, request: Request) -> Listener:
-        return Listener(lambda: Subscriber(self._service.hub(), request))
+        return Listener(lambda: Subscriber(self._hubs.hub(), request))
 
 
-def _redis_log(url: str, prefix: str, timeout: float, closures: OwnerDisconnects) -> Broker:
+def _redis_broker(url: str, prefix: str, timeout: float, disconnects: OwnerDisconnects) -> Broker:
     try:
         from .redis import Pace, RedisBroker
     except ImportError as error:
         raise ImportError(
             f'Channels on Redis need redis-py: pip install "sserpent[redis]" ({error})'
         ) from error
-    return RedisBroker(url, prefix, Pace(timeout), closures)
+    return RedisBroker(url, prefix, Pace(timeout), disconnects)

@@ -56,15 +56,15 @@ class Subscription(EventSourceResponse, Generic[T]):
 
     def __init__(
         self,
-        service: Hubs,
+        hubs: Hubs,
         request: Request,
         owner: str | None = None,
         **options: Unpack[ResponseOptions],
     ) -> None:
-        self._service = service
+        self._hubs = hubs
         self._request = request
         self._owner = owner
-        super().__init__(_Frames(service, request, owner), **options)
+        super().__init__(_Frames(hubs, request, owner), **options)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Run:
         if scope["type"] == "websocket":
@@ -73,11 +73,11 @@ class Subscription(EventSourceResponse, Generic[T]):
         return super().__call__(scope, receive, send)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        places, limits = self._service.places, self._service.limits_of(self._request, self._owner)
-        if not places.take(limits):
+        slots, limits = self._hubs.slots, self._hubs.limits_of(self._request, self._owner)
+        if not slots.take(limits):
             await self._refuse("subscribers", scope, receive, send)
             return
-        subscriber = Subscriber(self._service.hub(), self._request, self.max_pending, self._owner)
+        subscriber = Subscriber(self._hubs.hub(), self._request, self.max_pending, self._owner)
         try:
             if self._replaced:  # what was put in the place of the events subscribes by itself
                 await super()._stream(scope, receive, send)
@@ -88,7 +88,7 @@ class Subscription(EventSourceResponse, Generic[T]):
                 await empty_stream(self)(scope, receive, send)
         finally:
             subscriber.close()
-            places.give_back(limits)
+            slots.give_back(limits)
 
     def _make_buffer(self) -> Buffer:
         return Buffer(max_pending=self.max_pending, framed=True)
@@ -109,13 +109,13 @@ class _Frames:
     """What is on the wire of a subscription, but for keep-alives and goodbyes: for whoever reads
     `body_iterator`."""
 
-    def __init__(self, service: Hubs, request: Request, owner: str | None) -> None:
-        self._service = service
+    def __init__(self, hubs: Hubs, request: Request, owner: str | None) -> None:
+        self._hubs = hubs
         self._request = request
         self._owner = owner
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        subscriber, sink = Subscriber(self._service.hub(), self._request, owner=self._owner), Sink()
+        subscriber, sink = Subscriber(self._hubs.hub(), self._request, owner=self._owner), Sink()
         try:
             if not await _opened(subscriber):
                 return

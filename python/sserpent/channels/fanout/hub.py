@@ -25,8 +25,8 @@ from .tail import Tail, TailSubscriber
 
 # For how many seconds the event loop may be kept at a stretch.
 _SLICE = 0.002
-# Seconds between two looks for clients that do not know how far they have come.
-_TELL = 5.0
+# Seconds until a client whose filter has hidden the newest events is sent its position.
+_POSITION_INTERVAL = 5.0
 
 
 class HubSubscriber(TailSubscriber, Protocol):
@@ -49,8 +49,8 @@ class HubSubscriber(TailSubscriber, Protocol):
         """Sends pending frames unless a send is in progress."""
         ...
 
-    def say_position(self) -> None:
-        """Tells the client how far it has come."""
+    def send_position(self) -> None:
+        """Sends the client its position, if a filter has hidden the newest events."""
         ...
 
     def end(self) -> None:
@@ -62,17 +62,17 @@ class Hub:
     """The tails and subscribers of one event loop, the running one.
 
     Args:
-        log: Where the streams come from.
-        forget: Called with this hub when no stream is followed any more.
+        broker: Keeps the histories.
+        forget: Called with this hub when it follows no history any more.
 
     Attributes:
         subscribers: Those that are open, or about to be.
-        now: Returns the time by the clock of the log.
+        now: Returns the time by the broker's clock.
     """
 
-    def __init__(self, log: Broker, forget: Callable[[Hub], None]) -> None:
-        self.log = log
-        self.now = log.now
+    def __init__(self, broker: Broker, forget: Callable[[Hub], None]) -> None:
+        self.broker = broker
+        self.now = broker.now
         self.subscribers: set[HubSubscriber] = set()
         self._forget = forget
         self._token = current_token()
@@ -82,11 +82,11 @@ class Hub:
         self._tails: dict[HistoryKey, Tail] = {}
         self._scheduled = False
         self._woken: deque[Tail] = deque()
-        # Who is to take something, and the tails that had news since all could.
+        # The subscribers to flush, and the tails that had news since all could take them.
         self._ready: deque[HubSubscriber] = deque()
         self._unsettled: dict[Tail, None] = {}
-        self._untold: set[HubSubscriber] = set()
-        self._end_telling: Callable[[], object] | None = None
+        self._positions_due: set[HubSubscriber] = set()
+        self._end_timer: Callable[[], object] | None = None
 
     # Called in any thread
 
@@ -115,26 +115,26 @@ class Hub:
 
     # Called in the event loop
 
-    async def follow(self, stream: HistoryKey, limits: Retention) -> Tail:
-        """Returns the tail of a stream, for one more user, who is to `leave` it.
+    async def acquire(self, key: HistoryKey, limits: Retention) -> Tail:
+        """Returns the tail of a history, for one more user, who has to `release` it.
 
         Raises:
             BrokerUnavailable: the broker could not be reached.
         """
-        tail = self._tails.get(stream)
+        tail = self._tails.get(key)
         if tail is None:
-            tail = self._tails[stream] = Tail(stream, limits, self)
+            tail = self._tails[key] = Tail(key, limits, self)
         tail.users += 1
         try:
             if not tail.following:
                 async with tail.lock:
                     if not tail.following:
-                        tail.begin(await self.log.follow(stream, limits, tail))
+                        tail.begin(await self.broker.follow(key, limits, tail))
         except BaseException:
-            self.leave(tail)
+            self.release(tail)
             raise
         if tail.drain(until=math.inf):
-            self._offer(tail)
+            self._broadcast(tail)
         tail.trim()
         return tail
 
@@ -145,15 +145,16 @@ class Hub:
         Raises:
             BrokerUnavailable: the broker could not be reached.
         """
-        await self.log.catch_up(tail.stream)
+        await self.broker.catch_up(tail.key)
         if tail.drain(until=math.inf):
-            self._offer(tail)
+            self._broadcast(tail)
 
-    def leave(self, tail: Tail) -> None:
+    def release(self, tail: Tail) -> None:
+        """Gives a tail back that `acquire` has returned. The last user ends it."""
         tail.users -= 1
         if not tail.users:
-            del self._tails[tail.stream]
-            self.log.unfollow(tail.stream, tail)
+            del self._tails[tail.key]
+            self.broker.unfollow(tail.key, tail)
             if not self._tails:
                 self._forget(self)
 
@@ -164,7 +165,8 @@ class Hub:
             self._ready.append(subscriber)
             self._schedule()
 
-    def _offer(self, tail: Tail) -> None:
+    def _broadcast(self, tail: Tail) -> None:
+        """Queues the subscribers of a tail that has new entries."""
         subscribers, ready = tail.subscribers, self._ready
         for subscriber in subscribers:
             if not subscriber.queued:
@@ -182,7 +184,7 @@ class Hub:
         for _ in range(len(self._woken)):
             tail = self._woken.popleft()
             if tail.drain(until):
-                self._offer(tail)
+                self._broadcast(tail)
         ready = self._ready
         try:
             while ready:
@@ -211,30 +213,35 @@ class Hub:
         # does not say what comes first.
         self._call_soon(lambda: self._call_soon(settle))
 
-    # What filters hide
+    # Positions of clients whose filter hides what is new
 
-    def tell_later(self, subscriber: HubSubscriber) -> None:
-        """Has a client told how far it has come, within twice `_TELL`."""
-        self._untold.add(subscriber)
-        if self._end_telling is None:
-            self._end_telling = call_every(_TELL, self._tell)
+    def schedule_position(self, subscriber: HubSubscriber) -> None:
+        """Sends a client its position within `_POSITION_INTERVAL`."""
+        self._positions_due.add(subscriber)
+        if self._end_timer is None:
+            self._end_timer = call_every(_POSITION_INTERVAL, self._send_positions)
 
-    def _tell(self) -> None:
-        for subscriber in self._untold:
-            subscriber.say_position()
-        self._untold.clear()
-        self._stop_telling()
+    def _send_positions(self) -> None:
+        for subscriber in self._positions_due:
+            subscriber.send_position()
+        self._positions_due.clear()
+        self._stop_timer()
 
-    def leave_out(self, subscriber: HubSubscriber) -> None:
-        """Leaves out a subscriber that has ended."""
-        self._untold.discard(subscriber)
-        if not self._untold:
-            self._stop_telling()
+    def add_subscriber(self, subscriber: HubSubscriber) -> None:
+        """Counts a subscriber among those whose streams `end` can end."""
+        self.subscribers.add(subscriber)
 
-    def _stop_telling(self) -> None:
-        if self._end_telling is not None:
-            self._end_telling()
-            self._end_telling = None
+    def remove_subscriber(self, subscriber: HubSubscriber) -> None:
+        """Forgets a subscriber that has ended."""
+        self.subscribers.discard(subscriber)
+        self._positions_due.discard(subscriber)
+        if not self._positions_due:
+            self._stop_timer()
+
+    def _stop_timer(self) -> None:
+        if self._end_timer is not None:
+            self._end_timer()
+            self._end_timer = None
 
     # The end
 

@@ -17,41 +17,43 @@ class Hubs:
     """The hub of each event loop, and how many subscribers there may be.
 
     Args:
-        log: Where the streams come from.
+        broker: Keeps the histories.
         max_subscribers: How many there may be in all; None for any number.
         max_per_owner: How many of one owner; None for any number.
 
     Attributes:
-        places: Where they are counted.
+        slots: Counts the subscribers.
     """
 
-    def __init__(self, log: Broker, max_subscribers: int | None, max_per_owner: int | None) -> None:
-        self.log = log
-        self.places = Slots()
+    def __init__(
+        self, broker: Broker, max_subscribers: int | None, max_per_owner: int | None
+    ) -> None:
+        self.broker = broker
+        self.slots = Slots()
         self._max_subscribers = max_subscribers
         self._max_per_owner = max_per_owner
         # Reentrant: a finalizer that runs while it is held may end a stream.
         self._lock = threading.RLock()
-        self._hubs: dict[Any, Hub] = {}
+        self._by_loop: dict[Any, Hub] = {}
 
     def hub(self) -> Hub:
         """Returns the hub of the running event loop."""
         token = current_token()
         with self._lock:
-            hub = self._hubs.get(token)
+            hub = self._by_loop.get(token)
             if hub is None:
-                self._hubs = {t: h for t, h in self._hubs.items() if not h.has_ended()}
-                hub = self._hubs[token] = Hub(self.log, self._forget)
+                self._by_loop = {t: h for t, h in self._by_loop.items() if not h.has_ended()}
+                hub = self._by_loop[token] = Hub(self.broker, self._forget)
             return hub
 
     def _forget(self, hub: Hub) -> None:
         with self._lock:
-            self._hubs = {t: h for t, h in self._hubs.items() if h is not hub}
+            self._by_loop = {t: h for t, h in self._by_loop.items() if h is not hub}
 
     def limits_of(self, request: Request, owner: str | None) -> dict[Any, int]:
         """Returns how many subscribers there may be, for each of what has a limit."""
         limits: dict[Any, int] = {
-            selection.stream.channel: selection.max_subscribers
+            selection.key.channel: selection.max_subscribers
             for selection in request.selections
             if selection.max_subscribers is not None
         }
@@ -64,12 +66,12 @@ class Hubs:
     def end(self, wanted: Callable[[HubSubscriber], bool]) -> int:
         """Ends the streams of some subscribers, and returns how many that are."""
         with self._lock:
-            hubs = list(self._hubs.values())
+            hubs = list(self._by_loop.values())
         return sum(hub.end(wanted) for hub in hubs)
 
     def end_all(self) -> None:
-        """Ends all streams. Who comes after that follows the log anew."""
+        """Ends all streams. Later subscribers follow the broker anew."""
         with self._lock:
-            hubs, self._hubs = self._hubs, {}
+            hubs, self._by_loop = self._by_loop, {}
         for hub in hubs.values():
             hub.end(lambda _: True)

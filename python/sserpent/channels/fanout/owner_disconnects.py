@@ -1,4 +1,4 @@
-"""Telling all processes whose streams are to end."""
+"""Ends the streams of one user in all processes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..history.position import HistoryKey, Position
 from ..history.ring import Entry, Retention
 from .hub import HubSubscriber
 
-#: The stream of them. No channel has an empty name.
-STREAM = HistoryKey("", None)
+#: Where they are published. No channel has an empty name.
+HISTORY = HistoryKey("", None)
 LIMITS = Retention(1_000, 3_600, 4 * 2**20)
 
 
 class OwnerDisconnects:
-    """Follows the stream of closures, and ends the streams of owners that it names.
+    """Ends, in this process, the streams of owners that are published to `HISTORY`.
 
     Args:
         end: Ends those subscribers of this process of which a function says so.
@@ -26,16 +26,16 @@ class OwnerDisconnects:
         self._end = end
         self._offset: int | None = None
 
-    async def tell(self, log: Broker, owner: str) -> None:
+    async def publish(self, broker: Broker, owner: str) -> None:
         """Has the streams of an owner ended in every process.
 
         Raises:
             BrokerUnavailable: the broker could not be reached.
-            PublishUncertain: the broker went away while it was told.
+            PublishUncertain: the broker went away while the event was on its way.
         """
-        await log.publish(STREAM, LIMITS, Item(_digest(owner)))
+        await broker.publish(HISTORY, LIMITS, Item(_digest(owner)))
 
-    # What the log calls
+    # Called by the broker
 
     def receive(self, entry: Entry) -> bool:
         if self._offset is not None and entry.offset != self._offset + 1:
@@ -50,7 +50,8 @@ class OwnerDisconnects:
         self._end_all()
 
     def _end_all(self) -> None:
-        """Ends whatever has an owner: what was missed may have named them. They come back."""
+        """Ends all streams with an owner: the events that were missed may have named any of them.
+        Their clients reconnect."""
         self._end(lambda each: each.owner is not None)
 
 

@@ -17,7 +17,7 @@ Filter = Callable[[ServerSentEvent], bool]
 class Selection(NamedTuple):
     """One stream of a channel that can be subscribed to: what `Channel.on` returns."""
 
-    stream: HistoryKey
+    key: HistoryKey
     limits: Retention
     overflow: Overflow
     max_subscribers: int | None

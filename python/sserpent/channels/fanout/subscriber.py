@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..._core import ServerSentEvent
 from ..._delivery import observer
 from ..._delivery.wire import goodbye
-from ..history import control_events as blocks
+from ..history import control_events as control_events
 from ..history.position import Position, join_ids, parse_id, parse_ids
 from ..history.ring import Entry
 from .hub import Hub
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 class Cursor:
-    """How far a subscriber has come in one stream.
+    """How far a subscriber has come in one history.
 
     Attributes:
-        label: What names the stream in the id of a stream of several channels; else empty.
+        label: Names the history in the id of a stream of several channels; else empty.
         position: After what it has taken.
         live_from: What has a greater offset was published after the subscription began.
-        filtered: What the filter has said of entries that are not taken yet, by offset.
+        filtered: The filter's answers for entries that are not taken yet, by offset.
     """
 
     __slots__ = ("filtered", "label", "live_from", "position", "selection", "tail")
 
     def __init__(self, selection: Selection, tail: Tail, several: bool) -> None:
         self.selection = selection
-        self.label = selection.stream.label if several else ""
+        self.label = selection.key.label if several else ""
         self.tail = tail
         self.position = tail.ring.head
         self.live_from = self.position.offset
@@ -57,10 +57,10 @@ class Cursor:
         return self.tail.conflates and self.position.offset < self.tail.offered
 
     def forget(self) -> None:
-        """Forgets what the filter has said of entries that are taken."""
+        """Forgets the filter's answers for entries that are taken."""
         if self.filtered:
             taken = self.position.offset
-            self.filtered = {each: said for each, said in self.filtered.items() if each > taken}
+            self.filtered = {each: shown for each, shown in self.filtered.items() if each > taken}
 
     async def start(self, hub: Hub, start: Start) -> None:
         """Goes to where somebody begins who has no position."""
@@ -69,7 +69,7 @@ class Cursor:
             self.position = tail.ring.head
             return
         before = 0 if start == "earliest" else max(tail.ring.head.offset - start, 0)
-        await tail.reach_back(hub.log, before + 1)
+        await tail.reach_back(hub.broker, before + 1)
         entry = tail.ring.at(before)
         self.position = entry.position if entry is not None else tail.ring.floor
 
@@ -85,7 +85,7 @@ class Cursor:
             await hub.catch_up(self.tail)
             reason = self.why_not(after)
         if reason is None:
-            await self.tail.reach_back(hub.log, after.offset or 1)
+            await self.tail.reach_back(hub.broker, after.offset or 1)
             reason = self.why_not(after)  # meanwhile the history may have begun anew
         if reason is None:
             self.position = after
@@ -116,7 +116,7 @@ class Subscriber:
         max_pending: How many bytes to take at once, if that is more than one event.
 
     Attributes:
-        owner: Whose stream it is; None for nobody's.
+        owner: The user whose stream it is; None for nobody.
         queued: Whether the hub is going to call `flush`.
         disconnected: Whether it has been told to end, because its owner is disconnected.
     """
@@ -129,6 +129,7 @@ class Subscriber:
         "_failure",
         "_filter",
         "_goodbye",
+        "_has_hidden",
         "_hub",
         "_own",
         "_plain",
@@ -136,7 +137,6 @@ class Subscriber:
         "_sink",
         "_size",
         "_stopped",
-        "_untold",
         "disconnected",
         "flush",
         "owner",
@@ -159,7 +159,7 @@ class Subscriber:
         self._stopped = False  # it takes what is pending, and no more
         self._goodbye = b""
         self._failure: Exception | None = None
-        self._untold = False  # the filter has hidden the newest entry
+        self._has_hidden = False  # the filter has hidden the newest entry
         self.owner = owner
         self.queued = False
         self.disconnected = False
@@ -174,11 +174,11 @@ class Subscriber:
         Raises:
             BrokerUnavailable: the broker could not be reached.
         """
-        self._hub.subscribers.add(self)
+        self._hub.add_subscriber(self)
         positions, resets = self._asked_for()
-        speaks = bool(resets)
+        knows_no_position = bool(resets)
         for selection in self._request.selections:
-            tail = await self._hub.follow(selection.stream, selection.limits)
+            tail = await self._hub.acquire(selection.key, selection.limits)
             cursor = Cursor(selection, tail, self._request.several)
             self._cursors.append(cursor)
             after = positions.get(cursor.label)
@@ -186,18 +186,18 @@ class Subscriber:
             if reason is not None:
                 resets.append(reason)
             if after is None or reason is not None:
-                speaks = True
+                knows_no_position = True
                 await cursor.start(self._hub, self._request.start)
         for reason in resets:
-            self._say_reset(reason)
-        if speaks and not resets:
-            self._say(blocks.position_block(self.id))
+            self._announce_reset(reason)
+        if knows_no_position and not resets:
+            self._announce(control_events.position_block(self.id))
         for cursor in self._cursors:
             reason = cursor.why_not(cursor.position)
             if reason is not None:  # it has begun anew while another stream was asked for
                 self.reset(cursor.tail, reason)
             self._catch_up(cursor, "trimmed")
-            cursor.tail.subscribers[self] = None
+            cursor.tail.add_subscriber(self)
 
     def _asked_for(self) -> tuple[dict[str, Position], list[str]]:
         """Returns the position that the client names for each stream, by the cursor's label, and
@@ -244,14 +244,13 @@ class Subscriber:
         """Follows nothing any more."""
         self._sink = self._failure = None
         self.flush = _nothing
-        self._hub.subscribers.discard(self)
         for cursor in self._cursors:
-            cursor.tail.subscribers.pop(self, None)
-            self._hub.leave(cursor.tail)
+            cursor.tail.remove_subscriber(self)
+            self._hub.release(cursor.tail)
         self._cursors.clear()
-        self._hub.leave_out(self)
+        self._hub.remove_subscriber(self)
 
-    # What the hub says
+    # Called by the hub
 
     def reset(self, tail: Tail, reason: str) -> None:
         """Says that a stream does not continue what came before."""
@@ -260,24 +259,24 @@ class Subscriber:
                 cursor.position = tail.ring.head
                 cursor.live_from = cursor.position.offset
                 cursor.filtered.clear()
-                self._say_reset(reason)
+                self._announce_reset(reason)
 
-    def _say_reset(self, reason: str) -> None:
-        self._say(blocks.reset(reason, self.id))
+    def _announce_reset(self, reason: str) -> None:
+        self._announce(control_events.reset(reason, self.id))
         if observer.current is not None:
-            for channel in {each.stream.channel for each in self._request.selections}:
+            for channel in {each.key.channel for each in self._request.selections}:
                 observer.current.reset(channel, reason)
 
-    def _say(self, block: bytes | ServerSentEvent) -> None:
+    def _announce(self, block: bytes | ServerSentEvent) -> None:
         self._plain = None
         self._own.append(block)
         self._hub.enqueue(self)
 
-    def say_position(self) -> None:
-        """Tells the client how far it has come, if the filter has hidden the end of it."""
-        if self._untold and not self._stopped:
-            self._untold = False
-            self._say(blocks.position_block(self.id))
+    def send_position(self) -> None:
+        """Sends the client its position, if the filter has hidden the newest events."""
+        if self._has_hidden and not self._stopped:
+            self._has_hidden = False
+            self._announce(control_events.position_block(self.id))
 
     # What is taken
 
@@ -350,8 +349,8 @@ class Subscriber:
             size -= self._take_of(cursor, size, taken)
         if self._request.several:
             self._cursors.append(self._cursors.pop(0))  # another is the first, next time
-        if self._untold:
-            self._hub.tell_later(self)
+        if self._has_hidden:
+            self._hub.schedule_position(self)
         if not self._stopped:
             if any(cursor.is_behind for cursor in self._cursors):
                 self._hub.enqueue(self)
@@ -377,7 +376,7 @@ class Subscriber:
             if shown is None:
                 break
             cursor.position = entry.position
-            self._untold = not shown
+            self._has_hidden = not shown
             if shown:
                 taken.append(_Taken(entry, cursor, self.id if self._request.several else None))
         cursor.forget()
@@ -416,9 +415,9 @@ class Subscriber:
         ids = f"{label}{cursor.position}", f"{label}{to}"
         missed = to.offset - cursor.position.offset
         cursor.position = to
-        self._say(blocks.gap(reason, missed, *ids, self.id))
+        self._announce(control_events.gap(reason, missed, *ids, self.id))
         if observer.current is not None:
-            observer.current.gap(cursor.selection.stream.channel, reason, missed)
+            observer.current.gap(cursor.selection.key.channel, reason, missed)
 
     # The filter
 
@@ -433,20 +432,20 @@ class Subscriber:
             if shown:
                 return True
             cursor.position = entry.position
-            self._untold = True
+            self._has_hidden = True
         cursor.forget()
-        self._hub.tell_later(self)
+        self._hub.schedule_position(self)
         return False
 
     def _shows(self, cursor: Cursor, entry: Entry) -> bool | None:
-        """Returns what the filter says of an entry, or None where it has failed: the stream ends
-        before that."""
+        """Returns whether the filter shows an entry, or None where it has failed: the stream ends
+        before that entry."""
         if self._filter is None:
             return True
         shown = cursor.filtered.get(entry.offset)
         if shown is None and self._failure is None:
             try:
-                shown = self._says(self._filter, cursor, entry)
+                shown = self._ask_filter(self._filter, cursor, entry)
             except Exception as error:
                 self._failure = _visible(error)
                 self._conclude()
@@ -455,7 +454,7 @@ class Subscriber:
         return shown
 
     @staticmethod
-    def _says(filter: Filter, cursor: Cursor, entry: Entry) -> bool:
+    def _ask_filter(filter: Filter, cursor: Cursor, entry: Entry) -> bool:
         selection = cursor.selection
         if not entry.is_readable(selection.decode):
             return False  # the filter cannot be asked
@@ -466,7 +465,7 @@ class Subscriber:
                 _close(returned)
                 why = ", which is always true"
             raise TypeError(
-                f"'filter' of channel {selection.stream.channel!r} must return a bool, not"
+                f"'filter' of channel {selection.key.channel!r} must return a bool, not"
                 f" {type(returned).__name__}{why}"
             )
         return returned

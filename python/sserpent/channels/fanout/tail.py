@@ -1,4 +1,4 @@
-"""The newest entries of one stream, for the subscribers of one event loop."""
+"""The newest entries of one history, for the subscribers of one event loop."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class TailHub(Protocol):
     """A hub as its tails see it."""
 
     @property
-    def log(self) -> Broker: ...
+    def broker(self) -> Broker: ...
 
     def now(self) -> float:
-        """Returns the time by the clock of the log."""
+        """Returns the time by the broker's clock."""
         ...
 
     def wake(self, tail: Any) -> None:
@@ -48,21 +48,21 @@ class TailHub(Protocol):
 
 
 class Tail:
-    """The newest entries of one stream, for the subscribers of one event loop.
+    """The newest entries of one history, for the subscribers of one event loop.
 
     Its ring reaches back as far as somebody has asked for, so that those who come back for the same
     stretch read it once.
 
     Attributes:
         ring: The entries that subscribers are given.
-        subscribers: Who is to be given them.
+        subscribers: Those that are given the entries.
         offered: The offset up to which each subscriber was told to take them.
         settled: The one up to which each has had the occasion: what is newer is not trimmed.
         users: How many subscribers and listeners there are, those who are about to be included.
     """
 
-    def __init__(self, stream: HistoryKey, limits: Retention, hub: TailHub) -> None:
-        self.stream = stream
+    def __init__(self, key: HistoryKey, limits: Retention, hub: TailHub) -> None:
+        self.key = key
         self.limits = limits
         self.ring = Ring(limits, NOWHERE)
         self.subscribers: dict[Any, None] = {}
@@ -74,7 +74,7 @@ class Tail:
         self.lock = anyio.Lock()
         self._hub = hub
         self._incoming: deque[Entry | tuple[str, Position]] = deque()
-        # Each is changed in one thread only: the first two in that of whoever tells.
+        # Each is changed in one thread only: the first two in that of the broker.
         self._received_bytes = self._shed_bytes = self._taken_bytes = 0
         self.woken = False
         #: Whether an event may stand for older ones.
@@ -103,7 +103,7 @@ class Tail:
         """Bounds what waits for an event loop that does not turn: what is let go of becomes a gap
         for its subscribers. One that has ended is not waited for."""
         if self._hub.has_ended():
-            self._hub.log.unfollow(self.stream, self)
+            self._hub.broker.unfollow(self.key, self)
         with contextlib.suppress(IndexError):  # it has turned just now
             first = self._incoming[0]
             if isinstance(first, Entry):
@@ -116,15 +116,23 @@ class Tail:
 
     # Called in the event loop
 
+    def add_subscriber(self, subscriber: TailSubscriber) -> None:
+        """Tells a subscriber of what is new, from now on."""
+        self.subscribers[subscriber] = None
+
+    def remove_subscriber(self, subscriber: TailSubscriber) -> None:
+        """Tells a subscriber nothing any more."""
+        self.subscribers.pop(subscriber, None)
+
     def begin(self, head: Position) -> None:
-        """Begins after a position; what the log has said before is part of it already."""
+        """Begins after a position, which what the broker has given before is part of."""
         self._forget_chunks()
         self.ring = Ring(self.limits, head)
         self.offered = self.settled = head.offset
         self.following = True
 
     def drain(self, until: float) -> bool:
-        """Takes in what the log has said so far, and returns whether there was anything.
+        """Takes in what the broker has given so far, and returns whether there was anything.
 
         Args:
             until: When to leave the rest for another time, by `monotonic`.
@@ -132,8 +140,8 @@ class Tail:
         self.woken = False
         if not self.following:
             return False  # `begin` drains
-        said = len(self._incoming)  # another thread may go on
-        for taken in range(said):
+        count = len(self._incoming)  # another thread may go on
+        for taken in range(count):
             if taken % _LOOK == _LOOK - 1 and monotonic() >= until:
                 self._hub.wake(self)
                 break
@@ -142,7 +150,7 @@ class Tail:
             except IndexError:
                 break  # the rest was shed just now
             self._take_in(new)
-        return said > 0
+        return count > 0
 
     def _take_in(self, new: Entry | tuple[str, Position]) -> None:
         if isinstance(new, tuple):
@@ -201,8 +209,8 @@ class Tail:
         self._chunks.clear()
         self.newest_chunk = _NO_CHUNK
 
-    async def reach_back(self, log: Broker, first: int) -> None:
-        """Makes the ring begin with the entry of an offset, or as near as the log can.
+    async def reach_back(self, broker: Broker, first: int) -> None:
+        """Makes the ring begin with the entry of an offset, or as near as the broker has one.
 
         Raises:
             BrokerUnavailable: the broker could not be reached.
@@ -211,7 +219,7 @@ class Tail:
             floor = self.ring.floor
             if first > floor.offset:
                 return
-            read_floor, entries = await log.read(self.stream, self.limits, first, floor.offset + 1)
+            read_floor, entries = await broker.read(self.key, self.limits, first, floor.offset + 1)
             # Meanwhile the ring may have moved on, or the history have begun anew.
             continues = bool(entries) and entries[-1].position[:2] == floor[:2]
             if self.ring.floor == floor and continues:

@@ -1,7 +1,7 @@
-"""What channels need of whoever keeps their histories: the protocol of a log.
+"""The protocol of a broker, which keeps the histories of channels.
 
-`memory` keeps them in this process, `redis` in Redis; another takes the same few methods, and
-passes the same tests.
+`memory` keeps them in this process, `redis` in Redis. Another broker takes the same few methods,
+and passes the same tests.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class PublishUncertain(BrokerError):
 
 
 class Item(NamedTuple):
-    """What is published: see `Entry`."""
+    """An event to publish; `Entry` documents the fields."""
 
     body: bytes
     raw: bool = False
@@ -47,8 +47,8 @@ class Item(NamedTuple):
 
 
 class Follower(Protocol):
-    """Who is told of each new entry of a stream. Called in any thread, in the order of offsets;
-    never waits."""
+    """Is given each new entry of a history. Called in any thread, in the order of offsets; never
+    waits."""
 
     def receive(self, entry: Entry) -> bool:
         """Takes the next entry.
@@ -71,7 +71,7 @@ class Follower(Protocol):
 class Broker(Protocol):
     """Keeps histories, and tells followers what is new.
 
-    Each stream has an epoch of its own, from when it is first followed or published to. Its limits
+    Each history has an epoch of its own, from when it is first followed or published to. Its limits
     are those of its channel, the same for all calls.
 
     Attributes:
@@ -86,7 +86,7 @@ class Broker(Protocol):
         tells: without it, the first use begins.
 
         Raises:
-            RuntimeError: the log does not run on this event loop.
+            RuntimeError: the broker does not run on this event loop.
         """
         ...
 
@@ -98,7 +98,7 @@ class Broker(Protocol):
         """
         ...
 
-    def publish_soon(self, stream: HistoryKey, limits: Retention, item: Item) -> Future[str]:
+    def publish_soon(self, key: HistoryKey, limits: Retention, item: Item) -> Future[str]:
         """Appends an event. May be called in any thread.
 
         Returns:
@@ -106,7 +106,7 @@ class Broker(Protocol):
         """
         ...
 
-    async def publish(self, stream: HistoryKey, limits: Retention, item: Item) -> str:
+    async def publish(self, key: HistoryKey, limits: Retention, item: Item) -> str:
         """Appends an event, and returns its id.
 
         Raises:
@@ -115,7 +115,7 @@ class Broker(Protocol):
         """
         ...
 
-    async def follow(self, stream: HistoryKey, limits: Retention, follower: Follower) -> Position:
+    async def follow(self, key: HistoryKey, limits: Retention, follower: Follower) -> Position:
         """Gives a follower all entries from now on, and returns the position after which.
 
         Raises:
@@ -123,8 +123,8 @@ class Broker(Protocol):
         """
         ...
 
-    async def catch_up(self, stream: HistoryKey) -> None:
-        """Returns once the followers of a stream have been given everything that was published to
+    async def catch_up(self, key: HistoryKey) -> None:
+        """Returns once the followers of a history have been given everything that was published to
         it before the call, by whomever. A client may bring an id that they have not heard of yet.
 
         Raises:
@@ -132,12 +132,12 @@ class Broker(Protocol):
         """
         ...
 
-    def unfollow(self, stream: HistoryKey, follower: Follower) -> None:
+    def unfollow(self, key: HistoryKey, follower: Follower) -> None:
         """Gives a follower nothing more. Does nothing if it follows no longer."""
         ...
 
     async def read(
-        self, stream: HistoryKey, limits: Retention, first: int, before: int
+        self, key: HistoryKey, limits: Retention, first: int, before: int
     ) -> tuple[Position, list[Entry]]:
         """Returns entries of the history.
 
@@ -162,6 +162,18 @@ class Broker(Protocol):
     async def aclose(self) -> None:
         """Ends what was started. What was accepted before is published, or raises."""
         ...
+
+
+class Lease:
+    """How long a producer has its run for itself, the same for all runs of a process.
+
+    Attributes:
+        RENEWAL: Seconds between two renewals.
+        DURATION: Seconds until a lease that is not renewed is over.
+    """
+
+    RENEWAL = 5.0
+    DURATION = 15.0
 
 
 class Fenced(Exception):
@@ -239,8 +251,8 @@ class RunBroker(Protocol):
         """
         ...
 
-    async def leave(self, run: HistoryKey, fence: str) -> None:
-        """Says that a producer has gone, and need not hear of a stop any more."""
+    async def release(self, run: HistoryKey, fence: str) -> None:
+        """Forgets a producer that has ended: it is told of a stop no more."""
         ...
 
     async def stop(self, run: HistoryKey, reason: str) -> bool:
@@ -261,7 +273,3 @@ class RunBroker(Protocol):
             BrokerUnavailable: the broker could not be reached.
         """
         ...
-
-
-#: Seconds between two renewals of a producer's lease, and until one that is not renewed is over.
-LEASE_RENEWAL, LEASE_DURATION = 5.0, 15.0

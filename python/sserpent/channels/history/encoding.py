@@ -1,4 +1,4 @@
-"""What is published, as a log keeps it: framed once, but for the id."""
+"""Items on their way into a history: validated and framed once, but for the id."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ class Encoding:
             event: The type of the event.
 
         Raises:
-            Undecodable: the data is not of the type, as that of an older model is not. The log says
-                so, once.
+            Undecodable: the data is not of the type, as that of an older model is not. That is
+                logged once.
         """
         if event in _RESERVED:
             return json.loads(data)

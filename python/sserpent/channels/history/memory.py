@@ -1,4 +1,4 @@
-"""The log of one process: histories in memory, for any thread and event loop."""
+"""The broker of one process: histories in memory, for any thread and event loop."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from weakref import WeakSet, ref
 import anyio.lowlevel
 
 from ..._runtime.loops import call_every, call_soon, current_token
-from . import broker
-from .broker import ChannelsClosed, Fenced, Follower, Item, RunStatus
+from .broker import ChannelsClosed, Fenced, Follower, Item, Lease, RunStatus
 from .position import NOWHERE, UNUSED_TTL, HistoryKey, Position, beginning, new_tag
 from .ring import Entry, Retention, Ring
 
@@ -30,7 +29,7 @@ _MOST_INTERVAL = 60.0
 
 
 class History:
-    """One stream: what is kept of it, and who follows it.
+    """One history: its entries, and its followers.
 
     Attributes:
         ttl: For how many seconds it is kept when nobody uses it any more.
@@ -102,12 +101,12 @@ class _Lock:
 
 class MemoryBroker:
     """Keeps histories in this process. Safe to use from any thread; nothing has to be started.
-    `broker.Log` documents the methods; `lock` is held for those that `MemoryRuns` calls.
+    `broker.Broker` documents the methods; `lock` is held for those that `MemoryRuns` calls.
     """
 
     def __init__(self) -> None:
         self.begin_anew()
-        _logs.add(self)
+        _brokers.add(self)
 
     def begin_anew(self) -> None:
         """Begins without histories."""
@@ -126,41 +125,41 @@ class MemoryBroker:
 
     # Publishing
 
-    def publish_soon(self, stream: HistoryKey, limits: Retention, item: Item) -> Future[str]:
+    def publish_soon(self, key: HistoryKey, limits: Retention, item: Item) -> Future[str]:
         future: Future[str] = Future()
         if self.lock.is_mine:
-            self.lock.later.append(partial(self._publish_for, future, stream, limits, item))
+            self.lock.later.append(partial(self._publish_for, future, key, limits, item))
         else:
-            future.set_result(self.append(stream, limits, item)[0])
+            future.set_result(self.append(key, limits, item)[0])
         return future
 
     def _publish_for(
-        self, future: Future[str], stream: HistoryKey, limits: Retention, item: Item
+        self, future: Future[str], key: HistoryKey, limits: Retention, item: Item
     ) -> None:
         if not future.set_running_or_notify_cancel():
             return
         try:
-            event_id, _ = self.append(stream, limits, item)
+            event_id, _ = self.append(key, limits, item)
         except Exception as error:
             future.set_exception(error)
         else:
             future.set_result(event_id)
 
-    async def publish(self, stream: HistoryKey, limits: Retention, item: Item) -> str:
-        event_id, full = self.append(stream, limits, item)
+    async def publish(self, key: HistoryKey, limits: Retention, item: Item) -> str:
+        event_id, full = self.append(key, limits, item)
         if full:
             await anyio.lowlevel.checkpoint()
         return event_id
 
-    def append(self, stream: HistoryKey, limits: Retention, item: Item) -> tuple[str, bool]:
+    def append(self, key: HistoryKey, limits: Retention, item: Item) -> tuple[str, bool]:
         """Appends an event, and returns its id, and whether the event loop should turn."""
         now = monotonic()
         full = False
         with self.lock:
             self.check_open()
-            history = self.kept(stream, now)
+            history = self.kept(key, now)
             if history is None:
-                history = self.history(stream, limits)
+                history = self.history(key, limits)
             epoch, offset, _ = history.ring.head
             position = Position(epoch, offset + 1, new_tag())
             entry = Entry(position, item.body, now, item.raw, item.conflate)
@@ -175,23 +174,23 @@ class MemoryBroker:
 
     # Following
 
-    async def follow(self, stream: HistoryKey, limits: Retention, follower: Follower) -> Position:
+    async def follow(self, key: HistoryKey, limits: Retention, follower: Follower) -> Position:
         with self.lock:
             self.check_open()
             self._event_loop = ref(current_token())
-            history = self.history(stream, limits)
+            history = self.history(key, limits)
             history.followers = (*history.followers, follower)
             return history.ring.head
 
-    async def catch_up(self, stream: HistoryKey) -> None:
+    async def catch_up(self, key: HistoryKey) -> None:
         """Does nothing: followers are given each event as it is published."""
 
-    def unfollow(self, stream: HistoryKey, follower: Follower) -> None:
+    def unfollow(self, key: HistoryKey, follower: Follower) -> None:
         if self.lock.is_mine:
-            self.lock.later.append(partial(self.unfollow, stream, follower))
+            self.lock.later.append(partial(self.unfollow, key, follower))
             return
         with self.lock:
-            history = self.histories.get(stream)
+            history = self.histories.get(key)
             if history is None:
                 return
             history.followers = tuple(f for f in history.followers if f is not follower)
@@ -199,10 +198,10 @@ class MemoryBroker:
                 history.used_at = monotonic()
 
     async def read(
-        self, stream: HistoryKey, limits: Retention, first: int, before: int
+        self, key: HistoryKey, limits: Retention, first: int, before: int
     ) -> tuple[Position, list[Entry]]:
         with self.lock:
-            history = self.kept(stream)
+            history = self.kept(key)
             if history is None:
                 return NOWHERE, []
             ring = history.ring
@@ -217,29 +216,29 @@ class MemoryBroker:
 
     # A history's life
 
-    def kept(self, stream: HistoryKey, now: float | None = None) -> History | None:
+    def kept(self, key: HistoryKey, now: float | None = None) -> History | None:
         """Returns a history. It expires where it is looked at, not only when the sweeper comes.
 
         Args:
             now: By the monotonic clock, if the caller has looked at it already.
         """
-        history = self.histories.get(stream)
+        history = self.histories.get(key)
         if history is not None and history.is_over(monotonic() if now is None else now):
             self.sweep()
-            history = self.histories.get(stream)
+            history = self.histories.get(key)
         return history
 
-    def history(self, stream: HistoryKey, limits: Retention, ttl: float | None = None) -> History:
-        """Returns the history of a stream. It begins, with an epoch, if there is none.
+    def history(self, key: HistoryKey, limits: Retention, ttl: float | None = None) -> History:
+        """Returns a history. It begins, with an epoch, if there is none.
 
         Args:
             ttl: For how many seconds it is kept when nobody uses it, if not for `history_ttl`.
         """
-        history = self.kept(stream)
+        history = self.kept(key)
         if history is None:
             history = History(limits, limits.history_ttl if ttl is None else ttl)
-            self.histories[stream] = history
-            heapq.heappush(self._expiries, (monotonic() + history.lifetime, stream))
+            self.histories[key] = history
+            heapq.heappush(self._expiries, (monotonic() + history.lifetime, key))
             self._see_to_sweeping(history.lifetime)
         return history
 
@@ -260,16 +259,16 @@ class MemoryBroker:
         with self.lock:
             now = monotonic()
             while self._expiries and self._expiries[0][0] <= now:
-                _, stream = heapq.heappop(self._expiries)
-                history = self.histories.get(stream)
+                _, key = heapq.heappop(self._expiries)
+                history = self.histories.get(key)
                 if history is None:
                     continue
                 if history.is_over(now):
-                    del self.histories[stream]
-                    self.runs.forget(stream)
+                    del self.histories[key]
+                    self.runs.forget(key)
                 else:
                     used_at = now if history.followers or history.pinned else history.used_at
-                    heapq.heappush(self._expiries, (used_at + history.lifetime, stream))
+                    heapq.heappush(self._expiries, (used_at + history.lifetime, key))
             if not self._expiries:
                 self._sweeper = None
             return bool(self._expiries)
@@ -289,19 +288,19 @@ class MemoryBroker:
     async def aclose(self) -> None:
         with self.lock:
             self._closed = True
-            for stream in list(self.histories):
-                self.runs.forget(stream)
+            for key in list(self.histories):
+                self.runs.forget(key)
             self.histories.clear()
             self._expiries.clear()
             self._sweeper = None
 
 
 class _Sweeper:
-    """A timer on the event loop of whoever began a history. It holds no reference to the log, and
-    ends itself when the log has nothing left to expire."""
+    """A timer on the event loop where a history began. It holds no reference to the broker, and
+    ends itself when the broker has nothing left to expire."""
 
-    def __init__(self, log: MemoryBroker, interval: float) -> None:
-        self._log = ref(log)
+    def __init__(self, broker: MemoryBroker, interval: float) -> None:
+        self._broker = ref(broker)
         self._interval = interval
         self._swept_at = monotonic()
         self._end = call_every(interval, self._sweep)
@@ -312,8 +311,8 @@ class _Sweeper:
 
     def _sweep(self) -> None:
         self._swept_at = monotonic()
-        log = self._log()
-        if log is None or not log.sweep():
+        broker = self._broker()
+        if broker is None or not broker.sweep():
             self._end()
 
 
@@ -321,15 +320,15 @@ def _no_event_loop() -> None:
     return None
 
 
-_logs: WeakSet[MemoryBroker] = WeakSet()
+_brokers: WeakSet[MemoryBroker] = WeakSet()
 
 
 def _begin_anew() -> None:
     """In a process that was forked: what it publishes is not what its parent publishes, and under
     the parent's epoch an id would seem to be of either. And a thread may have held a lock that is
     not here to release it."""
-    for log in list(_logs):
-        log.begin_anew()
+    for broker in list(_brokers):
+        broker.begin_anew()
 
 
 if hasattr(os, "register_at_fork"):
@@ -341,34 +340,34 @@ UNLIMITED = Retention(sys.maxsize, math.inf, sys.maxsize)
 
 
 class _Run:
-    """Who may append, until when, and what has been asked of him."""
+    """A run's fence token, its lease, and whether a stop was requested."""
 
     __slots__ = ("end", "fence", "lease_until", "on_stop", "stop")
 
     def __init__(self, on_stop: Callable[[str], None]) -> None:
         self.fence: str | None = os.urandom(8).hex()
-        self.lease_until = monotonic() + broker.LEASE_DURATION
+        self.lease_until = monotonic() + Lease.DURATION
         self.on_stop = on_stop
         self.stop: str | None = None
         self.end: Position | None = None
 
 
 class MemoryRuns:
-    """Keeps runs in this process; `broker.RunLog` documents the methods."""
+    """Keeps runs in this process; `broker.RunBroker` documents the methods."""
 
-    def __init__(self, log: MemoryBroker) -> None:
-        self._log = log
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
         self._runs: dict[HistoryKey, _Run] = {}
 
     async def start(
         self, run: HistoryKey, ttl: float, on_stop: Callable[[str], None]
     ) -> str | None:
-        with self._log.lock:
-            self._log.check_open()
+        with self._broker.lock:
+            self._broker.check_open()
             if self._kept(run) is not None:
                 return None
             kept = self._runs[run] = _Run(on_stop)
-            history = self._log.history(run, UNLIMITED, ttl)
+            history = self._broker.history(run, UNLIMITED, ttl)
             history.ttl = ttl  # somebody may have followed it before
             history.pinned = True
             history.is_kept_by_followers = False  # its time is counted from its end
@@ -376,18 +375,18 @@ class MemoryRuns:
 
     async def append(self, run: HistoryKey, fence: str, items: Sequence[Item]) -> None:
         full = False
-        with self._log.lock:
+        with self._broker.lock:
             self._check(run, fence)
             for item in items:
-                full = self._log.append(run, UNLIMITED, item)[1] or full
+                full = self._broker.append(run, UNLIMITED, item)[1] or full
         if full:
             # What is cancelled here would be appended again.
             await anyio.lowlevel.cancel_shielded_checkpoint()
 
     async def renew(self, run: HistoryKey, fence: str) -> str | None:
-        with self._log.lock:
+        with self._broker.lock:
             kept = self._check(run, fence)
-            kept.lease_until = monotonic() + broker.LEASE_DURATION
+            kept.lease_until = monotonic() + Lease.DURATION
             return kept.stop
 
     def _check(self, run: HistoryKey, fence: str) -> _Run:
@@ -397,24 +396,24 @@ class MemoryRuns:
         return kept
 
     async def end(self, run: HistoryKey, fence: str | None, item: Item) -> bool:
-        with self._log.lock:
+        with self._broker.lock:
             kept = self._kept(run)
             if kept is None or kept.fence is None:
                 return False
             if kept.fence != fence and (fence is not None or monotonic() < kept.lease_until):
                 return False
             kept.fence = None
-            self._log.append(run, UNLIMITED, item)
-            history = self._log.histories[run]
+            self._broker.append(run, UNLIMITED, item)
+            history = self._broker.histories[run]
             history.pinned = False
             kept.end = history.ring.head
             return True
 
-    async def leave(self, run: HistoryKey, fence: str) -> None:
+    async def release(self, run: HistoryKey, fence: str) -> None:
         """Does nothing: who produces a run is forgotten with its history."""
 
     async def stop(self, run: HistoryKey, reason: str) -> bool:
-        with self._log.lock:
+        with self._broker.lock:
             kept = self._kept(run)
             if kept is None:
                 return False
@@ -425,13 +424,13 @@ class MemoryRuns:
         return True
 
     async def status(self, run: HistoryKey) -> RunStatus | None:
-        with self._log.lock:
+        with self._broker.lock:
             kept = self._kept(run)
             return None if kept is None else RunStatus(kept.end)
 
     def _kept(self, run: HistoryKey) -> _Run | None:
-        return None if self._log.kept(run) is None else self._runs.get(run)
+        return None if self._broker.kept(run) is None else self._runs.get(run)
 
-    def forget(self, stream: HistoryKey) -> None:
+    def forget(self, key: HistoryKey) -> None:
         """Called when a history has expired."""
-        self._runs.pop(stream, None)
+        self._runs.pop(key, None)

@@ -37,7 +37,7 @@ class Entry:
     Args:
         position: Where it stands.
         body: The framed event without an id, with the blank line that ends it.
-        time: When it was published, in seconds of the clock of its log.
+        time: When it was published, in seconds of its broker's clock.
         raw: Whether its data is a text of the user's, not JSON of ours.
         conflate: Of the pending events with the same, a slow subscriber gets the newest alone.
     """
@@ -162,7 +162,7 @@ class Ring:
         """Lets go of what is beyond the limits.
 
         Args:
-            now: The time by the clock of the log.
+            now: The time by the broker's clock.
             offered: Entries with a greater offset go only for the sake of `history_bytes`, and the
                 newest not even then.
         """

@@ -1,4 +1,4 @@
-"""The log on Redis, for any thread and any asyncio event loop of a process."""
+"""The broker on Redis, for any thread and any asyncio event loop of a process."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RedisBroker:
             `ClusterServer` do.
         prefix: What the names of all keys begin with.
         pace: How long to wait for the server.
-        closures: Follows their stream, before any other is followed.
+        disconnects: Follows `owner_disconnects.HISTORY`, before any other history is followed.
 
     Raises:
         ValueError: the URL is none of Redis.
@@ -53,18 +53,18 @@ class RedisBroker:
         url: str,
         prefix: str = "sserpent",
         pace: Pace | None = None,
-        closures: OwnerDisconnects | None = None,
+        disconnects: OwnerDisconnects | None = None,
     ) -> None:
         self._server = _server(url)
         self._prefix = prefix
         self._pace = pace or Pace()
-        self._closures = closures
+        self._disconnects = disconnects
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._background: Background | None = None
         self._closed = False
         self.runs = RedisRuns(self.at_home)
-        _logs.add(self)
+        _brokers.add(self)
 
     def now(self) -> float:
         session = self._session
@@ -114,7 +114,7 @@ class RedisBroker:
         with self._lock:
             session = self._running()
             if session is None:
-                session = Session(self._server, self._prefix, self._pace, self._closures)
+                session = Session(self._server, self._prefix, self._pace, self._disconnects)
                 self._session = session
             return session
 
@@ -132,15 +132,15 @@ class RedisBroker:
         """Runs a coroutine in the event loop of the session."""
         return await _run_in(self._home(), run)
 
-    # The log
+    # The protocol of a broker
 
-    def publish_soon(self, stream: HistoryKey, limits: Retention, item: Item) -> Future[str]:
+    def publish_soon(self, key: HistoryKey, limits: Retention, item: Item) -> Future[str]:
         future: Future[str] = Future()
 
         def publish() -> None:
             if future.set_running_or_notify_cancel():
                 try:
-                    published = (session or self._home()).publish(stream, limits, item)
+                    published = (session or self._home()).publish(key, limits, item)
                 except Exception as error:
                     future.set_exception(error)
                 else:
@@ -163,30 +163,30 @@ class RedisBroker:
             loop = self._background.loop
         return loop
 
-    async def publish(self, stream: HistoryKey, limits: Retention, item: Item) -> str:
+    async def publish(self, key: HistoryKey, limits: Retention, item: Item) -> str:
         session = self._home()
         if session.loop is asyncio.get_running_loop():
-            return (await session.publish(stream, limits, item)).decode()
-        return await asyncio.wrap_future(self.publish_soon(stream, limits, item))
+            return (await session.publish(key, limits, item)).decode()
+        return await asyncio.wrap_future(self.publish_soon(key, limits, item))
 
-    async def follow(self, stream: HistoryKey, limits: Retention, follower: Follower) -> Position:
-        return await self.at_home(lambda session: session.follow(stream, limits, follower))
+    async def follow(self, key: HistoryKey, limits: Retention, follower: Follower) -> Position:
+        return await self.at_home(lambda session: session.follow(key, limits, follower))
 
-    async def catch_up(self, stream: HistoryKey) -> None:
-        await self.at_home(lambda session: session.catch_up(stream))
+    async def catch_up(self, key: HistoryKey) -> None:
+        await self.at_home(lambda session: session.catch_up(key))
 
-    def unfollow(self, stream: HistoryKey, follower: Follower) -> None:
+    def unfollow(self, key: HistoryKey, follower: Follower) -> None:
         session = self._session
         if session is not None:
             try:
-                session.loop.call_soon_threadsafe(session.unfollow, stream, follower)
+                session.loop.call_soon_threadsafe(session.unfollow, key, follower)
             except RuntimeError:
                 pass  # its event loop has ended
 
     async def read(
-        self, stream: HistoryKey, limits: Retention, first: int, before: int
+        self, key: HistoryKey, limits: Retention, first: int, before: int
     ) -> tuple[Position, list[Entry]]:
-        return await self.at_home(lambda session: session.read(stream, limits, first, before))
+        return await self.at_home(lambda session: session.read(key, limits, first, before))
 
     async def aclose(self) -> None:
         with self._lock:
@@ -221,12 +221,12 @@ def _callers_loop() -> asyncio.AbstractEventLoop | None:
     return None
 
 
-_logs: WeakSet[RedisBroker] = WeakSet()
+_brokers: WeakSet[RedisBroker] = WeakSet()
 
 
 def _begin_anew() -> None:
-    for log in list(_logs):
-        log.begin_anew()
+    for broker in list(_brokers):
+        broker.begin_anew()
 
 
 if hasattr(os, "register_at_fork"):

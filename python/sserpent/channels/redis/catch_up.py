@@ -1,4 +1,4 @@
-"""One stream that is followed: how far its followers have come, and how that is made good when
+"""One history that is followed: how far its followers have come, and how that is made good when
 something was missed."""
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Source(Protocol):
 
 
 class CatchUp:
-    """A stream, its followers and their cursor. All of it is called in the log's event loop.
+    """A history, its followers and their cursor. All of it is called in the session's event loop.
 
     Args:
-        stream, limits: Of a channel.
-        name: Of the stream, in Redis.
+        key, limits: Of a channel.
+        name: Of the history, in Redis.
         source: Where the history is read.
         refresh: Has `refresh` called soon.
 
@@ -61,18 +61,18 @@ class CatchUp:
         users: How many are about to follow.
         is_due: Whether `refresh` is going to be called.
         look_at: When to compare the cursor with the history, by the event loop's clock.
-        complaint: Logs why the history cannot be read.
+        warning: Logs why the history cannot be read.
     """
 
     def __init__(
         self,
-        stream: HistoryKey,
+        key: HistoryKey,
         limits: Retention,
         name: bytes,
         source: Source,
         refresh: Callable[[CatchUp], None],
     ) -> None:
-        self.stream = stream
+        self.key = key
         self.limits = limits
         self.name = name
         self.cursor: Position | None = None
@@ -80,7 +80,7 @@ class CatchUp:
         self.users = 0
         self.is_due = False
         self.look_at = 0.0
-        self.complaint = SayOnce("Clients of channel '%s' have to wait: %s", stream.channel)
+        self.warning = SayOnce("Clients of channel '%s' have to wait: %s", key.channel)
         self._source = source
         self._refresh = refresh
         self._subscribed = 0  # 0 if it is not, else which subscription
@@ -164,16 +164,16 @@ class CatchUp:
             if position is not None and not self._has(position):
                 self._refresh(self)
 
-    # What the subscription calls
+    # Called by the subscription
 
-    def subscribed(self) -> None:
+    def on_subscribed(self) -> None:
         self._subscriptions += 1
         self._subscribed = self._subscriptions
         self._missing = None
         self._pause()
         self._refresh(self)
 
-    def lost(self) -> None:
+    def on_lost(self) -> None:
         self._subscribed = 0
         self._missing = None
         if self._timer is not None:
@@ -181,7 +181,7 @@ class CatchUp:
             self._timer = None
         self._pause()
 
-    def hear(self, message: bytes) -> bool:
+    def on_message(self, message: bytes) -> bool:
         try:
             entry, before = read_message(message)
         except ValueError:
@@ -217,7 +217,7 @@ class CatchUp:
 
     def _turn_live(self) -> None:
         self._live = True
-        self.complaint.forget()
+        self.warning.forget()
         _answer(self._waiters)
 
     # Giving entries to followers

@@ -1,4 +1,4 @@
-"""What a stream is called in Redis: the key of its history, and its name on pub/sub."""
+"""Names a history in Redis: its key, and its name on pub/sub."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import hashlib
 from ..history.position import HistoryKey
 
 
-def name_of(prefix: str, database: int, stream: HistoryKey) -> bytes:
-    """Returns the name of a stream, the same for its key and on pub/sub.
+def name_of(prefix: str, database: int, history: HistoryKey) -> bytes:
+    """Returns the name of a history, the same for its key and on pub/sub.
 
     Pub/sub knows no databases, so the number is part of it. Names have their lengths before them,
-    so that no other pair of channel and key has the same. All there may ever be of one stream is
+    so that no other pair of channel and key has the same. All that there is of one history is
     on one node of a cluster, by the part in braces.
     """
-    channel = stream.channel.encode()
-    if stream.key is None:
+    channel = history.channel.encode()
+    if history.key is None:
         name = b"%d:%b" % (len(channel), channel)
     else:
-        key = stream.key.encode()
+        key = history.key.encode()
         name = b"%d:%b:%d:%b" % (len(channel), channel, len(key), key)
     digest = hashlib.sha256(name).hexdigest()[:8]
     return b"%b:%d:{%b}:%b" % (prefix.encode(), database, digest.encode(), name)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..._runtime.loops import spawn
-from ..history import broker
-from ..history.broker import BrokerUnavailable, ChannelsClosed, Fenced, Item, RunStatus
+from ..history.broker import BrokerUnavailable, ChannelsClosed, Fenced, Item, Lease, RunStatus
 from ..history.position import HistoryKey, new_epoch, new_tag
 from .run_scripts import read_status, record_of
 from .scripts import marks
@@ -47,7 +46,7 @@ class RedisRuns:
             return None
         produced = _Produced(self, run, fence, on_stop)
         self._produced[fence] = produced
-        await self._at_home(produced.listen)
+        await self._at_home(produced.subscribe)
         return fence
 
     async def append(self, run: HistoryKey, fence: str, items: Sequence[Item]) -> None:
@@ -74,11 +73,11 @@ class RedisRuns:
         ended = await self._ask("end", run, fence or "", _FORGOTTEN, offset, new_epoch(), *entry)
         return bool(ended)
 
-    async def leave(self, run: HistoryKey, fence: str) -> None:
+    async def release(self, run: HistoryKey, fence: str) -> None:
         produced = self._produced.pop(fence, None)
         if produced is not None:
             try:
-                await self._at_home(produced.leave)
+                await self._at_home(produced.unsubscribe)
             except ChannelsClosed:
                 pass  # its subscriptions have ended with them
 
@@ -129,23 +128,23 @@ class _Produced:
         self.tag = self._tags[count - 1]
         del self._tags[:count]
 
-    async def listen(self, session: Session) -> None:
+    async def subscribe(self, session: Session) -> None:
         self.name = record_of(session.name_of(self._run))
         session.servers.add(self)
 
-    async def leave(self, session: Session) -> None:
+    async def unsubscribe(self, session: Session) -> None:
         session.servers.discard(self)
 
-    # What the subscription calls
+    # Called by the subscription
 
-    def subscribed(self) -> None:
+    def on_subscribed(self) -> None:
         spawn(self._look)  # it may have been stopped before
 
-    def hear(self, message: bytes) -> bool:
+    def on_message(self, message: bytes) -> bool:
         spawn(self._look)
         return False
 
-    def lost(self) -> None:
+    def on_lost(self) -> None:
         """Does nothing: each renewal of the lease looks too."""
 
     async def _look(self) -> None:
@@ -158,7 +157,7 @@ class _Produced:
 
 
 def _lease() -> int:
-    return round(broker.LEASE_DURATION * 1000)
+    return round(Lease.DURATION * 1000)
 
 
 def _entry(tag: int, item: Item) -> tuple[Any, ...]:

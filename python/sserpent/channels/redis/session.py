@@ -1,4 +1,4 @@
-"""What the log has on its event loop: its connections, and the streams that are followed."""
+"""The broker's part on one event loop: its connections, and the histories that it follows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from ..._runtime.log import logger
 from ..._runtime.loops import end
-from ..fanout.owner_disconnects import LIMITS, STREAM, OwnerDisconnects
+from ..fanout.owner_disconnects import HISTORY, LIMITS, OwnerDisconnects
 from ..history.broker import BrokerUnavailable, ChannelsClosed, Follower, Item, Refused
 from ..history.position import UNUSED_TTL, HistoryKey, Position, new_epoch, new_tag
 from ..history.ring import Entry, Retention
@@ -41,7 +41,7 @@ _TOGETHER = 64
 _PAGE = 1_000
 # How many of them are looked at in one turn of the event loop.
 _SLICE = 100
-# What commands are tried on: no channel has an empty name.
+# The history that commands are tried on: no channel has an empty name.
 _NOBODYS = HistoryKey("", "rights")
 # Seconds between two attempts to look at a history.
 _PAUSE = 0.5
@@ -51,12 +51,12 @@ class Session:
     """Publishes, follows and reads, in the running event loop.
 
     Attributes:
-        loop: That.
-        servers: Whom it talks to.
+        loop: The event loop.
+        servers: The Redis servers that it is connected to.
     """
 
     def __init__(
-        self, server: Server, prefix: str, pace: Pace, closures: OwnerDisconnects | None
+        self, server: Server, prefix: str, pace: Pace, disconnects: OwnerDisconnects | None
     ) -> None:
         self._prefix = prefix
         self._database = server.database
@@ -88,13 +88,13 @@ class Session:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._renewed_at = -math.inf
-        self._closures: CatchUp | None = None
-        # Now, so that the log says at once whether it can be used.
+        self._disconnects: CatchUp | None = None
+        # Now, so that it is logged at once if Redis cannot be used.
         self._first = self._ask_time()
         self._first.add_done_callback(lambda first: first.cancelled() or first.exception())
-        if closures is not None:
-            self._closures = self._begin(STREAM, LIMITS)
-            self._closures.followers = (closures,)
+        if disconnects is not None:
+            self._disconnects = self._begin(HISTORY, LIMITS)
+            self._disconnects.followers = (disconnects,)
 
     @property
     def skew(self) -> float | None:
@@ -102,7 +102,7 @@ class Session:
         return self.servers.skew
 
     def _ask_time(self) -> asyncio.Future[Any]:
-        return self._send(self.name_of(STREAM), "TIME")
+        return self._send(self.name_of(HISTORY), "TIME")
 
     async def ready(self) -> None:
         """Returns when the server answers, and what is published there is heard.
@@ -112,25 +112,25 @@ class Session:
         """
         deadline = self._deadline()
         await self._ask_time()
-        if self._closures is not None:
-            await self._closures.live(deadline)
+        if self._disconnects is not None:
+            await self._disconnects.live(deadline)
 
     @property
     def is_followed(self) -> bool:
         """Whether anything is, beside whose streams are to end."""
-        return any(each is not self._closures for each in self._followed.values())
+        return any(each is not self._disconnects for each in self._followed.values())
 
     # Publishing
 
-    def publish(self, stream: HistoryKey, limits: Retention, item: Item) -> asyncio.Future[bytes]:
+    def publish(self, key: HistoryKey, limits: Retention, item: Item) -> asyncio.Future[bytes]:
         """Publishes an event, and returns a future for its id."""
         if self._closed:
             raise ChannelsClosed
         tag = new_tag()
         epoch = new_epoch()
         ttl = max(round(limits.history_ttl * 1000), 1)
-        followed = self._followed.get(stream)
-        name = self._unfollowed_name(stream) if followed is None else followed.name
+        followed = self._followed.get(key)
+        name = self._unfollowed_name(key) if followed is None else followed.name
         command = Publish(
             name,
             ("EVALSHA", self._publish.sha, 1, name, tag, epoch),
@@ -165,17 +165,17 @@ class Session:
         self.servers.send(command)
         return command.future
 
-    def name_of(self, stream: HistoryKey) -> bytes:
-        followed = self._followed.get(stream)
-        return self._unfollowed_name(stream) if followed is None else followed.name
+    def name_of(self, key: HistoryKey) -> bytes:
+        followed = self._followed.get(key)
+        return self._unfollowed_name(key) if followed is None else followed.name
 
-    def _unfollowed_name(self, stream: HistoryKey) -> bytes:
-        if stream.key is not None:
-            return name_of(self._prefix, self._database, stream)
-        name = self._names.get(stream.channel)
+    def _unfollowed_name(self, key: HistoryKey) -> bytes:
+        if key.key is not None:
+            return name_of(self._prefix, self._database, key)
+        name = self._names.get(key.channel)
         if name is None:
-            name = name_of(self._prefix, self._database, stream)
-            self._names[stream.channel] = name
+            name = name_of(self._prefix, self._database, key)
+            self._names[key.channel] = name
         return name
 
     # Runs
@@ -221,13 +221,13 @@ class Session:
 
     # Following
 
-    async def follow(self, stream: HistoryKey, limits: Retention, follower: Follower) -> Position:
-        followed = self._followed.get(stream) or self._begin(stream, limits)
+    async def follow(self, key: HistoryKey, limits: Retention, follower: Follower) -> Position:
+        followed = self._followed.get(key) or self._begin(key, limits)
         followed.users += 1
         deadline = self._deadline()
         try:
-            if self._closures is not None:
-                await self._closures.live(deadline)
+            if self._disconnects is not None:
+                await self._disconnects.live(deadline)
             position = await followed.live(deadline)
             followed.followers = (*followed.followers, follower)
         finally:
@@ -235,34 +235,34 @@ class Session:
             self._leave_unused(followed)
         return position
 
-    def _begin(self, stream: HistoryKey, limits: Retention) -> CatchUp:
-        followed = CatchUp(stream, limits, self.name_of(stream), self, self._refresh)
-        self._followed[stream] = followed
+    def _begin(self, key: HistoryKey, limits: Retention) -> CatchUp:
+        followed = CatchUp(key, limits, self.name_of(key), self, self._refresh)
+        self._followed[key] = followed
         self.servers.add(followed)
         self._look_later(followed, random.uniform(0.5, 1))
         return followed
 
-    async def catch_up(self, stream: HistoryKey) -> None:
+    async def catch_up(self, key: HistoryKey) -> None:
         """Returns once the followers of a stream have been given all that is in its history.
 
         Raises:
             BrokerUnavailable: not within the timeout.
         """
-        followed = self._followed.get(stream)
+        followed = self._followed.get(key)
         if followed is not None:
             await followed.caught_up(self._deadline())
 
-    def unfollow(self, stream: HistoryKey, follower: Follower) -> None:
-        followed = self._followed.get(stream)
+    def unfollow(self, key: HistoryKey, follower: Follower) -> None:
+        followed = self._followed.get(key)
         if followed is not None:
             followed.followers = tuple(each for each in followed.followers if each is not follower)
             self._leave_unused(followed)
 
     def _leave_unused(self, followed: CatchUp) -> None:
         if not followed.users and not followed.followers:
-            del self._followed[followed.stream]
+            del self._followed[followed.key]
             self.servers.discard(followed)
-            followed.lost()
+            followed.on_lost()
 
     # Looking at what is followed
 
@@ -287,7 +287,7 @@ class Session:
                 await followed.refresh()
             except Exception as error:
                 if isinstance(error, Refused):
-                    followed.complaint.warn(str(error))
+                    followed.warning.warn(str(error))
                 elif not isinstance(error, BrokerUnavailable):
                     logger.exception("The history of %s is read again", text_of(followed.name))
                 await asyncio.sleep(_PAUSE)
@@ -368,10 +368,10 @@ class Session:
         return self._send(name, "XRANGE", name, first, end, "COUNT", count)
 
     async def read(
-        self, stream: HistoryKey, limits: Retention, first: int, before: int
+        self, key: HistoryKey, limits: Retention, first: int, before: int
     ) -> tuple[Position, list[Entry]]:
-        """Reads as `Log.read`: what is beyond the limits is not returned, even if it is there."""
-        name = self.name_of(stream)
+        """Reads as `Broker.read`, without what is beyond the limits, even if it is there."""
+        name = self.name_of(key)
         head = await self.head(name, limits)
         kept = _Kept(head, limits, first, before)
         # From the one before on, for its position.

@@ -1,4 +1,4 @@
-"""What a run has yielded, on its way to the log."""
+"""Events that a run has yielded, on their way to the broker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._items)
 
-    # What the generator's side calls
+    # Called for the generator's side
 
     async def put(self, item: Item) -> None:
         """Adds an event, and waits while there are too many."""
@@ -51,7 +51,7 @@ class Outbox:
     def _is_full(self) -> bool:
         return len(self._items) >= MAX_EVENTS or self._bytes >= MAX_BYTES
 
-    # What the log's side calls
+    # Called for the broker's side
 
     def wake(self) -> None:
         """Ends a wait for news."""

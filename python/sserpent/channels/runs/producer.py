@@ -17,8 +17,7 @@ from ..._delivery.in_finally import is_tidying_up
 from ..._delivery.source import close_unstarted
 from ..._runtime.log import SayOnce, logger
 from ..._runtime.loops import call_every, call_soon, current_time, current_token, on_asyncio
-from ..history import broker
-from ..history.broker import BrokerError, ChannelsClosed, Fenced, Item, Refused, RunBroker
+from ..history.broker import BrokerError, ChannelsClosed, Fenced, Item, Lease, Refused, RunBroker
 from ..history.control_events import RUN_END
 from ..history.encoding import Encoding, Refusal
 from ..history.position import HistoryKey
@@ -56,7 +55,7 @@ class Producer:
         run: Where it is kept.
         source: The generator, async or sync.
         encoding: Of what it yields.
-        log: Keeps it.
+        broker: Keeps it.
         max_bytes: How many bytes of events it may have.
         shutdown_grace: For how many seconds it may go on when the server shuts down.
         thread_options: Of the thread of a sync generator.
@@ -69,7 +68,7 @@ class Producer:
         run: HistoryKey,
         source: Any,
         encoding: Encoding,
-        log: RunBroker,
+        broker: RunBroker,
         max_bytes: int,
         shutdown_grace: float,
         thread_options: ThreadOptions,
@@ -78,7 +77,7 @@ class Producer:
         self._run_id = run_id
         self._run = run
         self._source = source
-        self._log = log
+        self._broker = broker
         self._max_bytes = max_bytes
         self._shutdown_grace = shutdown_grace
         self._thread_options = thread_options
@@ -86,7 +85,7 @@ class Producer:
         self._encoding = encoding
         self._token = current_token()
         self._fence = ""
-        self._outbox = Outbox(lambda items: log.append(run, self._fence, items))
+        self._outbox = Outbox(lambda items: broker.append(run, self._fence, items))
         self._bytes = 0
         self._stop: str | None = None  # the reason, once it is to stop
         self._stopping = False  # it has been told, in its event loop
@@ -94,7 +93,7 @@ class Producer:
         self._cancel: Callable[[], object] | None = None
         self._end: tuple[End, str | None] = "done", None
         self._renewal_is_due = False
-        self._complaint = SayOnce("Run '%s' waits to be kept: %s", run_id)
+        self._warning = SayOnce("Run '%s' waits to be kept: %s", run_id)
         self._driven = anyio.Event()
         self._thread_news = _News()
         self._cleanup_until = float("inf")
@@ -105,7 +104,7 @@ class Producer:
     # What others say
 
     def start(self, fence: str) -> None:
-        """Begins, with a fence from the log. To be called in the event loop that is to run it."""
+        """Begins, in the running event loop, with a fence from the broker."""
         self._fence = fence
         streams = _shutdown.opened(self, {})
         if streams.ending:
@@ -240,7 +239,7 @@ class Producer:
     # The lease, and the end
 
     async def _supervise(self, streams: Any) -> None:
-        end_renewals = call_every(broker.LEASE_RENEWAL, self._renew_soon)
+        end_renewals = call_every(Lease.RENEWAL, self._renew_soon)
         try:
             while not self._is_over:
                 await self._outbox.news()
@@ -276,26 +275,26 @@ class Producer:
 
     async def _renew(self) -> None:
         try:
-            stop = await self._log.renew(self._run, self._fence)
+            stop = await self._broker.renew(self._run, self._fence)
         except (Fenced, ChannelsClosed):
             self._lose()
         except BrokerError as error:
-            self._complain(error)
+            self._warn(error)
         else:
             if stop is not None:
                 self._stop_now(stop)
 
-    def _complain(self, error: BrokerError) -> None:
+    def _warn(self, error: BrokerError) -> None:
         # That the broker is away it logs itself, for all who wait.
         if isinstance(error, Refused):
-            self._complaint.warn(str(error))
+            self._warning.warn(str(error))
 
     async def _flush(self) -> bool:
         """Appends what was yielded, and returns whether the broker was there."""
         try:
             await self._append_waiting()
         except BrokerError as error:
-            self._complain(error)
+            self._warn(error)
             return False
         return True
 
@@ -312,15 +311,15 @@ class Producer:
         self._stop_now("lost")
 
     async def _finish(self) -> None:
-        until = current_time() + broker.LEASE_DURATION
+        until = current_time() + Lease.DURATION
         try:
             await _until_available(self._append_waiting, until)
             end = self._last()
-            await _until_available(partial(self._log.end, self._run, self._fence, end), until)
+            await _until_available(partial(self._broker.end, self._run, self._fence, end), until)
         except Exception:
             # Its lease is not renewed any more, so whoever follows it will know.
             logger.exception("The end of run '%s' could not be recorded", self._run_id)
-        await self._log.leave(self._run, self._fence)
+        await self._broker.release(self._run, self._fence)
 
     def _last(self) -> Item:
         end, reason = self._end

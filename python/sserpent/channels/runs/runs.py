@@ -24,8 +24,7 @@ from ..channel import Key
 from ..checks import checked_owner, checked_request
 from ..fanout.hubs import Hubs
 from ..fanout.request import Request, Selection
-from ..history import broker
-from ..history.broker import BrokerError, ChannelsClosed, RunBroker
+from ..history.broker import BrokerError, ChannelsClosed, Lease, RunBroker
 from ..history.encoding import Encoding
 from ..history.memory import UNLIMITED
 from ..history.position import HistoryKey
@@ -103,27 +102,27 @@ class Runs(Generic[T]):
 
     _definition: RunsDefinition
     _encoding: Encoding
-    _service: Hubs
-    _log: RunBroker
+    _hubs: Hubs
+    _broker: RunBroker
     _producers: set[Producer]
     _watches: dict[Any, _Watch]
-    _slots: ThreadSlots
-    _places: Slots
+    _thread_slots: ThreadSlots
+    _slots: Slots
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise TypeError("Runs are made by channels.runs(name, item_type), not by calling Runs")
 
     @classmethod
-    def _made(cls, definition: RunsDefinition, service: Hubs, log: RunBroker) -> Runs[T]:
+    def _made(cls, definition: RunsDefinition, hubs: Hubs, broker: RunBroker) -> Runs[T]:
         runs = cls.__new__(cls)
         runs._definition = definition
         runs._encoding = Encoding(definition.item_type, f"runs {definition.name!r}")
-        runs._service = service
-        runs._log = log
+        runs._hubs = hubs
+        runs._broker = broker
         runs._producers = set()
         runs._watches = {}
-        runs._slots = ThreadSlots()
-        runs._places = Slots()
+        runs._thread_slots = ThreadSlots()
+        runs._slots = Slots()
         return runs
 
     # What users call
@@ -158,19 +157,19 @@ class Runs(Generic[T]):
             f"'source' of runs {self._definition.name!r} must be a generator of events", source
         )
         run_id = secrets.token_hex(16) if id is None else _checked_id(id)
-        stream = self._stream(run_id, whose)
+        key = self._key(run_id, whose)
         limits = self._limits_of(whose)
-        if not self._places.take(limits):
+        if not self._slots.take(limits):
             await _close(source)
-            if id is not None and await self._log.status(stream) is not None:
+            if id is not None and await self._broker.status(key) is not None:
                 return Run(self, run_id, whose)
             raise _too_many()
         producer = Producer(
             run_id,
-            stream,
+            key,
             source,
             self._encoding,
-            self._log,
+            self._broker,
             self._definition.max_bytes,
             self._definition.shutdown_grace,
             self._thread_options(run_id),
@@ -178,10 +177,10 @@ class Runs(Generic[T]):
         )
         fence = None
         try:
-            fence = await self._log.start(stream, self._definition.ttl, producer.stop)
+            fence = await self._broker.start(key, self._definition.ttl, producer.stop)
         finally:
             if fence is None:
-                self._places.give_back(limits)
+                self._slots.give_back(limits)
                 await _close(source)
         if fence is not None:
             self._producers.add(producer)
@@ -210,9 +209,9 @@ class Runs(Generic[T]):
             TypeError: an argument has the wrong type; the message names it.
         """
         whose = checked_owner(owner)
-        stream = self._stream(_possible_id(run_id), whose)
+        key = self._key(_possible_id(run_id), whose)
         try:
-            status = await self._log.status(stream)
+            status = await self._broker.status(key)
         except BrokerError:
             return Response(come_back_later(), media_type="text/event-stream")
         if status is None:
@@ -231,8 +230,8 @@ class Runs(Generic[T]):
             fastapi.HTTPException: 404, this owner has no such run.
             BrokerUnavailable: the broker could not be reached.
         """
-        stream = self._stream(_possible_id(run_id), checked_owner(owner))
-        if not await self._log.stop(stream, _REQUEST):
+        key = self._key(_possible_id(run_id), checked_owner(owner))
+        if not await self._broker.stop(key, _REQUEST):
             raise _unknown()
 
     # What is made of it
@@ -243,14 +242,18 @@ class Runs(Generic[T]):
 
     def _thread_options(self, run_id: str) -> ThreadOptions:
         return ThreadOptions(
-            f"run {run_id!r}", self._slots, self._definition.max_threads, MAX_BYTES, keeps_last=True
+            f"run {run_id!r}",
+            self._thread_slots,
+            self._definition.max_threads,
+            MAX_BYTES,
+            keeps_last=True,
         )
 
     def _ended(self, limits: dict[Any, int], producer: Producer) -> None:
         self._producers.discard(producer)
-        self._places.give_back(limits)
+        self._slots.give_back(limits)
 
-    def _stream(self, run_id: str, owner: str | None) -> HistoryKey:
+    def _key(self, run_id: str, owner: str | None) -> HistoryKey:
         """Returns where a run is kept: runs of others are elsewhere, and so as unknown as those
         that do not exist."""
         return HistoryKey(self._definition.name, json.dumps([owner, run_id]))
@@ -258,19 +261,21 @@ class Runs(Generic[T]):
     def _response(
         self, run_id: str, owner: str | None, after: str | None, options: ResponseOptions
     ) -> Subscription[T]:
-        stream = self._stream(run_id, owner)
-        selection = Selection(stream, UNLIMITED, "gap", None, self._encoding.decode, ends=True)
+        key = self._key(run_id, owner)
+        selection = Selection(key, UNLIMITED, "gap", None, self._encoding.decode, ends=True)
         request = checked_request(
             (selection,), several=False, after=after, start="earliest", filter=None
         )
         options["headers"] = {**(options.get("headers") or {}), RUN_ID: run_id}
-        return _Following(self, run_id, self._service, request, owner, **options)
+        return _Following(self, run_id, self._hubs, request, owner, **options)
 
     def _watch(self) -> _Watch:
         token = current_token()
         watch = self._watches.get(token)
         if watch is None:
-            watch = self._watches[token] = _Watch(self._log, lambda: self._watches.pop(token, None))
+            watch = self._watches[token] = _Watch(
+                self._broker, lambda: self._watches.pop(token, None)
+            )
         return watch
 
     async def _aclose(self) -> None:
@@ -291,18 +296,18 @@ class _Following(Subscription[Any]):
         self,
         runs: Runs[Any],
         run_id: str,
-        service: Hubs,
+        hubs: Hubs,
         request: Request,
         *args: Any,
         **options: Any,
     ) -> None:
         self._runs = runs
         self._run_id = run_id
-        super().__init__(service, request, *args, **options)
+        super().__init__(hubs, request, *args, **options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watch = self._runs._watch()
-        run = self._request.selections[0].stream
+        run = self._request.selections[0].key
         watch.add(run, self._run_id)
         try:
             await super().__call__(scope, receive, send)
@@ -318,16 +323,16 @@ class _Watch:
     """Ends, as lost, the runs whose producers have died, as long as somebody follows them here.
 
     Args:
-        log: Keeps them.
+        broker: Keeps them.
         forget: Called when there is nothing left to watch.
     """
 
-    def __init__(self, log: RunBroker, forget: Callable[[], object]) -> None:
-        self._log = log
+    def __init__(self, broker: RunBroker, forget: Callable[[], object]) -> None:
+        self._broker = broker
         self._forget = forget
         self._followers: Counter[HistoryKey] = Counter()
         self._ids: dict[HistoryKey, str] = {}
-        self._end = call_every(broker.LEASE_RENEWAL, self._look)
+        self._end = call_every(Lease.RENEWAL, self._look)
 
     def add(self, run: HistoryKey, run_id: str) -> None:
         self._followers[run] += 1
@@ -348,7 +353,7 @@ class _Watch:
 
     async def _end_lost(self, run: HistoryKey, run_id: str) -> None:
         try:
-            await self._log.end(run, None, end_item(run_id, "lost", None))
+            await self._broker.end(run, None, end_item(run_id, "lost", None))
         except (BrokerError, ChannelsClosed):
             pass  # it is looked for again, if anybody is left
 

@@ -158,7 +158,7 @@ class Cluster:
         """Says that a node has the name no longer that somebody is subscribed to there."""
         if listening not in self._listening:
             return
-        listening.lost()
+        listening.on_lost()
         self.discard(listening)
         self._listening[listening] = None
         if error is not None:
@@ -212,7 +212,7 @@ class Cluster:
                 self.send(command)
         for listening, there in list(self._listening.items()):
             if self._node_of(listening.name) is not there:
-                listening.lost()
+                listening.on_lost()
                 self.discard(listening)
                 self.add(listening)
 

@@ -37,15 +37,15 @@ class Listening(Protocol):
 
     name: bytes
 
-    def subscribed(self) -> None:
+    def on_subscribed(self) -> None:
         """Says that what is published from now on will be heard."""
         ...
 
-    def hear(self, message: bytes) -> bool:
+    def on_message(self, message: bytes) -> bool:
         """Takes a message, and returns whether the event loop should turn."""
         ...
 
-    def lost(self) -> None:
+    def on_lost(self) -> None:
         """Says that what is published from now on is not heard, until `subscribed`."""
         ...
 
@@ -162,7 +162,7 @@ class PubSub:
             self._trouble.reason = reason_of(error)
         finally:
             for listening in self._listening.values():
-                listening.lost()
+                listening.on_lost()
             await connection.disconnect(nowait=True)
 
     async def _write(self, connection: Connection) -> None:
@@ -209,7 +209,7 @@ class PubSub:
                 self._trouble.end()
             if kind in (b"message", b"smessage"):
                 heard = listening.get(name)
-                if heard is not None and heard.hear(message):
+                if heard is not None and heard.on_message(message):
                     await asyncio.sleep(0)
             elif kind == b"pong":
                 for function in self._syncing.popleft() if self._syncing else ():
@@ -227,7 +227,7 @@ class PubSub:
         if changed.name != name:
             raise RedisConnectionError("it answers what it was not asked")
         if wanted and self._listening.get(name) is changed:
-            changed.subscribed()
+            changed.on_subscribed()
 
     def _next_expected(self) -> tuple[bool, Listening]:
         if not self._expected:

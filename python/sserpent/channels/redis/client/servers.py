@@ -13,7 +13,7 @@ from .pub_sub import Listening, PubSub
 
 
 class Pace(NamedTuple):
-    """How long the log waits, in seconds.
+    """How long the broker waits, in seconds.
 
     Attributes:
         timeout: For the server, before `BrokerUnavailable`.

@@ -1,4 +1,4 @@
-"""What the two logs do in one process, without sockets to clients: publishing, the way from there
+"""Measures both brokers in one process, without sockets to clients: publishing, the way from there
 to a client's `send`, replaying, and following ten thousand keys. Redis takes part where it is
 installed."""
 
@@ -42,7 +42,7 @@ MakeChannels = Callable[[], Channels]
 def run(quick: bool) -> Iterable[Table]:
     if quick:
         return
-    with logs() as makers:
+    with brokers() as makers:
         yield measured(
             PUBLISH, "µs per event", published, ["1 task", "10 tasks", "100 tasks"], makers
         )
@@ -56,7 +56,7 @@ def run(quick: bool) -> Iterable[Table]:
 
 
 @contextmanager
-def logs() -> Iterator[dict[str, MakeChannels]]:
+def brokers() -> Iterator[dict[str, MakeChannels]]:
     if shutil.which("redis-server") is None:
         print("redis-server is not installed: the rows of Redis are missing")
         yield {"memory": Channels}

@@ -1,4 +1,4 @@
-"""What a log promises, whoever keeps it: the same tests over each."""
+"""The contract of a broker: the same tests over each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sserpent.channels.history.memory import MemoryBroker
 from sserpent.channels.history.position import HistoryKey, Position, parse_id
 from sserpent.channels.history.ring import Entry, Retention
 
-# A log has frames that are made already.
+# A broker is given frames that are made already.
 pytestmark = pytest.mark.once
 
 LIMITS = Retention(history=1_000, history_ttl=3_600, history_bytes=2**22)
@@ -30,7 +30,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(params=["memory-asyncio", "memory-trio", "redis-asyncio"])
 def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a test on a log of its own."""
+    """Runs a test on a broker of its own."""
     kind, backend = request.param.split("-")
 
     def make() -> Broker:
@@ -42,13 +42,13 @@ def run(request: pytest.FixtureRequest) -> Run:
         return RedisBroker(url, prefix=f"test-{next(_numbers)}")
 
     async def check_it(check: Check) -> None:
-        log = make()
-        log.open()
+        broker = make()
+        broker.open()
         try:
             with anyio.fail_after(60):
-                await check(log)
+                await check(broker)
         finally:
-            await log.aclose()
+            await broker.aclose()
 
     def run(check: Check) -> None:
         anyio.run(check_it, check, backend=backend)
@@ -66,17 +66,17 @@ def stream(key: str | None = None, channel: str = "rooms") -> HistoryKey:
 
 
 async def publish(
-    log: Broker, each: HistoryKey, *numbers: int, limits: Retention = LIMITS
+    broker: Broker, each: HistoryKey, *numbers: int, limits: Retention = LIMITS
 ) -> list[str]:
-    return [await log.publish(each, limits, item(number)) for number in numbers]
+    return [await broker.publish(each, limits, item(number)) for number in numbers]
 
 
 # Ids
 
 
 def test_c1_an_id_has_the_epoch_an_offset_that_rises_by_one_and_a_tag(run: Run) -> None:
-    async def check(log: Broker) -> None:
-        ids = await publish(log, stream(), *range(20))
+    async def check(broker: Broker) -> None:
+        ids = await publish(broker, stream(), *range(20))
         positions = [parse_id(each) for each in ids]
         assert [str(position) for position in positions] == ids
         assert len({position.epoch for position in positions if position}) == 1
@@ -96,13 +96,13 @@ def test_followers_and_readers_get_what_was_published_under_its_id(run: Run) -> 
         Item(b": " + b"x" * 100_000 + b"\n\n", True, "a b\nc = \u00fc {}"),
     ]
 
-    async def check(log: Broker) -> None:
+    async def check(broker: Broker) -> None:
         notes = Notes()
-        await log.follow(stream(), LIMITS, notes)
-        before = log.now()
-        ids = [await log.publish(stream(), LIMITS, each) for each in items]
+        await broker.follow(stream(), LIMITS, notes)
+        before = broker.now()
+        ids = [await broker.publish(stream(), LIMITS, each) for each in items]
         await notes.have(len(items))
-        _, read = await log.read(stream(), LIMITS, *ALL)
+        _, read = await broker.read(stream(), LIMITS, *ALL)
         for entries in (notes.entries, read):
             assert [Item(each.body, each.raw, each.conflate) for each in entries] == items
             assert [each.id for each in entries] == ids
@@ -112,20 +112,20 @@ def test_followers_and_readers_get_what_was_published_under_its_id(run: Run) -> 
             ]
             times = [each.time for each in entries]
             assert times == sorted(times)
-            assert all(before - 1 < time < log.now() + 1 for time in times)
+            assert all(before - 1 < time < broker.now() + 1 for time in times)
 
     run(check)
 
 
 def test_c2_the_order_of_a_stream_is_the_same_for_all_and_that_of_each_task(run: Run) -> None:
-    async def check(log: Broker) -> None:
+    async def check(broker: Broker) -> None:
         followers = [Notes(), Notes()]
         for notes in followers:
-            await log.follow(stream(), LIMITS, notes)
+            await broker.follow(stream(), LIMITS, notes)
         async with anyio.create_task_group() as tasks:
             for number in range(20):
-                tasks.start_soon(publish, log, stream(), *[number * 100 + n for n in range(10)])
-        _, read = await log.read(stream(), LIMITS, *ALL)
+                tasks.start_soon(publish, broker, stream(), *[number * 100 + n for n in range(10)])
+        _, read = await broker.read(stream(), LIMITS, *ALL)
         assert [entry.offset for entry in read] == list(range(1, 201))
         for notes in followers:
             await notes.have(200)
@@ -143,18 +143,18 @@ def test_each_key_is_a_stream_of_its_own_whatever_its_name(run: Run) -> None:
         *(("a", "{b}"), ("{a}", "b"), ("a", "\u00fc"), ("a", "\0"), ("a", "*")),
     ]
 
-    async def check(log: Broker) -> None:
+    async def check(broker: Broker) -> None:
         streams = [HistoryKey(*each) for each in names]
         followers = {each: Notes() for each in streams}
         for each in streams:
-            assert (await log.follow(each, LIMITS, followers[each])).offset == 0
+            assert (await broker.follow(each, LIMITS, followers[each])).offset == 0
         for number, each in enumerate(streams):
-            await publish(log, each, number)
+            await publish(broker, each, number)
         epochs = set()
         for number, each in enumerate(streams):
             await followers[each].have(1)
             assert followers[each].numbers == [number]
-            _, (entry,) = await log.read(each, LIMITS, *ALL)
+            _, (entry,) = await broker.read(each, LIMITS, *ALL)
             assert (entry.offset, number_of(entry)) == (1, number)
             epochs.add(entry.position.epoch)
         assert len(epochs) == len(streams)
@@ -166,16 +166,16 @@ def test_each_key_is_a_stream_of_its_own_whatever_its_name(run: Run) -> None:
 
 
 def test_following_begins_at_the_newest_event(run: Run) -> None:
-    async def check(log: Broker) -> None:
+    async def check(broker: Broker) -> None:
         early, late, later = Notes(), Notes(), Notes()
-        assert (await log.follow(stream(), LIMITS, early)).offset == 0
-        ids = await publish(log, stream(), 1, 2)
+        assert (await broker.follow(stream(), LIMITS, early)).offset == 0
+        ids = await publish(broker, stream(), 1, 2)
         await early.have(2)
-        assert str(await log.follow(stream(), LIMITS, late)) == ids[-1]
-        ids += await publish(log, stream(), 3)
+        assert str(await broker.follow(stream(), LIMITS, late)) == ids[-1]
+        ids += await publish(broker, stream(), 3)
         await late.have(1)
-        assert str(await log.follow(stream(), LIMITS, later)) == ids[-1]
-        await publish(log, stream(), 4)
+        assert str(await broker.follow(stream(), LIMITS, later)) == ids[-1]
+        await publish(broker, stream(), 4)
         await later.have(1)
         await late.have(2)
         await early.have(4)
@@ -185,24 +185,24 @@ def test_following_begins_at_the_newest_event(run: Run) -> None:
 
 
 def test_c5_nothing_is_missed_while_following_begins(run: Run) -> None:
-    async def check(log: Broker) -> None:
+    async def check(broker: Broker) -> None:
         stopped = False
 
         async def go_on_publishing() -> None:
             for number in itertools.count():
-                await log.publish(stream(), LIMITS, item(number))
+                await broker.publish(stream(), LIMITS, item(number))
                 await anyio.lowlevel.checkpoint()
                 if stopped:
                     return
 
         async def begin() -> None:
             notes = Notes()
-            position = await log.follow(stream(), LIMITS, notes)
+            position = await broker.follow(stream(), LIMITS, notes)
             await notes.have(20)
             offsets = notes.offsets
             first = position.offset + 1
             assert offsets == list(range(first, first + len(offsets)))
-            log.unfollow(stream(), notes)
+            broker.unfollow(stream(), notes)
 
         async with anyio.create_task_group() as publishing:
             publishing.start_soon(go_on_publishing)
@@ -217,23 +217,23 @@ def test_c5_nothing_is_missed_while_following_begins(run: Run) -> None:
 
 
 def test_who_unfollows_is_told_nothing_more(run: Run) -> None:
-    async def check(log: Broker) -> None:
+    async def check(broker: Broker) -> None:
         gone, staying = Notes(), Notes()
-        log.unfollow(stream(), gone)
-        await log.follow(stream(), LIMITS, gone)
-        await log.follow(stream(), LIMITS, staying)
-        await publish(log, stream(), 1)
+        broker.unfollow(stream(), gone)
+        await broker.follow(stream(), LIMITS, gone)
+        await broker.follow(stream(), LIMITS, staying)
+        await publish(broker, stream(), 1)
         await gone.have(1)
-        log.unfollow(stream(), gone)
-        log.unfollow(stream(), gone)
+        broker.unfollow(stream(), gone)
+        broker.unfollow(stream(), gone)
         await anyio.lowlevel.checkpoint()
-        await publish(log, stream(), 2)
+        await publish(broker, stream(), 2)
         await staying.have(2)
         assert (gone.numbers, staying.numbers) == ([1], [1, 2])
-        log.unfollow(stream(), staying)
+        broker.unfollow(stream(), staying)
         again = Notes()
-        assert (await log.follow(stream(), LIMITS, again)).offset == 2
-        await publish(log, stream(), 3)
+        assert (await broker.follow(stream(), LIMITS, again)).offset == 2
+        await publish(broker, stream(), 3)
         await again.have(1)
         assert (gone.numbers, staying.numbers, again.numbers) == ([1], [1, 2], [3])
 
@@ -241,15 +241,15 @@ def test_who_unfollows_is_told_nothing_more(run: Run) -> None:
 
 
 def test_following_that_is_cancelled_leaves_nothing_behind(run: Run) -> None:
-    async def check(log: Broker) -> None:
+    async def check(broker: Broker) -> None:
         for _ in range(5):
             with anyio.CancelScope() as scope:
                 scope.cancel()
-                await log.follow(stream(), LIMITS, Notes())
+                await broker.follow(stream(), LIMITS, Notes())
                 await anyio.lowlevel.checkpoint()
         notes = Notes()
-        await log.follow(stream(), LIMITS, notes)
-        await publish(log, stream(), 1)
+        await broker.follow(stream(), LIMITS, notes)
+        await publish(broker, stream(), 1)
         await notes.have(1)
         assert notes.numbers == [1]
 
@@ -257,38 +257,38 @@ def test_following_that_is_cancelled_leaves_nothing_behind(run: Run) -> None:
 
 
 def test_c7_a_stream_has_its_epoch_from_when_it_is_first_followed(run: Run) -> None:
-    async def check(log: Broker) -> None:
+    async def check(broker: Broker) -> None:
         one, other = Notes(), Notes()
-        begun = await log.follow(stream(), LIMITS, one)
+        begun = await broker.follow(stream(), LIMITS, one)
         assert len(begun.epoch) == 16
         assert (begun.offset, begun.tag) == (0, 0)
-        assert await log.follow(stream(), LIMITS, other) == begun
-        log.unfollow(stream(), one)
-        log.unfollow(stream(), other)
+        assert await broker.follow(stream(), LIMITS, other) == begun
+        broker.unfollow(stream(), one)
+        broker.unfollow(stream(), other)
         await anyio.lowlevel.checkpoint()
         # Whoever was there for a moment can come back to it.
-        assert await log.follow(stream(), LIMITS, one) == begun
-        (published,) = await publish(log, stream(), 1)
+        assert await broker.follow(stream(), LIMITS, one) == begun
+        (published,) = await publish(broker, stream(), 1)
         position = parse_id(published)
         assert position is not None
         assert position[:2] == (begun.epoch, 1)
         await one.have(1)
         assert one.numbers == [1]
-        floor, _ = await log.read(stream(), LIMITS, *ALL)
+        floor, _ = await broker.read(stream(), LIMITS, *ALL)
         assert floor == begun
 
     run(check)
 
 
 def test_followers_have_what_was_published_before_they_catch_up(run: Run) -> None:
-    async def check(log: Broker) -> None:
+    async def check(broker: Broker) -> None:
         notes = Notes()
-        await log.catch_up(stream())  # nobody follows
-        await log.follow(stream(), LIMITS, notes)
-        await log.catch_up(stream())
+        await broker.catch_up(stream())  # nobody follows
+        await broker.follow(stream(), LIMITS, notes)
+        await broker.catch_up(stream())
         for number in range(20):
-            await publish(log, stream(), number)
-            await log.catch_up(stream())
+            await publish(broker, stream(), number)
+            await broker.catch_up(stream())
             assert notes.numbers == list(range(number + 1))
 
     run(check)
@@ -298,8 +298,8 @@ def test_followers_have_what_was_published_before_they_catch_up(run: Run) -> Non
 
 
 def test_reading_a_stream_that_nobody_published_to(run: Run) -> None:
-    async def check(log: Broker) -> None:
-        floor, entries = await log.read(stream(), LIMITS, *ALL)
+    async def check(broker: Broker) -> None:
+        floor, entries = await broker.read(stream(), LIMITS, *ALL)
         assert (floor.offset, entries) == (0, [])
 
     run(check)
@@ -316,9 +316,9 @@ def test_reading_a_stream_that_nobody_published_to(run: Run) -> None:
     ],
 )
 def test_reading_a_stretch(run: Run, first: int, before: int, expected: range) -> None:
-    async def check(log: Broker) -> None:
-        ids = await publish(log, stream(), *range(1, 11))
-        floor, read = await log.read(stream(), LIMITS, first, before)
+    async def check(broker: Broker) -> None:
+        ids = await publish(broker, stream(), *range(1, 11))
+        floor, read = await broker.read(stream(), LIMITS, first, before)
         assert [number_of(entry) for entry in read] == list(expected)
         assert [entry.id for entry in read] == ids[expected.start - 1 : expected.stop - 1]
         epoch = read[0].position.epoch
@@ -332,15 +332,15 @@ def test_reading_a_stretch(run: Run, first: int, before: int, expected: range) -
 def test_reading_more_than_a_page(run: Run) -> None:
     limits = LIMITS._replace(history=10_000)
 
-    async def check(log: Broker) -> None:
+    async def check(broker: Broker) -> None:
         for start in range(0, 2_500, 500):
             async with anyio.create_task_group() as tasks:
                 for number in range(start, start + 500):
-                    tasks.start_soon(log.publish, stream(), limits, item(number))
-        floor, read = await log.read(stream(), limits, *ALL)
+                    tasks.start_soon(broker.publish, stream(), limits, item(number))
+        floor, read = await broker.read(stream(), limits, *ALL)
         assert floor.offset == 0
         assert [entry.offset for entry in read] == list(range(1, 2_501))
-        _, read = await log.read(stream(), limits, 900, 2_200)
+        _, read = await broker.read(stream(), limits, 900, 2_200)
         assert [entry.offset for entry in read] == list(range(900, 2_200))
 
     run(check)
@@ -353,14 +353,14 @@ def test_reading_more_than_a_page(run: Run) -> None:
 def test_c11_a_history_has_so_many_events(run: Run, history: int) -> None:
     limits = LIMITS._replace(history=history)
 
-    async def check(log: Broker) -> None:
-        ids = await publish(log, stream(), *range(1, 21), limits=limits)
-        floor, read = await log.read(stream(), limits, 1, 21)
+    async def check(broker: Broker) -> None:
+        ids = await publish(broker, stream(), *range(1, 21), limits=limits)
+        floor, read = await broker.read(stream(), limits, 1, 21)
         assert [entry.offset for entry in read] == list(range(21 - history, 21))
         assert floor.offset == 20 - history
         assert not floor.tag or str(floor) == ids[floor.offset - 1]
         # Without a history, new followers still know where they begin.
-        assert str(await log.follow(stream(), limits, Notes())) == ids[-1]
+        assert str(await broker.follow(stream(), limits, Notes())) == ids[-1]
 
     run(check)
 
@@ -369,9 +369,9 @@ def test_c11_a_history_has_so_many_bytes(run: Run) -> None:
     size = len(Entry(Position("0" * 16, 1, 2**31), b"data: 123\n\n", 0, False, None).frame)
     limits = LIMITS._replace(history_bytes=10 * size)
 
-    async def check(log: Broker) -> None:
-        await publish(log, stream(), *range(100, 130), limits=limits)
-        floor, read = await log.read(stream(), limits, *ALL)
+    async def check(broker: Broker) -> None:
+        await publish(broker, stream(), *range(100, 130), limits=limits)
+        floor, read = await broker.read(stream(), limits, *ALL)
         # Tags have nine digits and some ten, and offsets one or two.
         total = sum(len(entry.frame) for entry in read)
         assert total <= 10 * size < total + size + 3
@@ -384,12 +384,12 @@ def test_c11_a_history_has_so_many_bytes(run: Run) -> None:
 def test_c11_a_history_has_events_of_so_many_seconds(run: Run) -> None:
     limits = LIMITS._replace(history_ttl=0.5)
 
-    async def check(log: Broker) -> None:
-        await publish(log, stream(), 1, limits=limits)
+    async def check(broker: Broker) -> None:
+        await publish(broker, stream(), 1, limits=limits)
         for number in itertools.count(2):
-            await publish(log, stream(), number, limits=limits)
-            now = log.now()
-            floor, read = await log.read(stream(), limits, *ALL)
+            await publish(broker, stream(), number, limits=limits)
+            now = broker.now()
+            floor, read = await broker.read(stream(), limits, *ALL)
             assert [entry.offset for entry in read] == list(range(floor.offset + 1, number + 1))
             assert all(entry.time > now - 0.5 - 0.05 for entry in read)
             if floor.offset > 3:
@@ -402,11 +402,11 @@ def test_c11_a_history_has_events_of_so_many_seconds(run: Run) -> None:
 def test_c11_a_key_that_nobody_uses_is_forgotten(run: Run) -> None:
     limits = LIMITS._replace(history_ttl=0.2)
 
-    async def check(log: Broker) -> None:
-        (first,) = await publish(log, stream(), 1, limits=limits)
-        while (await log.read(stream(), limits, *ALL))[1]:
+    async def check(broker: Broker) -> None:
+        (first,) = await publish(broker, stream(), 1, limits=limits)
+        while (await broker.read(stream(), limits, *ALL))[1]:
             await anyio.sleep(0.3)
-        (second,) = await publish(log, stream(), 2, limits=limits)
+        (second,) = await publish(broker, stream(), 2, limits=limits)
         old, new = parse_id(first), parse_id(second)
         assert old is not None
         assert new is not None
@@ -419,17 +419,17 @@ def test_c11_a_key_that_nobody_uses_is_forgotten(run: Run) -> None:
 def test_c11_a_key_that_somebody_follows_is_not_forgotten(run: Run) -> None:
     limits = LIMITS._replace(history_ttl=0.3)
 
-    async def check(log: Broker) -> None:
+    async def check(broker: Broker) -> None:
         notes = Notes()
-        (first,) = await publish(log, stream(), 1, limits=limits)
-        head = await log.follow(stream(), limits, notes)
+        (first,) = await publish(broker, stream(), 1, limits=limits)
+        head = await broker.follow(stream(), limits, notes)
         assert str(head) == first
         # Another key with the same limits goes.
         other = stream("other")
-        await publish(log, other, 1, limits=limits)
-        while (await log.read(other, limits, *ALL))[1]:
+        await publish(broker, other, 1, limits=limits)
+        while (await broker.read(other, limits, *ALL))[1]:
             await anyio.sleep(0.4)
-        (second,) = await publish(log, stream(), 2, limits=limits)
+        (second,) = await publish(broker, stream(), 2, limits=limits)
         new = parse_id(second)
         assert new is not None
         assert (new.epoch, new.offset) == (head.epoch, 2)
@@ -443,14 +443,14 @@ def test_c11_a_key_that_somebody_follows_is_not_forgotten(run: Run) -> None:
 
 
 def test_publishing_soon_from_any_thread(run: Run) -> None:
-    async def check(log: Broker) -> None:
+    async def check(broker: Broker) -> None:
         notes = Notes()
-        await log.follow(stream(), LIMITS, notes)
+        await broker.follow(stream(), LIMITS, notes)
         ids: list[str] = []
 
         def work(number: int) -> None:
             futures = [
-                log.publish_soon(stream(), LIMITS, item(number * 100 + n)) for n in range(20)
+                broker.publish_soon(stream(), LIMITS, item(number * 100 + n)) for n in range(20)
             ]
             ids.extend(future.result(30) for future in futures)
 
@@ -469,10 +469,10 @@ def test_publishing_soon_from_any_thread(run: Run) -> None:
 
 
 def test_publishing_soon_on_the_event_loop(run: Run) -> None:
-    async def check(log: Broker) -> None:
-        futures = [log.publish_soon(stream(), LIMITS, item(number)) for number in range(50)]
+    async def check(broker: Broker) -> None:
+        futures = [broker.publish_soon(stream(), LIMITS, item(number)) for number in range(50)]
         await until(lambda: all(future.done() for future in futures))
-        _, read = await log.read(stream(), LIMITS, *ALL)
+        _, read = await broker.read(stream(), LIMITS, *ALL)
         assert [entry.id for entry in read] == [future.result() for future in futures]
         assert [number_of(entry) for entry in read] == list(range(50))
 
@@ -480,17 +480,17 @@ def test_publishing_soon_on_the_event_loop(run: Run) -> None:
 
 
 def test_another_event_loop_publishes_reads_and_follows(run: Run) -> None:
-    async def check(log: Broker) -> None:
+    async def check(broker: Broker) -> None:
         here, there = Notes(), Notes()
-        await log.follow(stream(), LIMITS, here)
+        await broker.follow(stream(), LIMITS, here)
         results: list[Any] = []
 
         async def work() -> None:
-            assert (await log.follow(stream(), LIMITS, there)).offset == 0
-            ids = await publish(log, stream(), *range(10))
+            assert (await broker.follow(stream(), LIMITS, there)).offset == 0
+            ids = await publish(broker, stream(), *range(10))
             await there.have(10)
-            log.unfollow(stream(), there)
-            _, read = await log.read(stream(), LIMITS, *ALL)
+            broker.unfollow(stream(), there)
+            _, read = await broker.read(stream(), LIMITS, *ALL)
             results.extend([ids, [entry.id for entry in read]])
 
         thread = threading.Thread(target=anyio.run, args=(work,))
@@ -499,7 +499,7 @@ def test_another_event_loop_publishes_reads_and_follows(run: Run) -> None:
             await anyio.sleep(0.002)
         assert results[0] == results[1] == [entry.id for entry in there.entries]
         await here.have(10)
-        await publish(log, stream(), 10)
+        await publish(broker, stream(), 10)
         await here.have(11)
         assert (here.numbers, there.numbers) == (list(range(11)), list(range(10)))
 
@@ -507,7 +507,7 @@ def test_another_event_loop_publishes_reads_and_follows(run: Run) -> None:
 
 
 def test_a_cancelled_publish_harms_no_other(run: Run) -> None:
-    async def check(log: Broker) -> None:
+    async def check(broker: Broker) -> None:
         async with anyio.create_task_group() as tasks:
             for number in range(20):
 
@@ -515,11 +515,11 @@ def test_a_cancelled_publish_harms_no_other(run: Run) -> None:
                     with anyio.CancelScope() as scope:
                         if number % 2:
                             scope.cancel()
-                        await log.publish(stream(), LIMITS, item(number))
+                        await broker.publish(stream(), LIMITS, item(number))
 
                 tasks.start_soon(publish_one)
-        await publish(log, stream(), 100)
-        _, read = await log.read(stream(), LIMITS, *ALL)
+        await publish(broker, stream(), 100)
+        _, read = await broker.read(stream(), LIMITS, *ALL)
         numbers = [number_of(entry) for entry in read]
         assert len(set(numbers)) == len(numbers)
         assert {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 100} <= set(numbers)
@@ -532,27 +532,27 @@ def test_a_cancelled_publish_harms_no_other(run: Run) -> None:
 
 
 def test_c17_what_was_accepted_before_the_end_is_published(run: Run) -> None:
-    async def check(log: Broker) -> None:
-        futures = [log.publish_soon(stream(), LIMITS, item(number)) for number in range(10)]
-        await log.aclose()
+    async def check(broker: Broker) -> None:
+        futures = [broker.publish_soon(stream(), LIMITS, item(number)) for number in range(10)]
+        await broker.aclose()
         assert len({future.result(0) for future in futures}) == 10
 
     run(check)
 
 
-def test_a_closed_log_refuses_until_it_is_opened(run: Run) -> None:
-    async def check(log: Broker) -> None:
-        await publish(log, stream(), 1)
-        await log.aclose()
+def test_a_closed_broker_refuses_until_it_is_opened(run: Run) -> None:
+    async def check(broker: Broker) -> None:
+        await publish(broker, stream(), 1)
+        await broker.aclose()
         with pytest.raises(RuntimeError, match="closed"):
-            await log.publish(stream(), LIMITS, item(2))
+            await broker.publish(stream(), LIMITS, item(2))
         with pytest.raises(RuntimeError, match="closed"):
-            await log.follow(stream(), LIMITS, Notes())
-        await log.aclose()
-        log.open()
+            await broker.follow(stream(), LIMITS, Notes())
+        await broker.aclose()
+        broker.open()
         notes = Notes()
-        await log.follow(stream(), LIMITS, notes)
-        await publish(log, stream(), 3)
+        await broker.follow(stream(), LIMITS, notes)
+        await publish(broker, stream(), 3)
         await notes.have(1)
         assert notes.numbers == [3]
 
