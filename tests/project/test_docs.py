@@ -94,6 +94,37 @@ def test_a_link_of_the_site_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     ]
 
 
+# Rules
+
+
+def rules_of(page: str) -> set[str]:
+    """Returns the codes that the tables of a page define."""
+    firsts = re.findall(r"^\| ([A-Z]\d+(?:, [A-Z]\d+)*) \|", text_of(DOCS / page), re.MULTILINE)
+    return {code for first in firsts for code in first.split(", ")}
+
+
+def test_every_rule_in_the_name_of_a_test_is_defined() -> None:
+    tests = {
+        name
+        for file in (PROJECT / "tests").rglob("test_*.py")
+        for name in re.findall(
+            r"^ *(?:async )?def test_((?:[a-z]\d+_)+)",
+            file.read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+    }
+    used = {code.upper() for name in tests for code in name.split("_") if code}
+    defined = rules_of("rules.md") | rules_of("delivery.md")
+    assert {"C1", "D1", "R1", "X1"} <= used
+    assert sorted(used - defined) == []
+
+
+def test_no_rule_is_defined_twice() -> None:
+    codes = re.findall(r"^\| ([A-Z]\d+) \|", text_of(DOCS / "rules.md"), re.MULTILINE)
+    assert sorted(codes) == sorted(set(codes))
+    assert not set(codes) & rules_of("delivery.md")
+
+
 # Names
 
 
