@@ -79,15 +79,11 @@ class Reader:
         if self.client is not None:
             self.client.disconnect()
             self.client.unstall()
-            first = self.client.stream.fields[:2]
-            if self.last_id is None and len(first) == 2:
-                assert first[0] is not None
-                assert first[1] is None  # it is told where it begins
-                self.last_id = first[0][1]
-                self.at = self.index_before(self.last_id)
+            assert all(names & {"data"} for names in blocks(self.client.stream.fields))
             for each in self.client.seen:
-                if self.last_id is None or not offset_of(self.last_id):
-                    self.at = self.start_of(each.id)
+                if self.last_id is None:  # it begins with whatever is kept
+                    before = each.data["from"] if each.type == "gap" else None
+                    self.at = self.index_before(before) if before else self.index_of(each) - 1
                 self.see(each)
                 self.last_id = each.id
             self.last_id = self.client.last_id or self.last_id
@@ -130,6 +126,9 @@ class Reader:
             self.at += 1
             assert event.id == ids[self.at]
 
+    def index_of(self, event: Seen) -> int:
+        return self.world.ids.index(event.id)
+
     def index_before(self, position: str) -> int:
         """Returns the index of the event that a position follows: an event's, or an epoch's."""
         if position in self.world.ids:
@@ -142,6 +141,17 @@ class Reader:
         epochs = [each.split("-")[0] for each in self.world.ids]
         epoch = position.split("-")[0]
         return epochs.index(epoch) - 1 if epoch in epochs else -1
+
+
+def blocks(fields: list[Any]) -> list[set[str]]:
+    """The names of the fields of each block that is whole, comments left out."""
+    found: list[set[str]] = [set()]
+    for each in fields:
+        if each is None:
+            found.append(set())
+        else:
+            found[-1].add(each[0])
+    return found[:-1]
 
 
 ACTS = st.lists(

@@ -432,9 +432,14 @@ def test_c7_an_id_of_no_use_is_a_reset_and_then_as_start_says(
     run(main)
 
 
-@pytest.mark.parametrize("published", [0, 2])
-@pytest.mark.parametrize("start", ["live", "earliest", 1])
-def test_c7_a_stream_without_an_id_says_first_where_it_stands(
+def first_fields(client: Client) -> list[str]:
+    """The names of the fields of the first block, whether or not it is an event."""
+    fields = client.stream.fields
+    return [each[0] for each in fields[: fields.index(None)] if each is not None]
+
+
+@pytest.mark.parametrize(("start", "published"), [("live", 0), ("live", 2), (1, 0)])
+def test_c7_a_stream_without_an_id_or_an_event_says_first_where_it_stands(
     run: Run, make_channels: MakeChannels, published: int, start: Any
 ) -> None:
     async def main() -> None:
@@ -444,20 +449,82 @@ def test_c7_a_stream_without_an_id_says_first_where_it_stands(
                 await news.publish(n)
             async with connected(news.subscribe(start=start)) as client:
                 await client.until(lambda: client.bodies)
-                first = client.stream.fields[:2]
-                assert first[0] is not None
-                assert first[0][0] == "id"
-                assert first[1] is None
-                epoch, offset, _ = first[0][1].split("-")
+                assert first_fields(client) == ["id"]
+                position = client.stream.fields[0][1]  # type: ignore[index]
+                epoch, offset, _ = position.split("-")
                 assert len(epoch) == 16
-                assert published or offset == "0"
+                assert int(offset) == published
             # Cut off at that moment, it has missed nothing.
             await news.publish("meanwhile")
-            position = first[0][1]
-            replayed = {"live": 0, "earliest": published, 1: min(1, published)}[start]
             async with connected(news.subscribe(after=position)) as client:
-                await client.has(*range(published)[published - replayed :], "meanwhile")
+                await client.has("meanwhile")
                 assert client.said == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("start", ["earliest", 1, 5])
+def test_p13_no_position_is_sent_before_an_event_that_has_one(
+    run: Run, make_channels: MakeChannels, start: Any, several: bool
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            news, rare = channels.channel("news"), channels.channel("rare")
+            await news.publish(0)
+            subscription = (
+                channels.subscribe(news.on(), rare.on(), start=start)
+                if several
+                else news.subscribe(start=start)
+            )
+            async with connected(subscription) as client:
+                await client.has(0)
+                assert first_fields(client) == ["id", "data"]
+                assert client.stream.fields.count(None) == 1
+            await news.publish(1)
+            again = (
+                channels.subscribe(news.on(), rare.on(), after=client.last_id)
+                if several
+                else news.subscribe(after=client.last_id)
+            )
+            async with connected(again) as client:
+                await client.has(1)
+                assert client.said == []
+
+    run(main)
+
+
+def test_p13_with_start_earliest_there_is_no_block_without_data(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    """A client without an id gets all that is kept when it comes back, and misses nothing."""
+
+    async def main() -> None:
+        async with make_channels() as channels:
+            news = channels.channel("news")
+            async with connected(news.subscribe(start="earliest")) as client:
+                assert client.body == b""
+                await news.publish(0)
+                await client.has(0)
+                assert first_fields(client) == ["id", "data"]
+            async with connected(news.subscribe(start="earliest")) as client:
+                await client.has(0)
+
+    run(main)
+
+
+def test_p13_a_client_whose_first_events_are_hidden_is_told_where_it_stands(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            news = channels.channel("news")
+            newest = [await news.publish(n) for n in (1, 3)][-1]
+            subscription = news.subscribe(start=2, filter=lambda event: event.data % 2 == 0)
+            async with connected(subscription) as client:
+                await client.until(lambda: client.bodies)
+                assert first_fields(client) == ["id"]
+                assert client.last_id == newest
 
     run(main)
 

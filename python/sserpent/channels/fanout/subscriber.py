@@ -131,6 +131,7 @@ class Subscriber:
         "_goodbye",
         "_has_hidden",
         "_hub",
+        "_owes_position",
         "_own",
         "_plain",
         "_request",
@@ -160,6 +161,7 @@ class Subscriber:
         self._goodbye = b""
         self._failure: Exception | None = None
         self._has_hidden = False  # the filter has hidden the newest entry
+        self._owes_position = False  # the client has no id to come back with, and no event with one
         self.owner = owner
         self.queued = False
         self.disconnected = False
@@ -190,8 +192,8 @@ class Subscriber:
                 await cursor.start(self._hub, self._request.start)
         for reason in resets:
             self._announce_reset(reason)
-        if knows_no_position and not resets:
-            self._announce(control_events.position_block(self.id))
+        # Who gets all that is kept gets all of it again without an id.
+        self._owes_position = knows_no_position and not resets and self._request.start != "earliest"
         for cursor in self._cursors:
             reason = cursor.why_not(cursor.position)
             if reason is not None:  # it has begun anew while another stream was asked for
@@ -290,7 +292,7 @@ class Subscriber:
     @property
     def pending(self) -> bool:
         """Whether there is anything to take."""
-        if self._own or self._goodbye:
+        if self._own or self._goodbye or self._owes_position:
             return True
         if self._stopped:
             return False
@@ -347,6 +349,11 @@ class Subscriber:
         size = self._size
         for cursor in self._cursors:
             size -= self._take_of(cursor, size, taken)
+        if self._owes_position:
+            self._owes_position = False
+            if not taken:
+                self._has_hidden = False
+                taken.append(control_events.position_block(self.id))
         if self._request.several:
             self._cursors.append(self._cursors.pop(0))  # another is the first, next time
         if self._has_hidden:
