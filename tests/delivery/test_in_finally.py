@@ -14,7 +14,7 @@ import pytest
 
 from asgi import Connection
 from sserpent import EventSourceResponse
-from sserpent._delivery import tidying
+from sserpent._delivery import in_finally
 from timelines import runners
 
 # Each line that has to be found says "tidies".
@@ -129,7 +129,7 @@ def test_d7_the_lines_of_a_finally_are_known_without_its_source(shape: str) -> N
     source = f"async def content(x):{SHAPES[shape]}"
     namespace: dict[str, Any] = {}
     exec(source, namespace)
-    found = tidying.finally_lines(namespace["content"].__code__)
+    found = in_finally.finally_lines(namespace["content"].__code__)
     lines = source.splitlines()
     waits = {
         node.lineno
@@ -207,7 +207,7 @@ def test_d7_bytecode_that_is_not_understood_costs_no_stream(
                 await tidy()
 
         with monkeypatch.context() as patched:
-            patched.setattr(tidying, "finally_lines", refuse)
+            patched.setattr(in_finally, "finally_lines", refuse)
             begin = anyio.current_time()
             logs.append(await left_in_its_finally(content))
             assert anyio.current_time() - begin == pytest.approx(1, abs=0.1)
