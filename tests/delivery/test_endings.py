@@ -1,4 +1,4 @@
-"""How a stream ends, and by when: each reason of `ending.Ending`, with clients that stall at
+"""How a stream ends, and by when: each reason of `life.Ending`, with clients that stall at
 the worst moment. By a clock that jumps, on asyncio and Trio."""
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from documents import document, missing_cases, missing_tests, references, rows
-from sserpent._delivery.ending import Ending
+from sserpent._delivery.life import Ending
 
 # It asks nothing of the core.
 pytestmark = pytest.mark.once

@@ -20,7 +20,7 @@ import sserpent.metrics
 import sserpent.protocols
 import sserpent.testing
 from pages import DOCS, PAGES, PROJECT, blocks, run_blocks, text_of
-from sserpent._delivery.ending import Ending
+from sserpent._delivery.life import Ending
 from sserpent._delivery.options import _CHECKS, _CLASS_CHECKS
 
 REFERENCE = DOCS / "reference"

@@ -32,6 +32,9 @@ class Times(Protocol):
     ping_interval: float | None
     open_delay: float | None
     send_timeout: float | None
+    max_duration: float | None
+    cleanup_timeout: float
+    shutdown_grace: float
 
 
 class Moment(NamedTuple):

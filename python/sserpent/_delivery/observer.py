@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 from starlette.types import Scope
 
 from .._core import Meter
-from .ending import Ending
 from .generator_thread import running_threads
+from .life import Ending
 
 if TYPE_CHECKING:
     from .source import Pending

@@ -2,8 +2,8 @@
 
 Two tasks for each stream. The task that the server gave us (the ASGI task) does nothing but
 `receive()`, until nothing of the stream is left. The other is the driver's, which runs the
-generator. Both, the timer and the sender only report here; `end` decides, for one reason of
-`ending`, what becomes of the others.
+generator. Both, the timer and the sender only report here, to `_report`: `life` decides what
+becomes of the others.
 
 The other event loop, Trio, has `on_trio`.
 """
@@ -19,14 +19,14 @@ from starlette.types import Receive, Scope, Send
 
 from .. import _shutdown
 from .._runtime.log import logger
-from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
-from .ending import Ending, after, is_disconnect
+from .deadlines import LAST_SEND, Due, Moment, look_again_at, next_due
 from .generator_task import GeneratorTask
 from .inbox import Pace
+from .life import Action, Ending, Event, Life
 from .pushed_source import PushedSource
 from .sender import ENDED, HELD, OPEN, make_sender
 from .source import claim, release
-from .stream import call_on_disconnect, warn_of_stall
+from .stream import call_on_disconnect, is_disconnect, log_send_error, warn_of_stall
 from .wire import Body, keepalive
 
 if TYPE_CHECKING:
@@ -51,18 +51,13 @@ class Delivery:
     __slots__ = (
         "_asgi_task",
         "_cancelled",
-        "_cleanup_until",
         "_driven",
         "_driver",
         "_dropped",
-        "_ending",
-        "_ends_at",
-        "_error",
-        "_finishing",
         "_gone",
-        "_grace_until",
         "_interrupted",
         "_leaving",
+        "_life",
         "_loop",
         "_news",
         "_pace",
@@ -97,18 +92,13 @@ class Delivery:
             else PushedSource(response._source, self._sender)
         )
         self._streams: _shutdown.ServerStreams | None = None
-        # The reason of the end, as soon as there is one.
-        self._ending: Ending | None = None
+        self._life = Life(response, self._loop.time())
         # `on_disconnect` has been called.
         self._told = False
-        # What is raised in the end: why it FAILED, or what failed in a cleanup.
-        self._error: BaseException | None = None
         # A cancellation of the ASGI task by somebody else, which is raised in the end too.
         self._cancelled: asyncio.CancelledError | None = None
         # The generator has ended and its cleanup too, or that is nobody's concern any more.
         self._driven = False
-        # The generator came to its end: the end of the body follows the last event.
-        self._finishing = False
         # `receive` has nothing more to say.
         self._gone = False
         self._pace = Pace(scope)
@@ -122,10 +112,6 @@ class Delivery:
         # Where it waits once there is nothing to receive.
         self._news: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        lasts_for = lasts(response.max_duration)
-        self._ends_at = None if lasts_for is None else self._loop.time() + lasts_for
-        self._grace_until: float | None = None
-        self._cleanup_until: float | None = None
 
     # The ASGI task
 
@@ -155,11 +141,7 @@ class Delivery:
         self._streams = streams = _shutdown.opened(self, self._scope)
         self._sender.send = streams.send_of(self._scope, self._sender.send)
         if streams.ending or not self._response._begins:
-            # Where its server shuts down already, nothing of it is cut off yet, so it ends as a
-            # whole.
-            self._driver.stop()
-            self._allow_cleanup()
-            self._finish()
+            self._report(Event.OPENED_TO_END)
         elif self._response.open_delay == 0:
             self._sender.open()
         self._response._opened(self)
@@ -173,7 +155,7 @@ class Delivery:
     def _is_over(self) -> bool:
         """Returns whether nothing is left that was started."""
         return (
-            self._ending is not None
+            self.ending is not None
             and self._driven
             and self._sender.in_progress is None
             and not self._is_leaving()
@@ -184,7 +166,7 @@ class Delivery:
         return self._leaving is not None and not self._gone
 
     def _is_to_tell(self) -> bool:
-        return self._ending is not None and self._ending.tells and not self._told
+        return self.ending is not None and self.ending.tells and not self._told
 
     async def _receive_or_wait(self) -> None:
         """Reads one message from the client, or waits for news where there is none to come."""
@@ -213,8 +195,7 @@ class Delivery:
             if is_disconnect(error):
                 self._on_disconnect()
             else:
-                self.end(Ending.FAILED, error)
-                self._allow_cleanup()  # a client that does not read would not be seen to leave
+                self._report(Event.RECEIVE_FAILED, error)
 
     async def _wait_for_news(self) -> None:
         self._news, self._interrupted = self._loop.create_future(), False
@@ -247,15 +228,15 @@ class Delivery:
         """Makes sure that a response that is not whole does not look so, and that a client that
         does not read it cannot hold the server's exit."""
         assert self._streams is not None
-        assert self._ending is not None
+        assert self.ending is not None
         if self._dropped:
             return
         if self._sender.complete:
             if self._streams.ending:
                 self._drop_later()
-        elif self._ending.connection == "close":
+        elif self.ending.connection == "close":
             await self._close_connection()
-        elif self._ending.connection == "raise" and self._sender.phase is not HELD:
+        elif self.ending.connection == "raise" and self._sender.phase is not HELD:
             self._streams.cut_off(self._scope)
 
     async def _close_connection(self) -> None:
@@ -263,7 +244,7 @@ class Delivery:
         simply stops, unless its connection is closed."""
         assert self._streams is not None
         if self._streams.close_connection(self._scope):
-            while not self._gone and self._cleanup_until is not None:
+            while not self._gone and self._life.cleanup_until is not None:
                 await self._receive_or_wait()
             if self._cancelled is not None:
                 # hypercorn waits for a client that never reads the rest, with no bound of its own.
@@ -276,7 +257,7 @@ class Delivery:
         """Has the connection dropped if it is there in `cleanup_timeout`: a client that never reads
         the rest would hold the server's exit."""
         assert self._streams is not None
-        until = self._cleanup_until or self._loop.time() + self._response.cleanup_timeout
+        until = self._life.cleanup_until or self._loop.time() + self._response.cleanup_timeout
         self._loop.call_at(until, self._streams.aborter(self._scope))
 
     def _release(self) -> None:
@@ -292,11 +273,11 @@ class Delivery:
         self._asgi_task = self._timer = self._leaving = self._streams = None
 
     def _raise_error(self) -> None:
-        error = self._error
+        error = self._life.error
         if self._cancelled is not None:
             _log_cleanup(error)
             error = self._cancelled
-        self._cancelled = self._error = None
+        self._cancelled = self._life.error = None
         if error is not None:
             if self._sender.sent_headers:
                 error = self._response._late_error(error)
@@ -309,59 +290,70 @@ class Delivery:
 
     @property
     def ending(self) -> Ending | None:
-        return self._ending
+        return self._life.ending
 
-    # The end
+    # What happens, and what follows
 
-    def end(self, reason: Ending, error: BaseException | None = None) -> None:
-        """Ends the stream for a reason, unless it has one already."""
-        if self._ending is not None:
-            return
-        self._ending = reason
-        self._error = error
-        if reason.connection == "abort":
-            self._abort_connection()
-        if not reason.delivers and not self._is_leaving():
-            self._sender.give_up()
-        if not (self._driven and reason.delivers):
-            self._allow_cleanup()
-        if not self._driven:
-            self._driver.stop()
-        self._interrupt()
+    def _report(self, event: Event | Due, error: BaseException | None = None) -> None:
+        """Does what follows from an event."""
+        was_alive = self.ending is None
+        # Its last `send` may have begun to wait before.
+        at = self._sender.waits_since if event is Event.CLIENT_GONE_AT_END else self._loop.time()
+        for action in self._life.hear(event, at, error):
+            if action is Action.LOG:
+                self._log(error)
+            else:
+                _DO[action](self)
+        if was_alive and self.ending is not None:
+            self._interrupt()
 
     def _on_disconnect(self) -> None:
         """`receive` has said that the client is gone."""
-        if self._ending is None and self._sender.phase is ENDED:
-            # The end of the body is on its way: whether it arrives, its `send` says.
-            self._cleanup_until = self._sender.waits_since + LAST_SEND
-            self._arm_timer()
+        if self.ending is None and self._sender.phase is ENDED:
+            self._report(Event.CLIENT_GONE_AT_END)
         else:
-            self._client_left()
-
-    def _client_left(self) -> None:
-        self.end(Ending.CLIENT_LEFT)
-        self._sender.give_up()
+            self._report(Event.CLIENT_GONE)
 
     def _on_cancellation(self, error: asyncio.CancelledError) -> None:
         """The ASGI task was cancelled by somebody else."""
         self._cancelled = error
         self._gone = True
+        self._report(Event.REQUEST_CANCELLED)
+
+    def _stop_generator(self) -> None:
+        if not self._driven:
+            self._driver.stop()
+
+    def _give_up(self) -> None:
+        if not self._is_leaving():  # then `_left` does
+            self._sender.give_up()
+
+    def _drop(self) -> None:
+        if not self._sender.complete:
+            self._abort_connection()
+
+    def _drop_unread(self) -> None:
         if self._sender.in_progress is not None:
-            # Whoever has cancelled may wait for the client to read what it has not read.
             self._drop_connection()
-        self.end(Ending.CANCELLED)
-        self._sender.give_up()
 
-    def _finish(self) -> None:
-        """The generator has come to its end: the end of the body follows its last event."""
-        self._finishing = True
-        self._go_on()
+    def _open_held(self) -> None:
+        if self._sender.phase is HELD and self._sender.in_progress is None:
+            self._sender.open()
 
-    def _allow_cleanup(self) -> None:
-        """Gives what still runs `cleanup_timeout` from now."""
-        if self._cleanup_until is None:
-            self._cleanup_until = self._loop.time() + self._response.cleanup_timeout
-            self._arm_timer()
+    def _abandon(self) -> None:
+        if not self._driven:
+            self._driven = True
+            _leave_alone(self._driver, self._response)
+        if not self._is_leaving():
+            self._sender.close()
+        self._interrupt()
+
+    def _warn(self) -> None:
+        warn_of_stall(self._response)
+
+    def _log(self, error: BaseException | None) -> None:
+        if not self._dropped:
+            log_send_error(error)
 
     def _abort_connection(self) -> None:
         """Drops the connection, and lets the server say that it is gone, first to `receive` and
@@ -374,7 +366,7 @@ class Delivery:
     def _left(self) -> None:
         """The server has not said it in time, or says nothing of it."""
         self._leaving = None
-        if self._cleanup_until is None:
+        if self._life.cleanup_until is None:
             self._sender.close()
         else:
             self._sender.give_up()
@@ -392,36 +384,21 @@ class Delivery:
             _log_cleanup(error)  # it outlived its time
             return
         self._driven = True
-        cancelled = isinstance(error, asyncio.CancelledError)
-        if self._ending is not None:
-            if error is not None and not cancelled:
-                self._error = after(self._error, error)
-            if self._ending is Ending.SHUTDOWN:
-                self._finish_for_shutdown(is_whole=error is None and not self._driver.cut)
-            elif self._ending is Ending.MAX_DURATION and self._error is None:
-                self._finish()
-        elif error is None:
-            self._finish()
-        elif cancelled:
-            self.end(
-                Ending.FAILED,
-                RuntimeError(f"{self._response._origin} was cancelled from within"),
-            )
+        if isinstance(error, asyncio.CancelledError):
+            error = None
+            if self.ending is None:
+                error = RuntimeError(f"{self._response._origin} was cancelled from within")
+            self._report(Event.GENERATOR_FAILED if error else Event.GENERATOR_CUT, error)
+        elif error is not None:
+            self._report(Event.GENERATOR_FAILED, error)
         else:
-            self.end(Ending.FAILED, error)
+            self._report(Event.GENERATOR_CUT if self._driver.cut else Event.GENERATOR_ENDED)
         self._go_on()
         self._interrupt()
 
     def _refused(self, error: Exception) -> None:
         """An item cannot be encoded. The cleanup that follows has its time."""
-        self.end(Ending.FAILED, error)
-
-    def _finish_for_shutdown(self, is_whole: bool) -> None:
-        if is_whole:
-            self._finish()
-        elif self._sender.phase is HELD and self._sender.in_progress is None:
-            # An EventSource reconnects after a 200 that breaks off, and gives up on anything else.
-            self._sender.open()
+        self._report(Event.ITEM_REFUSED, error)
 
     def on_sent(self) -> None:
         self._go_on()
@@ -433,22 +410,20 @@ class Delivery:
     def _go_on(self) -> None:
         """Sends what there is to send, if nothing is being sent."""
         sender = self._sender
-        if self._finishing and sender.in_progress is None and sender.phase is not ENDED:
-            sender.end(self._ending)
+        if self._life.finishing and sender.in_progress is None and sender.phase is not ENDED:
+            sender.end(self.ending)
         else:
             sender.flush()
         if sender.complete:
-            self.end(Ending.COMPLETE)
+            self._report(Event.SENT)
 
     def on_send_error(self, error: BaseException) -> None:
         self._sender.give_up()
         # A server that cancels what a `send` waits for says that the client has gone, too.
         if isinstance(error, asyncio.CancelledError) or is_disconnect(error):
-            self._client_left()
-        elif self._ending is None:
-            self.end(Ending.FAILED, error)
-        elif not self._dropped:
-            logger.error("A send failed after its stream had ended", exc_info=error)
+            self._report(Event.CLIENT_GONE)
+        else:
+            self._report(Event.SEND_FAILED, error)
         self._driver.go_on()
         self._interrupt()
 
@@ -465,83 +440,56 @@ class Delivery:
 
     def _moment(self) -> Moment:
         sender = self._sender
-        return Moment(
-            can_open=sender.phase is HELD and self._ending is not Ending.FAILED,
+        return self._life.moment(
+            held=sender.phase is HELD,
             can_ping=sender.phase is OPEN and sender.pending.at_line_start,
             # Once its connection is dropped, `_left` bounds it.
             sending_since=None if self._dropped else sender.sending_since,
             sent_at=sender.sent_at,
-            ends_at=self._ends_at,
-            grace_until=self._grace_until,
-            cleanup_until=self._cleanup_until,
         )
 
     def _on_timer(self) -> None:
         due = next_due(self._response, self._moment())
         if due is not None and due[0] <= self._loop.time() + _EARLY:
-            _ON_DUE[due[1]](self)
+            if due[1] is Due.OPEN:
+                self._sender.open()
+            elif due[1] is Due.PING:
+                self._ping()
+            else:
+                self._report(due[1])
         self._arm_timer()
-
-    def _open(self) -> None:
-        self._sender.open()
 
     def _ping(self) -> None:
         try:
             ping = keepalive(self._response, self._scope)
         except Exception as error:
-            self.end(Ending.FAILED, error)
+            self._report(Event.ITEM_REFUSED, error)
             return
         # `ping_event` is the user's code, and may have had something sent.
         if self._sender.in_progress is None and self._moment().can_ping:
             self._sender.ping(ping)
 
-    def _stalled(self) -> None:
-        warn_of_stall(self._response)
-        self.end(Ending.STALLED)
-        self._abort_connection()
-        if not self._is_leaving():
-            self._sender.give_up()
-
-    def _time_over(self) -> None:
-        self._ends_at = None
-        if not self._finishing:
-            self.end(Ending.MAX_DURATION)
-
-    def _grace_over(self) -> None:
-        self._grace_until = None
-        self.end(Ending.SHUTDOWN)
-        self._allow_cleanup()
-
-    def _cleanup_over(self) -> None:
-        self._cleanup_until = None
-        if not self._sender.complete:
-            self._abort_connection()
-        self.end(Ending.CLIENT_LEFT if self._gone else Ending.SHUTDOWN)
-        if not self._driven:
-            self._driven = True
-            _leave_alone(self._driver, self._response)
-        if not self._is_leaving():
-            self._sender.close()
-        self._interrupt()
-
     # Shutdown
 
     def shut_down(self) -> None:
         """Ends the stream within `shutdown_grace`."""
-        if self._response.shutdown_grace:
-            self._grace_until = self._loop.time() + self._response.shutdown_grace
+        if self._life.begin_shutdown(self._loop.time()):
             self._arm_timer()
         else:
-            self._grace_over()
+            self._report(Due.GRACE_OVER)
 
 
-_ON_DUE = {
-    Due.OPEN: Delivery._open,
-    Due.PING: Delivery._ping,
-    Due.STALLED: Delivery._stalled,
-    Due.MAX_DURATION: Delivery._time_over,
-    Due.GRACE_OVER: Delivery._grace_over,
-    Due.CLEANUP_OVER: Delivery._cleanup_over,
+_DO = {
+    Action.STOP: Delivery._stop_generator,
+    Action.BOUND: Delivery._arm_timer,
+    Action.BOUND_LAST_SEND: Delivery._arm_timer,
+    Action.FINISH: Delivery._go_on,
+    Action.OPEN: Delivery._open_held,
+    Action.GIVE_UP: Delivery._give_up,
+    Action.DROP: Delivery._drop,
+    Action.DROP_UNREAD: Delivery._drop_unread,
+    Action.ABANDON: Delivery._abandon,
+    Action.WARN: Delivery._warn,
 }
 
 

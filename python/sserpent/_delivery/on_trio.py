@@ -21,13 +21,13 @@ from starlette.types import Message, Receive, Scope, Send
 from .. import _shutdown
 from .._runtime.log import logger
 from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
-from .ending import Ending, after, is_disconnect
 from .generator_thread import GeneratorThread, options_of
 from .in_finally import is_tidying_up
 from .inbox import Pace
+from .life import Ending, after
 from .sender import Phase
 from .source import claim, close_unstarted, release
-from .stream import call_on_disconnect, warn_of_stall
+from .stream import call_on_disconnect, is_disconnect, warn_of_stall
 from .wire import Body, keepalive
 
 if TYPE_CHECKING:
@@ -462,7 +462,7 @@ class TrioDelivery:
 
     def _moment(self) -> Moment:
         return Moment(
-            can_open=self._phase is Phase.HELD and self._ending is not Ending.FAILED,
+            can_open=self._phase is Phase.HELD and (self._ending is None or self._ending.opens),
             can_ping=self._phase is Phase.OPEN and self._body.pending.at_line_start,
             sending_since=self._sending_since,
             sent_at=self._sent_at,

@@ -26,7 +26,7 @@ from .._runtime.log import logger
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .ending import Ending
+    from .life import Ending
     from .wire import Body
 
 # Where asyncio keeps the current tasks, for `step_as`: a private name, which Python 3.12 changed.

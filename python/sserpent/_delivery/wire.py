@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from starlette.types import Message, Scope
 
 from .._core import Buffer
-from .ending import Ending
+from .life import Ending
 from .options import Streamable
 
 if TYPE_CHECKING:
