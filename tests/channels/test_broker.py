@@ -12,6 +12,7 @@ import anyio.lowlevel
 import pytest
 
 from followers import Notes, item, number_of
+from pages import DOCS, run_blocks
 from sserpent.channels.history.broker import Broker, Item
 from sserpent.channels.history.memory import MemoryBroker
 from sserpent.channels.history.position import HistoryKey, Position, parse_id
@@ -28,7 +29,15 @@ Run = Callable[[Check], None]
 _numbers = itertools.count()
 
 
-@pytest.fixture(params=["memory-asyncio", "memory-trio", "redis-asyncio"])
+@pytest.fixture(
+    params=[
+        "memory-asyncio",
+        "memory-trio",
+        "documented-asyncio",
+        "documented-trio",
+        "redis-asyncio",
+    ]
+)
 def run(request: pytest.FixtureRequest) -> Run:
     """Runs a test on a broker of its own."""
     kind, backend = request.param.split("-")
@@ -36,6 +45,8 @@ def run(request: pytest.FixtureRequest) -> Run:
     def make() -> Broker:
         if kind == "memory":
             return MemoryBroker()
+        if kind == "documented":
+            return documented_broker()
         from sserpent.channels.redis import RedisBroker
 
         url = request.getfixturevalue("kept_redis").url
@@ -54,6 +65,12 @@ def run(request: pytest.FixtureRequest) -> Run:
         anyio.run(check_it, check, backend=backend)
 
     return run
+
+
+def documented_broker() -> Broker:
+    """Returns the broker of the page on the architecture."""
+    broker: Broker = run_blocks(DOCS / "architecture.md")["DictBroker"]()
+    return broker
 
 
 async def until(condition: Callable[[], Any]) -> None:

@@ -804,14 +804,20 @@ def test_trio_is_refused() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"url": 1}, r"'url' must be a str or None, not int"),
-        ({"url": "http://localhost"}, r"'url' must begin with"),
-        ({"url": "redis://secret@localhost:x"}, r"'url'"),
-        ({"url": "redis://localhost", "prefix": "a{b}"}, r"'prefix' must not have braces"),
-        ({"url": "redis://localhost", "prefix": ""}, r"'prefix' must not be empty"),
-        ({"url": "redis://localhost", "prefix": 1}, r"'prefix' must be a string"),
-        ({"url": "redis://localhost", "publish_timeout": 0}, r"'publish_timeout' must be finite"),
-        ({"url": "redis://localhost", "publish_timeout": "1"}, r"'publish_timeout' must be a num"),
+        ({"broker": 1}, r"'broker' must be the URL of a Redis server, an object .* not int"),
+        ({"broker": "http://localhost"}, r"'broker' must begin with"),
+        ({"broker": "redis://secret@localhost:x"}, r"'broker'"),
+        ({"broker": "redis://localhost", "prefix": "a{b}"}, r"'prefix' must not have braces"),
+        ({"broker": "redis://localhost", "prefix": ""}, r"'prefix' must not be empty"),
+        ({"broker": "redis://localhost", "prefix": 1}, r"'prefix' must be a string"),
+        (
+            {"broker": "redis://localhost", "publish_timeout": 0},
+            r"'publish_timeout' must be finite",
+        ),
+        (
+            {"broker": "redis://localhost", "publish_timeout": "1"},
+            r"'publish_timeout' must be a num",
+        ),
     ],
 )
 def test_arguments_are_checked_by_name(arguments: dict[str, Any], error: str) -> None:

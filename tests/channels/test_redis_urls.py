@@ -20,7 +20,7 @@ SCHEMES = {
 
 
 def error_of(url: str) -> str:
-    with pytest.raises(ValueError, match="'url'") as raised:
+    with pytest.raises(ValueError, match="'broker'") as raised:
         Channels(url)
     assert "secret" not in str(raised.value)
     assert raised.value.__cause__ is None

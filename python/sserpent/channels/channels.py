@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from .channel import Channel, Definition, Key
 from .checks import (
     checked_bool,
+    checked_broker,
     checked_count,
     checked_key,
     checked_limit,
@@ -61,11 +62,12 @@ class Channels:
     install "sserpent[redis]"`, and asyncio.
 
     Args:
-        url: Of a Redis server, as redis-py takes it: `redis://`, `rediss://` (with TLS) or
-            `unix://`; or, with Sentinels, `redis+sentinel://host:26379,host:26379/service/0`;
+        broker: The URL of a Redis server, as redis-py takes it: `redis://`, `rediss://` (with TLS)
+            or `unix://`; or, with Sentinels, `redis+sentinel://host:26379,host:26379/service/0`;
             or that of a cluster, `redis+cluster://host:6379,host:6379`. None, the default, for
-            this process alone.
-        prefix: What the names of all keys and pub/sub channels in Redis begin with.
+            this process alone. Or a broker of your own: an object with the methods of
+            `sserpent.channels.history.broker.Broker`.
+        prefix: The beginning of the names of all keys and pub/sub channels in Redis.
         publish_timeout: For how many seconds to wait for Redis, before `BrokerUnavailable`.
         max_subscribers: How many streams there may be in this process; None, the default, for no
             limit. Beyond it a client gets 503 with `Retry-After`, and one that comes back gets a
@@ -75,12 +77,12 @@ class Channels:
     Raises:
         TypeError: an argument has the wrong type; the message names it.
         ValueError: an argument breaks a rule; the message names it.
-        ImportError: there is a `url`, and redis-py is not installed.
+        ImportError: `broker` is a URL, and redis-py is not installed.
     """
 
     def __init__(
         self,
-        url: str | None = None,
+        broker: str | Broker | None = None,
         *,
         prefix: str = "sserpent",
         publish_timeout: float = 5.0,
@@ -91,14 +93,20 @@ class Channels:
         checked_limit("max_subscribers_per_owner", max_subscribers_per_owner)
         checked_prefix(prefix)
         checked_seconds("publish_timeout", publish_timeout)
-        self._broker: Broker = MemoryBroker()
-        self._disconnects: OwnerDisconnects | None = None
-        if url is not None:
-            self._disconnects = OwnerDisconnects(lambda wanted: self._hubs.end(wanted))
-            self._broker = _redis_broker(
-                checked_url(url), prefix, publish_timeout, self._disconnects
-            )
-        self._hubs = Hubs(self._broker, max_subscribers, max_subscribers_per_owner)
+        disconnects = OwnerDisconnects(lambda wanted: self._hubs.end(wanted))
+        if isinstance(broker, str):
+            url = checked_url(broker)
+            self._broker = _redis_broker(url, prefix, publish_timeout, disconnects)
+        else:
+            self._broker = MemoryBroker() if broker is None else checked_broker(broker)
+        self._disconnects = None if broker is None else disconnects
+        self._hubs = Hubs(
+            self._broker,
+            max_subscribers,
+            max_subscribers_per_owner,
+            # The one on Redis follows them by itself.
+            ends_disconnected=not isinstance(broker, (str, type(None))),
+        )
         self._named: dict[str, Channel[Any] | Runs[Any]] = {}
         self._lock = threading.RLock()  # a finalizer may make a channel while it is held
 

@@ -9,6 +9,7 @@ from typing import Any, cast, get_args
 from uuid import UUID
 
 from .fanout.request import Filter, Overflow, Request, Selection, Start
+from .history.broker import Broker
 from .history.position import MAX_ID
 
 #: How many bytes of UTF-8 a name, a key or an owner may have.
@@ -18,6 +19,12 @@ MAX_TEXT = 512
 SCHEMES = (
     *("redis://", "rediss://", "unix://"),
     *("redis+sentinel://", "rediss+sentinel://", "redis+cluster://", "rediss+cluster://"),
+)
+
+
+#: The methods that channels call of a broker.
+BROKER_METHODS = tuple(
+    name for name, value in vars(Broker).items() if name[0] != "_" and callable(value)
 )
 
 
@@ -67,12 +74,21 @@ def checked_prefix(value: Any) -> str:
     return prefix
 
 
-def checked_url(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"'url' must be a str or None, not {type(value).__name__}")
+def checked_url(value: str) -> str:
     if not value.startswith(SCHEMES):
-        raise ValueError(f"'url' must begin with {' or '.join(SCHEMES)}")
+        raise ValueError(f"'broker' must begin with {' or '.join(SCHEMES)}, if it is a URL")
     return value
+
+
+def checked_broker(value: Any) -> Broker:
+    missing = [name for name in BROKER_METHODS if not callable(getattr(value, name, None))]
+    if missing:
+        raise TypeError(
+            f"'broker' must be the URL of a Redis server, an object with the methods of"
+            f" sserpent.channels.history.broker.Broker, or None, not {type(value).__name__},"
+            f" which has no {', '.join(map(repr, missing))}"
+        )
+    return cast("Broker", value)
 
 
 def checked_text(name: str, value: str) -> str:

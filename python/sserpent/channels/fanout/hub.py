@@ -17,10 +17,13 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
+import anyio
+
 from ..._runtime.loops import call_every, call_soon, current_token, has_ended, on_asyncio
 from ..history.broker import Broker
 from ..history.position import HistoryKey
 from ..history.ring import Retention
+from .owner_disconnects import HISTORY, LIMITS, OwnerDisconnects
 from .tail import Tail, TailSubscriber
 
 # For how many seconds the event loop may be kept at a stretch.
@@ -36,18 +39,15 @@ class HubSubscriber(TailSubscriber, Protocol):
         queued: Whether the hub is going to call `flush`.
         owner: The user whose stream it is.
         disconnected: Whether `disconnect` has ended it.
+        flush: Sends pending frames unless a send is in progress.
     """
 
     queued: bool
     disconnected: bool
+    flush: Callable[[], object]
 
     @property
     def owner(self) -> str | None: ...
-
-    @property
-    def flush(self) -> Callable[[], object]:
-        """Sends pending frames unless a send is in progress."""
-        ...
 
     def send_position(self) -> None:
         """Sends the client its position, if a filter has hidden the newest events."""
@@ -64,17 +64,24 @@ class Hub:
     Args:
         broker: Keeps the histories.
         forget: Called with this hub when it follows no history any more.
+        ends_disconnected: Whether the hub follows `owner_disconnects.HISTORY`, where the broker
+            does not do so itself.
 
     Attributes:
         subscribers: Those that are open, or about to be.
         now: Returns the time by the broker's clock.
     """
 
-    def __init__(self, broker: Broker, forget: Callable[[Hub], None]) -> None:
+    def __init__(
+        self, broker: Broker, forget: Callable[[Hub], None], ends_disconnected: bool = False
+    ) -> None:
         self.broker = broker
         self.now = broker.now
         self.subscribers: set[HubSubscriber] = set()
         self._forget = forget
+        self._disconnects = OwnerDisconnects(self.end) if ends_disconnected else None
+        self._lock = anyio.Lock()
+        self._is_told_of_disconnects = False
         self._token = current_token()
         self._asyncio_loop = asyncio.get_running_loop() if on_asyncio() else None
         self._thread = threading.get_ident()
@@ -126,6 +133,8 @@ class Hub:
             tail = self._tails[key] = Tail(key, limits, self)
         tail.users += 1
         try:
+            if self._disconnects is not None:
+                await self._follow_disconnects(self._disconnects)
             if not tail.following:
                 async with tail.lock:
                     if not tail.following:
@@ -137,6 +146,12 @@ class Hub:
             self._broadcast(tail)
         tail.trim()
         return tail
+
+    async def _follow_disconnects(self, disconnects: OwnerDisconnects) -> None:
+        async with self._lock:
+            if not self._is_told_of_disconnects:
+                await self.broker.follow(HISTORY, LIMITS, disconnects)
+                self._is_told_of_disconnects = True
 
     async def catch_up(self, tail: Tail) -> None:
         """Has a tail take in all that was published before the call, also where that has not come
@@ -156,6 +171,9 @@ class Hub:
             del self._tails[tail.key]
             self.broker.unfollow(tail.key, tail)
             if not self._tails:
+                if self._disconnects is not None:
+                    self.broker.unfollow(HISTORY, self._disconnects)
+                    self._is_told_of_disconnects = False
                 self._forget(self)
 
     def enqueue(self, subscriber: HubSubscriber) -> None:

@@ -20,17 +20,23 @@ class Hubs:
         broker: Keeps the histories.
         max_subscribers: How many there may be in all; None for any number.
         max_per_owner: How many of one owner; None for any number.
+        ends_disconnected: Whether the hubs, not the broker, follow `owner_disconnects.HISTORY`.
 
     Attributes:
         slots: Counts the subscribers.
     """
 
     def __init__(
-        self, broker: Broker, max_subscribers: int | None, max_per_owner: int | None
+        self,
+        broker: Broker,
+        max_subscribers: int | None,
+        max_per_owner: int | None,
+        ends_disconnected: bool = False,
     ) -> None:
         self.broker = broker
         self.slots = Slots()
         self._max_subscribers = max_subscribers
+        self._ends_disconnected = ends_disconnected
         self._max_per_owner = max_per_owner
         # Reentrant: a finalizer that runs while it is held may end a stream.
         self._lock = threading.RLock()
@@ -43,7 +49,7 @@ class Hubs:
             hub = self._by_loop.get(token)
             if hub is None:
                 self._by_loop = {t: h for t, h in self._by_loop.items() if not h.has_ended()}
-                hub = self._by_loop[token] = Hub(self.broker, self._forget)
+                hub = self._by_loop[token] = Hub(self.broker, self._forget, self._ends_disconnected)
             return hub
 
     def _forget(self, hub: Hub) -> None:

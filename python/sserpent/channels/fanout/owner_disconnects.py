@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Protocol
 
 from ..history.broker import Broker, Item
 from ..history.position import HistoryKey, Position
 from ..history.ring import Entry, Retention
-from .hub import HubSubscriber
 
 #: Where they are published. No channel has an empty name.
 HISTORY = HistoryKey("", None)
 LIMITS = Retention(1_000, 3_600, 4 * 2**20)
+
+
+class Owned(Protocol):
+    """A subscriber that may belong to a user."""
+
+    @property
+    def owner(self) -> str | None: ...
 
 
 class OwnerDisconnects:
@@ -22,7 +29,7 @@ class OwnerDisconnects:
         end: Ends those subscribers of this process of which a function says so.
     """
 
-    def __init__(self, end: Callable[[Callable[[HubSubscriber], bool]], object]) -> None:
+    def __init__(self, end: Callable[[Callable[[Owned], bool]], object]) -> None:
         self._end = end
         self._offset: int | None = None
 

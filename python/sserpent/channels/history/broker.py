@@ -1,7 +1,7 @@
 """The protocol of a broker, which keeps the histories of channels.
 
-`memory` keeps them in this process, `redis` in Redis. Another broker takes the same few methods,
-and passes the same tests.
+`memory` keeps them in this process, `redis` in Redis. Another broker begins with `BaseBroker`, has
+the rest of the same methods, and passes the same tests. `Channels(broker)` takes it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
-from .position import HistoryKey, Position
+from .position import HistoryKey, Position, new_tag
 from .ring import Entry, Retention
 
 
@@ -44,6 +44,16 @@ class Item(NamedTuple):
     body: bytes
     raw: bool = False
     conflate: str | None = None
+
+    def entry(self, head: Position, time: float) -> Entry:
+        """Returns the next entry of a history.
+
+        Args:
+            head: The position of the newest event.
+            time: The time by the broker's clock.
+        """
+        position = Position(head.epoch, head.offset + 1, new_tag())
+        return Entry(position, self.body, time, self.raw, self.conflate)
 
 
 class Follower(Protocol):

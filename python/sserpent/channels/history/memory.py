@@ -20,7 +20,7 @@ import anyio.lowlevel
 
 from ..._runtime.loops import call_every, call_soon, current_token
 from .broker import ChannelsClosed, Fenced, Follower, Item, Lease, RunStatus
-from .position import NOWHERE, UNUSED_TTL, HistoryKey, Position, beginning, new_tag
+from .position import NOWHERE, UNUSED_TTL, HistoryKey, Position, beginning
 from .ring import Entry, Retention, Ring
 
 # Seconds between two looks for histories that nobody uses.
@@ -160,9 +160,7 @@ class MemoryBroker:
             history = self.kept(key, now)
             if history is None:
                 history = self.history(key, limits)
-            epoch, offset, _ = history.ring.head
-            position = Position(epoch, offset + 1, new_tag())
-            entry = Entry(position, item.body, now, item.raw, item.conflate)
+            entry = item.entry(history.ring.head, now)
             history.ring.append(entry)
             history.ring.trim(now)
             history.used_at = now
@@ -206,13 +204,7 @@ class MemoryBroker:
                 return NOWHERE, []
             ring = history.ring
             ring.trim(monotonic())
-            entries = ring.after(first - 1)
-            floor = ring.floor
-            if entries and entries[0].offset > ring.floor.offset + 1:
-                previous = ring.at(entries[0].offset - 1)
-                assert previous is not None
-                floor = previous.position
-            return floor, [entry for entry in entries if entry.offset < before]
+            return ring.read(first, before)
 
     # A history's life
 

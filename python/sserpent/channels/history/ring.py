@@ -151,6 +151,16 @@ class Ring:
         """Returns the entries that are kept with a greater offset, in order."""
         return self._entries[max(self._gone, len(self._entries) - (self.head.offset - offset)) :]
 
+    def read(self, first: int, before: int) -> tuple[Position, list[Entry]]:
+        """Returns entries as `Broker.read` does."""
+        entries = self.after(first - 1)
+        floor = self.floor
+        if entries and entries[0].offset > floor.offset + 1:
+            previous = self.at(entries[0].offset - 1)
+            assert previous is not None
+            floor = previous.position
+        return floor, [entry for entry in entries if entry.offset < before]
+
     def at(self, offset: int) -> Entry | None:
         """Returns the entry with an offset, if it is kept."""
         if not self.floor.offset < offset <= self.head.offset:

@@ -40,14 +40,14 @@ class ClusterServer(Server):
             account, _, hosts = parts.netloc.rpartition("@")
             first, *_ = self.seeds = [_address(host) for host in hosts.split(",")]
         except ValueError:
-            raise ValueError("'url' must be like redis+cluster://host:6379,host:6379") from None
+            raise ValueError("'broker' must be like redis+cluster://host:6379,host:6379") from None
         account = f"{account}@" if account else ""
         scheme = parts.scheme.partition("+")[0]
         query = f"?{parts.query}" if parts.query else ""
         host = f"[{first[0]}]" if ":" in first[0] else first[0]
         super().__init__(f"{scheme}://{account}{host}:{first[1]}{parts.path}{query}", parts.scheme)
         if self.database:
-            raise ValueError("'url' must name no database but 0: a cluster has no other")
+            raise ValueError("'broker' must name no database but 0: a cluster has no other")
 
 
 def _address(host: str) -> Address:

@@ -34,7 +34,7 @@ class SentinelServer(Server):
             places = [_place(host) for host in hosts.split(",")]
         except ValueError:
             raise ValueError(
-                "'url' must be like redis+sentinel://host:26379,host:26379/service/0"
+                "'broker' must be like redis+sentinel://host:26379,host:26379/service/0"
             ) from None
         scheme = parts.scheme.partition("+")[0]
         server = f"{scheme}://{account}@localhost" if account else f"{scheme}://localhost"

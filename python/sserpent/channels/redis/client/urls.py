@@ -51,8 +51,8 @@ def split(url: str) -> SplitResult:
 
 def not_a_url() -> ValueError:
     return ValueError(
-        "'url' is not the URL of a Redis server; in a user or a password '#', '/', '?' and '@' are "
-        "written as %23, %2F, %3F and %40"
+        "'broker' is not the URL of a Redis server; in a user or a password '#', '/', '?' and '@'"
+        " are written as %23, %2F, %3F and %40"
     )
 
 
@@ -81,7 +81,7 @@ def read_url(url: str, scheme: str | None = None) -> tuple[Callable[..., Any], d
     pool = _try(url, "")
     for name, value in pool.connection_kwargs.items():
         if isinstance(value, float) and not isfinite(value):
-            raise ValueError(f"'url' has the option '{name}', which must be finite")
+            raise ValueError(f"'broker' has the option '{name}', which must be finite")
     return pool.connection_class, pool.connection_kwargs
 
 
@@ -100,7 +100,7 @@ def _try(url: str, option: str) -> Any:
                 connection.ssl_context.get()
     except Exception:  # of redis-py, or of Python where a value has the wrong type
         of_what = f"the option '{option}'" if option else "its options"
-        raise ValueError(f"'url' is refused by redis-py for the value of {of_what}") from None
+        raise ValueError(f"'broker' is refused by redis-py for the value of {of_what}") from None
     return pool
 
 
@@ -127,11 +127,13 @@ def _unknown(name: str, scheme: str, names: set[str]) -> str:
     hint = f"; did you mean '{near[0]}'?" if near else ""
     if name.startswith("ssl") and not any(each.startswith("ssl") for each in names):
         hint = "; for TLS the URL begins with rediss"
-    return f"'url' has the option '{name}', which redis-py does not take for {scheme}://{hint}"
+    return f"'broker' has the option '{name}', which redis-py does not take for {scheme}://{hint}"
 
 
 def _check_database(parts: SplitResult) -> None:
     """Raises ValueError where redis-py would take database 0 without a word."""
     database = unquote(parts.path).replace("/", "")
     if parts.scheme != "unix" and database and not (database.isascii() and database.isdigit()):
-        raise ValueError("'url' must end with the number of a database, as in redis://localhost/0")
+        raise ValueError(
+            "'broker' must end with the number of a database, as in redis://localhost/0"
+        )
