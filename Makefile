@@ -23,8 +23,8 @@ build: install ## Build and install sserpent, native if there is a Rust toolchai
 	$(BIN)/python tools/build.py
 
 .PHONY: demo
-demo: build ## Stream the examples through a real server, and show the speed
-	$(BIN)/python examples/demo.py
+demo: ## Stream the examples through a real server, and show the speed; installs only what it needs
+	@$(PYTHON) tools/demo.py
 
 # Most tests wait for servers, so more workers than cores pay. Hypothesis looks longer in `make fuzz`
 # and in CI.
@@ -33,7 +33,9 @@ TOGETHER = -n $(WORKERS) --dist worksteal
 PYTEST = SSERPENT_EXAMPLES=$${SSERPENT_EXAMPLES:-$(if $(CI),100,25)} $(BIN)/python -m pytest -q
 
 .PHONY: test
-test: build ## Run every test, over both backends; WORKERS=4 at a time
+test: build ## Run every test, over both backends, in about half an hour; WORKERS=4 at a time
+	@echo "About half an hour on two cores: the Rust tests, every test on the compiled core, then on"
+	@echo "the pure one those that depend on it. Servers, proxies and Redis are used where installed."
 	@if command -v cargo >/dev/null; then cargo test --quiet --locked --workspace; \
 	else echo "no cargo: the Rust tests do not run"; fi
 	$(PYTEST) $(TOGETHER) -m "not alone"
@@ -158,4 +160,4 @@ docs-serve: .venv/installed-docs ## Show the documentation at http://localhost:8
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf .venv dist site .cache target fuzz/target python/sserpent/_core/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox .newer-python
+	rm -rf .venv .venv-demo dist site .cache target fuzz/target python/sserpent/_core/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox .newer-python
