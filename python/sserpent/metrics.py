@@ -92,6 +92,7 @@ _BY_ROUTE = (
     ("refused", "streams.refused", "Streams for which there was no place", "{stream}"),
     ("events", "events", "Events sent", "{event}"),
     ("sent_bytes", "sent", "Bytes of events sent", "By"),
+    ("wire_bytes", "wire", "Bytes of bodies sent, as compressed, with keep-alives", "By"),
     ("sends", "sends", "Messages sent, of one or more events", "{send}"),
     ("pending_bytes", "pending", "Bytes of events that wait to be sent", "By"),
 )
@@ -170,6 +171,7 @@ _PROMETHEUS_NAMES = {
     "refused": "sserpent_streams_refused",
     "events": "sserpent_events",
     "sent_bytes": "sserpent_sent_bytes",
+    "wire_bytes": "sserpent_wire_bytes",
     "sends": "sserpent_sends",
     "pending_bytes": "sserpent_pending_bytes",
 }

@@ -107,6 +107,7 @@ def received(connection: Connection) -> str:
 
 class Response:
     _source = None
+    _gzip = False
 
 
 def test_an_event_alone_has_the_same_message_from_the_core(core: Any) -> None:

@@ -31,6 +31,7 @@ WRONG_TYPES: list[tuple[str, Any, str]] = [
     ("shutdown_grace", b"1", "'shutdown_grace' must be a number of seconds, not bytes"),
     ("max_duration", "1", "'max_duration' must be a number of seconds, not str"),
     ("max_pending", 1.5, "'max_pending' must be an integer, not float"),
+    ("compress", "gzip", "'compress' must be True or False, not str"),
     ("on_disconnect", 5, "'on_disconnect' must be callable, not int"),
 ]
 BAD_VALUES: list[tuple[str, Any, str]] = [

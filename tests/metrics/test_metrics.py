@@ -21,6 +21,7 @@ from starlette.routing import Mount, Route
 
 import sserpent._delivery.observer as observing
 from asgi import Connection
+from gunzip import GZIP
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import Channels
 from sserpent.metrics import opentelemetry, prometheus
@@ -143,6 +144,26 @@ class Scripted:
     async def read_three(self, events: Events) -> None:
         for _ in range(3):
             await events.next()
+
+
+@runners
+@pytest.mark.parametrize("compress", [True, False])
+def test_z8_bytes_on_the_wire_are_counted_beside_those_of_events(
+    run: Callable[..., None], from_prometheus: Read, compress: bool
+) -> None:
+    async def content() -> AsyncIterator[str]:
+        for _ in range(3):
+            yield "the same"
+            await anyio.sleep(1)
+        await anyio.sleep(100)
+
+    connection = Connection(headers=GZIP)
+    response = EventSourceResponse(content(), compress=compress, ping_interval=2, max_duration=9)
+    run(lambda: connection.run(response))
+    counted = {name: value for (name, labels), value in from_prometheus().items() if labels}
+    assert counted["sserpent_wire_bytes_total"] == len(connection.body)
+    assert counted["sserpent_sent_bytes_total"] == 3 * len(b'data: "the same"\n\n')
+    assert counted["sserpent_events_total"] == 3
 
 
 @runners

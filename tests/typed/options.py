@@ -28,6 +28,8 @@ EventSourceResponse(events())
 EventSourceResponse(events(), 202, {"X-A": "b"}, ping_interval=None, open_delay=0)
 EventSourceResponse(events(), send_timeout=1.5, max_pending=1, on_disconnect=lambda: None)
 Patient(events(), max_duration=3_600, cleanup_timeout=1, shutdown_grace=5)
+EventSourceResponse(events(), compress=True)
+EventSourceResponse(events(), compress="gzip")  # type: ignore[arg-type]
 EventSourceResponse(events(), ping=5)  # type: ignore[call-arg]
 EventSourceResponse(events(), ping_intervall=5)  # type: ignore[call-arg]
 EventSourceResponse(events(), max_streams=5)  # type: ignore[call-arg]

@@ -20,7 +20,7 @@ from .generator_thread import running_threads
 from .life import Ending
 
 if TYPE_CHECKING:
-    from .source import Pending
+    from .source import Pending, Wire
 
 
 class Record:
@@ -31,7 +31,7 @@ class Record:
         opened_at: When it was opened.
     """
 
-    __slots__ = ("_meter", "_observer", "_pending", "opened_at", "route")
+    __slots__ = ("_meter", "_observer", "_pending", "_wire", "opened_at", "route")
 
     def __init__(self, observer: Observer, route: str) -> None:
         self._observer = observer
@@ -39,17 +39,25 @@ class Record:
         self.opened_at = monotonic()
         self._meter: Meter | None = None
         self._pending: Pending | None = None
+        self._wire: Wire | None = None
 
-    def metered(self, pending: Pending) -> Pending:
+    def metered(self, pending: Pending, wire: Wire) -> Pending:
         """Returns a meter, which counts what is taken of a stream's events."""
         told = partial(self._observer.first_event, self.route, self.opened_at)
         self._pending = pending
+        self._wire = wire
         self._meter = Meter(pending, told)
         return self._meter
 
     def totals(self) -> dict[str, int]:
         sends, events, sent_bytes = (0, 0, 0) if self._meter is None else self._meter.counted
-        return {"events": events, "sent_bytes": sent_bytes, "sends": sends}
+        wire_bytes = 0 if self._wire is None else self._wire.wire_bytes(sent_bytes)
+        return {
+            "events": events,
+            "sent_bytes": sent_bytes,
+            "wire_bytes": wire_bytes,
+            "sends": sends,
+        }
 
     def pending_bytes(self) -> int:
         of_source = getattr(self._pending, "pending_bytes", None)
@@ -140,7 +148,7 @@ class Observer:
 
     def by_route(self) -> dict[str, Counter[str]]:
         """Returns for each route how many streams are `open`, were `refused`, and the `events`,
-        `sent_bytes` and `sends` of all its streams, and the `pending_bytes`."""
+        `sent_bytes`, `wire_bytes` and `sends` of all its streams, and the `pending_bytes`."""
         with self._lock:
             records = list(self._open)
             found = {route: Counter(totals) for route, totals in self._ended.items()}

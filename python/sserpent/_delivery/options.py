@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.util import find_spec
 from inspect import Parameter, iscoroutinefunction, signature
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .._shutdown.streams import Stream
-    from .source import Source
+    from .compression import Compression
+    from .source import Pending, Source
 
 
 class DeliveryOptions(TypedDict, total=False):
@@ -32,6 +34,7 @@ class DeliveryOptions(TypedDict, total=False):
     shutdown_grace: float
     max_duration: float | None
     max_pending: int
+    compress: bool
     on_disconnect: Callable[[], object] | None
 
 
@@ -69,6 +72,8 @@ class Streamable:
     _stalled = False
     #: Whether the generator is run. If not, the response is its headers, and nobody is told of it.
     _begins = True
+    # Whether the body is compressed: it is asked for, and the client takes it.
+    _gzip = False
     # What is no option here, though it looks like one, and why.
     _no_options: ClassVar[Mapping[str, str]] = {
         "max_threads": _OF_A_CLASS,
@@ -85,6 +90,7 @@ class Streamable:
     shutdown_grace: float = 0.0
     max_duration: float | None = None
     max_pending: int = 65_536
+    compress: bool = False
     framed: bool = False
     # A callable or None; type checkers refuse a subclass's method where a callable is declared.
     on_disconnect: Any = None
@@ -101,6 +107,12 @@ class Streamable:
 
     def _make_buffer(self) -> Buffer:
         raise NotImplementedError
+
+    def _make_compression(self, plain: Pending) -> Compression:
+        """Returns what stands before the events and compresses them."""
+        from .compression import Window  # where Python has no zlib nobody comes here
+
+        return Window(plain)
 
     def _opened(self, stream: Stream) -> None:
         """Called when the stream opens, in its event loop, before the generator runs."""
@@ -261,6 +273,12 @@ def _check_bool(name: str, value: object) -> None:
         raise _wrong_type(name, "True or False", value)
 
 
+def _check_compress(name: str, value: object) -> None:
+    _check_bool(name, value)
+    if value and find_spec("zlib") is None:
+        raise _bad_value(name, "False: this Python was built without zlib")
+
+
 def _check_callable_or_none(name: str, value: object) -> None:
     function = getattr(value, "__func__", value)  # of a staticmethod or classmethod
     if function is not None and not callable(function):
@@ -287,6 +305,7 @@ _CHECKS: dict[str, Callable[[str, object], None]] = {
     "shutdown_grace": _check_seconds,
     "max_duration": _check_positive_seconds_or_none,
     "max_pending": _check_count,
+    "compress": _check_compress,
     "framed": _check_bool,
     "on_disconnect": _check_callable_or_none,
 }

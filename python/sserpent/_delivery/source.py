@@ -27,8 +27,16 @@ class Pending(Protocol):
         ...
 
 
+class Wire(Protocol):
+    """The body of a response, as somebody who counts its bytes sees it."""
+
+    def wire_bytes(self, event_bytes: int) -> int:
+        """Returns how many bytes of the body have been made, of so many bytes of events."""
+        ...
+
+
 # Returns what stands before them, and counts what is taken.
-Metered = Callable[[Pending], Pending]
+Metered = Callable[[Pending, Wire], Pending]
 
 
 class Source(Pending, Protocol):

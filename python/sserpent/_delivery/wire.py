@@ -19,6 +19,7 @@ from .life import Ending
 from .options import Streamable
 
 if TYPE_CHECKING:
+    from .compression import Compression
     from .source import Metered, Pending
 
 # https://html.spec.whatwg.org/multipage/server-sent-events.html#authoring-notes recommends "a
@@ -37,8 +38,8 @@ class Body:
     """The body of one response, as ASGI messages.
 
     Each byte of a body goes through `pending.take`, `ping` or `end`, on both event loops. So what
-    changes the bytes of a response, such as compression, belongs here: it stands before `pending`,
-    as a meter does, and `ping` and `end` give it their bytes.
+    changes the bytes of a response belongs here, as compression does: it stands before what is
+    pending, and `ping` and `end` give it their bytes.
 
     Args:
         response: Whose body it is.
@@ -50,15 +51,35 @@ class Body:
             makes the same message as `events`.
     """
 
-    __slots__ = ("_response", "pending")
+    __slots__ = ("_compression", "_plain", "_response", "_said_bytes", "pending")
 
     def __init__(self, response: Streamable, buffer: Pending, metered: Metered | None) -> None:
         self._response = response
-        self.pending = buffer if metered is None else metered(buffer)
+        self._plain = self.pending = buffer if metered is None else metered(buffer, self)
+        self._compression: Compression | None = None
+        if response._gzip and response._begins:
+            self._compression = self.pending = response._make_compression(self._plain)
+        # Of what was said besides the events, where it was not compressed.
+        self._said_bytes = 0
+
+    def wire_bytes(self, event_bytes: int) -> int:
+        """Returns how many bytes of the body have been made.
+
+        Args:
+            event_bytes: How many of its events were taken.
+        """
+        if self._compression is not None:
+            return self._compression.wire_bytes
+        return event_bytes + self._said_bytes
 
     def head(self) -> Message:
         """Returns the message with status and headers."""
-        return self._response._start_message()
+        message = self._response._start_message()
+        if self._compression is not None and not self._response._gzip:
+            # By now the headers say something else of the body.
+            self._compression.leave_plain()
+            self._compression = None
+        return message
 
     def events(self) -> Message:
         """Takes the pending events and returns the message with them."""
@@ -66,7 +87,12 @@ class Body:
 
     def ping(self, keepalive: bytes) -> Message:
         """Returns the message with a keep-alive."""
-        return _part(keepalive)
+        if self._compression is None:
+            self._said_bytes += len(keepalive)
+            return _part(keepalive)
+        if self._response.ping_event is None:
+            return _part(self._compression.keep_alive())
+        return _part(self._compression.say(keepalive))
 
     def end(self, ending: Ending | None) -> Message:
         """Takes the pending events, and returns the message that ends the body after them. Its last
@@ -75,11 +101,15 @@ class Body:
         Args:
             ending: The reason of the end; None if the generator has come to its end.
         """
-        last = self.pending.take()
-        return _part(last + self._farewell(ending), more_body=False)
+        last = self._plain.take()
+        farewell = self._farewell(ending)
+        if self._compression is not None:
+            return _part(self._compression.end(last + farewell), more_body=False)
+        self._said_bytes += len(farewell)
+        return _part(last + farewell, more_body=False)
 
     def _farewell(self, ending: Ending | None) -> bytes:
-        says = ending is not None and ending.farewell and self.pending.at_line_start
+        says = ending is not None and ending.farewell and self._plain.at_line_start
         # A source says goodbye itself.
         return goodbye() if says and self._response._source is None else b""
 

@@ -55,6 +55,7 @@ from .._delivery.source_name import SourceName
 from .._runtime.log import logger
 from .._runtime.loops import on_asyncio
 from .limits import Slots, refusal
+from .negotiation import add_vary, say_gzip, takes_gzip
 from .requests import shared_receive
 from .stream_end import StreamEnd
 
@@ -118,6 +119,10 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             given. See `shutdown_event`.
         max_pending: Bytes of events that may wait to be sent, and one event more; 65,536 unless
             given.
+        compress: Whether a client that takes gzip (`Accept-Encoding`) gets it; False unless given.
+            Each event is readable when it has arrived. Lengths leak. Where one stream holds a
+            secret and also text that somebody else may choose, and that person can watch the
+            traffic, leave compression off.
         framed: Whether items that are `str`, `bytes`, `bytearray` or `memoryview` are sent as they
             are, as parts of an event stream that somebody else has framed; False unless given, and
             then they are data. Nothing in them is checked, and they need not be whole events.
@@ -227,6 +232,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     def _start_message(self) -> Message:
         if self._injected is not None:
             self._injected.apply(self)
+        if self.compress:
+            add_vary(self)
+            set_unchecked(self, "_gzip", self._gzip and say_gzip(self))
         return {
             "type": "http.response.start",
             "status": self.status_code,
@@ -267,6 +275,8 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         )
 
     def _answer(self, scope: Scope, receive: Receive, send: Send) -> Run:
+        if self.compress and takes_gzip(scope):
+            set_unchecked(self, "_gzip", True)
         if scope["method"] == "HEAD":
             return self._answer_head(scope, receive, send)
         if self.max_streams is None:
@@ -316,7 +326,17 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     async def _refuse(self, what: str, scope: Scope, receive: Receive, send: Send) -> None:
         if observer.current is not None:
             observer.current.refused(scope)
-        await refusal(what, self, self._comes_back(scope))(scope, receive, send)
+        await self._answer_instead(
+            refusal(what, self, self._comes_back(scope)), scope, receive, send
+        )
+
+    async def _answer_instead(
+        self, answer: Response, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Sends what is no stream in the place of one. It is never compressed."""
+        if self.compress:
+            add_vary(answer)
+        await answer(scope, receive, send)
 
     def _comes_back(self, scope: Scope) -> bool:
         """Whether the client has had a part of the stream before."""

@@ -85,7 +85,7 @@ class Subscription(EventSourceResponse, Generic[T]):
                 self._source = subscriber
                 await super()._stream(scope, receive, send)
             else:
-                await empty_stream(self)(scope, receive, send)
+                await self._answer_instead(empty_stream(self), scope, receive, send)
         finally:
             subscriber.close()
             slots.give_back(limits)

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from ..._delivery.generator_thread import ThreadOptions, ThreadSlots
 from ..._delivery.wire import come_back_later
 from ..._fastapi.limits import Slots, retry_after
+from ..._fastapi.negotiation import add_vary
 from ..._fastapi.response import EventSourceResponse, checked_content
 from ..._runtime.loops import call_every, current_token, spawn
 from ..channel import Key
@@ -213,11 +214,11 @@ class Runs(Generic[T]):
         try:
             status = await self._broker.status(key)
         except BrokerError:
-            return Response(come_back_later(), media_type="text/event-stream")
+            return _varied(Response(come_back_later(), media_type="text/event-stream"), options)
         if status is None:
             raise _unknown()
         if status.end is not None and after == str(status.end):
-            return Response(status_code=204)
+            return _varied(Response(status_code=204), options)
         if status.is_evicted:
             after = after or _EVICTED
         return self._response(run_id, whose, after, options)
@@ -356,6 +357,13 @@ class _Watch:
             await self._broker.end(run, None, end_item(run_id, "lost", None))
         except (BrokerError, ChannelsClosed):
             pass  # it is looked for again, if anybody is left
+
+
+def _varied(response: Response, options: ResponseOptions) -> Response:
+    """Returns what stands in the place of a stream that would be compressed for some clients."""
+    if options.get("compress"):
+        add_vary(response)
+    return response
 
 
 def _checked_id(value: Any) -> str:

@@ -1,0 +1,54 @@
+"""Which encoding a client takes (https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3), and what
+the headers say of it."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.responses import Response
+from starlette.types import Scope
+
+_GZIP = "gzip", "x-gzip"  # https://www.rfc-editor.org/rfc/rfc9110#section-8.4.1.3
+_WEIGHT = re.compile(r"\s*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*", re.ASCII | re.IGNORECASE)
+_ENCODING, _VARY = b"content-encoding", b"vary"
+_ACCEPT_ENCODING = "Accept-Encoding"
+
+
+def takes_gzip(scope: Scope) -> bool:
+    """Returns whether a client takes gzip, and does not like the bytes as they are better."""
+    lines = [value for name, value in scope["headers"] if name == b"accept-encoding"]
+    weights: dict[str, float] = {}
+    for member in b",".join(lines).decode("latin-1").split(","):
+        coding, _, parameter = member.partition(";")
+        weights.setdefault(coding.strip().lower(), _weight(parameter))
+    gzip = next((weights[each] for each in _GZIP if each in weights), weights.get("*", 0.0))
+    return gzip > 0 and gzip >= weights.get("identity", 0.0)
+
+
+def _weight(parameter: str) -> float:
+    """Returns a weight, 0 if it is none."""
+    if not parameter.strip():
+        return 1.0
+    weight = _WEIGHT.fullmatch(parameter)
+    return float(weight[1]) if weight else 0.0
+
+
+def add_vary(response: Response) -> None:
+    """Says that another client may get other bytes, for caches. In one line: Starlette's middleware
+    for CORS knows of one alone."""
+    headers = response.raw_headers
+    fields = [value.decode("latin-1") for name, value in headers if name == _VARY]
+    named = {each.strip().lower() for field in fields for each in field.split(",")}
+    if not named & {"*", _ACCEPT_ENCODING.lower()}:
+        line = ", ".join((*fields, _ACCEPT_ENCODING)).encode("latin-1")
+        response.raw_headers = [each for each in headers if each[0] != _VARY] + [(_VARY, line)]
+
+
+def say_gzip(response: Response) -> bool:
+    """Says that the body is compressed, and returns whether it may be: a body that is encoded
+    already is left as it is, and so is one of an error, or a status that has none."""
+    may_be = response.status_code in range(200, 300) and response.status_code not in (204, 205)
+    if not may_be or any(name == _ENCODING for name, _ in response.raw_headers):
+        return False
+    response.raw_headers.append((_ENCODING, b"gzip"))
+    return True
