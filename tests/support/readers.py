@@ -166,8 +166,8 @@ def page() -> str:
         f"Versions: {', '.join(versions)}.",
         "The MCP SDK reads with httpx2's decoder.",
         "",
-        "[Compressed streams](compression.md) come to all of them decoded by their HTTP client. Java's",
-        "`GZIPInputStream`, under a `Reader`, shows nothing of a stream before its end.",
+        "[Compressed streams](compression.md) come to all of them decoded by their HTTP client.",
+        "Java's `GZIPInputStream`, under a `Reader`, shows nothing of a stream before its end.",
         "",
     ]
     return "\n".join(line.rstrip() for line in lines)
