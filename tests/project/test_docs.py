@@ -33,6 +33,7 @@ MODULES = (
     sserpent.protocols,
     sserpent.testing,
 )
+TOOL = runpy.run_path(str(PROJECT / "tools" / "pages.py"))
 REPOSITORY = "https://github.com/sserpent/sserpent/"
 
 
@@ -80,6 +81,19 @@ def test_every_page_is_in_the_navigation() -> None:
     assert sorted(listed) == sorted(
         page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")
     )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=id_of)
+def test_the_examples_on_a_page_are_as_their_files_are(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text == TOOL["with_copies"](text), "run `python tools/pages.py`"
+
+
+def test_a_page_gets_an_example_that_was_changed() -> None:
+    page = "<!-- examples/notify.py -->\n```python\nold\n```\n\n```python\nkept\n```\n"
+    code = (PROJECT / "examples/notify.py").read_text(encoding="utf-8")
+    changed = page.replace("old\n", code)
+    assert TOOL["with_copies"](page) == TOOL["with_copies"](changed) == changed
 
 
 def test_a_link_of_the_site_that_leads_nowhere_is_found(tmp_path: Path) -> None:

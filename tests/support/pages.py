@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -32,11 +33,12 @@ def text_of(page: Path) -> str:
 
 
 def all_blocks(page: Path) -> list[Block]:
-    # The form with a dot is for what a formatter of Python must leave alone.
+    # The form with a dot is for what a formatter of Python must leave alone. In a list a block is
+    # indented.
     found = re.findall(
-        r"^```(?: \{ \.)?(\w+)(?: \})?\n(.*?)^```$", text_of(page), re.DOTALL | re.MULTILINE
+        r"^( *)```(?: \{ \.)?(\w+)(?: \})?\n(.*?)^\1```$", text_of(page), re.DOTALL | re.MULTILINE
     )
-    return [Block(*each) for each in found]
+    return [Block(language, dedent(code) if indent else code) for indent, language, code in found]
 
 
 def blocks(page: Path) -> list[str]:
