@@ -6,108 +6,22 @@ there. Look at them before keeping them.
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import httpx
 import pytest
-from filelock import FileLock
 
 import servers
-from browser_setup import find, reason_to_skip
+from browser import Browser
 from servers import Server, until, uvicorn
-
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
 # Installing the browser takes its time on a fresh machine.
 pytestmark = pytest.mark.timeout(600)
 
 SCREENSHOTS = os.environ.get("SSERPENT_SCREENSHOTS")
-
-LISTEN = """
-const [url, names] = arguments;
-const source = new EventSource(url);
-const log = [];
-for (const name of ["open", "error", "message", ...names]) {
-  source.addEventListener(name, (event) => log.push({
-    type: name, data: event.data, id: event.lastEventId, state: source.readyState,
-    at: performance.now(),
-  }));
-}
-(window.sources ??= []).push(source);
-(window.logs ??= []).push(log);
-"""
-
-
-class Browser:
-    def __init__(self, directory: str) -> None:
-        options = webdriver.ChromeOptions()
-        options.binary_location = find("browser")
-        options.add_argument("--headless=new")
-        options.add_argument("--no-sandbox")  # which root cannot have
-        options.add_argument("--disable-dev-shm-usage")  # small in containers
-        # A page that was left would keep its connections, of which there are six to an origin.
-        options.add_argument("--disable-features=BackForwardCache")
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        service = webdriver.ChromeService(
-            executable_path=find("driver"), env={**os.environ, "TMPDIR": directory}
-        )
-        self.driver = webdriver.Chrome(options=options, service=service)
-        self.driver.set_page_load_timeout(60)
-        self.run = self.driver.execute_script
-
-    def open(self, url: str) -> None:
-        self.driver.get(url)
-
-    def listen(self, path: str, *names: str) -> None:
-        """Opens an EventSource on the page, and logs every event of it and of these names."""
-        self.run(LISTEN, path, names)
-
-    def log(self, number: int = 0) -> list[dict[str, Any]]:
-        return self.run("return logs[arguments[0]]", number)  # type: ignore[no-any-return]
-
-    def logged(self, kind: str, number: int = 0) -> list[dict[str, Any]]:
-        return [each for each in self.log(number) if each["type"] == kind]
-
-    def data(self, number: int = 0) -> list[Any]:
-        return self.run(  # type: ignore[no-any-return]
-            "return logs[arguments[0]].filter((e) => e.type === 'message').map((e) => e.data)",
-            number,
-        )
-
-    def script_errors(self) -> list[str]:
-        entries = self.driver.get_log("browser")
-        return [entry["message"] for entry in entries if entry["source"] == "javascript"]
-
-    def device(self, width: int, height: int, scheme: str = "light", scale: float = 1) -> None:
-        size = {"width": width, "height": height, "deviceScaleFactor": scale}
-        command = self.driver.execute_cdp_cmd
-        command("Emulation.setDeviceMetricsOverride", {**size, "mobile": width < 600})
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        command("Emulation.setEmulatedMedia", {"features": [feature]})
-
-    def screenshot(self, path: Path, whole: bool) -> None:
-        """The whole page, or what fits into the window."""
-        options = {"format": "png", "captureBeyondViewport": whole}
-        answer = self.driver.execute_cdp_cmd("Page.captureScreenshot", options)
-        path.write_bytes(base64.b64decode(answer["data"]))
-
-
-@pytest.fixture(scope="module")
-def started_browser() -> Iterator[Browser]:
-    # One worker installs what is missing.
-    with FileLock(Path(gettempdir(), "sserpent-browser.lock")):
-        reason = reason_to_skip()
-    if reason:
-        pytest.skip(reason)
-    with TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-        browser = Browser(directory)
-        yield browser
-        browser.driver.quit()
 
 
 @pytest.fixture(scope="module")
