@@ -8,7 +8,10 @@ export class EventStreamParser {
   #atStart = true;
   #type = "";
   #data = "";
-  #lastEventId = "";
+  #id = "";
+
+  /** The ID to come back with: that of the last whole block, which need not have been an event. */
+  lastEventId = "";
 
   /** Takes the next piece of text, however it is cut; answers the events it completes. */
   push(text) {
@@ -34,15 +37,16 @@ export class EventStreamParser {
     const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
     if (field === "event") this.#type = value;
     if (field === "data") this.#data += value + "\n";
-    if (field === "id" && !value.includes("\0")) this.#lastEventId = value;
+    if (field === "id" && !value.includes("\0")) this.#id = value;
     return null;
   }
 
   #dispatch() {
+    this.lastEventId = this.#id;
     const event = {
       type: this.#type || "message",
       data: this.#data.slice(0, -1),
-      lastEventId: this.#lastEventId,
+      lastEventId: this.lastEventId,
     };
     const empty = this.#data === "";
     this.#type = this.#data = "";
@@ -50,7 +54,7 @@ export class EventStreamParser {
   }
 }
 
-/** Yields { text, events } for each piece of the response's body, as it comes. */
+/** Yields { text, events, lastEventId } for each piece of the response's body, as it comes. */
 export async function* readEventStream(response) {
   if (!response.ok) throw new Error(await whatWentWrong(response));
   const type = response.headers.get("content-type") ?? "none";
@@ -59,11 +63,16 @@ export async function* readEventStream(response) {
   // The parser takes care of the byte order mark, which belongs to the wire text.
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   const reader = response.body.getReader();
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const text = decoder.decode(value, { stream: true });
-    yield { text, events: parser.push(text) };
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const text = decoder.decode(value, { stream: true });
+      const events = parser.push(text);
+      yield { text, events, lastEventId: parser.lastEventId };
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // closes the connection if the caller stops early
   }
 }
 
