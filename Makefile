@@ -152,7 +152,6 @@ lint-workflows: install ## Check the GitHub workflows
 
 .PHONY: docs
 docs: .venv/installed-docs ## Build the documentation into site/, and fail on a warning or a dead link
-	$(BIN)/python tools/pages.py
 	$(BIN)/python tools/docs.py
 
 .PHONY: docs-serve

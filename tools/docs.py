@@ -1,5 +1,7 @@
 """Builds the documentation into `site/`, and fails on a warning or a link that leads nowhere.
 
+First it copies the examples into the pages, as `tools/copies.py` does.
+
 The generator checks the links of the pages' sources. This also follows the links of what it has
 made: of text that pages include, and of docstrings.
 
@@ -38,6 +40,9 @@ class Page(HTMLParser):
 
 
 def main() -> None:
+    import copies
+
+    copies.main()
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     # `--strict` does not count what is wrong with docstrings.

@@ -33,7 +33,7 @@ MODULES = (
     sserpent.protocols,
     sserpent.testing,
 )
-TOOL = runpy.run_path(str(PROJECT / "tools" / "pages.py"))
+TOOL = runpy.run_path(str(PROJECT / "tools" / "copies.py"))
 REPOSITORY = "https://github.com/sserpent/sserpent/"
 
 
@@ -86,7 +86,7 @@ def test_every_page_is_in_the_navigation() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=id_of)
 def test_the_examples_on_a_page_are_as_their_files_are(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert text == TOOL["with_copies"](text), "run `python tools/pages.py`"
+    assert text == TOOL["with_copies"](text), "run `python tools/copies.py`"
 
 
 def test_a_page_gets_an_example_that_was_changed() -> None:

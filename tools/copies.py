@@ -4,7 +4,7 @@ A page names the file in a comment right above a block of code:
 
     <!-- examples/resume.py -->
 
-`python tools/pages.py` writes the file into that block, for every page. A test fails if a block is
+`python tools/copies.py` writes the file into that block, for every page. A test fails if a block is
 not what its file is.
 """
 
