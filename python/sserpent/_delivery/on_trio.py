@@ -138,7 +138,7 @@ class TrioDelivery:
             await self._start_source(self._source)
 
     async def _start_source(self, source: Source) -> None:
-        if not self._stopping:
+        if not (self._stopping or source.holds_headers):
             await self._open()
         if self._stopping:  # by now
             self._driven.set()

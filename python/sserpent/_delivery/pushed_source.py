@@ -32,7 +32,8 @@ class PushedSource:
         self.flush = sender.flush
 
     def start(self, streams: ServerStreams, on_end: Callable[[BaseException | None], None]) -> None:
-        """Sends the headers, with what is there to be sent; nothing if it was stopped before.
+        """Sends the headers, with what is there to be sent, unless the source holds them; nothing
+        if it was stopped before.
 
         Args:
             streams: The streams of the server.
@@ -45,7 +46,7 @@ class PushedSource:
         self._source.start(self)
         if self._source.pending:
             self._sender.flush()
-        elif self._sender.in_progress is None:
+        elif self._sender.in_progress is None and not self._source.holds_headers:
             self._sender.open()
 
     def stop(self) -> None:

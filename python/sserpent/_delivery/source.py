@@ -43,6 +43,11 @@ class Source(Pending, Protocol):
     """Content that pushes ready frames, in place of a generator: nothing runs for it in its
     stream, which it tells when there is something to take."""
 
+    @property
+    def holds_headers(self) -> bool:
+        """Whether the headers wait until something is pending."""
+        ...
+
     def pending_bytes(self) -> int:
         """Returns how many bytes are pending, for metrics. May be called in any thread."""
         ...

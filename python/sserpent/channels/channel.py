@@ -12,8 +12,9 @@ from .._delivery import observer
 from .checks import (
     checked_key,
     checked_request,
+    checked_snapshot,
 )
-from .fanout.request import Filter, Overflow, Request, Selection, Start
+from .fanout.request import Filter, Overflow, Request, Selection, Snapshot, Start
 from .history.broker import Broker, Item
 from .history.encoding import Encoding
 from .history.position import HistoryKey
@@ -132,10 +133,29 @@ class Channel(Generic[T]):
         newest_of = None if conflate is None else checked_key("conflate", conflate)
         return self._encoding.item(item, event, newest_of)
 
+    async def position(self, *, key: Key | None = None) -> str:
+        """Returns the id of the newest event, or of the history's beginning where there is none
+        yet: of the state with which an application starts, for `snapshot`.
+
+        Args:
+            key: Which of the channel's histories, of a channel with `keyed=True`.
+
+        Raises:
+            TypeError: `key` has the wrong type.
+            ValueError: `key` breaks a rule, or is missing, or must be left out.
+            BrokerUnavailable: the broker could not be reached.
+            RuntimeError: the channels are closed.
+        """
+        position = await self._broker.position(self._history_key(key), self._definition.limits)
+        return str(position)
+
     # Subscribing
 
-    def on(self, key: Key | None = None) -> Selection:
-        """Returns what `Channels.subscribe` takes, to have several channels in one stream."""
+    def on(
+        self, key: Key | None = None, *, snapshot: Callable[..., Any] | None = None
+    ) -> Selection:
+        """Returns what `Channels.subscribe` takes, to have several channels in one stream; the
+        arguments are those of `subscribe`."""
         definition = self._definition
         return Selection(
             self._history_key(key),
@@ -143,7 +163,14 @@ class Channel(Generic[T]):
             definition.overflow,
             definition.max_subscribers,
             self._encoding.decode,
+            snapshot=self._snapshot(key, snapshot),
         )
+
+    @staticmethod
+    def _snapshot(key: Key | None, function: Any) -> Snapshot | None:
+        if checked_snapshot(function) is None:
+            return None
+        return Snapshot(function, () if key is None else (key,))
 
     def _made(self, selection: Selection) -> bool:
         """Returns whether a selection is one of this very channel."""
@@ -157,6 +184,7 @@ class Channel(Generic[T]):
         start: Start = "live",
         owner: Key | None = None,
         filter: Filter | None = None,
+        snapshot: Callable[..., Any] | None = None,
         **options: Unpack[ResponseOptions],
     ) -> Subscription[T]:
         """Returns the response that streams the channel to a client.
@@ -170,6 +198,12 @@ class Channel(Generic[T]):
             owner: The user whom this stream belongs to; `Channels.disconnect` ends all of their
                 streams, and `max_subscribers_per_owner` counts them.
             filter: Is given each event, of the history too, and returns whether it is sent.
+            snapshot: Returns the state of the channel, or of a `key`, with which it is called, and
+                may be async. Clients get that, and then what is newer: new clients, and those that
+                would get a `gap` or `reset`. A value becomes the data of an event `snapshot`; a
+                `ServerSentEvent` is sent as it is, and its `id`, if it has one, is what `publish`
+                returned for the newest event that the state has. One call, of 30 s at most, is
+                shared by all who wait for the same function. `filter` is not asked about it.
             options: `status_code`, `headers`, `background` and the options of
                 `EventSourceResponse`.
 
@@ -177,7 +211,7 @@ class Channel(Generic[T]):
             TypeError: an argument has the wrong type; the message names it.
             ValueError: an argument breaks a rule; the message names it.
         """
-        request = self._request(key, after, start, filter)
+        request = self._request(key, after, start, filter, snapshot)
         subscription: Subscription[T] = self._subscribe(request, owner, options)
         return subscription
 
@@ -188,16 +222,26 @@ class Channel(Generic[T]):
         after: str | None = None,
         start: Start = "live",
         filter: Filter | None = None,
+        snapshot: Callable[..., Any] | None = None,
     ) -> Listener:
         """Returns an async context manager for an async iterator of the channel's events; the
         arguments are those of `subscribe`."""
-        return self._listen(self._request(key, after, start, filter))
+        return self._listen(self._request(key, after, start, filter, snapshot))
 
     def _request(
-        self, key: Key | None, after: str | None, start: Start, filter: Filter | None
+        self,
+        key: Key | None,
+        after: str | None,
+        start: Start,
+        filter: Filter | None,
+        snapshot: Callable[..., Any] | None,
     ) -> Request:
         return checked_request(
-            (self.on(key),), several=False, after=after, start=start, filter=filter
+            (self.on(key, snapshot=snapshot),),
+            several=False,
+            after=after,
+            start=start,
+            filter=filter,
         )
 
     def _history_key(self, key: Key | None) -> HistoryKey:

@@ -135,7 +135,22 @@ def checked_request(
     if after is not None:
         # A longer one is no id of ours, and need not be kept as long as the stream.
         after = after[: MAX_ID * len(selections) + 1]
-    return Request(selections, several, after, checked_start(start), checked_filter(filter))
+    start = checked_start(start)
+    if start != "live" and any(each.snapshot is not None for each in selections):
+        raise ValueError(
+            f"'start' must be 'live' where there is a 'snapshot', not {start!r}: a client without"
+            " an id begins with the snapshot"
+        )
+    return Request(selections, several, after, start, checked_filter(filter))
+
+
+def checked_snapshot(value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError(
+            f"'snapshot' must be a function that returns the state, or None, not"
+            f" {type(value).__name__}"
+        )
+    return value
 
 
 def checked_start(value: Any) -> Start:

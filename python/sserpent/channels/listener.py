@@ -19,7 +19,8 @@ class Listener:
             async for event in events:
                 ...
 
-    It ends when the channels are closed. One that falls behind gets a `gap`, as a client does.
+    It ends when the channels are closed. One that falls behind gets a `gap`, or a snapshot, as a
+    client does; what a function for snapshots raises, it raises.
     """
 
     def __init__(self, subscriber: Callable[[], Subscriber]) -> None:
@@ -62,6 +63,8 @@ class Listener:
             if subscriber.pending:
                 self._events.extend(subscriber.take_events())
             elif sink.finished:
+                if subscriber.lost_snapshot is not None:
+                    raise subscriber.lost_snapshot
                 raise StopAsyncIteration
             else:
                 await sink.wait()

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .._core import Buffer
+from .._delivery.options import set_unchecked
 from .._fastapi.limits import empty_stream
 from .._fastapi.response import EventSourceResponse, Run
 from .fanout.hubs import Hubs
@@ -47,7 +48,15 @@ class Subscription(EventSourceResponse, Generic[T]):
         "framed": "its events are framed where they are published",
     }
 
-    _arguments = ("key", "after", "start", "owner", "filter", *EventSourceResponse._arguments)
+    _arguments = (
+        "key",
+        "after",
+        "start",
+        "owner",
+        "filter",
+        "snapshot",
+        *EventSourceResponse._arguments,
+    )
 
     if not TYPE_CHECKING:  # FastAPI looks for a class where a route returns a response
 
@@ -83,6 +92,8 @@ class Subscription(EventSourceResponse, Generic[T]):
                 await super()._stream(scope, receive, send)
             elif await _opened(subscriber):
                 self._source = subscriber
+                if subscriber.holds_headers:
+                    set_unchecked(self, "open_delay", None)
                 await super()._stream(scope, receive, send)
             else:
                 await self._answer_instead(empty_stream(self), scope, receive, send)

@@ -21,9 +21,10 @@ import anyio
 
 from ..._runtime.loops import call_every, call_soon, current_token, has_ended, on_asyncio
 from ..history.broker import Broker
-from ..history.position import HistoryKey
+from ..history.position import HistoryKey, Position
 from ..history.ring import Retention
 from .owner_disconnects import HISTORY, LIMITS, OwnerDisconnects
+from .snapshots import SnapshotCalls
 from .tail import Tail, TailSubscriber
 
 # For how many seconds the event loop may be kept at a stretch.
@@ -70,6 +71,7 @@ class Hub:
     Attributes:
         subscribers: Those that are open, or about to be.
         now: Returns the time by the broker's clock.
+        snapshots: The calls of functions that return the state of a channel.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Hub:
         self._ready: deque[HubSubscriber] = deque()
         self._unsettled: dict[Tail, None] = {}
         self._positions_due: set[HubSubscriber] = set()
+        self.snapshots = SnapshotCalls(self)
         self._end_timer: Callable[[], object] | None = None
 
     # Called in any thread
@@ -164,17 +167,41 @@ class Hub:
         if tail.drain(until=math.inf):
             self._broadcast(tail)
 
+    async def reach(self, tail: Tail, after: Position) -> str | None:
+        """Has a tail reach back to a position that somebody has named, or as near as it can.
+
+        Returns:
+            Why continuity cannot be proved, if it cannot: the reason of the event `reset`.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+        reason = tail.why_not(after)
+        if reason is not None:
+            # Whoever gave the id out may know more of the history than this process has heard yet.
+            await self.catch_up(tail)
+            reason = tail.why_not(after)
+        if reason is None:
+            await tail.reach_back(self.broker, after.offset or 1)
+            reason = tail.why_not(after)  # meanwhile the history may have begun anew
+        return reason
+
     def release(self, tail: Tail) -> None:
         """Gives a tail back that `acquire` has returned. The last user ends it."""
         tail.users -= 1
         if not tail.users:
             del self._tails[tail.key]
             self.broker.unfollow(tail.key, tail)
-            if not self._tails:
-                if self._disconnects is not None:
-                    self.broker.unfollow(HISTORY, self._disconnects)
-                    self._is_told_of_disconnects = False
-                self._forget(self)
+            self.forget_if_unused()
+
+    def forget_if_unused(self) -> None:
+        """Has this hub forgotten, if it has nothing that another subscriber could use."""
+        if self._tails or self.snapshots.has_recent:
+            return
+        if self._disconnects is not None:
+            self.broker.unfollow(HISTORY, self._disconnects)
+            self._is_told_of_disconnects = False
+        self._forget(self)
 
     def enqueue(self, subscriber: HubSubscriber) -> None:
         """Lets a subscriber take what is pending, in its turn."""
@@ -182,6 +209,11 @@ class Hub:
             subscriber.queued = True
             self._ready.append(subscriber)
             self._schedule()
+
+    def settle_later(self, tail: Tail) -> None:
+        """Has a tail keep what it has until all subscribers have had the occasion to take it."""
+        self._unsettled[tail] = None
+        self._schedule()
 
     def _broadcast(self, tail: Tail) -> None:
         """Queues the subscribers of a tail that has new entries."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
+from uuid import UUID
 
 from ..._core import ServerSentEvent
 from ..history.position import HistoryKey
@@ -12,6 +13,18 @@ from ..history.ring import Retention
 Overflow = Literal["gap", "latest", "disconnect"]
 Start = Literal["live", "earliest"] | int
 Filter = Callable[[ServerSentEvent], bool]
+
+
+class Snapshot(NamedTuple):
+    """Where the state of a channel comes from, for clients that do not have it.
+
+    Attributes:
+        function: Returns the state, or an awaitable of it.
+        arguments: What the function is called with: the key, if the channel has keys.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[str | int | UUID, ...]
 
 
 class Selection(NamedTuple):
@@ -24,6 +37,8 @@ class Selection(NamedTuple):
     decode: Callable[[str, str], Any]
     #: Whether the event `run-end` is the last.
     ends: bool = False
+    #: What a client gets in place of `gap` and `reset`.
+    snapshot: Snapshot | None = None
 
 
 class Request(NamedTuple):

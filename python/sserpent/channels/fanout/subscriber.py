@@ -7,14 +7,18 @@ from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from starlette.exceptions import HTTPException
+
 from ..._core import ServerSentEvent
 from ..._delivery import observer
-from ..._delivery.wire import goodbye
+from ..._delivery.wire import come_back_later, goodbye
 from ..history import control_events as control_events
-from ..history.position import Position, join_ids, parse_id, parse_ids
+from ..history.broker import BrokerError, ChannelsClosed
+from ..history.position import NOWHERE, Position, join_ids, parse_id, parse_ids
 from ..history.ring import Entry
 from .hub import Hub
 from .request import Filter, Request, Selection, Start
+from .snapshots import SnapshotCall, decode_json
 from .tail import Tail, upto
 
 if TYPE_CHECKING:
@@ -29,9 +33,10 @@ class Cursor:
         position: After what it has taken.
         live_from: What has a greater offset was published after the subscription began.
         filtered: The filter's answers for entries that are not taken yet, by offset.
+        call: The call of the function whose snapshot it waits for: it takes nothing until then.
     """
 
-    __slots__ = ("filtered", "label", "live_from", "position", "selection", "tail")
+    __slots__ = ("call", "filtered", "label", "live_from", "position", "selection", "tail")
 
     def __init__(self, selection: Selection, tail: Tail, several: bool) -> None:
         self.selection = selection
@@ -40,16 +45,17 @@ class Cursor:
         self.position = tail.ring.head
         self.live_from = self.position.offset
         self.filtered: dict[int, bool] = {}
+        self.call: SnapshotCall | None = None
 
     @property
     def is_behind(self) -> bool:
         """Whether there is something to take."""
-        return self.position.offset != self.tail.ring.head.offset
+        return self.call is None and self.position.offset != self.tail.ring.head.offset
 
     @property
     def is_passed(self) -> bool:
         """Whether something of that is no longer there."""
-        return self.position.offset < self.tail.ring.floor.offset
+        return self.call is None and self.position.offset < self.tail.ring.floor.offset
 
     @property
     def is_conflated(self) -> bool:
@@ -79,29 +85,10 @@ class Cursor:
         Returns:
             Why continuity cannot be proved, if it cannot: the reason of the event `reset`.
         """
-        reason = self.why_not(after)
-        if reason is not None:
-            # Whoever gave the id out may know more of the history than this process has heard yet.
-            await hub.catch_up(self.tail)
-            reason = self.why_not(after)
-        if reason is None:
-            await self.tail.reach_back(hub.broker, after.offset or 1)
-            reason = self.why_not(after)  # meanwhile the history may have begun anew
+        reason = await hub.reach(self.tail, after)
         if reason is None:
             self.position = after
         return reason
-
-    def why_not(self, after: Position) -> str | None:
-        """Returns why what is there now does not continue a position, if it does not."""
-        head = self.tail.ring.head
-        if after.epoch != head.epoch:
-            return "epoch"
-        if after.offset > head.offset:
-            return "ahead"
-        known = self.tail.position_at(after.offset)
-        if known is not None and known.tag != after.tag and known.tag and after.tag:
-            return "diverged"
-        return None
 
 
 class Subscriber:
@@ -119,6 +106,8 @@ class Subscriber:
         owner: The user whose stream it is; None for nobody.
         queued: Whether the hub is going to call `flush`.
         disconnected: Whether it has been told to end, because its owner is disconnected.
+        holds_headers: Whether the headers wait for a first snapshot.
+        lost_snapshot: Why it has ended, if that was for want of a snapshot.
     """
 
     #: Whole events are taken.
@@ -140,6 +129,8 @@ class Subscriber:
         "_stopped",
         "disconnected",
         "flush",
+        "holds_headers",
+        "lost_snapshot",
         "owner",
         "queued",
     )
@@ -155,7 +146,7 @@ class Subscriber:
         # The only cursor, while there is nothing to take but entries as they are.
         self._plain: Cursor | None = None
         # What is to be taken before the next entry: bytes, or an event of the channel's own.
-        self._own: list[bytes | ServerSentEvent] = []
+        self._own: list[bytes | ServerSentEvent | _Taken] = []
         self._sink: Sink | None = None
         self._stopped = False  # it takes what is pending, and no more
         self._goodbye = b""
@@ -165,6 +156,8 @@ class Subscriber:
         self.owner = owner
         self.queued = False
         self.disconnected = False
+        self.holds_headers = False
+        self.lost_snapshot: Exception | None = None
         #: Has what is pending sent, if the client takes it. Called by the hub, for each event.
         self.flush: Callable[[], object] = _nothing
 
@@ -185,21 +178,35 @@ class Subscriber:
             self._cursors.append(cursor)
             after = positions.get(cursor.label)
             reason = None if after is None else await cursor.resume(self._hub, after)
+            if after is not None and reason is None:
+                continue
+            if selection.snapshot is not None:
+                cursor.position = NOWHERE
+                if reason is not None:
+                    self._count_reset(reason)
+                continue
             if reason is not None:
                 resets.append(reason)
-            if after is None or reason is not None:
-                knows_no_position = True
-                await cursor.start(self._hub, self._request.start)
+            knows_no_position = True
+            await cursor.start(self._hub, self._request.start)
         for reason in resets:
             self._announce_reset(reason)
         # Who gets all that is kept gets all of it again without an id.
         self._owes_position = knows_no_position and not resets and self._request.start != "earliest"
         for cursor in self._cursors:
-            reason = cursor.why_not(cursor.position)
-            if reason is not None:  # it has begun anew while another stream was asked for
-                self.reset(cursor.tail, reason)
-            self._catch_up(cursor, "trimmed")
-            cursor.tail.add_subscriber(self)
+            self._join(cursor)
+        self.holds_headers = any(cursor.call is not None for cursor in self._cursors)
+
+    def _join(self, cursor: Cursor) -> None:
+        """Has a cursor follow what is new."""
+        cursor.tail.add_subscriber(self)
+        if cursor.position is NOWHERE:
+            self._ask_for_snapshot(cursor)
+            return
+        reason = cursor.tail.why_not(cursor.position)
+        if reason is not None:  # it has begun anew while another stream was asked for
+            self.reset(cursor.tail, reason)
+        self._catch_up(cursor, "trimmed")
 
     def _asked_for(self) -> tuple[dict[str, Position], list[str]]:
         """Returns the position that the client names for each stream, by the cursor's label, and
@@ -212,7 +219,12 @@ class Subscriber:
         else:
             position = parse_id(after)
             positions = None if position is None else {"": position}
-        return ({}, ["unknown"]) if positions is None else (positions, [])
+        if positions is not None:
+            return positions, []
+        if all(each.snapshot is not None for each in self._request.selections):
+            self._count_reset("unknown")
+            return {}, []
+        return {}, ["unknown"]
 
     def start(self, sink: Sink) -> None:
         """Has a sink told of what is pending, from now on."""
@@ -244,32 +256,46 @@ class Subscriber:
 
     def close(self) -> None:
         """Follows nothing any more."""
-        self._sink = self._failure = None
+        self._sink = self._failure = self.lost_snapshot = None
         self.flush = _nothing
+        self._leave()
+        self._hub.remove_subscriber(self)
+
+    def _leave(self) -> None:
         for cursor in self._cursors:
             cursor.tail.remove_subscriber(self)
+            if cursor.call is not None:
+                cursor.call.leave(cursor)
             self._hub.release(cursor.tail)
         self._cursors.clear()
-        self._hub.remove_subscriber(self)
 
     # Called by the hub
 
     def reset(self, tail: Tail, reason: str) -> None:
         """Says that a stream does not continue what came before."""
         for cursor in self._cursors:
-            if cursor.tail is tail:
+            if cursor.tail is not tail:
+                continue
+            cursor.filtered.clear()
+            if cursor.selection.snapshot is not None:
+                self._count_reset(reason)
+                if cursor.call is None:
+                    self._ask_for_snapshot(cursor)
+            else:
                 cursor.position = tail.ring.head
                 cursor.live_from = cursor.position.offset
-                cursor.filtered.clear()
                 self._announce_reset(reason)
 
     def _announce_reset(self, reason: str) -> None:
         self._announce(control_events.reset(reason, self.id))
+        self._count_reset(reason)
+
+    def _count_reset(self, reason: str) -> None:
         if observer.current is not None:
             for channel in {each.key.channel for each in self._request.selections}:
                 observer.current.reset(channel, reason)
 
-    def _announce(self, block: bytes | ServerSentEvent) -> None:
+    def _announce(self, block: bytes | ServerSentEvent | _Taken) -> None:
         self._plain = None
         self._own.append(block)
         self._hub.enqueue(self)
@@ -280,6 +306,54 @@ class Subscriber:
             self._has_hidden = False
             self._announce(control_events.position_block(self.id))
 
+    # Snapshots
+
+    def _ask_for_snapshot(self, cursor: Cursor) -> None:
+        """Has a cursor wait for a snapshot, and go on after that."""
+        snapshot = cursor.selection.snapshot
+        assert snapshot is not None
+        self._plain = None
+        # One that the client has not taken yet is of no use any more.
+        self._own = [each for each in self._own if not _is_snapshot_of(cursor, each)]
+        recent = self._hub.snapshots.recent(snapshot, cursor.tail)
+        if recent is not None:
+            self.on_snapshot(cursor, recent)
+        else:
+            cursor.call = self._hub.snapshots.call(snapshot, cursor.tail)
+            cursor.call.join(cursor, self)
+
+    def on_snapshot(self, cursor: Cursor, entry: Entry) -> None:
+        """Has a snapshot taken, and goes on after it."""
+        cursor.call = None
+        cursor.position = entry.position
+        cursor.live_from = cursor.tail.ring.head.offset
+        self.holds_headers = False
+        self._announce(_Taken(entry, cursor, self._several_id, is_snapshot=True))
+
+    def on_snapshot_error(self, cursor: Cursor, error: Exception) -> bool:
+        """Ends the stream for want of a snapshot: the client comes back into the same.
+
+        Returns:
+            Whether the error is to be logged, since nobody raises it.
+        """
+        if self._stopped:
+            return False
+        self.lost_snapshot = error
+        if not self.holds_headers:
+            self.end()
+            return True
+        comes_back = bool(self._request.after) and not isinstance(error, HTTPException)
+        is_away = isinstance(error, (BrokerError, ChannelsClosed))
+        self._stopped = True
+        if comes_back or is_away:
+            self._leave()
+            self._own.clear()
+            self._goodbye = come_back_later()
+        else:
+            self._failure = error
+        self._conclude()
+        return comes_back and not is_away
+
     # What is taken
 
     @property
@@ -287,12 +361,21 @@ class Subscriber:
         """The id with which a client can come back to where this stands."""
         if not self._request.several:
             return str(self._cursors[0].position)
-        return join_ids({cursor.label: str(cursor.position) for cursor in self._cursors})
+        known = [cursor for cursor in self._cursors if cursor.position is not NOWHERE]
+        return join_ids({cursor.label: str(cursor.position) for cursor in known})
+
+    @property
+    def _several_id(self) -> str | None:
+        return self.id if self._request.several else None
 
     @property
     def pending(self) -> bool:
         """Whether there is anything to take."""
-        if self._own or self._goodbye or self._owes_position:
+        if self._goodbye:
+            return True
+        if self.holds_headers:
+            return False
+        if self._own or self._owes_position:
             return True
         if self._stopped:
             return False
@@ -385,7 +468,7 @@ class Subscriber:
             cursor.position = entry.position
             self._has_hidden = not shown
             if shown:
-                taken.append(_Taken(entry, cursor, self.id if self._request.several else None))
+                taken.append(_Taken(entry, cursor, self._several_id))
         cursor.forget()
         if cursor.selection.ends and entries[-1].is_run_end:
             self._stopped = True
@@ -418,11 +501,18 @@ class Subscriber:
                 return
             if overflow == "latest":
                 to = cursor.tail.position_at(ring.head.offset - 1) or to
+        if cursor.selection.snapshot is not None:
+            self._count_gap(cursor, reason, ring.floor.offset - cursor.position.offset)
+            self._ask_for_snapshot(cursor)
+            return
         label = f"{cursor.label}." if self._request.several else ""
         ids = f"{label}{cursor.position}", f"{label}{to}"
         missed = to.offset - cursor.position.offset
         cursor.position = to
         self._announce(control_events.gap(reason, missed, *ids, self.id))
+        self._count_gap(cursor, reason, missed)
+
+    def _count_gap(self, cursor: Cursor, reason: str, missed: int) -> None:
         if observer.current is not None:
             observer.current.gap(cursor.selection.key.channel, reason, missed)
 
@@ -506,6 +596,11 @@ class _Taken(NamedTuple):
     entry: Entry
     cursor: Cursor
     id: str | None  # that of several channels, in place of the entry's own
+    is_snapshot: bool = False
+
+
+def _is_snapshot_of(cursor: Cursor, taken: object) -> bool:
+    return isinstance(taken, _Taken) and taken.cursor is cursor
 
 
 def _framed(taken: bytes | ServerSentEvent | _Taken) -> bytes:
@@ -523,4 +618,6 @@ def _event(taken: bytes | ServerSentEvent | _Taken) -> ServerSentEvent | None:
         return None
     if isinstance(taken, ServerSentEvent):
         return taken
-    return taken.entry.event(taken.cursor.selection.decode, taken.id)
+    # A snapshot is not of the channel's type.
+    decode = decode_json if taken.is_snapshot else taken.cursor.selection.decode
+    return taken.entry.event(decode, taken.id)

@@ -85,6 +85,8 @@ class Tail:
         #: The one that was taken last: after which position, in how many bytes at most, what, and
         #: where it ends.
         self.newest_chunk = _NO_CHUNK
+        # After which offsets entries are kept for those who wait for a snapshot, by its call.
+        self._held: dict[object, int] = {}
 
     # Called in any thread
 
@@ -164,7 +166,7 @@ class Tail:
             return  # it was read from the history
         self._forget_chunks()
         self.ring.append(entry)
-        self.ring.trim(entry.time, self.settled)
+        self.ring.trim(entry.time, self._untrimmed)
         self.conflates = self.conflates or entry.conflate is not None
 
     def _restart(self, reason: str, head: Position) -> None:
@@ -180,7 +182,39 @@ class Tail:
 
     def trim(self) -> None:
         self._forget_chunks()
-        self.ring.trim(self._hub.now(), self.settled)
+        self.ring.trim(self._hub.now(), self._untrimmed)
+
+    @property
+    def _untrimmed(self) -> int:
+        """The offset after which entries are trimmed only for the sake of `history_bytes`."""
+        return min(self.settled, *self._held.values()) if self._held else self.settled
+
+    def hold(self, holder: object, offset: int) -> None:
+        """Keeps what comes after an offset, within `history_bytes`, until `let_go`."""
+        self._held[holder] = offset
+
+    def let_go(self, holder: object) -> None:
+        """Keeps what was held until each subscriber has had the occasion to take it, no longer."""
+        offset = self._held.pop(holder, None)
+        if offset is not None:
+            self.settled = min(self.settled, offset)
+
+    def keeps(self, position: Position) -> bool:
+        """Returns whether all that comes after a position is there to be taken."""
+        return self.why_not(position) is None and position.offset >= self.ring.floor.offset
+
+    def why_not(self, after: Position) -> str | None:
+        """Returns why what is there now does not continue a position, if it does not: the reason of
+        the event `reset`."""
+        head = self.ring.head
+        if after.epoch != head.epoch:
+            return "epoch"
+        if after.offset > head.offset:
+            return "ahead"
+        known = self.position_at(after.offset)
+        if known is not None and known.tag != after.tag and known.tag and after.tag:
+            return "diverged"
+        return None
 
     def position_at(self, offset: int) -> Position | None:
         """Returns the position after the event with an offset, if it is known."""

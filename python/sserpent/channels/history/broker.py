@@ -125,6 +125,14 @@ class Broker(Protocol):
         """
         ...
 
+    async def position(self, key: HistoryKey, limits: Retention) -> Position:
+        """Returns the position of the newest event; the history begins, if there is none.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+        ...
+
     async def follow(self, key: HistoryKey, limits: Retention, follower: Follower) -> Position:
         """Gives a follower all entries from now on, and returns the position after which.
 

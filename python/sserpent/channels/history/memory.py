@@ -180,6 +180,13 @@ class MemoryBroker:
             history.followers = (*history.followers, follower)
             return history.ring.head
 
+    async def position(self, key: HistoryKey, limits: Retention) -> Position:
+        with self.lock:
+            self.check_open()
+            history = self.history(key, limits)
+            history.used_at = monotonic()
+            return history.ring.head
+
     async def catch_up(self, key: HistoryKey) -> None:
         """Does nothing: followers are given each event as it is published."""
 

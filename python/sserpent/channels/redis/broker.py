@@ -172,6 +172,9 @@ class RedisBroker:
     async def follow(self, key: HistoryKey, limits: Retention, follower: Follower) -> Position:
         return await self.at_home(lambda session: session.follow(key, limits, follower))
 
+    async def position(self, key: HistoryKey, limits: Retention) -> Position:
+        return await self.at_home(lambda session: session.position(key, limits))
+
     async def catch_up(self, key: HistoryKey) -> None:
         await self.at_home(lambda session: session.catch_up(key))
 

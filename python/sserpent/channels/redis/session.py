@@ -356,6 +356,9 @@ class Session:
         except ValueError:
             raise Refused(f"the newest entry of {text_of(name)} in Redis is not an event") from None
 
+    async def position(self, key: HistoryKey, limits: Retention) -> Position:
+        return (await self.head(self.name_of(key), limits)).position
+
     async def page(
         self, name: bytes, first: int, count: int = _PAGE, last: int | None = None
     ) -> list[Stored]:

@@ -1,0 +1,1112 @@
+"""N1 to N10: the state, what changes then, and the state again wherever something is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import anyio
+import anyio.lowlevel
+import pytest
+from fastapi import FastAPI, HTTPException
+from pydantic import BaseModel
+
+from channel_clients import Client, Run, connected, offset_of
+from redis_server import RedisServer
+from sserpent import EventSourceResponse, ServerSentEvent
+from sserpent.channels import BrokerUnavailable, Channels, LastEventID, Subscription
+from sserpent.channels.fanout import snapshots
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+class Place(NamedTuple):
+    """Where channels are, and on which event loop."""
+
+    make: Callable[[], Channels]
+    run: Run
+    redis: RedisServer | None
+
+    async def forget(self, channel: Any) -> None:
+        """Begins the history of a channel anew, as a restart without data does."""
+        if self.redis is not None:
+            self.redis.ask("FLUSHALL")
+        else:
+            broker = channel._broker
+            for key, history in list(broker.histories.items()):
+                followers = history.followers
+                del broker.histories[key]
+                anew = broker.history(key, channel._definition.limits)
+                anew.followers = followers
+                for each in followers:
+                    each.reset("epoch", anew.ring.head)
+
+
+@pytest.fixture(params=["memory-asyncio", "memory-trio", "redis-asyncio"])
+def place(request: pytest.FixtureRequest) -> Place:
+    where, backend = request.param.split("-")
+    run: Run = partial(anyio.run, backend=backend)
+    if where == "memory":
+        return Place(Channels, run, None)
+    server: RedisServer = request.getfixturevalue("redis")
+    prefix = f"n{next(_numbers)}"
+    return Place(lambda: Channels(server.url, prefix=prefix), run, server)
+
+
+class Board:
+    """A state that is changed by what is published: a map, and how many changes there were."""
+
+    def __init__(self, channel: Any, key: str | None = None) -> None:
+        self.channel = channel
+        self.key = key
+        self.calls = 0
+        self.state: dict[str, int] = {}
+        self.last: str | None = None
+        self.is_open = anyio.Event()
+        self.is_open.set()
+
+    async def set(self, name: str, value: int) -> str:
+        self.state[name] = value
+        return str(await self.channel.publish({name: value}, key=self.key))
+
+    def hold(self) -> None:
+        """Has calls wait for `let_go`."""
+        self.is_open = anyio.Event()
+
+    def let_go(self) -> None:
+        self.is_open.set()
+
+    async def snapshot(self, *key: str) -> dict[str, int]:
+        self.calls += 1
+        assert key == (() if self.key is None else (self.key,))
+        await self.is_open.wait()
+        return dict(self.state)
+
+
+def shown(client: Client) -> Any:
+    """The state that a client has: each snapshot replaces it, each event changes it."""
+    state: Any = None
+    for event in client.seen:
+        if event.type == "snapshot":
+            state = event.data
+        else:
+            assert event.type == "message", event
+            state.update(event.data)
+    return state
+
+
+def types(client: Client) -> list[str]:
+    return [each.type for each in client.seen]
+
+
+async def has_seen(client: Client, *expected: str) -> None:
+    await client.until(lambda: len(client.seen) >= len(expected))
+    assert types(client) == list(expected)
+
+
+async def turns(count: int = 20) -> None:
+    for _ in range(count):
+        await anyio.lowlevel.checkpoint()
+
+
+Check = Callable[[Channels], Coroutine[Any, Any, None]]
+
+
+def check(place: Place, test: Check) -> None:
+    async def main() -> None:
+        with anyio.fail_after(60):
+            async with place.make() as channels:
+                await test(channels)
+
+    place.run(main)
+
+
+# N1
+
+
+def test_n1_a_new_client_gets_the_state_and_its_position_and_then_what_is_newer(
+    place: Place,
+) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board"))
+        before = await board.set("a", 1)
+        async with connected(board.channel.subscribe(snapshot=board.snapshot)) as client:
+            await has_seen(client, "snapshot")
+            assert client.seen[0].data == {"a": 1}
+            assert client.seen[0].id == before
+            # No block with an id alone before it.
+            assert client.body.count(b"id: ") == 1
+            await board.set("a", 2)
+            await has_seen(client, "snapshot", "message")
+
+    check(place, test)
+
+
+def test_n1_a_key_without_events_has_a_position_too(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("boards", keyed=True), "b")
+        async with connected(board.channel.subscribe(key="b", snapshot=board.snapshot)) as client:
+            await has_seen(client, "snapshot")
+            assert client.seen[0].id == await board.channel.position(key="b")
+            assert offset_of(client.seen[0].id) == 0
+            await board.set("a", 1)
+            await has_seen(client, "snapshot", "message")
+        async with connected(
+            board.channel.subscribe(key="b", after=client.seen[0].id, snapshot=board.snapshot)
+        ) as client:
+            await has_seen(client, "message")
+
+    check(place, test)
+
+
+def test_n1_a_client_that_comes_back_gets_what_is_newer_and_no_snapshot(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board"))
+        after = await board.set("a", 1)
+        await board.set("a", 2)
+        subscription = board.channel.subscribe(after=after, snapshot=board.snapshot)
+        async with connected(subscription) as client:
+            await board.set("a", 3)
+            await has_seen(client, "message", "message")
+            assert client.data == [{"a": 2}, {"a": 3}]
+        async with connected(
+            board.channel.subscribe(after=client.last_id, snapshot=board.snapshot)
+        ) as client:
+            await board.set("a", 4)
+            await has_seen(client, "message")
+        assert board.calls == 0
+
+    check(place, test)
+
+
+# N2
+
+
+def test_n2_an_event_is_sent_as_it_is(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        tasks = channels.channel("tasks")
+        event = ServerSentEvent(data={"id": 7}, event="task", retry=2_000, comment="first")
+        async with connected(tasks.subscribe(snapshot=lambda: event)) as client:
+            await has_seen(client, "task")
+            assert client.lines[:2] == [f"id: {await tasks.position()}", ": first"]
+            assert "retry: 2000" in client.lines
+        nameless = ServerSentEvent(raw_data="[1]")
+        async with connected(tasks.subscribe(snapshot=lambda: nameless)) as client:
+            await has_seen(client, "message")
+            assert client.seen[0].data == [1]
+
+    check(place, test)
+
+
+def test_n2_the_stream_goes_on_after_the_event_that_the_state_has(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+        ids = [await news.publish(n) for n in range(5)]
+
+        async def state() -> Any:
+            return ServerSentEvent(data=[0, 1], event="snapshot", id=ids[1])
+
+        async with connected(news.subscribe(snapshot=state)) as client:
+            await client.has([0, 1], 2, 3, 4)
+            assert [each.id for each in client.seen] == ids[1:]
+            ids.append(await news.publish(5))
+            await client.has([0, 1], 2, 3, 4, 5)
+
+    check(place, test)
+
+
+def test_n2_an_id_that_is_none_is_an_error_that_names_the_argument(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+        for wrong in ("0-0-0", "mine"):
+            event = ServerSentEvent(data=1, id=wrong)
+            with pytest.RaisesGroup(
+                pytest.RaisesExc(ValueError, match="'id' of what 'snapshot' of channel 'news'"),
+                allow_unwrapped=True,
+                flatten_subgroups=True,
+            ):
+                await Client().run(news.subscribe(snapshot=lambda event=event: event))
+
+    check(place, test)
+
+
+def test_n2_a_whole_state_can_be_published_as_a_snapshot(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board"))
+        async with connected(board.channel.subscribe(snapshot=board.snapshot)) as client:
+            await has_seen(client, "snapshot")
+            await board.channel.publish({"z": 26}, event="snapshot")
+            await has_seen(client, "snapshot", "snapshot")
+            assert shown(client) == {"z": 26}
+
+    check(place, test)
+
+
+# N3
+
+
+@pytest.mark.parametrize("reason", ["trimmed", "epoch", "unknown", "ahead", "diverged"])
+def test_n3_who_comes_back_with_an_id_that_does_not_hold_gets_a_snapshot(
+    place: Place, reason: str
+) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board", history=0))
+        first = await board.set("a", 1)
+        last = await board.set("a", 2)
+        epoch, offset, tag = last.split("-")
+        after = {
+            "trimmed": first,
+            "epoch": "feed-1-1",
+            "unknown": "garbage",
+            "ahead": f"{epoch}-9{offset}-{tag}",
+            "diverged": f"{epoch}-{offset}-{int(tag) ^ 3}",
+        }[reason]
+        async with connected(
+            board.channel.subscribe(after=after, snapshot=board.snapshot)
+        ) as client:
+            await has_seen(client, "snapshot")
+            assert client.seen[0].id == last
+            await board.set("b", 1)
+            await has_seen(client, "snapshot", "message")
+            assert shown(client) == board.state
+
+    check(place, test)
+
+
+@pytest.mark.parametrize("overflow", ["gap", "latest"])
+def test_n3_a_slow_client_gets_a_snapshot_in_place_of_what_it_has_missed(
+    place: Place, overflow: Any
+) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board", history=5, overflow=overflow))
+        async with connected(board.channel.subscribe(snapshot=board.snapshot)) as client:
+            await has_seen(client, "snapshot")
+            client.stall()
+            await board.set("a", 0)
+            await client.until(lambda: client.stalled)
+            for n in range(20):
+                await board.set("a", n)
+                await client_heard(channels, n)
+            client.unstall()
+            await has_seen(client, "snapshot", "message", "snapshot")
+            await board.set("b", 1)
+            await client.until(lambda: shown(client) == board.state)
+            assert types(client).count("snapshot") == 2
+
+    check(place, test)
+
+
+async def client_heard(channels: Channels, _: int) -> None:
+    """Waits until the event loop's tails have what was published, and have trimmed."""
+    for hub in channels._hubs._by_loop.values():
+        for tail in hub._tails.values():
+            await hub.catch_up(tail)
+    await turns()
+
+
+def test_n3_disconnect_still_ends_the_stream(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board", history=5, overflow="disconnect"))
+        async with connected(board.channel.subscribe(snapshot=board.snapshot)) as client:
+            await has_seen(client, "snapshot")
+            client.stall()
+            await board.set("a", 0)
+            await client.until(lambda: client.stalled)
+            for n in range(20):
+                await board.set("a", n)
+                await client_heard(channels, n)
+            client.unstall()
+            await client.until(lambda: client.complete)
+            assert types(client) == ["snapshot", "message"]
+        async with connected(
+            board.channel.subscribe(after=client.last_id, snapshot=board.snapshot)
+        ) as client:
+            await has_seen(client, "snapshot")
+            assert shown(client) == board.state
+
+    check(place, test)
+
+
+def test_n3_a_history_that_begins_anew_gives_a_snapshot_in_place_of_reset(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board"))
+        await board.set("a", 1)
+        async with connected(board.channel.subscribe(snapshot=board.snapshot)) as client:
+            await has_seen(client, "snapshot")
+            await anyio.sleep(snapshots._SHARED_FOR + 0.1)
+            await place.forget(board.channel)
+            board.state = {}
+            await board.set("b", 2)
+            await client.until(lambda: shown(client) == {"b": 2}, 40)
+            assert types(client).count("snapshot") == 2
+
+    check(place, test)
+
+
+def test_n3_of_several_channels_only_the_one_concerned_gets_a_snapshot(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board", history=0))
+        news = channels.channel("news")
+        selections = board.channel.on(snapshot=board.snapshot), news.on()
+        async with connected(channels.subscribe(*selections)) as client:
+            await has_seen(client, "snapshot")
+            await news.publish(1)
+            await has_seen(client, "snapshot", "message")
+        for n in range(3):
+            await board.set("a", n)
+        await news.publish(2)
+        await anyio.sleep(snapshots._SHARED_FOR + 0.1)
+        async with connected(channels.subscribe(*selections, after=client.last_id)) as client:
+            await client.until(lambda: len(client.seen) >= 2)
+            await turns()
+            assert sorted(types(client)) == ["message", "snapshot"]
+            assert client.data == [{"a": 2}, 2] or client.data == [2, {"a": 2}]
+
+    check(place, test)
+
+
+def test_n3_a_client_that_is_cut_between_two_snapshots_gets_the_second(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        quick = Board(channels.channel("quick"))
+        slow = Board(channels.channel("slow"))
+        quick.state, slow.state = {"q": 1}, {"s": 1}
+        slow.hold()
+        selections = (
+            quick.channel.on(snapshot=quick.snapshot),
+            slow.channel.on(snapshot=slow.snapshot),
+        )
+        async with connected(channels.subscribe(*selections)) as client:
+            await has_seen(client, "snapshot")
+            assert client.data == [{"q": 1}]
+            # Its id is that of the one channel alone.
+            assert "~" not in client.last_id
+        slow.let_go()
+        async with connected(channels.subscribe(*selections, after=client.last_id)) as client:
+            await has_seen(client, "snapshot")
+            assert client.data == [{"s": 1}]
+            assert "~" in client.last_id
+
+    check(place, test)
+
+
+def test_n3_a_snapshot_that_no_longer_counts_is_not_sent(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board", history=2))
+        async with connected(board.channel.subscribe(snapshot=board.snapshot)) as client:
+            await has_seen(client, "snapshot")
+            client.stall()
+            await board.set("a", 0)
+            await client.until(lambda: client.stalled)
+            await place.forget(board.channel)
+            await board.set("b", 0)
+            # The snapshot waits for the client, and the history goes on.
+            with anyio.fail_after(40):
+                while board.calls < 2:
+                    await anyio.sleep(0.01)
+            for n in range(10):
+                await board.set("b", n)
+                await client_heard(channels, n)
+            client.unstall()
+            await client.until(lambda: shown(client).get("b") == 9, 40)
+            assert types(client) == ["snapshot", "message", "snapshot"]
+
+    check(place, test)
+
+
+# N4
+
+
+def test_n4_what_is_published_during_the_call_follows_the_snapshot(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board"))
+        before = await board.set("a", 1)
+        board.hold()
+        client = Client()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.run, board.channel.subscribe(snapshot=board.snapshot))
+            await until(lambda: board.calls)
+            await board.set("a", 2)
+            await board.set("b", 3)
+            board.let_go()
+            await has_seen(client, "snapshot", "message", "message")
+            assert client.seen[0].id == before
+            assert shown(client) == {"a": 2, "b": 3}
+            client.disconnect()
+
+    check(place, test)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    with anyio.fail_after(30):
+        while not condition():
+            await anyio.sleep(0.001)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_n4_whoever_comes_while_the_state_changes_ends_with_that_state(
+    place: Place, exact: bool
+) -> None:
+    """A map needs no id; a counter, to which nothing may be added twice, does."""
+
+    async def test(channels: Channels) -> None:
+        channel = channels.channel("state", history=20)
+        state: dict[str, int] = {}
+        last = await channel.position()
+
+        async def snapshot() -> Any:
+            taken, at = dict(state), last
+            await anyio.sleep(0.005)
+            return ServerSentEvent(data=taken, event="snapshot", id=at if exact else None)
+
+        async def write(count: int) -> None:
+            nonlocal last
+            for n in range(count):
+                name = f"k{n % 7}"
+                if exact:
+                    last = await channel.publish([name, 1])
+                    state[name] = state.get(name, 0) + 1
+                else:
+                    state[name] = n
+                    await channel.publish([name, n])
+                await anyio.sleep(0.001)
+
+        clients = [Client() for _ in range(40)]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write, 300)
+            for client in clients:
+                subscription = channel.subscribe(snapshot=lambda: snapshot())
+                tasks.start_soon(client.run, subscription)
+                await anyio.sleep(0.005)
+            for client in clients:
+                await client.until(lambda client=client: applied(client, exact) == state, 40)
+                client.disconnect()
+
+    check(place, test)
+
+
+def applied(client: Client, adds: bool) -> Any:
+    state: Any = None
+    for event in client.seen:
+        if event.type == "snapshot":
+            state = event.data
+        else:
+            name, value = event.data
+            state[name] = state.get(name, 0) + value if adds else value
+    return state
+
+
+# N5
+
+
+def test_n5_what_comes_during_a_call_is_kept_whatever_history_says(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board", history=0))
+        board.hold()
+        client = Client()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.run, board.channel.subscribe(snapshot=board.snapshot))
+            await until(lambda: board.calls)
+            for n in range(50):
+                await board.set("a", n)
+                await turns(3)
+            board.let_go()
+            await client.until(lambda: len(client.seen) == 51)
+            assert board.calls == 1
+            client.disconnect()
+        # And no longer.
+        async with connected(board.channel.subscribe(snapshot=board.snapshot)) as client:
+            await has_seen(client, "snapshot")
+            await board.set("b", 1)
+            await has_seen(client, "snapshot", "message")
+            await turns(50)
+            for hub in channels._hubs._by_loop.values():
+                for tail in hub._tails.values():
+                    assert len(tail.ring) <= 1
+                    assert not tail._held
+
+    check(place, test)
+
+
+def test_n5_beyond_history_bytes_the_function_is_asked_again(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        channel = channels.channel("board", history_bytes=1_000)
+        calls = 0
+
+        async def snapshot() -> int:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                for _ in range(10):
+                    await channel.publish("x" * 500)
+                    await client_heard(channels, 0)
+            return calls
+
+        async with connected(channel.subscribe(snapshot=snapshot)) as client:
+            await has_seen(client, "snapshot")
+            assert client.data == [2]
+
+    check(place, test)
+
+
+def test_n5_an_id_that_is_too_old_is_asked_for_three_times_again(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news", history=1)
+        ids = [await news.publish(n) for n in range(5)]
+        calls = 0
+
+        async def snapshot() -> Any:
+            nonlocal calls
+            calls += 1
+            return ServerSentEvent(data=0, id=ids[0])
+
+        app = FastAPI()
+
+        @app.get("/", response_class=EventSourceResponse)
+        async def read() -> Subscription[Any]:
+            return news.subscribe(snapshot=snapshot)
+
+        client = Client()
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(RuntimeError, match="'snapshot' of channel 'news' is too old"),
+            allow_unwrapped=True,
+            flatten_subgroups=True,
+        ):
+            await client.run(app)
+        assert client.status == 500
+        assert calls == 4
+
+    check(place, test)
+
+
+def test_n5_an_id_of_another_epoch_stands_for_the_beginning_of_this_one(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+
+        async def snapshot() -> Any:
+            return ServerSentEvent(data="old", id="feed-7-7")
+
+        await news.publish(1)
+        async with connected(news.subscribe(snapshot=snapshot)) as client:
+            await client.has("old", 1)
+            assert offset_of(client.seen[0].id) == 0
+
+    check(place, test)
+
+
+def test_n5_an_id_that_the_history_has_lost_stands_for_the_newest_position(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+        last = await news.publish(1)
+        epoch = last.split("-")[0]
+
+        async def snapshot() -> Any:
+            return ServerSentEvent(data="ahead", id=f"{epoch}-9-9")
+
+        async with connected(news.subscribe(snapshot=snapshot)) as client:
+            await client.has("ahead")
+            assert client.last_id == last
+            await news.publish(2)
+            await client.has("ahead", 2)
+
+    check(place, test)
+
+
+# N6
+
+
+def test_n6_one_call_is_shared_by_all_who_come_while_it_runs_and_a_second_after(
+    place: Place,
+) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board"))
+        board.hold()
+        clients = [Client() for _ in range(20)]
+        async with anyio.create_task_group() as tasks:
+            for client in clients:
+                subscription = board.channel.subscribe(snapshot=board.snapshot)
+                tasks.start_soon(client.run, subscription)
+            await until(lambda: board.calls)
+            await turns()
+            board.let_go()
+            for client in clients:
+                await has_seen(client, "snapshot")
+            await board.set("a", 1)
+            async with connected(board.channel.subscribe(snapshot=board.snapshot)) as late:
+                await has_seen(late, "snapshot", "message")
+            assert board.calls == 1
+            await anyio.sleep(snapshots._SHARED_FOR + 0.1)
+            async with connected(board.channel.subscribe(snapshot=board.snapshot)) as later:
+                await has_seen(later, "snapshot")
+            assert board.calls == 2
+            for client in clients:
+                client.disconnect()
+
+    check(place, test)
+
+
+def test_n6_a_function_made_in_the_route_is_called_for_its_client_alone(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+        for user in ("ann", "bob"):
+            async with connected(news.subscribe(snapshot=lambda user=user: user)) as client:
+                await client.has(user)
+
+    check(place, test)
+
+
+def test_n6_each_key_has_its_own_and_is_given_as_it_came(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        boards = channels.channel("boards", keyed=True)
+
+        def state(key: Any) -> Any:
+            return [type(key).__name__, key]
+
+        for key in (7, "7", "b"):
+            async with connected(boards.subscribe(key=key, snapshot=state)) as client:
+                await client.has([type(key).__name__, key])
+
+    check(place, test)
+
+
+class Unhashable:
+    """Equal to any other, and without a hash."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unhashable)
+
+    def __call__(self) -> int:
+        self.calls += 1
+        return self.calls
+
+
+def test_n6_functions_that_are_equal_share_a_call_even_without_a_hash(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+        one, two = Unhashable(), Unhashable()
+        for function in (one, two):
+            async with connected(news.subscribe(snapshot=function)) as client:
+                await client.has(1)
+        assert two.calls == 0
+
+    check(place, test)
+
+
+def test_n6_the_last_who_leaves_cancels_the_call(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+        cancelled = anyio.Event()
+        calls = 0
+
+        async def forever() -> None:
+            nonlocal calls
+            calls += 1
+            try:
+                await anyio.sleep_forever()
+            finally:
+                cancelled.set()
+
+        one, two = Client(), Client()
+        async with anyio.create_task_group() as tasks:
+            for client in (one, two):
+                tasks.start_soon(client.run, news.subscribe(snapshot=forever))
+            await until(lambda: calls)
+            await turns()
+            one.disconnect()
+            await anyio.sleep(0.05)
+            assert not cancelled.is_set()
+            two.disconnect()
+            with anyio.fail_after(10):
+                await cancelled.wait()
+        assert calls == 1
+
+    check(place, test)
+
+
+def test_n6_a_failure_is_told_to_all_who_wait_and_is_not_kept(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board"))
+
+        async def fails() -> Any:
+            await board.snapshot()
+            if board.calls == 1:
+                raise HTTPException(418)
+            return board.calls
+
+        board.hold()
+        app = of(lambda after: board.channel.subscribe(after=after, snapshot=fails))
+        clients = [Client() for _ in range(5)]
+        async with anyio.create_task_group() as tasks:
+            for client in clients:
+                tasks.start_soon(client.run, app)
+            await until(lambda: board.calls)
+            await turns(50)
+            board.let_go()
+        assert [client.status for client in clients] == [418] * 5
+        async with connected(board.channel.subscribe(snapshot=fails)) as client:
+            await client.has(2)
+
+    check(place, test)
+
+
+def test_n6_a_plain_function_is_called_in_the_event_loop(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+        async with connected(news.subscribe(snapshot=threading.get_ident)) as client:
+            await client.has(threading.get_ident())
+
+    check(place, test)
+
+
+# N7
+
+
+def of(subscribe: Callable[[str | None], Any]) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/", response_class=EventSourceResponse)
+    async def read(last_event_id: LastEventID = None) -> Subscription[Any]:
+        subscription: Subscription[Any] = subscribe(last_event_id)
+        return subscription
+
+    return app
+
+
+def raises(error: Exception) -> Callable[[], Awaitable[Any]]:
+    async def function() -> Any:
+        await anyio.lowlevel.checkpoint()
+        raise error
+
+    return function
+
+
+def coming_back(after: str) -> Client:
+    return Client(headers=[(b"last-event-id", after.encode())])
+
+
+def test_n7_an_http_exception_at_the_start_is_the_answer(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+        app = of(lambda after: news.subscribe(after=after, snapshot=raises(HTTPException(404))))
+        for client in (Client(), coming_back("feed-1-1")):
+            await client.run(app)
+            assert client.status == 404
+
+    check(place, test)
+
+
+def test_n7_anything_else_at_the_start_is_a_500_but_not_for_who_comes_back(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+        app = of(lambda after: news.subscribe(after=after, snapshot=raises(KeyError("x"))))
+        client = Client()
+        with pytest.RaisesGroup(KeyError, allow_unwrapped=True, flatten_subgroups=True):
+            await client.run(app)
+        assert client.status == 500
+        client = coming_back("feed-1-1")
+        await client.run(app)
+        assert client.status == 200
+        assert client.complete
+        assert client.seen == []
+        assert 5_000 <= int(client.lines[-2].removeprefix("retry: ")) <= 15_000
+        [record] = [each for each in caplog.records if "'snapshot'" in each.getMessage()]
+        assert record.exc_info is not None
+        assert record.exc_info[0] is KeyError
+
+    check(place, test)
+
+
+def test_n7_a_function_that_takes_longer_than_30_s_fails(run_in_time: Run) -> None:
+    async def main() -> None:
+        news = Channels().channel("news")
+        client = Client()
+        app = of(lambda after: news.subscribe(snapshot=anyio.sleep_forever))
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(TimeoutError, match=r"'snapshot' of channel 'news' .* 30 s"),
+            allow_unwrapped=True,
+            flatten_subgroups=True,
+        ):
+            await client.run(app)
+        assert client.status == 500
+
+    run_in_time(main)
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), HTTPException(404)])
+def test_n7_a_failure_in_the_middle_ends_the_stream_where_the_client_stands(
+    place: Place, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board", history=1))
+        fails = False
+
+        async def snapshot() -> Any:
+            if fails:
+                raise error
+            return await board.snapshot()
+
+        async with connected(board.channel.subscribe(snapshot=snapshot)) as client:
+            await has_seen(client, "snapshot")
+            client.stall()
+            await board.set("a", 0)
+            await client.until(lambda: client.stalled)
+            for n in range(5):
+                await board.set("a", n)
+                await client_heard(channels, n)
+            await anyio.sleep(snapshots._SHARED_FOR + 0.1)
+            fails = True
+            client.unstall()
+            await client.until(lambda: client.complete)
+            # Never an event after a hole.
+            assert types(client) == ["snapshot", "message"]
+            assert client.lines[-2].startswith("retry: ")
+        [record] = [each for each in caplog.records if "'snapshot'" in each.getMessage()]
+        assert record.exc_info is not None
+        assert record.exc_info[1].__class__ is error.__class__
+        fails = False
+        async with connected(
+            board.channel.subscribe(after=client.last_id, snapshot=snapshot)
+        ) as client:
+            await has_seen(client, "snapshot")
+            assert shown(client) == board.state
+
+    check(place, test)
+
+
+def test_n7_a_function_that_cancels_itself_has_failed(place: Place) -> None:
+    async def cancels() -> None:
+        raise asyncio.CancelledError
+
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+        with pytest.raises(RuntimeError, match="'snapshot' of channel 'news' was cancelled"):
+            await Client().run(news.subscribe(snapshot=cancels))
+
+    if place.run.keywords["backend"] == "asyncio":  # type: ignore[attr-defined]
+        check(place, test)
+
+
+def test_n7_a_broker_that_goes_away_under_a_call_lets_clients_come_back(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+        client = Client()
+        await client.run(news.subscribe(snapshot=raises(BrokerUnavailable("away"))))
+        assert client.status == 200
+        assert client.complete
+        assert client.seen == []
+
+    check(place, test)
+
+
+# N8
+
+
+def test_n8_headers_wait_and_what_is_published_meanwhile_is_not_missed(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board"))
+        news = channels.channel("news")
+        board.hold()
+        client = Client()
+        selections = board.channel.on(snapshot=board.snapshot), news.on()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.run, channels.subscribe(*selections, ping_interval=0.05))
+            await until(lambda: board.calls)
+            await board.set("a", 1)
+            await news.publish("news")
+            await anyio.sleep(0.4)  # longer than headers wait for an event elsewhere
+            assert client.messages == []
+            board.let_go()
+            await client.until(lambda: len(client.seen) == 3)
+            assert client.seen[0].type == "snapshot"
+            client.disconnect()
+
+    check(place, test)
+
+
+def test_n8_in_the_middle_other_channels_and_pings_go_on(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board", history=1))
+        news = channels.channel("news")
+        selections = board.channel.on(snapshot=board.snapshot), news.on()
+        async with connected(channels.subscribe(*selections, ping_interval=0.05)) as client:
+            await has_seen(client, "snapshot")
+            client.stall()
+            await board.set("a", 0)
+            await client.until(lambda: client.stalled)
+            for n in range(5):
+                await board.set("a", n)
+                await client_heard(channels, n)
+            await anyio.sleep(snapshots._SHARED_FOR + 0.1)
+            board.hold()
+            client.unstall()
+            await until(lambda: board.calls == 2)
+            await news.publish("meanwhile")
+            await client.until(lambda: "meanwhile" in client.data)
+            pings = client.body.count(b": ping")
+            await client.until(lambda: client.body.count(b": ping") > pings)
+            assert types(client).count("snapshot") == 1
+            board.let_go()
+            await client.until(lambda: types(client).count("snapshot") == 2)
+
+    check(place, test)
+
+
+def test_n8_a_client_whose_owner_is_disconnected_does_not_wait(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+        client = Client()
+        called = anyio.Event()
+
+        async def forever() -> None:
+            called.set()
+            await anyio.sleep_forever()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.run, news.subscribe(snapshot=forever, owner="ann"))
+            with anyio.fail_after(20):
+                await called.wait()
+            assert await channels.disconnect(owner="ann") == 1
+            await client.until(lambda: client.complete)
+            assert client.status == 200
+
+    check(place, test)
+
+
+# N9
+
+
+def test_n9_what_is_no_function_is_refused_where_it_is_given() -> None:
+    channels = Channels()
+    news = channels.channel("news")
+    wrong: Any = 7
+    for take in (news.on, news.subscribe, news.listen):
+        with pytest.raises(TypeError, match="'snapshot' must be a function"):
+            take(snapshot=wrong)
+
+
+@pytest.mark.parametrize("start", ["earliest", 0, 5])
+def test_n9_a_snapshot_is_where_a_client_begins(start: Any) -> None:
+    channels = Channels()
+    news, more = channels.channel("news"), channels.channel("more")
+    for take in (
+        lambda: news.subscribe(start=start, snapshot=list),
+        lambda: news.listen(start=start, snapshot=list),
+        lambda: channels.subscribe(more.on(), news.on(snapshot=list), start=start),
+    ):
+        with pytest.raises(ValueError, match="'start' must be 'live' where there is a 'snapshot'"):
+            take()
+
+
+class Change(BaseModel):
+    name: str
+
+
+def test_n9_neither_the_filter_nor_the_type_is_asked_about_it(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        board = channels.channel("board", Change)
+        asked: list[Any] = []
+
+        def only_b(event: ServerSentEvent) -> bool:
+            asked.append(event.data)
+            return event.data == Change(name="b")
+
+        async with connected(board.subscribe(filter=only_b, snapshot=lambda: [1, 2])) as client:
+            await client.has([1, 2])
+            for name in "ab":
+                await board.publish(Change(name=name))
+            await client.has([1, 2], {"name": "b"})
+        assert set(map(type, asked)) == {Change}
+
+    check(place, test)
+
+
+# N10
+
+
+def test_n10_a_listener_gets_snapshots_as_a_client_does(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board"))
+        before = await board.set("a", 1)
+        async with board.channel.listen(snapshot=board.snapshot) as events:
+            first = await anext(events)
+            assert (first.event, first.data, first.id) == ("snapshot", {"a": 1}, before)
+            # It is a copy: the state goes on.
+            first.data["a"] = 5
+            assert board.state == {"a": 1}
+            await board.set("a", 2)
+            assert (await anext(events)).data == {"a": 2}
+        async with board.channel.listen(snapshot=raises(KeyError("x"))) as events:
+            with pytest.raises(KeyError):
+                await anext(events)
+        async with board.channel.listen(after="x", snapshot=raises(KeyError("x"))) as events:
+            with pytest.raises(KeyError):
+                await anext(events)
+
+    check(place, test)
+
+
+def test_n10_whoever_reads_the_body_gets_snapshots_too(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+        body = news.subscribe(snapshot=lambda: {"a": 1}).body_iterator
+        chunk = await anext(body)
+        assert b"event: snapshot\n" in chunk
+        assert json.loads(chunk.decode().split("data: ")[1]) == {"a": 1}
+        await body.aclose()
+
+    check(place, test)
+
+
+def test_n10_nothing_is_left_of_calls_and_snapshots(run_in_time: Run) -> None:
+    async def main() -> None:
+        channels = Channels()
+        news = channels.channel("news")
+        async with connected(news.subscribe()):
+            for _ in range(5):
+                async with connected(news.subscribe(snapshot=lambda: "x" * 1_000)) as client:
+                    await client.has("x" * 1_000)
+            hub = channels._hubs.hub()
+            await anyio.sleep(3)
+            assert not hub.snapshots._recent
+            assert not hub.snapshots._running
+            assert hub.snapshots._end_timer is None
+
+    run_in_time(main)
+
+
+# The position
+
+
+def test_position_is_the_id_of_the_newest_event_or_of_the_beginning(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        rooms = channels.channel("rooms", keyed=True)
+        beginning = await rooms.position(key="a")
+        assert offset_of(beginning) == 0
+        assert await rooms.position(key="a") == beginning
+        newest = await rooms.publish(1, key="a")
+        assert newest.split("-")[0] == beginning.split("-")[0]
+        assert await rooms.position(key="a") == newest
+        async with connected(rooms.subscribe(key="a", after=beginning)) as client:
+            await client.has(1)
+        with pytest.raises(ValueError, match="`key` is missing"):
+            await rooms.position()
+
+    check(place, test)
