@@ -270,10 +270,13 @@ class SnapshotCall:
                 f" publish() has returned, not {event_id!r}"
             )
         self._tail.hold(self, min(position.offset, before.offset))
-        with anyio.move_on_after(_LOOKUP_TIMEOUT) as timeout:
-            reason = await self._hub.reach(self._tail, position)
-        if timeout.cancelled_caught:
-            raise BrokerUnavailable("An event that a snapshot names could not be looked up in time")
+        try:
+            with anyio.fail_after(_LOOKUP_TIMEOUT):
+                reason = await self._hub.reach(self._tail, position)
+        except TimeoutError:
+            raise BrokerUnavailable(
+                "An event that a snapshot names could not be looked up in time"
+            ) from None
         if reason is None:
             return position
         head = self._tail.ring.head
