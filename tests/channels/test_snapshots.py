@@ -17,6 +17,7 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
 from channel_clients import Client, Run, connected, offset_of
+from pages import DOCS, run_blocks
 from redis_server import RedisServer
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import BrokerUnavailable, Channels, LastEventID, Subscription
@@ -1110,3 +1111,32 @@ def test_position_is_the_id_of_the_newest_event_or_of_the_beginning(place: Place
             await rooms.position()
 
     check(place, test)
+
+
+# The page
+
+
+def test_the_dashboard_and_the_order_book_of_the_page_are_as_it_says() -> None:
+    page = run_blocks(DOCS / "snapshots.md")
+
+    async def main() -> None:
+        dashboard, book = Client("/dashboards/sales"), Client("/books/ACME")
+        with anyio.fail_after(60):
+            async with page["channels"], anyio.create_task_group() as tasks:
+                await page["write"]("sales", "today", 1.0)
+                await page["add"]("ACME", "10.5", 100)
+                for client in (dashboard, book):
+                    tasks.start_soon(client.run, page["app"])
+                    await has_seen(client, "snapshot")
+                await page["write"]("sales", "today", 2.0)
+                await page["add"]("ACME", "10.5", 50)
+                await has_seen(dashboard, "snapshot", "message")
+                assert shown(dashboard) == {"today": 2.0}
+                await has_seen(book, "snapshot", "message")
+                assert book.seen[0].data == {"10.5": 100}
+                assert book.seen[1].data == {"price": "10.5", "add": 50}
+                assert page["books"]["ACME"].prices == {"10.5": 150}
+                for client in (dashboard, book):
+                    client.disconnect()
+
+    anyio.run(main)
