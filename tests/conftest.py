@@ -12,6 +12,7 @@ import pytest
 import sserpent
 from redis_server import RedisServer
 from servers import SUPPORT, Server, commands
+from sserpent._shutdown import streams
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -63,6 +64,15 @@ def core(request: pytest.FixtureRequest) -> ModuleType:
     from sserpent._core import compiled
 
     return compiled
+
+
+@pytest.fixture(autouse=True)
+def no_stream_is_left() -> Iterator[None]:
+    """Fails the test after which a stream is still registered, which would be told of shutdowns and
+    keep the signal handlers; a later test must not be blamed for it."""
+    yield
+    left, streams._busy = streams._busy, ()
+    assert not left, [each.open for loop in left for each in loop._by_address.values()]
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from fastapi import HTTPException
 
 from channel_clients import Client, Run, connected, offset_of
 from sserpent.channels import Channels
+from sserpent.channels.history.position import HistoryKey
+from sserpent.channels.redis.names import name_of
 
 
 def test_a_subscription_that_is_returned_twice_serves_both(run: Run) -> None:
@@ -142,6 +144,18 @@ def test_what_strangers_send_is_not_kept(run: Run) -> None:
         assert kept < 500_000
 
     run(main)
+
+
+def test_the_names_that_keys_have_in_redis_are_not_kept() -> None:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(1_000):
+            name_of("sserpent", 0, HistoryKey("rooms", f"{number:0500}"))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000
 
 
 def test_a_listener_that_was_made_long_ago_is_of_these_channels(run: Run) -> None:
