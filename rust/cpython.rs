@@ -355,21 +355,29 @@ pub fn ascii_string<'py>(py: Python<'py>, bytes: &[u8]) -> Option<Bound<'py, PyS
             .then(|| PyString::new(py, std::str::from_utf8(bytes).unwrap_or_default()));
     }
     let length = ffi::Py_ssize_t::try_from(bytes.len()).ok()?;
-    if !is_ascii(bytes) {
-        return None;
-    }
+    // Block by block, so that each is still in the processor's cache when it is copied.
+    let mut blocks = bytes.chunks(16_384);
+    let mut block = blocks.next().filter(|block| is_ascii(block))?;
     // SAFETY: `PyUnicode_New` returns a new reference to a string that nobody else has seen, or null
     // with an error set. With 127 as the largest character it is a compact ASCII string, whose data
-    // are one byte for each character, and a zero byte behind them, which is written already.
+    // are one byte for each character, and a zero byte behind them, which is written already. The
+    // blocks are as long as the bytes together. One that is dropped before all are written is freed
+    // without a look at its data.
     unsafe {
         let string = Bound::from_owned_ptr_or_opt(py, ffi::PyUnicode_New(length, 127));
         let Some(string) = string else {
             ffi::PyErr_Clear();
             return None;
         };
-        let data = ffi::PyUnicode_1BYTE_DATA(string.as_ptr());
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
-        Some(string.cast_into_unchecked())
+        let mut data = ffi::PyUnicode_1BYTE_DATA(string.as_ptr());
+        loop {
+            std::ptr::copy_nonoverlapping(block.as_ptr(), data, block.len());
+            data = data.add(block.len());
+            let Some(next) = blocks.next() else {
+                return Some(string.cast_into_unchecked());
+            };
+            block = Some(next).filter(|block| is_ascii(block))?;
+        }
     }
 }
 

@@ -60,6 +60,9 @@ pub struct Parser {
     line: Vec<u8>,
     /// The values of the `data` lines, each with an LF behind it.
     data: Vec<u8>,
+    /// How many bytes stood before the value of the `data` line whose end has not come yet. What has
+    /// come of the value is in `data` already; 0 if there is no such line.
+    in_data: usize,
     event_type: Vec<u8>,
     /// "The last event ID buffer", which becomes the last event ID at the blank line.
     id: Vec<u8>,
@@ -92,6 +95,7 @@ impl Parser {
             after_cr: false,
             line: Vec::new(),
             data: Vec::new(),
+            in_data: 0,
             event_type: Vec::new(),
             id: Vec::new(),
             id_is_new: false,
@@ -146,7 +150,10 @@ impl Parser {
                 }
                 _ => behind,
             };
-            if self.line.is_empty() {
+            if self.in_data > 0 {
+                self.in_data = 0;
+                self.keep_data(line);
+            } else if self.line.is_empty() {
                 if line.is_empty() {
                     self.end_event(value.take(), &mut dispatch);
                 } else if let Some(data) = self.process_line(line) {
@@ -161,7 +168,7 @@ impl Parser {
         if let Some(value) = value {
             self.keep_data(value);
         }
-        self.line.extend_from_slice(rest);
+        self.keep_line(rest);
         Ok(())
     }
 
@@ -188,7 +195,7 @@ impl Parser {
     /// is copied. What a line may be thus does not depend on the chunks it comes in.
     fn check_size(&mut self, value: Option<&[u8]>, more: &[u8]) -> Result<(), TooLarge> {
         let data = value.map_or(self.data.len(), |value| value.len() + 1);
-        if data + self.line.len() + more.len() <= self.max_event_size {
+        if data + self.in_data + self.line.len() + more.len() <= self.max_event_size {
             return Ok(());
         }
         self.phase = Phase::Failed;
@@ -233,18 +240,26 @@ impl Parser {
         None
     }
 
-    /// Processes the line that earlier chunks began. A long one becomes the data where it lies.
+    /// Keeps what may go on in the next chunk. A long value is kept once, where it will be taken from.
+    fn keep_line(&mut self, rest: &[u8]) {
+        if self.in_data > 0 {
+            self.data.extend_from_slice(rest);
+            return;
+        }
+        self.line.extend_from_slice(rest);
+        let value = self.line.strip_prefix(b"data:").unwrap_or_default();
+        if let Some(first) = value.first() {
+            self.in_data = if *first == b' ' { 6 } else { 5 };
+            self.data.extend_from_slice(&self.line[self.in_data..]);
+            self.line.clear();
+        }
+    }
+
+    /// Processes the line that earlier chunks began.
     fn process_kept_line(&mut self) {
         let mut line = std::mem::take(&mut self.line);
         if let Some(value) = self.process_line(&line) {
-            if self.data.is_empty() {
-                let start = line.len() - value.len();
-                line.drain(..start);
-                line.push(b'\n');
-                std::mem::swap(&mut self.data, &mut line);
-            } else {
-                self.keep_data(value);
-            }
+            self.keep_data(value);
         }
         line.clear();
         give_back(&mut line);

@@ -174,6 +174,7 @@ class EventStreamParser:
         "_data",
         "_failed",
         "_id",
+        "_in_data",
         "_last_event_id",
         "_line",
         "_max_event_size",
@@ -194,6 +195,9 @@ class EventStreamParser:
         self._line = bytearray()
         # The values of the `data` lines, each with an LF behind it.
         self._data = bytearray()
+        # How many bytes stood before the value of the `data` line whose end has not come yet. What
+        # has come of the value is in `_data` already; 0 if there is no such line.
+        self._in_data = 0
         self._type = ""
         # "The last event ID buffer", which becomes the last event ID at the blank line.
         self._id = self._last_event_id
@@ -284,7 +288,8 @@ class EventStreamParser:
 
     def _is_between_events(self) -> bool:
         """Whether nothing of an event has been read yet."""
-        return not (self._line or self._data or self._type) and self._id is self._last_event_id
+        read = self._line or self._data or self._in_data or self._type
+        return not read and self._id is self._last_event_id
 
     def _read_lines(self, lines: bytes, events: list[MessageEvent]) -> bool:
         """Reads line by line; whether each is small enough."""
@@ -292,6 +297,11 @@ class EventStreamParser:
         for line in ended:
             if not self._has_room(line):
                 return False
+            if self._in_data:
+                self._in_data = 0
+                self._data += line
+                self._data += b"\n"
+                continue
             if self._line:
                 self._line += line
                 line = bytes(self._line)
@@ -306,13 +316,22 @@ class EventStreamParser:
         """Keeps what may go on in the next chunk; whether it is small enough."""
         if not self._has_room(rest):
             return False
+        if self._in_data:
+            self._data += rest
+            return True
         self._line += rest
+        # A long value is kept once, where it will be taken from.
+        if len(self._line) > 5 and self._line.startswith(b"data:"):
+            self._in_data = 6 if self._line.startswith(b" ", 5) else 5
+            self._data += self._line[self._in_data :]
+            self._line.clear()
         return True
 
     def _has_room(self, more: bytes) -> bool:
         """Whether the line being read may have `more` at its end; asked before anything is kept.
         What a line may be thus does not depend on the chunks that it comes in."""
-        return len(self._data) + len(self._line) + len(more) <= self._max_event_size
+        kept = len(self._data) + self._in_data + len(self._line)
+        return kept + len(more) <= self._max_event_size
 
     def _read_line(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
