@@ -33,6 +33,12 @@ _SLICE = 0.002
 _POSITION_INTERVAL = 5.0
 
 
+class Flush(Protocol):
+    """A function without arguments. Not a `Callable`: pyright takes one in a slot for a method."""
+
+    def __call__(self) -> object: ...
+
+
 class HubSubscriber(TailSubscriber, Protocol):
     """A subscriber as the hub sees it.
 
@@ -45,7 +51,7 @@ class HubSubscriber(TailSubscriber, Protocol):
 
     queued: bool
     disconnected: bool
-    flush: Callable[[], object]
+    flush: Flush
 
     @property
     def owner(self) -> str | None: ...

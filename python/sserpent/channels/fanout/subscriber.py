@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +16,7 @@ from ..history import control_events as control_events
 from ..history.broker import BrokerError, ChannelsClosed
 from ..history.position import NOWHERE, Position, join_ids, parse_id, parse_ids
 from ..history.ring import Entry
-from .hub import Hub
+from .hub import Flush, Hub
 from .request import Filter, Request, Selection, Start
 from .snapshots import SnapshotCall, decode_json
 from .tail import Tail, upto
@@ -159,7 +159,7 @@ class Subscriber:
         self.holds_headers = False
         self.lost_snapshot: Exception | None = None
         #: Has what is pending sent, if the client takes it. Called by the hub, for each event.
-        self.flush: Callable[[], object] = _nothing
+        self.flush: Flush = _nothing
 
     # Beginning and end
 
