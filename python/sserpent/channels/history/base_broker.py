@@ -11,8 +11,8 @@ import anyio
 
 from ..._runtime.loops import call_soon, current_token, has_ended, spawn
 from .broker import ChannelsClosed, Item, RunBroker
-from .position import HistoryKey
-from .ring import Retention
+from .position import HistoryKey, Position
+from .ring import Entry, Retention
 
 if TYPE_CHECKING:
     # The four methods that each broker has in its own way are those of `Broker`.
@@ -56,6 +56,12 @@ class BaseBroker(Broker):
 
     def now(self) -> float:
         return time()
+
+    async def position(self, key: HistoryKey, limits: Retention) -> Position:
+        follower = _Nobody()
+        head = await self.follow(key, limits, follower)
+        self.unfollow(key, follower)
+        return head
 
     async def catch_up(self, key: HistoryKey) -> None:
         """Does nothing: followers are given each event as it is published."""
@@ -109,3 +115,13 @@ class BaseBroker(Broker):
             self._sent = anyio.Event()
             await self._sent.wait()
         self._is_closed = True
+
+
+class _Nobody:
+    """A follower that does nothing with what it is given."""
+
+    def receive(self, entry: Entry) -> bool:
+        return False
+
+    def reset(self, reason: str, head: Position) -> None:
+        pass

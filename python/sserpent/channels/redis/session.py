@@ -16,11 +16,11 @@ from ..fanout.owner_disconnects import HISTORY, LIMITS, OwnerDisconnects
 from ..history.broker import BrokerUnavailable, ChannelsClosed, Follower, Item, Refused
 from ..history.position import UNUSED_TTL, HistoryKey, Position, new_epoch, new_tag
 from ..history.ring import Entry, Retention
-from .catch_up import CatchUp
 from .client.cluster import Cluster, ClusterServer
 from .client.commands import Command, Publish, Setup, Timely
 from .client.connection import Server
 from .client.servers import OneServer, Pace, Servers
+from .history import RedisHistory
 from .names import name_of, text_of
 from .run_scripts import record_of, run_scripts
 from .scripts import (
@@ -76,19 +76,19 @@ class Session:
             if isinstance(server, ClusterServer)
             else OneServer(server, setup, pace)
         )
-        self._followed: dict[HistoryKey, CatchUp] = {}
+        self._followed: dict[HistoryKey, RedisHistory] = {}
         # Of streams without a key: as many as the application has channels. Keys come from clients,
         # who would fill it.
         self._names: dict[str, bytes] = {}
         # What is to be looked at now, and who does.
-        self._due: deque[CatchUp] = deque()
+        self._due: deque[RedisHistory] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         # Who gives back the ids of runs that nobody produces.
         self._abandoning: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._renewed_at = -math.inf
-        self._disconnects: CatchUp | None = None
+        self._disconnects: RedisHistory | None = None
         # Now, so that it is logged at once if Redis cannot be used.
         self._first = self._ask_time()
         self._first.add_done_callback(lambda first: first.cancelled() or first.exception())
@@ -117,7 +117,7 @@ class Session:
 
     @property
     def is_followed(self) -> bool:
-        """Whether anything is, beside whose streams are to end."""
+        """Whether any history is followed but that of `owner_disconnects`."""
         return any(each is not self._disconnects for each in self._followed.values())
 
     # Publishing
@@ -129,8 +129,8 @@ class Session:
         tag = new_tag()
         epoch = new_epoch()
         ttl = max(round(limits.history_ttl * 1000), 1)
-        followed = self._followed.get(key)
-        name = self._unfollowed_name(key) if followed is None else followed.name
+        history = self._followed.get(key)
+        name = self._unfollowed_name(key) if history is None else history.name
         command = Publish(
             name,
             ("EVALSHA", self._publish.sha, 1, name, tag, epoch),
@@ -144,8 +144,8 @@ class Session:
             self._deadline(),
         )
         self.servers.send(command)
-        if followed is not None:
-            followed.watch(command.future)
+        if history is not None:
+            history.watch(command.future)
         return command.future
 
     def _deadline(self) -> float:
@@ -166,8 +166,8 @@ class Session:
         return command.future
 
     def name_of(self, key: HistoryKey) -> bytes:
-        followed = self._followed.get(key)
-        return self._unfollowed_name(key) if followed is None else followed.name
+        history = self._followed.get(key)
+        return self._unfollowed_name(key) if history is None else history.name
 
     def _unfollowed_name(self, key: HistoryKey) -> bytes:
         if key.key is not None:
@@ -222,55 +222,55 @@ class Session:
     # Following
 
     async def follow(self, key: HistoryKey, limits: Retention, follower: Follower) -> Position:
-        followed = self._followed.get(key) or self._begin(key, limits)
-        followed.users += 1
+        history = self._followed.get(key) or self._begin(key, limits)
+        history.users += 1
         deadline = self._deadline()
         try:
             if self._disconnects is not None:
                 await self._disconnects.live(deadline)
-            position = await followed.live(deadline)
-            followed.followers = (*followed.followers, follower)
+            position = await history.live(deadline)
+            history.followers = (*history.followers, follower)
         finally:
-            followed.users -= 1
-            self._leave_unused(followed)
+            history.users -= 1
+            self._leave_unused(history)
         return position
 
-    def _begin(self, key: HistoryKey, limits: Retention) -> CatchUp:
-        followed = CatchUp(key, limits, self.name_of(key), self, self._refresh)
-        self._followed[key] = followed
-        self.servers.add(followed)
-        self._look_later(followed, random.uniform(0.5, 1))
-        return followed
+    def _begin(self, key: HistoryKey, limits: Retention) -> RedisHistory:
+        history = RedisHistory(key, limits, self.name_of(key), self, self._refresh)
+        self._followed[key] = history
+        self.servers.add(history)
+        self._look_later(history, random.uniform(0.5, 1))
+        return history
 
     async def catch_up(self, key: HistoryKey) -> None:
-        """Returns once the followers of a stream have been given all that is in its history.
+        """Returns once the followers of a history have been given all that is in it.
 
         Raises:
             BrokerUnavailable: not within the timeout.
         """
-        followed = self._followed.get(key)
-        if followed is not None:
-            await followed.caught_up(self._deadline())
+        history = self._followed.get(key)
+        if history is not None:
+            await history.caught_up(self._deadline())
 
     def unfollow(self, key: HistoryKey, follower: Follower) -> None:
-        followed = self._followed.get(key)
-        if followed is not None:
-            followed.followers = tuple(each for each in followed.followers if each is not follower)
-            self._leave_unused(followed)
+        history = self._followed.get(key)
+        if history is not None:
+            history.followers = tuple(each for each in history.followers if each is not follower)
+            self._leave_unused(history)
 
-    def _leave_unused(self, followed: CatchUp) -> None:
-        if not followed.users and not followed.followers:
-            del self._followed[followed.key]
-            self.servers.discard(followed)
-            followed.on_lost()
+    def _leave_unused(self, history: RedisHistory) -> None:
+        if not history.users and not history.followers:
+            del self._followed[history.key]
+            self.servers.discard(history)
+            history.on_lost()
 
-    # Looking at what is followed
+    # Looking at histories that are followed
 
-    def _refresh(self, followed: CatchUp) -> None:
-        if followed.is_due:
+    def _refresh(self, history: RedisHistory) -> None:
+        if history.is_due:
             return
-        followed.is_due = True
-        self._due.append(followed)
+        history.is_due = True
+        self._due.append(history)
         if len(self._workers) < _TOGETHER:
             self._spawn(self._work(), self._workers)
 
@@ -281,26 +281,26 @@ class Session:
 
     async def _work(self) -> None:
         while self._due:
-            followed = self._due.popleft()
-            followed.is_due = False
+            history = self._due.popleft()
+            history.is_due = False
             try:
-                await followed.refresh()
+                await history.refresh()
             except Exception as error:
                 if isinstance(error, Refused):
-                    followed.warning.warn(str(error))
+                    history.warning.warn(str(error))
                 elif not isinstance(error, BrokerUnavailable):
-                    logger.exception("The history of %s is read again", text_of(followed.name))
+                    logger.exception("The history of %s is read again", text_of(history.name))
                 await asyncio.sleep(_PAUSE)
-                if followed.is_behind:
-                    self._refresh(followed)
+                if history.is_behind:
+                    self._refresh(history)
 
-    def _look_later(self, followed: CatchUp, part: float = 1) -> None:
-        followed.look_at = self.loop.time() + self._interval(followed) * part
-        if self._timer is None or followed.look_at < self._timer.when():
-            self._set_timer(followed.look_at)
+    def _look_later(self, history: RedisHistory, part: float = 1) -> None:
+        history.look_at = self.loop.time() + self._interval(history) * part
+        if self._timer is None or history.look_at < self._timer.when():
+            self._set_timer(history.look_at)
 
-    def _interval(self, followed: CatchUp) -> float:
-        return min(self._pace.compare, followed.limits.history_ttl / 3)
+    def _interval(self, history: RedisHistory) -> float:
+        return min(self._pace.compare, history.limits.history_ttl / 3)
 
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:
@@ -308,29 +308,29 @@ class Session:
         self._timer = self.loop.call_at(at, self._look)
 
     def _look(self) -> None:
-        """Has the streams looked at that have not been for long."""
+        """Looks at the histories that have not been looked at for long."""
         self._timer = None
         now = self.loop.time()
-        for followed in self._followed.values():
-            if followed.look_at <= now:
-                self._refresh(followed)
-                self._look_later(followed)
+        for history in self._followed.values():
+            if history.look_at <= now:
+                self._refresh(history)
+                self._look_later(history)
         if self._followed:
             # Not for each alone: there may be ten thousand.
-            least = min(self._interval(followed) for followed in self._followed.values())
-            soonest = min(followed.look_at for followed in self._followed.values())
+            least = min(self._interval(history) for history in self._followed.values())
+            soonest = min(history.look_at for history in self._followed.values())
             self._set_timer(max(soonest, now + least / 8))
 
     # Where the connections lead
 
-    def doubt(self, followed: CatchUp, missing: Position) -> None:
+    def doubt(self, history: RedisHistory, missing: Position) -> None:
         def settle() -> None:
-            if followed.has_missed(missing):
-                self.renew(followed)
+            if history.has_missed(missing):
+                self.renew(history)
 
-        self.servers.doubt(followed, settle)
+        self.servers.doubt(history, settle)
 
-    def renew(self, followed: CatchUp) -> None:
+    def renew(self, history: RedisHistory) -> None:
         now = self.loop.time()
         if now < self._renewed_at + self._pace.probe:
             return  # what was found missing may have been so before
@@ -338,9 +338,9 @@ class Session:
         logger.warning(
             "What is published to %s in Redis is not what is heard of it: an address may lead to "
             "another server now, and the old one still answers. The connections are made anew",
-            text_of(followed.name),
+            text_of(history.name),
         )
-        self.servers.renew(followed)
+        self.servers.renew(history)
 
     # Reading
 
@@ -359,10 +359,8 @@ class Session:
     async def position(self, key: HistoryKey, limits: Retention) -> Position:
         return (await self.head(self.name_of(key), limits)).position
 
-    async def page(
-        self, name: bytes, first: int, count: int = _PAGE, last: int | None = None
-    ) -> list[Stored]:
-        return read_page(await self._range(name, first, count, last))
+    async def page(self, name: bytes, first: int, count: int) -> list[Stored]:
+        return read_page(await self._range(name, first, count, None))
 
     def _range(
         self, name: bytes, first: int, count: int, last: int | None

@@ -4,15 +4,13 @@ something was missed."""
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol
 
 from ..._runtime.log import SayOnce
-from ..history.broker import BrokerUnavailable, Follower
-from ..history.position import HistoryKey, Position, parse_id
-from ..history.ring import Entry, Retention
-from .scripts import Head, Stored, read_message
+from .broker import BrokerUnavailable, Follower
+from .position import HistoryKey, Position, parse_id
+from .ring import Entry, Retention
 
 # How many entries are kept that come while the history is read. What does not fit is read again.
 _WAITING = 1_000
@@ -22,67 +20,27 @@ _PROMPT = 1.0
 Waiters = set["asyncio.Future[None]"]
 
 
-class Source(Protocol):
-    """Where the history is read."""
+class CatchUp(ABC):
+    """A history that is followed by messages, of which some may get lost.
 
-    async def head(self, name: bytes, limits: Retention) -> Head:
-        """Returns where a history ends, and has it live on."""
-        ...
-
-    async def page(
-        self, name: bytes, first: int, count: int = 1_000, last: int | None = None
-    ) -> list[Stored]:
-        """Returns entries of a history: so many, from an offset on, up to another."""
-        ...
-
-    def doubt(self, followed: CatchUp, missing: Position) -> None:
-        """Renews the connections, if `followed` has still not heard of an event when the
-        subscription has given all that was sent before now."""
-        ...
-
-    def renew(self, followed: CatchUp) -> None:
-        """Renews the connections: that for commands and that for subscriptions lead to different
-        servers."""
-        ...
-
-
-class CatchUp:
-    """A history, its followers and their cursor. All of it is called in the session's event loop.
+    Followers are given each entry once and in order: from its message, if that follows what they
+    have been given, else from the history. All of it is called in one event loop of asyncio.
 
     Args:
         key, limits: Of a channel.
-        name: Of the history, in Redis.
-        source: Where the history is read.
-        refresh: Has `refresh` called soon.
 
     Attributes:
-        cursor: After what the followers have been given; None before the first look.
-        followers: Who is told.
-        users: How many are about to follow.
-        is_due: Whether `refresh` is going to be called.
-        look_at: When to compare the cursor with the history, by the event loop's clock.
+        cursor: The position of what the followers have been given; None before the first look.
+        followers: Are given the entries.
         warning: Logs why the history cannot be read.
     """
 
-    def __init__(
-        self,
-        key: HistoryKey,
-        limits: Retention,
-        name: bytes,
-        source: Source,
-        refresh: Callable[[CatchUp], None],
-    ) -> None:
+    def __init__(self, key: HistoryKey, limits: Retention) -> None:
         self.key = key
         self.limits = limits
-        self.name = name
         self.cursor: Position | None = None
         self.followers: tuple[Follower, ...] = ()
-        self.users = 0
-        self.is_due = False
-        self.look_at = 0.0
         self.warning = SayOnce("Clients of channel '%s' have to wait: %s", key.channel)
-        self._source = source
-        self._refresh = refresh
         self._subscribed = 0  # 0 if it is not, else which subscription
         self._subscriptions = 0
         # Whether what is heard is given on. It is not, until nothing is missing before it.
@@ -102,6 +60,37 @@ class CatchUp:
         # The newest that this process has published, and when that must have been heard.
         self._published: asyncio.Future[bytes] | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    # Each broker has these in its own way
+
+    @abstractmethod
+    async def read_head(self) -> Position:
+        """Returns the position of the newest event, and has the history live on.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+
+    @abstractmethod
+    async def read_page(self, first: int, count: int = 1_000) -> list[Entry]:
+        """Returns up to `count` entries in order, the first ones that have at least the offset
+        `first`; none only if there is none.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+
+    @abstractmethod
+    def refresh_soon(self) -> None:
+        """Has `refresh` called soon."""
+
+    def doubt(self, missing: Position) -> None:  # noqa: B027, most brokers need not know
+        """Called when the history has an event whose message has not come: it may still come, or
+        the subscription may lead to a server where nothing is published."""
+
+    def renew(self) -> None:  # noqa: B027, most brokers need not know
+        """Called when messages come of events that the history does not have: the connections lead
+        to different servers."""
 
     @property
     def is_behind(self) -> bool:
@@ -140,7 +129,7 @@ class CatchUp:
         Raises:
             BrokerUnavailable: then.
         """
-        self._refresh(self)
+        self.refresh_soon()
         await _answered(self._asking, deadline)
 
     def watch(self, published: asyncio.Future[bytes]) -> None:
@@ -162,18 +151,20 @@ class CatchUp:
         elif not published.cancelled() and published.exception() is None:
             position = parse_id(published.result().decode())
             if position is not None and not self._has(position):
-                self._refresh(self)
+                self.refresh_soon()
 
     # Called by the subscription
 
     def on_subscribed(self) -> None:
+        """Says that what is published from now on is heard."""
         self._subscriptions += 1
         self._subscribed = self._subscriptions
         self._missing = None
         self._pause()
-        self._refresh(self)
+        self.refresh_soon()
 
     def on_lost(self) -> None:
+        """Says that what is published from now on is not heard, until `on_subscribed`."""
         self._subscribed = 0
         self._missing = None
         if self._timer is not None:
@@ -181,12 +172,15 @@ class CatchUp:
             self._timer = None
         self._pause()
 
-    def on_message(self, message: bytes) -> bool:
-        try:
-            entry, before = read_message(message)
-        except ValueError:
-            # Nothing is missing because of it: the next event says what is before that.
-            return False
+    def on_entry(self, entry: Entry, before: int) -> bool:
+        """Takes an entry that was heard.
+
+        Args:
+            before: The tag of the entry before it; 0 if there is none.
+
+        Returns:
+            Whether the event loop should turn.
+        """
         if entry.position == self._missing:
             self._missing = None
         if not self._live:
@@ -198,7 +192,7 @@ class CatchUp:
         if not self._is_known(entry):
             self._unexpected = entry.position
             self._pause()
-            self._refresh(self)
+            self.refresh_soon()
         return False
 
     def _wait(self, entry: Entry, before: int) -> None:
@@ -282,12 +276,12 @@ class CatchUp:
     async def _compare(self) -> None:
         cursor = self.cursor
         asking = set(self._asking)
-        head = (await self._source.head(self.name, self.limits)).position
+        head = await self.read_head()
         if self._live and self.cursor == cursor != head:
             self._pause()
             if head.offset:
                 self._missing = head
-                self._source.doubt(self, head)
+                self.doubt(head)
         if self._has(head):
             self._answer(asking)
         elif asking:
@@ -299,9 +293,9 @@ class CatchUp:
         self._forget_waiting()
         subscription, asking = self._subscribed, set(self._asking)
         unexpected, self._unexpected = self._unexpected, None
-        head = (await self._source.head(self.name, self.limits)).position
+        head = await self.read_head()
         if unexpected is not None and not _reaches(head, unexpected):
-            self._source.renew(self)
+            self.renew()
         if self.cursor is None:
             self.cursor = head
         elif self.cursor != head:
@@ -347,8 +341,8 @@ class CatchUp:
 
     async def _begin_anew(self, head: Position) -> None:
         """Goes on in another life of the history: from its beginning, if that is still there."""
-        first = await self._source.page(self.name, 1, 1) if head.offset else []
-        if first and first[0].entry.position[:2] == (head.epoch, 1):
+        first = await self.read_page(1, 1) if head.offset else []
+        if first and first[0].position[:2] == (head.epoch, 1):
             self._reset("epoch", Position(head.epoch, 0, 0))
             await self._read_pages(head)
         else:
@@ -357,13 +351,13 @@ class CatchUp:
     async def _read_pages(self, head: Position) -> None:
         is_more = True
         while is_more and self.cursor is not None:
-            page = await self._source.page(self.name, self.cursor.offset)
+            page = await self.read_page(self.cursor.offset)
             is_more = await self._give_page(page, head) and self.cursor.offset < head.offset
 
-    async def _give_page(self, page: list[Stored], head: Position) -> bool:
+    async def _give_page(self, page: list[Entry], head: Position) -> bool:
         """Gives what is new of a page, and returns whether there may be more."""
         before = self.cursor
-        for entry, _, _ in page:
+        for entry in page:
             cursor = self.cursor
             assert cursor is not None
             if entry.position.epoch != head.epoch:
@@ -402,4 +396,4 @@ def _answer(waiters: Waiters) -> None:
 
 def _give_up(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
-        waiter.set_exception(BrokerUnavailable("Redis could not be reached in time"))
+        waiter.set_exception(BrokerUnavailable("The broker could not be reached in time"))

@@ -1,0 +1,89 @@
+"""A history in Redis that is followed: its name there, and how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ..history.catch_up import CatchUp
+from ..history.position import HistoryKey, Position
+from ..history.ring import Entry, Retention
+from .scripts import Head, Stored, read_message
+
+
+class Source(Protocol):
+    """Reads histories, and knows the connections."""
+
+    async def head(self, name: bytes, limits: Retention) -> Head:
+        """Returns where a history ends, and has it live on."""
+        ...
+
+    async def page(self, name: bytes, first: int, count: int) -> list[Stored]:
+        """Returns so many entries of a history, from an offset on."""
+        ...
+
+    def doubt(self, history: RedisHistory, missing: Position) -> None:
+        """Renews the connections, if a history has still not heard of an event when the
+        subscription has given all that was sent before now."""
+        ...
+
+    def renew(self, history: RedisHistory) -> None:
+        """Renews the connections: that for commands and that for subscriptions lead to different
+        servers."""
+        ...
+
+
+class RedisHistory(CatchUp):
+    """A history in Redis that is followed.
+
+    Args:
+        key, limits: Of a channel.
+        name: Of the history, in Redis.
+        source: Reads it.
+        refresh: Has `refresh` called soon.
+
+    Attributes:
+        users: How many are about to follow.
+        is_due: Whether `refresh` is going to be called.
+        look_at: When to compare the cursor with the history, by the event loop's clock.
+    """
+
+    def __init__(
+        self,
+        key: HistoryKey,
+        limits: Retention,
+        name: bytes,
+        source: Source,
+        refresh: Callable[[RedisHistory], None],
+    ) -> None:
+        super().__init__(key, limits)
+        self.name = name
+        self.users = 0
+        self.is_due = False
+        self.look_at = 0.0
+        self._source = source
+        self._refresh_soon = refresh
+
+    def on_message(self, message: bytes) -> bool:
+        try:
+            entry, before = read_message(message)
+        except ValueError:
+            # Nothing is missing because of it: the next event says what is before that.
+            return False
+        return self.on_entry(entry, before)
+
+    async def read_head(self) -> Position:
+        return (await self._source.head(self.name, self.limits)).position
+
+    async def read_page(self, first: int, count: int = 1_000) -> list[Entry]:
+        page = await self._source.page(self.name, first, count)
+        return [stored.entry for stored in page]
+
+    def refresh_soon(self) -> None:
+        self._refresh_soon(self)
+
+    def doubt(self, missing: Position) -> None:
+        self._source.doubt(self, missing)
+
+    def renew(self) -> None:
+        self._source.renew(self)
