@@ -297,6 +297,20 @@ def test_c7_a_stream_has_its_epoch_from_when_it_is_first_followed(run: Run) -> N
     run(check)
 
 
+def test_the_position_is_that_of_the_newest_event(run: Run) -> None:
+    async def check(broker: Broker) -> None:
+        begun = await broker.position(stream(), LIMITS)
+        assert (begun.offset, begun.tag) == (0, 0)
+        notes = Notes()
+        assert await broker.follow(stream(), LIMITS, notes) == begun
+        ids = await publish(broker, stream(), 1, 2)
+        await notes.have(2)
+        assert str(await broker.position(stream(), LIMITS)) == ids[-1]
+        assert notes.numbers == [1, 2]
+
+    run(check)
+
+
 def test_followers_have_what_was_published_before_they_catch_up(run: Run) -> None:
     async def check(broker: Broker) -> None:
         notes = Notes()
