@@ -31,7 +31,15 @@ def single(channels: Channels, news: Any, **options: Any) -> Any:
     return news.subscribe(**options)
 
 
-@pytest.mark.parametrize("subscribe", [single, several])
+def with_snapshot(channels: Channels, news: Any, **options: Any) -> Any:
+    async def state() -> int:
+        await asyncio.sleep(0)
+        return 1
+
+    return news.subscribe(snapshot=state, **{**options, "start": "live"})
+
+
+@pytest.mark.parametrize("subscribe", [single, several, with_snapshot])
 @pytest.mark.parametrize("leave", ["disconnect", "stall", "cancel", "close", "filter fails"])
 def test_nothing_of_a_subscription_waits_for_the_garbage_collector(
     subscribe: Callable[..., Any], leave: str
@@ -85,6 +93,8 @@ def test_nothing_of_a_subscription_waits_for_the_garbage_collector(
         try:
             await streams(10)
             await asyncio.sleep(0.01)
+            if subscribe is with_snapshot:  # it is there for others, for a second
+                await Client().until(lambda: not leftovers(channels))
             assert leftovers(channels) == []
             return gc.collect()
         finally:

@@ -101,7 +101,7 @@ class Hub:
         self._ready: deque[HubSubscriber] = deque()
         self._unsettled: dict[Tail, None] = {}
         self._positions_due: set[HubSubscriber] = set()
-        self.snapshots = SnapshotCalls(self)
+        self.snapshots = SnapshotCalls()
         self._end_timer: Callable[[], object] | None = None
 
     # Called in any thread

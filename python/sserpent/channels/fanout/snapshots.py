@@ -89,8 +89,10 @@ class _Asked:
 class SnapshotCalls:
     """The calls that run in one event loop, and what those have returned that have just ended."""
 
-    def __init__(self, hub: SnapshotHub) -> None:
-        self._hub = hub
+    # It does not keep its hub, which keeps it: nothing of a subscription waits for the garbage
+    # collector.
+
+    def __init__(self) -> None:
         self._running: dict[_Asked, SnapshotCall] = {}
         # When each has ended, by the event loop's clock.
         self._recent: dict[_Asked, tuple[float, Entry]] = {}
@@ -103,29 +105,29 @@ class SnapshotCalls:
             return None
         return entry if tail.keeps(entry.position) else None
 
-    def call(self, snapshot: Snapshot, tail: Tail) -> SnapshotCall:
+    def call(self, hub: SnapshotHub, snapshot: Snapshot, tail: Tail) -> SnapshotCall:
         """Returns the call that runs. It begins, if there is none."""
         asked = _Asked(tail.key, snapshot)
         call = self._running.get(asked)
         if call is None:
-            on_end = partial(self._on_end, asked)
-            call = self._running[asked] = SnapshotCall(self._hub, tail, snapshot, on_end)
+            on_end = partial(self._on_end, hub, asked)
+            call = self._running[asked] = SnapshotCall(hub, tail, snapshot, on_end)
         return call
 
-    def _on_end(self, asked: _Asked, entry: Entry | None) -> None:
+    def _on_end(self, hub: SnapshotHub, asked: _Asked, entry: Entry | None) -> None:
         del self._running[asked]
         if entry is not None:
             self._recent[asked] = current_time(), entry
             if self._end_timer is None:
-                self._end_timer = call_every(_SHARED_FOR, self._forget)
+                self._end_timer = call_every(_SHARED_FOR, partial(self._forget, hub))
 
-    def _forget(self) -> None:
+    def _forget(self, hub: SnapshotHub) -> None:
         oldest = current_time() - _SHARED_FOR
         self._recent = {a: recent for a, recent in self._recent.items() if recent[0] > oldest}
         if not self._recent and self._end_timer is not None:
             self._end_timer()
             self._end_timer = None
-            self._hub.forget_if_unused()
+            hub.forget_if_unused()
 
     @property
     def has_recent(self) -> bool:
@@ -151,9 +153,11 @@ class SnapshotCall:
         self._has_ended = False
         # In a context of its own: that of a request would be that of whoever has come first.
         context = contextvars.Context()
-        self._cancel = context.run(spawn, self._run)
+        self._cancel: Callable[[], object] = context.run(spawn, self._run)
         # A function that does not heed its cancellation, as one in a thread, is not waited for.
-        self._end_timer = context.run(call_every, CALL_TIMEOUT, self._time_out)
+        self._end_timer: Callable[[], object] = context.run(
+            call_every, CALL_TIMEOUT, self._time_out
+        )
 
     def join(self, cursor: Any, subscriber: SnapshotSubscriber) -> None:
         """Has a subscriber told of the outcome."""
@@ -163,12 +167,15 @@ class SnapshotCall:
         """Tells a subscriber nothing any more."""
         self._waiting.pop(cursor, None)
         if not self._waiting and not self._has_ended:
+            cancel = self._cancel
             self._end(None)
-            self._cancel()
+            cancel()
 
     def _end(self, entry: Entry | None) -> None:
         self._has_ended = True
         self._end_timer()
+        # They refer back to this.
+        self._end_timer = self._cancel = _nothing
         self._on_end(entry)
         self._tail.let_go(self)
         self._hub.settle_later(self._tail)
@@ -194,12 +201,13 @@ class SnapshotCall:
             )
 
     def _time_out(self) -> None:
+        cancel = self._cancel
         self._fail(
             TimeoutError(
                 f"'snapshot' of {_name(self._tail.key)} did not return within {CALL_TIMEOUT:g} s"
             )
         )
-        self._cancel()
+        cancel()
 
     # The call
 
@@ -293,6 +301,10 @@ class SnapshotCall:
 def decode_json(data: str, event: str) -> Any:
     """Returns the data of a snapshot."""
     return json.loads(data)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _name(key: HistoryKey) -> str:

@@ -319,7 +319,7 @@ class Subscriber:
         if recent is not None:
             self.on_snapshot(cursor, recent)
         else:
-            cursor.call = self._hub.snapshots.call(snapshot, cursor.tail)
+            cursor.call = self._hub.snapshots.call(self._hub, snapshot, cursor.tail)
             cursor.call.join(cursor, self)
 
     def on_snapshot(self, cursor: Cursor, entry: Entry) -> None:
