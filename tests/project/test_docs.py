@@ -3,6 +3,7 @@ is."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import runpy
@@ -14,12 +15,13 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 import sserpent
+import sserpent._cli.findings
 import sserpent.channels
 import sserpent.client
 import sserpent.metrics
 import sserpent.protocols
 import sserpent.testing
-from pages import DOCS, PAGES, PROJECT, blocks, run_blocks, text_of
+from pages import DOCS, PAGES, PROJECT, all_blocks, blocks, run_blocks, text_of
 from sserpent._delivery.life import Ending
 from sserpent._delivery.options import _CHECKS, _CLASS_CHECKS
 
@@ -191,3 +193,27 @@ def test_every_error_has_its_page() -> None:
     ]
     assert {"EventTooLarge", "BrokerUnavailable", "StreamEnded"} <= set(errors)
     assert [name for name in errors if not re.search(rf"\b{name}\b", text)] == []
+
+
+# What the command says
+
+
+def test_what_the_doctor_says_on_the_page_on_troubleshooting_is_what_it_says() -> None:
+    source = Path(inspect.getfile(sserpent._cli.findings)).read_text(encoding="utf-8")
+    texts = {
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) > 8
+    }
+    said = "".join(
+        block.code
+        for block in all_blocks(DOCS / "troubleshooting.md")
+        if block.language == "console"
+    )
+    findings = re.findall(r"^ +(?:ok|note|fail)  (.+)$", said, re.MULTILINE)
+    advice = re.findall(r"^ {8}(\S.+)$", said, re.MULTILINE)
+    assert len(findings) > 20
+    assert len(advice) >= 10
+    unknown = [line for line in [*findings, *advice] if not any(text in line for text in texts)]
+    # Its text is put together of numbers and short words.
+    assert [line for line in unknown if "came as" not in line] == []
