@@ -15,6 +15,7 @@ from scripted_server import STREAM, nothing_to_come, scripted
 from sserpent.channels import Channels
 from sserpent.testing import FakeUpstream, SyncClient, SyncEvents, connect, connect_sync
 
+WHICH = DOCS / "which.md"
 CHANNELS = DOCS / "channels.md"
 RUNS = DOCS / "runs.md"
 READING = DOCS / "reading.md"
@@ -28,6 +29,23 @@ def test_the_code_of_the_readme_does_what_it_says() -> None:
     assert client.get("/prices").text == (
         'event: price\ndata: {"name":"Plumbus","price":32.99}\nid: 1\n\n'
     )
+
+
+def test_each_kind_of_stream_on_the_page_on_which_one() -> None:
+    with connect_sync(run_blocks(WHICH)["app"]) as client:
+        rows = [f"row {number}" for number in range(3)]
+        for method, url in (("GET", "/export"), ("POST", "/jobs/mine"), ("GET", "/jobs/mine")):
+            data = re.findall(r"^data: (.*)$", client.request(method, url).text, re.MULTILINE)
+            assert [json.loads(each) for each in data[:3]] == rows
+        with client.events("/news") as events:
+            client.post("/news", params={"text": "Hello"}).raise_for_status()
+            assert read(events) == ["Hello"]
+        client.post("/board/king/1").raise_for_status()
+        with client.events("/board") as events:
+            snapshot = events.next()
+            assert (snapshot.type, snapshot.json()) == ("snapshot", {"king": 1})
+            client.post("/board/king/2").raise_for_status()
+            assert read(events) == [{"king": 2}]
 
 
 HELLO = {"author": "Ada", "text": "Hello @Grace"}
