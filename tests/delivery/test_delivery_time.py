@@ -4,6 +4,7 @@ send timeout, shutdown grace; and what reaches the wire under any schedule at al
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import anyio
 import pytest
 
 from asgi import Connection
+from sserpent import EventSourceResponse
 from timelines import PING, runners, timeline
 from virtual_time import run_on_asyncio
 
@@ -124,3 +126,56 @@ def test_the_clock_of_these_tests_jumps() -> None:
         assert loop.time() - begin >= 100_000
 
     run_on_asyncio(main)
+
+
+@runners
+def test_d4_a_keep_alive_that_fails_is_not_asked_for_again_while_the_generator_cleans_up(
+    run: Callable[..., None],
+) -> None:
+    asked: list[bool] = []
+
+    def ping() -> None:
+        asked.append(True)
+        raise LookupError("on purpose")
+
+    async def content() -> AsyncIterator[int]:
+        try:
+            yield 0
+            await anyio.sleep(100)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(5)
+
+    async def main() -> None:
+        with pytest.raises(LookupError, match="on purpose"):
+            await Connection().run(EventSourceResponse(content(), ping_event=ping))
+
+    run(main)
+    assert len(asked) == 1
+
+
+@runners
+def test_d9_a_send_that_ignores_that_it_is_given_up_is_warned_of_once(
+    run: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def content() -> AsyncIterator[int]:
+        yield 0
+        await anyio.sleep(100)
+
+    class Deaf(Connection):
+        async def send(self, message: Any) -> None:
+            await super().send(message)
+            until = anyio.current_time() + (10 if message.get("body") else 0)
+            while anyio.current_time() < until:
+                with contextlib.suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
+                    await anyio.sleep(until - anyio.current_time())
+
+    async def main() -> None:
+        began = anyio.current_time()
+        options = {"send_timeout": 2, "cleanup_timeout": 4, "ping_interval": None}
+        await Deaf().run(EventSourceResponse(content(), **options))
+        # Trio waits for what shields itself.
+        assert anyio.current_time() - began == pytest.approx(6 if run is run_on_asyncio else 10)
+
+    run(main)
+    assert caplog.text.count("send_timeout") == 1

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from sserpent._delivery import on_asyncio
+from sserpent._delivery import on_asyncio, on_trio
 from sserpent._delivery.deadlines import LAST_SEND, Due
 from sserpent._delivery.life import ON_EVENT, Action, Alive, Ending, Event, Life, after
 
@@ -101,6 +101,14 @@ def test_what_was_yielded_is_sent_unless_the_reason_says_otherwise(state: Any, e
 
 
 @every_pair
+def test_a_send_that_is_given_up_has_a_bound(state: Any, event: Any) -> None:
+    """It may ignore its cancellation."""
+    _, actions = ON_EVENT[state][event]
+    if Action.GIVE_UP in actions and event not in (Event.SEND_FAILED, Due.CLEANUP_OVER):
+        assert Action.BOUND in actions
+
+
+@every_pair
 def test_the_body_ends_as_a_whole_after_a_generators_own_end_alone(state: Any, event: Any) -> None:
     _, actions = ON_EVENT[state][event]
     if Action.FINISH in actions:
@@ -130,7 +138,7 @@ def test_an_error_is_raised_or_logged_or_another_is(state: Any, event: Any) -> N
         assert life.error is error
 
 
-@pytest.mark.parametrize("engine", [on_asyncio])
+@pytest.mark.parametrize("engine", [on_asyncio, on_trio])
 def test_both_event_loops_do_every_action(engine: Any) -> None:
     assert set(engine._DO) | {Action.LOG} == set(Action)
     assert {action for row in ON_EVENT.values() for _, each in row.values() for action in each} == (
@@ -208,11 +216,19 @@ def test_the_grace_of_a_shutdown() -> None:
     assert not Life(Times(shutdown_grace=0), now=0).begin_shutdown(5)
 
 
-def test_headers_of_a_stream_that_has_failed_stay_held() -> None:
+def test_a_stream_that_has_failed_sends_neither_headers_nor_a_keep_alive() -> None:
     for ending in Ending:
         life = Life(Times(), now=0)
         life.state = ending
-        assert life.moment(True, False, None, 0).can_open == (ending is not Ending.FAILED)
+        moment = life.moment(True, True, None, 0)
+        assert moment.can_open == moment.can_ping == (ending is not Ending.FAILED)
+
+
+def test_a_send_stalls_once() -> None:
+    life = Life(Times(), now=0)
+    assert life.moment(False, False, 1, 0).sending_since == 1
+    life.hear(Due.STALLED, 3)
+    assert life.moment(False, False, 1, 0).sending_since is None
 
 
 # Errors

@@ -55,7 +55,7 @@ class Ending(Enum):
             is dropped with what the client has not read. "leave": there is nothing to do.
         tells: Whether `on_disconnect` is called.
         farewell: Whether the client is told last when to come back.
-        opens: Whether headers that are held still go out when they are due.
+        idles: Whether headers that are held, and keep-alives, still go out when they are due.
     """
 
     #: The generator has ended by itself, and all of it is sent.
@@ -74,13 +74,13 @@ class Ending(Enum):
     CANCELLED = False, "leave", False, False
 
     def __init__(
-        self, delivers: bool, connection: str, tells: bool, farewell: bool, opens: bool = True
+        self, delivers: bool, connection: str, tells: bool, farewell: bool, idles: bool = True
     ) -> None:
         self.delivers = delivers
         self.connection = connection
         self.tells = tells
         self.farewell = farewell
-        self.opens = opens
+        self.idles = idles
 
 
 class Alive(Enum):
@@ -155,10 +155,11 @@ Step = tuple[State, Sequence[Action]]
 _Column = Event | Due
 
 _A = Action
-_LEAVES = [_A.GIVE_UP]
-_STALLS = [_A.WARN, _A.DROP, _A.GIVE_UP]
-_IS_CANCELLED = [_A.DROP_UNREAD, _A.GIVE_UP]
 _OVER = [_A.DROP, _A.ABANDON]
+# A `send` that is given up may ignore that, and a generator that is told to end may go on.
+_LEAVES = [_A.GIVE_UP, _A.BOUND]
+_STALLS = [_A.WARN, _A.DROP, _A.GIVE_UP, _A.BOUND]
+_IS_CANCELLED = [_A.DROP_UNREAD, _A.GIVE_UP, _A.BOUND]
 _ENDS_GENERATOR = [_A.BOUND, _A.STOP]
 
 _STREAMING: dict[_Column, Step] = {
@@ -167,13 +168,13 @@ _STREAMING: dict[_Column, Step] = {
     Event.GENERATOR_CUT: (Ending.FAILED, []),  # by nobody of ours: it must not look complete
     Event.GENERATOR_FAILED: (Ending.FAILED, []),
     Event.ITEM_REFUSED: (Ending.FAILED, _ENDS_GENERATOR),
-    Event.CLIENT_GONE: (Ending.CLIENT_LEFT, [*_LEAVES, *_ENDS_GENERATOR]),
-    Event.CLIENT_GONE_AT_END: (Ending.CLIENT_LEFT, [*_LEAVES, *_ENDS_GENERATOR]),
+    Event.CLIENT_GONE: (Ending.CLIENT_LEFT, [*_LEAVES, _A.STOP]),
+    Event.CLIENT_GONE_AT_END: (Ending.CLIENT_LEFT, [*_LEAVES, _A.STOP]),
     Event.RECEIVE_FAILED: (Ending.FAILED, _ENDS_GENERATOR),
     Event.SENT: (Ending.COMPLETE, _ENDS_GENERATOR),
-    Event.SEND_FAILED: (Ending.FAILED, [_A.GIVE_UP, *_ENDS_GENERATOR]),
-    Event.REQUEST_CANCELLED: (Ending.CANCELLED, [*_IS_CANCELLED, *_ENDS_GENERATOR]),
-    Due.STALLED: (Ending.STALLED, [*_STALLS, *_ENDS_GENERATOR]),
+    Event.SEND_FAILED: (Ending.FAILED, [_A.GIVE_UP, _A.BOUND, _A.STOP]),
+    Event.REQUEST_CANCELLED: (Ending.CANCELLED, [*_IS_CANCELLED, _A.STOP]),
+    Due.STALLED: (Ending.STALLED, [*_STALLS, _A.STOP]),
     Due.MAX_DURATION: (Ending.MAX_DURATION, _ENDS_GENERATOR),
     Due.GRACE_OVER: (Ending.SHUTDOWN, _ENDS_GENERATOR),
     Due.CLEANUP_OVER: (Ending.SHUTDOWN, _OVER),
@@ -186,14 +187,14 @@ _FINISHING: dict[_Column, Step] = {
     Event.GENERATOR_CUT: (Alive.FINISHING, []),
     Event.GENERATOR_FAILED: (Ending.FAILED, []),
     Event.ITEM_REFUSED: (Ending.FAILED, []),
-    Event.CLIENT_GONE: (Ending.CLIENT_LEFT, [*_LEAVES, _A.BOUND]),
+    Event.CLIENT_GONE: (Ending.CLIENT_LEFT, _LEAVES),
     Event.CLIENT_GONE_AT_END: (Alive.PARTING, [_A.BOUND_LAST_SEND]),
     # A client that does not read would not be seen to leave.
     Event.RECEIVE_FAILED: (Ending.FAILED, [_A.BOUND]),
     Event.SENT: (Ending.COMPLETE, []),
     Event.SEND_FAILED: (Ending.FAILED, [_A.GIVE_UP]),
-    Event.REQUEST_CANCELLED: (Ending.CANCELLED, [*_IS_CANCELLED, _A.BOUND]),
-    Due.STALLED: (Ending.STALLED, [*_STALLS, _A.BOUND]),
+    Event.REQUEST_CANCELLED: (Ending.CANCELLED, _IS_CANCELLED),
+    Due.STALLED: (Ending.STALLED, _STALLS),
     Due.MAX_DURATION: (Alive.FINISHING, []),
     Due.GRACE_OVER: (Ending.SHUTDOWN, [_A.BOUND]),
     Due.CLEANUP_OVER: (Ending.SHUTDOWN, _OVER),
@@ -267,6 +268,8 @@ class Life:
         state: The state.
         error: Is raised in the end: why the stream FAILED, or what failed in a cleanup after that.
         finishing: Whether the end of the body follows the last event.
+        given_up: Whether nothing more is sent. A `send` that goes on is bounded by the cleanup's
+            time then.
         ends_at: When `max_duration` is over.
         grace_until: When `shutdown_grace` is over, once the server shuts down.
         cleanup_until: When `cleanup_timeout` is over, once something was told to end.
@@ -278,6 +281,7 @@ class Life:
         "ends_at",
         "error",
         "finishing",
+        "given_up",
         "grace_until",
         "state",
     )
@@ -286,7 +290,7 @@ class Life:
         self._times = times
         self.state: State = Alive.STREAMING
         self.error: BaseException | None = None
-        self.finishing = False
+        self.finishing = self.given_up = False
         lasts_for = lasts(times.max_duration)
         self.ends_at = None if lasts_for is None else now + lasts_for
         self.grace_until: float | None = None
@@ -317,6 +321,7 @@ class Life:
         elif Action.BOUND_LAST_SEND in actions:
             self.cleanup_until = now + LAST_SEND
         self.finishing = self.finishing or Action.FINISH in actions
+        self.given_up = self.given_up or Action.GIVE_UP in actions
         return actions
 
     def _forget_time_of(self, event: _Column) -> None:
@@ -346,10 +351,11 @@ class Life:
             sent_at: When the last ended.
         """
         ending = self.ending
+        idles = ending is None or ending.idles
         return Moment(
-            held and (ending is None or ending.opens),
-            can_ping,
-            sending_since,
+            held and idles,
+            can_ping and idles,
+            None if self.given_up else sending_since,
             sent_at,
             self.ends_at,
             self.grace_until,

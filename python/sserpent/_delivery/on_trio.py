@@ -1,8 +1,8 @@
-"""One stream's life on Trio, by the same rules as `on_asyncio`, in Trio's terms.
+"""One stream's life on Trio, by the same table as `on_asyncio`, in Trio's terms.
 
 Simpler and slower. The task that the server gave us sends: whatever has gathered since its last
-turn, keep-alives, the end. One task drives the generator, one reads from the client, one looks for
-a `send` that stalls, and one keeps the times of a stream that ends.
+turn, keep-alives, the end. One task drives the generator, one reads from the client, and one keeps
+the times. All of them only report here, to `_report`: `life` decides what becomes of the others.
 
 One difference is Trio's own: a cancelled scope stays cancelled, so a generator whose cleanup
 awaits after a disconnect has to shield it, as any Trio code does, and one that shields it for ever
@@ -20,14 +20,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from .. import _shutdown
 from .._runtime.log import logger
-from .deadlines import LAST_SEND, Due, Moment, lasts, look_again_at, next_due
+from .deadlines import Due, Moment, look_again_at, next_due
 from .generator_thread import GeneratorThread, options_of
 from .in_finally import is_tidying_up
 from .inbox import Pace
-from .life import Ending, after
+from .life import Action, Ending, Event, Life
 from .sender import Phase
 from .source import claim, close_unstarted, release
-from .stream import call_on_disconnect, is_disconnect, warn_of_stall
+from .stream import call_on_disconnect, is_disconnect, log_send_error, warn_of_stall
 from .wire import Body, keepalive
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class TrioDelivery:
         self._source = response._source
         self._buffer: Any = self._source or response._make_buffer()
         self._body = Body(response, self._buffer, metered)
+        self._life = Life(response, trio.current_time())
         self._streams: _shutdown.ServerStreams | None = None
-        self._nursery: trio.Nursery | None = None
         self._driver_scope = trio.CancelScope()
         # The scope of the `send` in progress, and since when it is.
         self._sending: trio.CancelScope | None = None
@@ -66,16 +66,16 @@ class TrioDelivery:
         self._sent_at = trio.current_time()
         # There is something to send, or the stream ends, or the generator has.
         self._news = trio.Event()
+        self._due: Due | None = None  # the headers, or a keep-alive, if nothing else is sent
+        self._times_changed = trio.Event()  # one of a life's times may come sooner
         self._room = trio.Event()  # what was pending has been sent
         self._driven = trio.Event()  # the generator has ended, cleanup included
         self._watching = trio.Event()  # what reads from the client has had its first turn
         self._begun = False  # the generator's task has had its own
-        self._finishing = False  # it came to its end: the end of the body follows the last event
         self._at_yield = False  # it waits there for what is pending to be sent
         self._stopping = False  # it is to end: it gets no further than its next yield
         self._cut = False  # it was not let come to its end
-        self._ending: Ending | None = None
-        self._error: BaseException | None = None
+        self._dropped = False  # the connection was
         self._thread: GeneratorThread | None = None
 
     # The ASGI task
@@ -91,49 +91,39 @@ class TrioDelivery:
         self._asgi_send = streams.send_of(self._scope, self._asgi_send)
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
                 nursery.start_soon(self._watch)
-                if self._response.send_timeout is not None:
-                    nursery.start_soon(self._keep_send_timeout)
-                lasts_for = lasts(self._response.max_duration)
-                if lasts_for is not None:
-                    nursery.start_soon(self._keep_max_duration, lasts_for)
-                try:
-                    await self._start(streams)
-                    await self._send_all()
-                finally:
-                    self._nursery = None  # it is about to take no more tasks
+                nursery.start_soon(self._keep_times)
+                await self._start(streams, nursery)
+                await self._send_all()
                 nursery.cancel_scope.cancel()
-            if self._ending is Ending.FAILED and self._phase is not Phase.HELD:
+            if self._is_to_raise() and self._phase is not Phase.HELD:
                 streams.cut_off(self._scope)
         except BaseException:
             # The request was cancelled, maybe before there was a task for the generator.
             if not self._begun:
                 await self._clean_up(lambda: close_unstarted(self._content))
             # What has failed before is not raised.
-            if self._error is not None:
-                logger.error("The cleanup of a stream failed", exc_info=self._error)
+            if self._life.error is not None:
+                logger.error("The cleanup of a stream failed", exc_info=self._life.error)
             raise
         finally:
             _shutdown.closed(self, streams)
             release(self._content)
-        if self._error is not None:
-            raise self._response._late_error(self._error) if self._opened else self._error
+        error = self._life.error
+        if error is not None:
+            raise self._response._late_error(error) if self._opened else error
 
-    async def _start(self, streams: _shutdown.ServerStreams) -> None:
-        assert self._nursery is not None
+    def _is_to_raise(self) -> bool:
+        return self.ending is not None and self.ending.connection == "raise"
+
+    async def _start(self, streams: _shutdown.ServerStreams, nursery: trio.Nursery) -> None:
         if streams.ending or not self._response._begins:
-            # Where its server shuts down already, nothing of it is cut off yet, so it ends as a
-            # whole.
-            if self._source is not None:
-                self._source.stop()
-            self._stopping = self._finishing = True
-            self._nursery.start_soon(self._keep_cleanup_timeout)
+            self._report(Event.OPENED_TO_END)
         elif self._response.open_delay == 0:
             await self._open()
         self._response._opened(self)
         if self._source is None:
-            self._nursery.start_soon(self._drive, streams)
+            nursery.start_soon(self._drive, streams)
         else:
             await self._start_source(self._source)
 
@@ -150,9 +140,10 @@ class TrioDelivery:
         try:
             await self._watch_client()
             await trio.sleep_forever()
-        finally:
-            if self._sending is not None:  # the request was cancelled
-                self._abort_connection()
+        except trio.Cancelled:
+            # By the end of the stream, if that is not what has cancelled the request.
+            self._report(Event.REQUEST_CANCELLED)
+            raise
 
     async def _watch_client(self) -> None:
         self._watching.set()
@@ -164,40 +155,30 @@ class TrioDelivery:
         except Exception as error:
             # Nothing more can be learnt of the client.
             if not is_disconnect(error):
-                self.end(Ending.FAILED, error)
-                # A client that does not read would not be seen to leave.
-                await self._keep_cleanup_timeout()
+                self._report(Event.RECEIVE_FAILED, error)
                 return
-        if self._ending is None and self._phase is Phase.ENDED:
-            # The end of the body is on its way: whether it arrives, its `send` says.
-            await trio.sleep(LAST_SEND)
-        self._client_left()
+        at_end = self.ending is None and self._phase is Phase.ENDED
+        self._report(Event.CLIENT_GONE_AT_END if at_end else Event.CLIENT_GONE)
 
-    # For metrics
+    # What metrics ask
 
     @property
     def ending(self) -> Ending | None:
-        return self._ending
+        return self._life.ending
 
-    # The end
+    # What happens, and what follows
 
-    def end(self, reason: Ending, error: BaseException | None = None) -> None:
-        """Ends the stream for a reason, unless it has one already."""
-        if self._ending is not None:
-            return
-        self._ending = reason
-        self._error = error
-        if not reason.delivers:
-            self._give_up()
-        if reason.connection == "abort":
-            self._abort_connection()
-        if not self._driven.is_set():
-            self._stop_generator()
+    def _report(self, event: Event | Due, error: BaseException | None = None) -> None:
+        """Does what follows from an event."""
+        for action in self._life.hear(event, trio.current_time(), error):
+            if action is Action.LOG:
+                self._log(error)
+            else:
+                _DO[action](self)
         self._news.set()
 
-    def _client_left(self) -> None:
-        self.end(Ending.CLIENT_LEFT)
-        self._give_up()
+    def _note_times(self) -> None:
+        self._times_changed.set()
 
     def _give_up(self) -> None:
         """Sends nothing more."""
@@ -206,10 +187,28 @@ class TrioDelivery:
             self._sending.cancel()
             self._abort_connection()
 
+    def _drop(self) -> None:
+        if not self._complete:
+            self._abort_connection()
+
+    def _drop_unread(self) -> None:
+        if self._sending is not None:
+            self._abort_connection()
+
+    def _open_held(self) -> None:
+        self._due = Due.OPEN
+
+    def _warn(self) -> None:
+        warn_of_stall(self._response)
+
+    def _log(self, error: BaseException | None) -> None:
+        if not self._dropped:
+            log_send_error(error)
+
     def _abort_connection(self) -> None:
         """Drops the connection. hypercorn shields its `send`: nothing else ends one that waits."""
-        if self._streams is not None:
-            self._streams.abort_connection(self._scope)
+        if self._streams is not None and self._streams.abort_connection(self._scope):
+            self._dropped = True
 
     def _stop_generator(self) -> None:
         if self._stopping:
@@ -229,8 +228,11 @@ class TrioDelivery:
         """Gives the generator `cleanup_timeout` from now, whatever is cancelled around it. No scope
         is opened for that: one of the generator's own may be open, and scopes must nest."""
         self._driver_scope.shield = True
-        until = trio.current_time() + self._response.cleanup_timeout
-        self._driver_scope.deadline = min(self._driver_scope.deadline, until)
+        self._driver_scope.deadline = min(self._driver_scope.deadline, self._cleanup_until())
+
+    def _cleanup_until(self) -> float:
+        until = self._life.cleanup_until
+        return trio.current_time() + self._response.cleanup_timeout if until is None else until
 
     # The source, if there is one
 
@@ -275,17 +277,10 @@ class TrioDelivery:
         self._on_generator_end(error)
 
     def _on_generator_end(self, error: BaseException | None) -> None:
-        if self._ending is None:
-            if error is None:
-                self._finishing = True
-            else:
-                self.end(Ending.FAILED, error)
-        elif error is not None:
-            self._error = after(self._error, error)
-        elif self._ending is Ending.MAX_DURATION or (
-            self._ending is Ending.SHUTDOWN and not self._cut
-        ):
-            self._finishing = True
+        if error is not None:
+            self._report(Event.GENERATOR_FAILED, error)
+        else:
+            self._report(Event.GENERATOR_CUT if self._cut else Event.GENERATOR_ENDED)
 
     async def _pump(self, content: AsyncIterator[Any]) -> None:
         with self._driver_scope:
@@ -319,7 +314,7 @@ class TrioDelivery:
     def _refuse(self, error: Exception) -> None:
         """Ends the generator without cancelling it: it is closed where it has yielded."""
         self._stopping = True
-        self.end(Ending.FAILED, error)
+        self._report(Event.ITEM_REFUSED, error)
 
     async def _wait_for_room(self, content: Any) -> None:
         if self._stopping:
@@ -343,7 +338,7 @@ class TrioDelivery:
             self._at_yield = False
 
     async def _clean_up(self, cleanup: Callable[[], Awaitable[object]]) -> None:
-        with trio.move_on_after(self._response.cleanup_timeout) as timeout:
+        with trio.move_on_at(self._cleanup_until()) as timeout:
             timeout.shield = True
             await cleanup()
         if timeout.cancelled_caught:
@@ -394,31 +389,33 @@ class TrioDelivery:
         """Sends what there is to send until nothing is left of the stream."""
         told = False
         while True:
-            if self._ending and self._ending.tells and not told:
+            if self.ending and self.ending.tells and not told:
                 told = True
                 await call_on_disconnect(self._response)
-            if self._ending and self._driven.is_set() and not self._can_deliver():
+            if self.ending and self._driven.is_set() and not self._can_deliver():
                 break
             self._news = trio.Event()
             await self._send_pending()
-            if not self._ending or not self._driven.is_set():
-                await self._wait_for_news()
+            if not self.ending or not self._driven.is_set():
+                await self._news.wait()
 
     def _can_deliver(self) -> bool:
         if self._phase is Phase.ENDED:
             return False
-        cut_unopened = self._ending is Ending.SHUTDOWN and self._phase is Phase.HELD
-        return bool(self._finishing or self._buffer.pending or cut_unopened)
+        opens = self._due is Due.OPEN and self._phase is Phase.HELD
+        return bool(self._life.finishing or self._buffer.pending or opens)
 
     async def _send_pending(self) -> None:
+        due, self._due = self._due, None
         if self._phase is Phase.ENDED:
             return
-        if self._finishing:
+        if self._life.finishing:
             await self._open()
             if self._take_phase(Phase.ENDED):
                 self._take_notice()
-                self._complete = await self._send(self._body.end(self._ending))
-                self.end(Ending.COMPLETE)
+                self._complete = await self._send(self._body.end(self.ending))
+                if self._complete:
+                    self._report(Event.SENT)
         elif self._buffer.pending:
             await self._open()
             if self._phase is Phase.OPEN:
@@ -428,9 +425,10 @@ class TrioDelivery:
                     self._thread.resume()
                 self._room.set()
                 self._news.set()  # there may be more by now
-        elif self._ending is Ending.SHUTDOWN and self._driven.is_set():
-            # An EventSource reconnects after a 200 that breaks off, and gives up on anything else.
+        elif due is Due.OPEN:
             await self._open()
+        elif due is Due.PING:
+            await self._ping()
 
     def _take_phase(self, phase: Phase) -> bool:
         open_ = self._phase is Phase.OPEN
@@ -442,34 +440,13 @@ class TrioDelivery:
         if self._thread is not None:
             self._thread.take_notice()
 
-    async def _wait_for_news(self) -> None:
-        due = next_due(self._response, self._moment())
-        with trio.move_on_at(math.inf if due is None else due[0]) as timeout:
-            await self._news.wait()
-        if timeout.cancelled_caught and due is not None and not self._news.is_set():
-            if due[1] is Due.OPEN:
-                await self._open()
-            else:
-                await self._ping()
-
     async def _ping(self) -> None:
         try:
             ping = keepalive(self._response, self._scope)
         except Exception as error:
-            self.end(Ending.FAILED, error)
+            self._report(Event.ITEM_REFUSED, error)
         else:
             await self._send(self._body.ping(ping))
-
-    def _moment(self) -> Moment:
-        return Moment(
-            can_open=self._phase is Phase.HELD and (self._ending is None or self._ending.opens),
-            can_ping=self._phase is Phase.OPEN and self._body.pending.at_line_start,
-            sending_since=self._sending_since,
-            sent_at=self._sent_at,
-            ends_at=None,
-            grace_until=None,
-            cleanup_until=None,
-        )
 
     async def _open(self) -> None:
         if self._phase is Phase.HELD:
@@ -494,55 +471,62 @@ class TrioDelivery:
             self._sent_at = trio.current_time()
         return False
 
-    async def _keep_send_timeout(self) -> None:
-        """Looks for a `send` that stalls. A task of its own, which is not stalled with it."""
-        while True:
-            moment = self._moment()
-            due = next_due(self._response, moment)
-            if due is not None and due[1] is Due.STALLED and due[0] <= trio.current_time():
-                self._stalled()
-                return
-            again = look_again_at(self._response, moment, trio.current_time())
-            await trio.sleep_until(math.inf if again is None else again)
-
-    def _stalled(self) -> None:
-        if self._ending is None:
-            warn_of_stall(self._response)
-        self.end(Ending.STALLED)
-        self._give_up()
-
     def _on_send_error(self, error: BaseException) -> None:
         if is_disconnect(error):
-            self._client_left()
-        elif self._ending is None:
-            self.end(Ending.FAILED, error)
+            self._report(Event.CLIENT_GONE)
         else:
-            logger.error("A send failed after its stream had ended", exc_info=error)
-        self._give_up()
+            self._report(Event.SEND_FAILED, error)
 
-    # The end of its time
+    # The times
 
-    async def _keep_max_duration(self, lasts_for: float) -> None:
-        await trio.sleep(lasts_for)
-        if self._ending is None and not self._finishing:
-            self.end(Ending.MAX_DURATION)
-            await self._keep_cleanup_timeout()
+    async def _keep_times(self) -> None:
+        while True:
+            self._times_changed = trio.Event()
+            now, moment = trio.current_time(), self._moment()
+            due = next_due(self._response, moment)
+            if due is not None and due[0] <= now:
+                self._do(due[1])
+                await trio.lowlevel.checkpoint()
+                continue
+            again = look_again_at(self._response, moment, now)
+            with trio.move_on_at(math.inf if again is None else again):
+                await self._times_changed.wait()
+
+    def _moment(self) -> Moment:
+        return self._life.moment(
+            held=self._phase is Phase.HELD,
+            can_ping=self._phase is Phase.OPEN and self._body.pending.at_line_start,
+            sending_since=self._sending_since,
+            sent_at=self._sent_at,
+        )
+
+    def _do(self, due: Due) -> None:
+        if due in (Due.OPEN, Due.PING):
+            self._due = due
+            self._news.set()  # the task that sends sends it
+        else:
+            self._report(due)
 
     # Shutdown
 
     def shut_down(self) -> None:
         """Ends the stream within `shutdown_grace`."""
-        if self._nursery is not None:
-            self._nursery.start_soon(self._end_for_shutdown)
+        if self._life.begin_shutdown(trio.current_time()):
+            self._note_times()
+        else:
+            self._report(Due.GRACE_OVER)
 
-    async def _end_for_shutdown(self) -> None:
-        await trio.sleep(self._response.shutdown_grace)
-        self.end(Ending.SHUTDOWN)
-        await self._keep_cleanup_timeout()
 
-    async def _keep_cleanup_timeout(self) -> None:
-        await trio.sleep(self._response.cleanup_timeout)
-        self.end(Ending.SHUTDOWN)
-        if not self._complete:
-            self._abort_connection()
-        self._give_up()
+_DO = {
+    Action.STOP: TrioDelivery._stop_generator,
+    Action.BOUND: TrioDelivery._note_times,
+    Action.BOUND_LAST_SEND: TrioDelivery._note_times,
+    Action.FINISH: TrioDelivery.flush,
+    Action.OPEN: TrioDelivery._open_held,
+    Action.GIVE_UP: TrioDelivery._give_up,
+    Action.DROP: TrioDelivery._drop,
+    Action.DROP_UNREAD: TrioDelivery._drop_unread,
+    # The generator's own scope ends its cleanup.
+    Action.ABANDON: TrioDelivery._give_up,
+    Action.WARN: TrioDelivery._warn,
+}
