@@ -1,6 +1,8 @@
 //! The buffer between a stream's generator and its connection.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -13,7 +15,8 @@ use pyo3::{PyTraverseError, PyVisit};
 use crate::declared::DeclaredEvents;
 use crate::event::{self, ServerSentEvent};
 use crate::json::{self, ItemSchema, Json, wrong_type};
-use sserpent_wire::frame::{self, FieldError, Fields};
+use crate::rules::ItemRules;
+use sserpent_wire::frame::{self, Data, FieldError, Fields};
 
 /// An idle stream keeps no more than this of a buffer that a burst made large.
 const MAX_IDLE_CAPACITY: usize = 1024;
@@ -30,6 +33,8 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 ///     max_age: How many seconds may pass after the oldest pending event, or after `restart_age`,
 ///         until it is time.
 ///     framed: Whether items that are text or bytes are parts of the stream as they are.
+///     rules: What a protocol asks of the items.
+///     count: How many events there were before.
 ///
 /// Raises:
 ///     TypeError: an argument has the wrong type; the message names it.
@@ -40,6 +45,7 @@ pub struct Buffer {
     max_pending: usize,
     max_age: Duration,
     framed: bool,
+    rules: Option<Py<ItemRules>>,
     pending: Mutex<Pending>,
 }
 
@@ -60,6 +66,19 @@ struct Pending {
     /// The last bytes that were taken, as far as they may be those of a blank line. Kept of what
     /// was framed already alone.
     last: Vec<u8>,
+    /// Kept for rules alone.
+    kept: Option<Box<Kept>>,
+}
+
+/// What a buffer knows of the events that were pushed.
+struct Kept {
+    keeps_first: bool,
+    first: Vec<u8>,
+    /// The last event with data, unless that is pending.
+    last: Vec<u8>,
+    /// Where it is in what is pending.
+    last_at: Option<Range<usize>>,
+    count: u64,
 }
 
 #[pymethods]
@@ -72,15 +91,29 @@ impl Buffer {
             max_pending = Argument::Default(65_536),
             max_age = Argument::Default(0.002),
             framed = false,
+            rules = None,
+            count = 0,
         ),
-        text_signature = "(item_schema=None, *, max_pending=65_536, max_age=0.002, framed=False)"
+        text_signature = "(item_schema=None, *, max_pending=65_536, max_age=0.002, framed=False, rules=None, count=0)"
     )]
     fn new(
         item_schema: Option<Bound<'_, PyAny>>,
         max_pending: Argument<'_, usize>,
         max_age: Argument<'_, f64>,
         framed: bool,
+        rules: Option<Bound<'_, PyAny>>,
+        count: u64,
     ) -> PyResult<Self> {
+        let rules = rules.map(checked_rules).transpose()?;
+        let kept = rules.as_ref().map(|rules| {
+            Box::new(Kept {
+                keeps_first: rules.get().keeps_first,
+                first: Vec::new(),
+                last: Vec::new(),
+                last_at: None,
+                count,
+            })
+        });
         let max_age = max_age.checked(checked_max_age)?;
         let max_age = Duration::try_from_secs_f64(max_age).map_or(LONGEST, |age| age.min(LONGEST));
         Ok(Self {
@@ -88,11 +121,13 @@ impl Buffer {
             max_pending: max_pending.checked(checked_max_pending)?,
             max_age,
             framed,
+            rules,
             pending: Mutex::new(Pending {
                 stream: Vec::new(),
                 events: 0,
                 due_at: Some(Instant::now() + max_age),
                 last: Vec::new(),
+                kept,
             }),
         })
     }
@@ -110,15 +145,18 @@ impl Buffer {
     ///     ValueError: a field of an event breaks a rule, or text has lone surrogates.
     ///     Exception: whatever the item's schema or FastAPI's encoder raise.
     pub fn push(&self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
+        if let Some(rules) = &self.rules {
+            return self.push_by(rules.get(), item);
+        }
         let py = item.py();
         if self.framed
-            && let Some(due) = self.push_ready(item)?
+            && let Some(due) = self.push_ready(item, None)?
         {
             return Ok(due);
         }
         let mut due = false;
         let mut append = |fields: &Fields<'_>| {
-            due = self.append(fields).map_err(event::refusal)?;
+            due = self.append_fields(fields).map_err(event::refusal)?;
             Ok(())
         };
         if let Schema::Events(declared) = &self.schema {
@@ -130,7 +168,7 @@ impl Buffer {
         } else {
             let json = match &self.schema {
                 Schema::Items(schema) => Json::Compact(schema.get().json_of(item)?),
-                _ => Json::Written(json::item_json(item)?),
+                _ => Json::Written(json::item_json(item, false)?),
             };
             append(&Fields {
                 data: Some(json.as_data()?),
@@ -138,6 +176,31 @@ impl Buffer {
             })?;
         }
         Ok(due)
+    }
+
+    /// Appends one event that is framed already.
+    fn append(&self, event: &[u8]) {
+        let mut pending = self.lock();
+        pending.events += 1;
+        pending.stream.extend_from_slice(event);
+        self.is_due(&mut pending);
+    }
+
+    /// Returns the first event with data, if the rules keep it, and the last one, as they were
+    /// framed, and how many events were pushed; nothing and 0 without rules.
+    fn kept<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>, Bound<'py, PyBytes>, u64) {
+        let (first, last, count) = {
+            let pending = self.lock();
+            match &pending.kept {
+                None => (Vec::new(), Vec::new(), 0),
+                Some(kept) => (
+                    kept.first.clone(),
+                    kept.last_in(&pending.stream).to_vec(),
+                    kept.count,
+                ),
+            }
+        };
+        (PyBytes::new(py, &first), PyBytes::new(py, &last), count)
     }
 
     /// Returns the pending bytes, whole events in the order of their pushes, and keeps none.
@@ -165,10 +228,38 @@ impl Buffer {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.rules)?;
         match &self.schema {
             Schema::Nothing => Ok(()),
             Schema::Items(schema) => visit.call(schema),
             Schema::Events(declared) => visit.call(declared),
+        }
+    }
+}
+
+impl Kept {
+    /// The last event with data, where `stream` is what is pending.
+    fn last_in<'a>(&'a self, stream: &'a [u8]) -> &'a [u8] {
+        match &self.last_at {
+            Some(at) => stream.get(at.clone()).unwrap_or_default(),
+            None => &self.last,
+        }
+    }
+
+    /// Notes an event with data, which is the end of what is pending.
+    fn note(&mut self, event: &[u8], end: usize) {
+        self.last_at = Some(end - event.len()..end);
+        if self.keeps_first && self.first.is_empty() {
+            self.first = event.to_vec();
+        }
+    }
+
+    /// Keeps what is about to be taken.
+    fn keep(&mut self, stream: &[u8]) {
+        if let Some(at) = self.last_at.take() {
+            self.last.clear();
+            self.last
+                .extend_from_slice(stream.get(at).unwrap_or_default());
         }
     }
 }
@@ -231,6 +322,16 @@ fn checked_schema(value: Bound<'_, PyAny>) -> PyResult<Schema> {
     }
 }
 
+fn checked_rules(value: Bound<'_, PyAny>) -> PyResult<Py<ItemRules>> {
+    match value.cast_into::<ItemRules>() {
+        Ok(rules) => Ok(rules.unbind()),
+        Err(error) => Err(wrong_type(
+            "'rules' must be ItemRules or None",
+            &error.into_inner(),
+        )),
+    }
+}
+
 fn checked_max_pending(value: &Bound<'_, PyAny>) -> PyResult<usize> {
     let rule = "'max_pending' must be a non-negative integer of bytes";
     if !value.is_instance_of::<PyInt>() {
@@ -265,6 +366,9 @@ impl Buffer {
             let mut pending = self.lock();
             pending.due_at = None;
             let stream = std::mem::take(&mut pending.stream);
+            if let Some(kept) = &mut pending.kept {
+                kept.keep(&stream);
+            }
             let mut events = std::mem::take(&mut pending.events);
             if self.framed {
                 let last = last_of(&pending.last, &stream);
@@ -285,7 +389,7 @@ impl Buffer {
     }
 
     /// Appends one event; whether it is time to hand the pending bytes over.
-    fn append(&self, fields: &Fields<'_>) -> Result<bool, FieldError> {
+    fn append_fields(&self, fields: &Fields<'_>) -> Result<bool, FieldError> {
         let mut pending = self.lock();
         frame::append_event(&mut pending.stream, fields)?;
         pending.events += 1;
@@ -300,28 +404,110 @@ impl Buffer {
 
     /// Appends an item that is framed already, and returns whether it is time to hand the pending
     /// bytes over; None for any other item.
-    fn push_ready(&self, item: &Bound<'_, PyAny>) -> PyResult<Option<bool>> {
+    fn push_ready(
+        &self,
+        item: &Bound<'_, PyAny>,
+        rules: Option<&ItemRules>,
+    ) -> PyResult<Option<bool>> {
         if let Ok(text) = item.cast::<PyString>() {
             let Ok(text) = text.to_str() else {
                 let rule = "text must be valid Unicode, without lone surrogates";
                 return Err(PyValueError::new_err(rule));
             };
-            return Ok(Some(self.append_ready(text.as_bytes())));
+            return Ok(Some(self.append_ready(text.as_bytes(), rules)));
         }
         if let Ok(bytes) = item.cast::<PyBytes>() {
-            return Ok(Some(self.append_ready(bytes.as_bytes())));
+            return Ok(Some(self.append_ready(bytes.as_bytes(), rules)));
         }
         if !(item.is_instance_of::<PyByteArray>() || item.is_instance_of::<PyMemoryView>()) {
             return Ok(None);
         }
         let bytes = item.py().get_type::<PyBytes>().call1((item,))?;
-        Ok(Some(self.append_ready(bytes.cast::<PyBytes>()?.as_bytes())))
+        Ok(Some(
+            self.append_ready(bytes.cast::<PyBytes>()?.as_bytes(), rules),
+        ))
     }
 
-    fn append_ready(&self, bytes: &[u8]) -> bool {
+    fn append_ready(&self, bytes: &[u8], rules: Option<&ItemRules>) -> bool {
+        let bytes = rules.map_or(Cow::Borrowed(bytes), |rules| rules.without(bytes));
         let mut pending = self.lock();
-        pending.stream.extend_from_slice(bytes);
+        pending.stream.extend_from_slice(&bytes);
+        let end = pending.stream.len();
+        if let Some(kept) = &mut pending.kept
+            && !bytes.is_empty()
+        {
+            kept.count += blank_lines(&bytes);
+            kept.note(&bytes, end);
+        }
         self.is_due(&mut pending)
+    }
+
+    /// Appends an item as the rules of a protocol have it.
+    fn push_by(&self, rules: &ItemRules, item: &Bound<'_, PyAny>) -> PyResult<bool> {
+        if self.framed
+            && let Some(due) = self.push_ready(item, Some(rules))?
+        {
+            return Ok(due);
+        }
+        let number = self.lock().kept.as_ref().map_or(0, |kept| kept.count);
+        let Some(item) = rules.converted(item, number)? else {
+            return Ok(false);
+        };
+        let (py, item) = (item.py(), &item);
+        let mut due = false;
+        let mut append = |fields: &Fields<'_>| {
+            if !rules.leaves_out_event(fields) {
+                due = self.append_kept(fields).map_err(event::refusal)?;
+            }
+            Ok(())
+        };
+        let is_event = item.is_instance_of::<ServerSentEvent>() || json::is_fastapi_event(item)?;
+        if let (Schema::Events(declared), false) = (&self.schema, is_event) {
+            declared.get().with_fields(item, |fields| {
+                let Some(Data::Json(json)) = fields.data else {
+                    return append(fields);
+                };
+                let (json, name) = rules.named(json, item, number)?;
+                append(&Fields {
+                    event: name.as_deref().or(fields.event),
+                    data: Some(Data::Json(&json)),
+                    ..*fields
+                })
+            })?;
+        } else if let Schema::Events(declared) = &self.schema {
+            declared.get().with_fields(item, append)?;
+        } else if let Ok(event) = item.cast::<ServerSentEvent>() {
+            ServerSentEvent::with_fields(event, append)?;
+        } else if is_event {
+            event::from_fastapi(item)?.with_own_fields(py, append)?;
+        } else {
+            let json = match &self.schema {
+                Schema::Items(schema) => Json::Compact(schema.get().json_of(item)?),
+                _ => Json::Written(json::item_json(item, rules.exclude_none)?),
+            };
+            let (json, name) = rules.named(json.as_bytes(), item, number)?;
+            append(&Fields {
+                event: name.as_deref(),
+                data: Some(Data::Json(&json)),
+                ..Fields::default()
+            })?;
+        }
+        Ok(due)
+    }
+
+    fn append_kept(&self, fields: &Fields<'_>) -> Result<bool, FieldError> {
+        let mut pending = self.lock();
+        let pending = &mut *pending;
+        let start = pending.stream.len();
+        frame::append_event(&mut pending.stream, fields)?;
+        pending.events += 1;
+        if let Some(kept) = &mut pending.kept {
+            kept.count += 1;
+            if fields.data.is_some() {
+                kept.note(&pending.stream[start..], pending.stream.len());
+            }
+        }
+        Ok(self.is_due(pending))
     }
 
     /// Reuses a small allocation, unless another thread has pushed meanwhile.

@@ -41,7 +41,7 @@ pub fn is_fastapi_event(item: &Bound<'_, PyAny>) -> PyResult<bool> {
 pub fn event_data_json<'py>(value: &Bound<'py, PyAny>) -> PyResult<Json<'py>> {
     let py = value.py();
     if is_builtin(value) {
-        return item_json(value).map(Json::Written);
+        return item_json(value, false).map(Json::Written);
     }
     if let Treatment::Model(model) = &*treatment_of(&value.get_type())? {
         if model.has_own_dump_json(value) {
@@ -51,7 +51,7 @@ pub fn event_data_json<'py>(value: &Bound<'py, PyAny>) -> PyResult<Json<'py>> {
     }
     match value.getattr_opt(intern!(py, "model_dump_json"))? {
         Some(dump) => json_text(dump.call0()?).map(Json::Text),
-        None => item_json(value).map(Json::Written),
+        None => item_json(value, false).map(Json::Written),
     }
 }
 

@@ -15,6 +15,7 @@ mod meter;
 mod outlet;
 mod parse;
 mod pump;
+mod rules;
 mod stepping;
 
 #[pyo3::pymodule(gil_used = false)]
@@ -38,6 +39,8 @@ mod compiled {
     use super::parse::{EventStreamParser, EventTooLarge, MessageEvent};
     #[pymodule_export]
     use super::pump::Pump;
+    #[pymodule_export]
+    use super::rules::ItemRules;
     #[pymodule_export]
     use super::stepping::{step, step_as};
 

@@ -37,7 +37,9 @@ def _field(data: Any, name: str) -> Any:
 
 
 class OpenAIChat(ProtocolResponse):
-    """Streams the chunks of OpenAI's chat completions."""
+    """Streams the chunks of OpenAI's chat completions. `[DONE]` is sent at the end, once."""
+
+    _leaves_out = "[DONE]"
 
     def closing_event(self, end: StreamEnd) -> Any:
         if end.kind == "done" or (end.kind == "stopped" and not end.is_interrupted):
@@ -57,6 +59,7 @@ class OpenAIResponses(ProtocolResponse):
 
     name_from = "type"
     keeps_first = True
+    _number_as = "sequence_number"
 
     #: After which a client expects nothing more.
     _LAST = "response.completed", "response.failed", "response.incomplete", "error"
@@ -115,6 +118,15 @@ class GoogleGenAI(ProtocolResponse):
 
     ping_interval = None
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        _refuse_ping_interval(cls, vars(cls).get("ping_interval"))
+        super().__init_subclass__(**kwargs)
+
+    def _check_option(self, name: str, value: object) -> None:
+        super()._check_option(name, value)
+        if name == "ping_interval":
+            _refuse_ping_interval(type(self), value)
+
     def closing_event(self, end: StreamEnd) -> Any:
         if end.kind == "done":
             return []
@@ -122,6 +134,14 @@ class GoogleGenAI(ProtocolResponse):
         code = 499 if stopped else end.status or 500
         status = _GOOGLE_STATUSES.get(code, "INTERNAL")
         return {"error": {"code": code, "message": end.message, "status": status}}
+
+
+def _refuse_ping_interval(cls: type, value: object) -> None:
+    if value:
+        raise ValueError(
+            f"{cls.__name__} option 'ping_interval' must be None, not {value!r}: Google's SDK fails"
+            " on a keep-alive"
+        )
 
 
 _GOOGLE_STATUSES = {
@@ -140,6 +160,7 @@ _GOOGLE_STATUSES = {
 class VercelUI(ProtocolResponse):
     """Streams the parts of the UI message stream that `useChat` reads."""
 
+    _leaves_out = "[DONE]"
     default_headers = {"x-vercel-ai-ui-message-stream": "v1"}  # noqa: RUF012
 
     def closing_event(self, end: StreamEnd) -> Any:

@@ -26,9 +26,11 @@ use sserpent_wire::json;
 const MAX_DEPTH: usize = 64;
 
 /// The JSON of a value that has no declared type.
-pub fn json_of(value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+///
+/// `exclude_none`: whether the fields of models that are None are left out.
+pub fn json_of(value: &Bound<'_, PyAny>, exclude_none: bool) -> PyResult<Vec<u8>> {
     let mut writer = Writer {
-        fastapi: FastAPI::get(value.py())?,
+        fastapi: FastAPI::get(value.py(), exclude_none)?,
         out: Vec::with_capacity(256),
         refusal: None,
     };
@@ -513,9 +515,16 @@ struct FastAPI {
 }
 
 impl FastAPI {
-    fn get(py: Python<'_>) -> PyResult<&Self> {
+    fn get(py: Python<'_>, exclude_none: bool) -> PyResult<&Self> {
         static FASTAPI: PyOnceLock<FastAPI> = PyOnceLock::new();
-        FASTAPI.get_or_try_init(py, || {
+        static WITHOUT_NONE: PyOnceLock<FastAPI> = PyOnceLock::new();
+        let (fastapi, encoder, options) = if exclude_none {
+            let options = "MODEL_DUMP_OPTIONS_WITHOUT_NONE";
+            (&WITHOUT_NONE, "encoded_without_none", options)
+        } else {
+            (&FASTAPI, "jsonable_encoder", "MODEL_DUMP_OPTIONS")
+        };
+        fastapi.get_or_try_init(py, || {
             let conversion = py.import("sserpent._core.conversion")?;
             let function = |name: &str| conversion.getattr(name).map(Bound::unbind);
             let dict = |name: &str| -> PyResult<Bound<'_, PyDict>> {
@@ -528,8 +537,10 @@ impl FastAPI {
                     leaves.push((class.unbind(), encoder.unbind(), leaf));
                 }
             }
+            let to_json_options = [("by_alias", true), ("exclude_none", true)];
+            let to_json_options = &to_json_options[..if exclude_none { 2 } else { 1 }];
             Ok(Self {
-                jsonable_encoder: function("jsonable_encoder")?,
+                jsonable_encoder: function(encoder)?,
                 dump_json: function("dump_json")?,
                 encoders: dict("ENCODERS_BY_TYPE")?.unbind(),
                 leaves,
@@ -539,9 +550,9 @@ impl FastAPI {
                 from_json: function("from_json")?,
                 holds_iterator: function("holds_iterator")?,
                 with_encoded_keys: function("with_encoded_keys")?,
-                model_dump_options: dict("MODEL_DUMP_OPTIONS")?.unbind(),
-                to_python_options: Keywords::new(&dict("MODEL_DUMP_OPTIONS")?)?,
-                to_json_options: Keywords::new(&[("by_alias", true)].into_py_dict(py)?)?,
+                model_dump_options: dict(options)?.unbind(),
+                to_python_options: Keywords::new(&dict(options)?)?,
+                to_json_options: Keywords::new(&to_json_options.into_py_dict(py)?)?,
             })
         })
     }

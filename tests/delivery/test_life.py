@@ -24,6 +24,9 @@ PAIRS = list(product(STATES, EVENTS))
 REASONS = {
     Event.GENERATOR_CUT: {Ending.FAILED},
     Event.GENERATOR_FAILED: {Ending.FAILED},
+    Event.FAILURE_TOLD: {Ending.FAILED},
+    Event.CLOSING_FAILED: {Ending.FAILED},
+    Event.CUT_OFF: {Ending.FAILED},
     Event.ITEM_REFUSED: {Ending.FAILED},
     Event.CLIENT_GONE: {Ending.CLIENT_LEFT},
     Event.CLIENT_GONE_AT_END: {Ending.CLIENT_LEFT},
@@ -36,6 +39,14 @@ REASONS = {
     Due.GRACE_OVER: {Ending.SHUTDOWN},
     Due.CLEANUP_OVER: {Ending.SHUTDOWN, Ending.CLIENT_LEFT},
 }
+OF_GENERATOR = (
+    Event.GENERATOR_ENDED,
+    Event.GENERATOR_CUT,
+    Event.GENERATOR_FAILED,
+    Event.FAILURE_TOLD,
+    Event.CLOSING_FAILED,
+    Event.CUT_OFF,
+)
 
 
 class Times(NamedTuple):
@@ -82,7 +93,7 @@ def test_a_life_goes_forward(state: Any, event: Any) -> None:
 @every_pair
 def test_a_generator_that_runs_is_told_to_end_and_has_its_time(state: Any, event: Any) -> None:
     _, actions = ON_EVENT[state][event]
-    by_itself = event in (Event.GENERATOR_ENDED, Event.GENERATOR_CUT, Event.GENERATOR_FAILED)
+    by_itself = event in OF_GENERATOR
     if state is Alive.STREAMING and not by_itself and event is not Due.CLEANUP_OVER:
         assert {Action.STOP, Action.BOUND} <= set(actions)
         assert actions.index(Action.BOUND) < actions.index(Action.STOP)
@@ -112,9 +123,8 @@ def test_a_send_that_is_given_up_has_a_bound(state: Any, event: Any) -> None:
 def test_the_body_ends_as_a_whole_after_a_generators_own_end_alone(state: Any, event: Any) -> None:
     _, actions = ON_EVENT[state][event]
     if Action.FINISH in actions:
-        assert event in (Event.OPENED_TO_END, Event.GENERATOR_ENDED) or (
-            state is Ending.MAX_DURATION and event is Event.GENERATOR_CUT
-        )
+        told = Event.OPENED_TO_END, Event.GENERATOR_ENDED, Event.FAILURE_TOLD
+        assert event in told or (state is Ending.MAX_DURATION and event is Event.GENERATOR_CUT)
 
 
 @every_pair

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .pure import DeclaredEvents as DeclaredEvents
     from .pure import EventStreamParser as EventStreamParser
     from .pure import EventTooLarge as EventTooLarge
+    from .pure import ItemRules as ItemRules
     from .pure import ItemSchema as ItemSchema
     from .pure import MessageEvent as MessageEvent
     from .pure import Meter as Meter
@@ -49,6 +50,7 @@ MODULES = {
     "DeclaredEvents": "declared",
     "EventStreamParser": "parse",
     "EventTooLarge": "parse",
+    "ItemRules": "rules",
     "ItemSchema": "json",
     "MessageEvent": "parse",
     "Meter": "meter",

@@ -10,7 +10,9 @@ from typing import Any
 from .conversion import FastAPIServerSentEvent
 from .declared import DeclaredEvents
 from .event import ServerSentEvent, from_fastapi
+from .frame import frame
 from .json import ItemSchema, item_json, wrong_type
+from .rules import ItemRules
 
 
 class Buffer:
@@ -23,6 +25,8 @@ class Buffer:
         max_age: How many seconds may pass after the oldest pending event, or after `restart_age`,
             until it is time.
         framed: Whether items that are text or bytes are parts of the stream as they are.
+        rules: What a protocol asks of the items.
+        count: How many events there were before.
 
     Raises:
         TypeError: an argument has the wrong type; the message names it.
@@ -31,14 +35,18 @@ class Buffer:
 
     __slots__ = (
         "_chunks",
+        "_count",
         "_declared",
         "_due_at",
+        "_first",
         "_framed",
         "_item_schema",
         "_last",
+        "_last_event",
         "_lock",
         "_max_age",
         "_max_pending",
+        "_rules",
         "_size",
     )
 
@@ -49,12 +57,20 @@ class Buffer:
         max_pending: int = 65_536,
         max_age: float = 0.002,
         framed: bool = False,
+        rules: ItemRules | None = None,
+        count: int = 0,
     ) -> None:
         self._declared = item_schema if isinstance(item_schema, DeclaredEvents) else None
         self._item_schema = None if self._declared else _checked_item_schema(item_schema)
         self._max_pending = _checked_max_pending(max_pending)
         self._max_age = _checked_max_age(max_age)
         self._framed = framed
+        self._rules = _checked_rules(rules)
+        # The first and the last event with data, and how many events there were. Kept for rules
+        # alone.
+        self._first = b""
+        self._last_event = b""
+        self._count = count
         # The last bytes that were taken, as far as they may be those of a blank line.
         self._last = b""
         self._chunks: list[bytes] = []
@@ -76,6 +92,8 @@ class Buffer:
             ValueError: a field of an event breaks a rule, or text has lone surrogates.
             Exception: whatever the item's schema or FastAPI's encoder raise.
         """
+        if self._rules is not None:
+            return self._push_by(self._rules, item)
         if self._framed and isinstance(item, _READY):
             framed = _ready(item)
         elif self._declared is not None:
@@ -88,6 +106,57 @@ class Buffer:
             framed = b"data: %b\n\n" % self._item_schema._json_of(item)
         else:
             framed = b"data: %b\n\n" % item_json(item)
+        return self._append(framed)
+
+    def append(self, event: bytes) -> None:
+        """Appends one event that is framed already."""
+        self._append(event)
+
+    def kept(self) -> tuple[bytes, bytes, int]:
+        """Returns the first event with data, if the rules keep it, and the last one, as they were
+        framed, and how many events were pushed; nothing and 0 without rules."""
+        return self._first, self._last_event, self._count
+
+    def _push_by(self, rules: ItemRules, item: Any) -> bool:
+        """Appends an item as the rules of a protocol have it."""
+        is_ready = self._framed and isinstance(item, _READY)
+        if rules._convert is not None and not is_ready:
+            item = rules._convert(item, self._count)
+            if item is None:
+                return False
+        if is_ready:
+            framed, has_data = rules._without(_ready(item)), True
+        else:
+            fields = self._fields_by(rules, item)
+            if fields is None:
+                return False
+            framed, has_data = frame(*fields), fields[0] is not None
+        self._count += _blank_lines(framed) if is_ready else 1
+        if has_data and framed:
+            self._last_event = framed
+            if rules._keeps_first and not self._first:
+                self._first = framed
+        return self._append(framed)
+
+    def _fields_by(self, rules: ItemRules, item: Any) -> Any:
+        """Returns the fields of the event that an item is or becomes, None if it is left out."""
+        event = _as_event(item)
+        if event is not None:
+            if rules._is_left_out(event):
+                return None
+            if self._declared is not None:
+                return self._declared._fields(event)
+            return ServerSentEvent._written(event)
+        if self._declared is not None:
+            json, declared_name, *_ = self._declared._fields(item)
+        elif self._item_schema is not None:
+            json, declared_name = self._item_schema._json_of(item), None
+        else:
+            json, declared_name = item_json(item, rules._exclude_none), None
+        json, name = rules._named(json, item, self._count)
+        return json, declared_name if name is None else name, None, None, None
+
+    def _append(self, framed: bytes) -> bool:
         with self._lock:
             self._chunks.append(framed)
             self._size += len(framed)
@@ -136,6 +205,12 @@ class Buffer:
         return self._size
 
 
+def _as_event(item: Any) -> ServerSentEvent[Any, Any] | None:
+    if isinstance(item, ServerSentEvent):
+        return item  # pyright: ignore[reportUnknownVariableType]
+    return from_fastapi(item) if FastAPIServerSentEvent in type(item).__mro__ else None
+
+
 _READY = str, bytes, bytearray, memoryview
 
 
@@ -158,6 +233,12 @@ def _checked_item_schema(value: Any) -> ItemSchema | None:
     if value is None or isinstance(value, ItemSchema):
         return value
     raise wrong_type("'item_schema' must be an ItemSchema, DeclaredEvents or None", value)
+
+
+def _checked_rules(value: Any) -> ItemRules | None:
+    if value is None or isinstance(value, ItemRules):
+        return value
+    raise wrong_type("'rules' must be ItemRules or None", value)
 
 
 def _checked_max_pending(value: Any) -> int:

@@ -14,6 +14,7 @@ __all__ = [
     "DeclaredEvents",
     "EventStreamParser",
     "EventTooLarge",
+    "ItemRules",
     "ItemSchema",
     "MessageEvent",
     "Meter",
@@ -87,6 +88,21 @@ class DeclaredEvents:
     ) -> Self: ...
 
 @final
+class ItemRules:
+    def __new__(
+        cls,
+        owner: str,
+        *,
+        only_objects: bool = True,
+        name_from: str | None = None,
+        exclude_none: bool = False,
+        number_as: str | None = None,
+        leaves_out: str | None = None,
+        keeps_first: bool = False,
+        convert: Callable[[Any, int], Any] | None = None,
+    ) -> Self: ...
+
+@final
 class Buffer:
     def __new__(
         cls,
@@ -95,8 +111,12 @@ class Buffer:
         max_pending: int = 65_536,
         max_age: float = 0.002,
         framed: bool = False,
+        rules: ItemRules | None = None,
+        count: int = 0,
     ) -> Self: ...
     def push(self, item: object) -> bool: ...
+    def append(self, event: bytes) -> None: ...
+    def kept(self) -> tuple[bytes, bytes, int]: ...
     def take(self) -> bytes: ...
     def restart_age(self) -> None: ...
     @property

@@ -47,11 +47,13 @@ __all__ = [
     "MODEL_DUMP_JSON",
     "MODEL_DUMP_JSON_OPTIONS",
     "MODEL_DUMP_OPTIONS",
+    "MODEL_DUMP_OPTIONS_WITHOUT_NONE",
     "BaseModel",
     "FastAPIServerSentEvent",
     "FieldInfo",
     "copied",
     "dump_json",
+    "encoded_without_none",
     "entries",
     "from_json",
     "holds_iterator",
@@ -84,6 +86,8 @@ MODEL_DUMP_OPTIONS: dict[str, Any] = {
     "exclude_none": False,
     "exclude_defaults": False,
 }
+
+MODEL_DUMP_OPTIONS_WITHOUT_NONE: dict[str, Any] = {**MODEL_DUMP_OPTIONS, "exclude_none": True}
 
 # The encoders of leaves that the compiled core writes by itself, as long as an application has not
 # put others into FastAPI's table, which it may do at any time.
@@ -141,6 +145,16 @@ def json_as_fastapi(value: object) -> bytes:
     Raises what FastAPI raises: whatever its `jsonable_encoder` or `json.dumps` refuses.
     """
     return dump_json(jsonable_encoder(value))
+
+
+def encoded_without_none(value: object) -> Any:
+    """What FastAPI's encoder makes of a value, without the fields of models that are None. Its own
+    `exclude_none` would leave out the None of dicts too."""
+    return jsonable_encoder(value, custom_encoder={BaseModel: _model_without_none})
+
+
+def _model_without_none(model: BaseModel) -> Any:
+    return encoded_without_none(model.model_dump(**MODEL_DUMP_OPTIONS_WITHOUT_NONE))
 
 
 def dump_json(encoded: Any) -> bytes:

@@ -37,21 +37,26 @@ class DeclaredEvents:
         self._otherwise = otherwise
 
     def _framed(self, item: object) -> bytes:
+        return frame(*self._fields(item))
+
+    def _fields(self, item: object) -> tuple[Any, str | None, str | None, int | None, str | None]:
         if isinstance(item, ServerSentEvent):
-            return self._framed_event(item)  # pyright: ignore[reportUnknownArgumentType]
+            return self._fields_of_event(item)  # pyright: ignore[reportUnknownArgumentType]
         if FastAPIServerSentEvent in type(item).__mro__:
-            return self._framed_event(from_fastapi(item))
+            return self._fields_of_event(from_fastapi(item))
         found = self._by_class.get(type(item))
         if found is None:
             name, data = self._asked(item)
         else:
             name, schema = _checked_pair(found)
             data = schema._json_of(item)
-        return frame(data, name, None, None, None)
+        return data, name, None, None, None
 
-    def _framed_event(self, event: ServerSentEvent[Any, Any]) -> bytes:
+    def _fields_of_event(
+        self, event: ServerSentEvent[Any, Any]
+    ) -> tuple[Any, str | None, str | None, int | None, str | None]:
         if event._data is None:
-            return ServerSentEvent.encode(event)
+            return ServerSentEvent._written(event)
         schema = self._by_name.get(event._event)
         if schema is None:
             schema = self._by_name.get(None)
@@ -59,7 +64,7 @@ class DeclaredEvents:
             _, data = self._asked(event)
         else:
             data = _checked_schema(schema)._json_of(event._data)
-        return frame(data, event._event, event._id, event._retry, event._comment)
+        return data, event._event, event._id, event._retry, event._comment
 
     def _asked(self, item: object) -> tuple[Any, bytes]:
         answer: Any = self._otherwise(item)

@@ -181,13 +181,17 @@ class ServerSentEvent(_Declared[DataT, NameT]):
         Raises:
             Exception: whatever FastAPI's `jsonable_encoder` or `json.dumps` raise for `data`.
         """
+        return frame(*ServerSentEvent._written(self))
+
+    def _written(self) -> tuple[str | bytes | None, str | None, str | None, int | None, str | None]:
+        """The fields as they are framed: the data, as JSON or as text, then the others."""
         data: str | bytes | None = self._raw_data
         if data is None:
             if self._data is not None:
                 data = event_data_json(self._data)
             elif type(self) is not ServerSentEvent:
                 self._check_begun()
-        return frame(data, self._event, self._id, self._retry, self._comment)
+        return data, self._event, self._id, self._retry, self._comment
 
     def _check_begun(self) -> None:
         if not hasattr(self, "_by_init") and not any(

@@ -10,7 +10,10 @@ from .conversion import (
     MODEL_DUMP_JSON,
     MODEL_DUMP_JSON_OPTIONS,
     MODEL_DUMP_OPTIONS,
+    MODEL_DUMP_OPTIONS_WITHOUT_NONE,
     BaseModel,
+    dump_json,
+    encoded_without_none,
     json_as_fastapi,
     to_json,
 )
@@ -103,17 +106,23 @@ def event_data_json(value: Any) -> str | bytes:
     return _json_text(value.model_dump_json())
 
 
-def item_json(value: Any) -> bytes:
+def item_json(value: Any, exclude_none: bool = False) -> bytes:
     """The JSON of an item that has no declared type: as FastAPI's encoder and `json.dumps` write
-    it, with null for NaN and infinities."""
+    it, with null for NaN and infinities.
+
+    Args:
+        value: The item.
+        exclude_none: Whether the fields of models that are None are left out.
+    """
     if BaseModel in type(value).__mro__:
-        value = value.model_dump(**MODEL_DUMP_OPTIONS)
+        options = MODEL_DUMP_OPTIONS_WITHOUT_NONE if exclude_none else MODEL_DUMP_OPTIONS
+        value = value.model_dump(**options)
     if _is_plain(value, 0):
         try:
             return _json_bytes(to_json(value, inf_nan_mode="null"))
         except ValueError:
             pass  # lone surrogates, which FastAPI escapes
-    return json_as_fastapi(value)
+    return dump_json(encoded_without_none(value)) if exclude_none else json_as_fastapi(value)
 
 
 def _is_plain(value: Any, depth: int) -> bool:

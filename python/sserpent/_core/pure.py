@@ -12,6 +12,7 @@ from .meter import Meter
 from .outlet import Outlet
 from .parse import EventStreamParser, EventTooLarge, MessageEvent
 from .pump import Pump
+from .rules import ItemRules
 from .stepping import step, step_as
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "DeclaredEvents",
     "EventStreamParser",
     "EventTooLarge",
+    "ItemRules",
     "ItemSchema",
     "MessageEvent",
     "Meter",

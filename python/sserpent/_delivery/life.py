@@ -27,8 +27,8 @@ it:
    `cleanup_timeout` (BOUND).
 2. A reason that delivers (`Ending.delivers`) leaves the sending alone: what was yielded goes out,
    for as long as the client takes it. Any other gives the sending up (GIVE_UP).
-3. The body ends as a whole only if the generator has come to its end, or `max_duration` has ended
-   it. So FINISH follows nothing else.
+3. The body ends as a whole only if the generator has come to its end, `max_duration` has ended it,
+   or its last event says that it has failed. So FINISH follows nothing else.
 
 `Life` walks the table and keeps the times that belong to it; `deadlines` says which is due first.
 Another consequence of an event is an entry in the table, and one of a reason an attribute of
@@ -106,6 +106,12 @@ class Event(Enum):
     GENERATOR_CUT = auto()
     #: It has raised, its cleanup included.
     GENERATOR_FAILED = auto()
+    #: It has failed, and the client is told with the last event, after which the body ends.
+    FAILURE_TOLD = auto()
+    #: It has come to its end, and the last event cannot be made.
+    CLOSING_FAILED = auto()
+    #: It was told to end, in a stream of which no client may take a part for the whole.
+    CUT_OFF = auto()
     #: An item, or a keep-alive, cannot be encoded. The generator is closed where it is.
     ITEM_REFUSED = auto()
     #: `receive` has said that the client is gone, or a `send` has.
@@ -167,6 +173,9 @@ _STREAMING: dict[_Column, Step] = {
     Event.GENERATOR_ENDED: (Alive.FINISHING, [_A.FINISH]),
     Event.GENERATOR_CUT: (Ending.FAILED, []),  # by nobody of ours: it must not look complete
     Event.GENERATOR_FAILED: (Ending.FAILED, []),
+    Event.FAILURE_TOLD: (Ending.FAILED, [_A.FINISH]),
+    Event.CLOSING_FAILED: (Ending.FAILED, []),
+    Event.CUT_OFF: (Ending.FAILED, []),
     Event.ITEM_REFUSED: (Ending.FAILED, _ENDS_GENERATOR),
     Event.CLIENT_GONE: (Ending.CLIENT_LEFT, [*_LEAVES, _A.STOP]),
     Event.CLIENT_GONE_AT_END: (Ending.CLIENT_LEFT, [*_LEAVES, _A.STOP]),
@@ -186,6 +195,9 @@ _FINISHING: dict[_Column, Step] = {
     Event.GENERATOR_ENDED: (Alive.FINISHING, []),
     Event.GENERATOR_CUT: (Alive.FINISHING, []),
     Event.GENERATOR_FAILED: (Ending.FAILED, []),
+    Event.FAILURE_TOLD: (Ending.FAILED, []),
+    Event.CLOSING_FAILED: (Ending.FAILED, []),
+    Event.CUT_OFF: (Alive.FINISHING, []),
     Event.ITEM_REFUSED: (Ending.FAILED, []),
     Event.CLIENT_GONE: (Ending.CLIENT_LEFT, _LEAVES),
     Event.CLIENT_GONE_AT_END: (Alive.PARTING, [_A.BOUND_LAST_SEND]),
@@ -205,6 +217,7 @@ _PARTING: dict[_Column, Step] = {
     Event.OPENED_TO_END: (Alive.PARTING, []),
     Event.GENERATOR_ENDED: (Alive.PARTING, []),
     Event.GENERATOR_CUT: (Alive.PARTING, []),
+    Event.CUT_OFF: (Alive.PARTING, []),
     Event.CLIENT_GONE_AT_END: (Alive.PARTING, []),
     Due.MAX_DURATION: (Alive.PARTING, []),
     Due.CLEANUP_OVER: (Ending.CLIENT_LEFT, [*_OVER, _A.GIVE_UP]),
@@ -216,6 +229,9 @@ _ENDED: dict[_Column, Sequence[Action]] = {
     Event.GENERATOR_ENDED: [],
     Event.GENERATOR_CUT: [],
     Event.GENERATOR_FAILED: [],
+    Event.FAILURE_TOLD: [],
+    Event.CLOSING_FAILED: [],
+    Event.CUT_OFF: [],
     Event.ITEM_REFUSED: [],
     Event.CLIENT_GONE: _LEAVES,
     Event.CLIENT_GONE_AT_END: _LEAVES,
@@ -240,6 +256,7 @@ _ENDED_FOR: dict[Ending, dict[_Column, Sequence[Action]]] = {
         Event.GENERATOR_ENDED: [_A.FINISH],
         Event.GENERATOR_CUT: [_A.FINISH],
     },
+    Ending.FAILED: {Event.FAILURE_TOLD: [_A.FINISH]},
 }
 
 #: For each state and event the next state, and what to do.
@@ -255,6 +272,10 @@ ON_EVENT: Mapping[State, Mapping[_Column, Step]] = {
         for ending in Ending
     },
 }
+
+
+# Their errors are told, although the stream has another reason to end.
+_OF_GENERATOR = Event.GENERATOR_FAILED, Event.FAILURE_TOLD, Event.CUT_OFF
 
 
 class Life:
@@ -313,7 +334,7 @@ class Life:
         """
         before = self.state
         self.state, actions = ON_EVENT[before][event]
-        if error is not None and (before is not self.state or event is Event.GENERATOR_FAILED):
+        if error is not None and (before is not self.state or event in _OF_GENERATOR):
             self.error = after(self.error, error)
         self._forget_time_of(event)
         if Action.BOUND in actions and self.cleanup_until is None:
@@ -331,6 +352,11 @@ class Life:
             self.grace_until = None
         elif event is Due.CLEANUP_OVER:
             self.cleanup_until = None
+
+    def begin_cleanup(self, now: float) -> None:
+        """Gives what is still there `cleanup_timeout` from now, unless it has that already."""
+        if self.cleanup_until is None:
+            self.cleanup_until = now + self._times.cleanup_timeout
 
     def begin_shutdown(self, now: float) -> bool:
         """Notes that the server shuts down. Returns whether the generator has a grace; if not, it

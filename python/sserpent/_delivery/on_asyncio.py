@@ -26,7 +26,13 @@ from .life import Action, Ending, Event, Life
 from .pushed_source import PushedSource
 from .sender import ENDED, HELD, OPEN, make_sender
 from .source import claim, release
-from .stream import call_on_disconnect, is_disconnect, log_send_error, warn_of_stall
+from .stream import (
+    call_on_disconnect,
+    end_of_generator,
+    is_disconnect,
+    log_send_error,
+    warn_of_stall,
+)
 from .wire import Body, keepalive
 
 if TYPE_CHECKING:
@@ -50,6 +56,7 @@ class Delivery:
 
     __slots__ = (
         "_asgi_task",
+        "_buffer",
         "_cancelled",
         "_driven",
         "_driver",
@@ -84,12 +91,13 @@ class Delivery:
         self._receive = receive
         self._loop = asyncio.get_running_loop()
         self._asgi_task: asyncio.Task[Any] | None = None
-        buffer: Any = response._source or response._make_buffer()
+        self._buffer: Any = response._source or response._make_buffer()
+        buffer: Any = self._buffer
         self._sender = make_sender(send, Body(response, buffer, metered), self)
         self._driver: GeneratorTask | PushedSource = (
             GeneratorTask(response, scope, buffer, self._sender, self._refused)
             if response._source is None
-            else PushedSource(response._source, self._sender)
+            else PushedSource(response._source, self._sender, response._cuts)
         )
         self._streams: _shutdown.ServerStreams | None = None
         self._life = Life(response, self._loop.time())
@@ -234,9 +242,14 @@ class Delivery:
         if self._sender.complete:
             if self._streams.ending:
                 self._drop_later()
-        elif self.ending.connection == "close":
+        elif self.ending.connection == "close" and not self._response._cuts:
             await self._close_connection()
-        elif self.ending.connection == "raise" and self._sender.phase is not HELD:
+        elif self._sender.phase is HELD:
+            pass  # the client gets a status
+        elif self._response._cuts or (self.ending is Ending.FAILED and self._life.error is None):
+            if self.ending.delivers:
+                await self._close_connection()
+        elif self.ending.connection == "raise":
             self._streams.cut_off(self._scope)
 
     async def _close_connection(self) -> None:
@@ -244,12 +257,14 @@ class Delivery:
         simply stops, unless its connection is closed."""
         assert self._streams is not None
         if self._streams.close_connection(self._scope):
+            self._life.begin_cleanup(self._loop.time())
+            self._arm_timer()
             while not self._gone and self._life.cleanup_until is not None:
                 await self._receive_or_wait()
             if self._cancelled is not None:
                 # hypercorn waits for a client that never reads the rest, with no bound of its own.
                 self._drop_connection()
-        else:
+        elif self._streams.ending:
             # The server cuts it off when this returns, as soon as the client has read the rest.
             self._drop_later()
 
@@ -278,9 +293,9 @@ class Delivery:
             _log_cleanup(error)
             error = self._cancelled
         self._cancelled = self._life.error = None
+        if error is not None and self._sender.sent_headers:
+            error = self._response._late_error(error)
         if error is not None:
-            if self._sender.sent_headers:
-                error = self._response._late_error(error)
             try:
                 raise error
             finally:
@@ -384,17 +399,32 @@ class Delivery:
             _log_cleanup(error)  # it outlived its time
             return
         self._driven = True
+        is_whole = error is None and not self._driver.cut
         if isinstance(error, asyncio.CancelledError):
             error = None
             if self.ending is None:
                 error = RuntimeError(f"{self._response._origin} was cancelled from within")
-            self._report(Event.GENERATOR_FAILED if error else Event.GENERATOR_CUT, error)
-        elif error is not None:
-            self._report(Event.GENERATOR_FAILED, error)
-        else:
-            self._report(Event.GENERATOR_CUT if self._driver.cut else Event.GENERATOR_ENDED)
+        self._report(*self._end_of_generator(error, is_whole))
         self._go_on()
         self._interrupt()
+
+    def _end_of_generator(
+        self, error: BaseException | None, is_whole: bool
+    ) -> tuple[Event, BaseException | None]:
+        if self._life.finishing:  # it has not begun
+            return (Event.GENERATOR_FAILED if error else Event.GENERATOR_ENDED), error
+        return end_of_generator(
+            self._response,
+            self.ending,
+            error or self._life.error,
+            is_whole,
+            self._buffer,
+            self._sender.phase,
+            self._can_close,
+        )
+
+    def _can_close(self) -> bool:
+        return self._streams is not None and self._streams.can_close(self._scope)
 
     def _refused(self, error: Exception) -> None:
         """An item cannot be encoded. The cleanup that follows has its time."""

@@ -27,7 +27,13 @@ from .inbox import Pace
 from .life import Action, Ending, Event, Life
 from .sender import Phase
 from .source import claim, close_unstarted, release
-from .stream import call_on_disconnect, is_disconnect, log_send_error, warn_of_stall
+from .stream import (
+    call_on_disconnect,
+    end_of_generator,
+    is_disconnect,
+    log_send_error,
+    warn_of_stall,
+)
 from .wire import Body, keepalive
 
 if TYPE_CHECKING:
@@ -96,8 +102,7 @@ class TrioDelivery:
                 await self._start(streams, nursery)
                 await self._send_all()
                 nursery.cancel_scope.cancel()
-            if self._is_to_raise() and self._phase is not Phase.HELD:
-                streams.cut_off(self._scope)
+            self._cut_off(streams)
         except BaseException:
             # The request was cancelled, maybe before there was a task for the generator.
             if not self._begun:
@@ -110,11 +115,19 @@ class TrioDelivery:
             _shutdown.closed(self, streams)
             release(self._content)
         error = self._life.error
+        if error is not None and self._opened:
+            error = self._response._late_error(error)
         if error is not None:
-            raise self._response._late_error(error) if self._opened else error
+            raise error
 
-    def _is_to_raise(self) -> bool:
-        return self.ending is not None and self.ending.connection == "raise"
+    def _cut_off(self, streams: _shutdown.ServerStreams) -> None:
+        """Makes sure that a response that is not whole does not look so."""
+        if self._complete or self._phase is Phase.HELD or self.ending is None:
+            return
+        if self._response._cuts and self.ending.delivers:
+            streams.close_connection(self._scope)
+        elif self.ending.connection == "raise":
+            streams.cut_off(self._scope)
 
     async def _start(self, streams: _shutdown.ServerStreams, nursery: trio.Nursery) -> None:
         if streams.ending or not self._response._begins:
@@ -216,6 +229,7 @@ class TrioDelivery:
         self._stopping = True
         self._room.set()
         if self._source is not None:
+            self._cut = self._response._cuts
             self._source.stop()
             self.finish()
         elif self._at_yield or is_tidying_up(self._content):
@@ -277,10 +291,22 @@ class TrioDelivery:
         self._on_generator_end(error)
 
     def _on_generator_end(self, error: BaseException | None) -> None:
-        if error is not None:
-            self._report(Event.GENERATOR_FAILED, error)
-        else:
-            self._report(Event.GENERATOR_CUT if self._cut else Event.GENERATOR_ENDED)
+        if self._life.finishing:  # it has not begun
+            self._report(Event.GENERATOR_FAILED if error else Event.GENERATOR_ENDED, error)
+            return
+        event, failure = end_of_generator(
+            self._response,
+            self.ending,
+            error or self._life.error,
+            error is None and not self._cut,
+            self._buffer,
+            self._phase,
+            self._can_close,
+        )
+        self._report(event, failure)
+
+    def _can_close(self) -> bool:
+        return self._streams is not None and self._streams.can_close(self._scope)
 
     async def _pump(self, content: AsyncIterator[Any]) -> None:
         with self._driver_scope:

@@ -74,6 +74,9 @@ class Streamable:
     _begins = True
     # Whether the body is compressed: it is asked for, and the client takes it.
     _gzip = False
+    #: Whether no client may take a part for the whole: what ends the stream before its generator
+    #: has come to its end cuts it.
+    _cuts = False
     # What is no option here, though it looks like one, and why.
     _no_options: ClassVar[Mapping[str, str]] = {
         "max_threads": _OF_A_CLASS,
@@ -117,8 +120,25 @@ class Streamable:
     def _opened(self, stream: Stream) -> None:
         """Called when the stream opens, in its event loop, before the generator runs."""
 
-    def _late_error(self, error: BaseException) -> BaseException:
-        """Returns what is raised for an error that comes after the headers."""
+    def _close(self, buffer: Any, error: BaseException | None, is_lost: bool = False) -> bool:
+        """Appends the last events to a buffer, after which nothing is pushed. Never raises.
+
+        Args:
+            buffer: That of the stream, or its source.
+            error: What the generator has raised.
+            is_lost: Whether the stream is about to be cut.
+
+        Returns:
+            Whether the body ends whole.
+        """
+        return error is None and not is_lost
+
+    def _unavailable(self) -> Exception:
+        """Returns what is raised where a stream ends before it has begun."""
+        raise NotImplementedError
+
+    def _late_error(self, error: BaseException) -> BaseException | None:
+        """Returns what is raised for an error that comes after the headers, if anything is."""
         return error
 
     def _start_message(self) -> Message:

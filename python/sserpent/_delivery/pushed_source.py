@@ -15,16 +15,19 @@ class PushedSource:
     Args:
         source: What is streamed.
         sender: Who sends it, and takes it from the source.
+        cuts: Whether it is cut off where it is stopped. If not, what it says last tells where it
+            stopped.
     """
 
-    __slots__ = ("_on_end", "_sender", "_source", "_stopped", "flush")
+    __slots__ = ("_cuts", "_on_end", "_sender", "_source", "_stopped", "cut", "flush")
 
-    #: It is never cut off: what it says last tells where it stopped.
-    cut = False
     task = None
 
-    def __init__(self, source: Source, sender: Sender) -> None:
+    def __init__(self, source: Source, sender: Sender, cuts: bool = False) -> None:
         self._source = source
+        self._cuts = cuts
+        #: It was not let come to its end.
+        self.cut = False
         self._sender = sender
         self._on_end: Callable[[BaseException | None], None] | None = None
         self._stopped = False
@@ -51,6 +54,7 @@ class PushedSource:
 
     def stop(self) -> None:
         self._stopped = True
+        self.cut = self.cut or (self._cuts and self._on_end is not None)
         self._source.stop()
         self.finish()
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from inspect import isawaitable
+from typing import Any
 
 import anyio
 
 from .._runtime.log import logger
 from .._shutdown.connections import came_from_a_closed_connection
+from .life import Ending, Event
 from .options import Streamable
+from .sender import Phase
 
 # Streams of anyio and Trio raise these when the other end is gone, or they are closed for that.
 _GONE = {"BrokenResourceError", "ClosedResourceError"}
@@ -25,6 +29,47 @@ def is_disconnect(error: BaseException) -> bool:
         or type(error).__name__ in _GONE
         or came_from_a_closed_connection(error)
     )
+
+
+def end_of_generator(
+    response: Streamable,
+    ending: Ending | None,
+    error: BaseException | None,
+    is_whole: bool,
+    buffer: Any,
+    phase: Phase,
+    can_close: Callable[[], bool],
+) -> tuple[Event, BaseException | None]:
+    """Has the last events appended, and returns what the end of a generator is to its stream, with
+    the error that belongs to it.
+
+    Args:
+        response: What was streamed.
+        ending: Why the stream ends, if that is known already.
+        error: What the generator has raised, or an item before.
+        is_whole: Whether it has come to its end by itself.
+        buffer: Where its events wait, or its source.
+        phase: How far the response has come.
+        can_close: Says whether the connection can be closed.
+    """
+    has_begun = phase is not Phase.HELD or bool(buffer.pending)
+    is_sending = has_begun and phase is not Phase.ENDED
+    cut_by = (Ending.SHUTDOWN, Ending.MAX_DURATION) if response._cuts else (Ending.SHUTDOWN,)
+    if ending is Ending.FAILED or (ending is None and not is_whole):
+        if is_sending and response._close(buffer, error):
+            return Event.FAILURE_TOLD, error
+    elif is_whole and (ending is None or ending in cut_by):
+        is_closed = response._close(buffer, None)
+        return Event.GENERATOR_ENDED if is_closed else Event.CLOSING_FAILED, None
+    elif response._cuts and ending in cut_by:
+        if not has_begun:
+            error = error or response._unavailable()
+        elif is_sending and not can_close():
+            response._close(buffer, None, is_lost=True)
+        return Event.CUT_OFF, error
+    if error is not None:
+        return Event.GENERATOR_FAILED, error
+    return Event.GENERATOR_ENDED if is_whole else Event.GENERATOR_CUT, None
 
 
 async def call_on_disconnect(response: Streamable) -> None:

@@ -110,8 +110,9 @@ class Body:
 
     def _farewell(self, ending: Ending | None) -> bytes:
         says = ending is not None and ending.farewell and self._plain.at_line_start
+        response = self._response
         # A source says goodbye itself.
-        return goodbye() if says and self._response._source is None else b""
+        return goodbye() if says and not response._cuts and response._source is None else b""
 
 
 def _part(content: bytes, more_body: bool = True) -> Message:

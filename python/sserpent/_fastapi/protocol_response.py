@@ -2,9 +2,43 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, ClassVar
 
-from .response import EventSourceResponse
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from .. import _shutdown
+from .._core import ItemRules
+from .._delivery import observer
+from .response import EventSourceResponse, Run
+
+
+def _has_own_as_event(cls: type) -> bool:
+    # That of `ProtocolResponse` would be called for each item and change nothing.
+    return any("as_event" in vars(each) for each in cls.__mro__ if each.__module__ != __name__)
+
+
+def _check_attributes(cls: type) -> None:
+    for name in ("exclude_none", "event_ids", "keeps_first"):
+        value: Any = vars(cls).get(name, True)
+        if not isinstance(value, bool):
+            raise _wrong_type(cls, name, "True or False", value)
+    value = vars(cls).get("name_from")
+    if value is not None and not isinstance(value, str):
+        raise _wrong_type(cls, "name_from", "a str or None", value)
+    as_event: Any = vars(cls).get("as_event")
+    if as_event is None:
+        return
+    function: Any = getattr(as_event, "__func__", None)
+    if function is None:
+        raise _wrong_type(cls, "as_event", "a class method", as_event)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise _wrong_type(cls, "as_event", "a plain function, which is not awaited", function)
+
+
+def _wrong_type(cls: type, name: str, rule: str, value: object) -> TypeError:
+    return TypeError(f"{name} of {cls.__name__} must be {rule}, not {type(value).__name__}")
 
 
 class ProtocolResponse(EventSourceResponse):
@@ -12,25 +46,73 @@ class ProtocolResponse(EventSourceResponse):
     for those of the model providers, and a subclass with a `closing_event` is a protocol of one's
     own.
 
-    Items are JSON objects (dicts, models) or events. What ends the stream before its generator has
-    come to its end cuts the connection, so that no client takes a part for the whole.
+    Items are events, or objects in JSON: dicts, models. What ends the stream before its generator
+    has come to its end cuts the connection, so that no client takes a part for the whole, and what
+    ends it before it has begun is a 503 with `Retry-After`.
+
+    Raises:
+        TypeError: a class attribute has the wrong type, or `as_event` is no class method; when the
+            class is made.
     """
+
+    _cuts = True
 
     #: The field of an item that names its event; None for events without a name.
     name_from: ClassVar[str | None] = None
-    #: Whether the fields of models that are None are left out.
+    #: Whether the fields of models that are None are left out. What a route says of its response
+    #: model (`response_model_exclude_unset`, for example) holds instead.
     exclude_none: ClassVar[bool] = True
     #: Whether the events of a run have ids.
     event_ids: ClassVar[bool] = False
     #: Whether `StreamEnd.first` is known, for which the first event is kept.
     keeps_first: ClassVar[bool] = False
 
+    # The field of an item that gets its number, and the whole data of events that are left out.
+    _number_as: ClassVar[str | None] = None
+    _leaves_out: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        _check_attributes(cls)
+        super().__init_subclass__(**kwargs)
+
+    @classmethod
+    def _set_rules(cls) -> None:
+        cls._rules = ItemRules(
+            cls.__name__,
+            name_from=cls.name_from,
+            exclude_none=cls.exclude_none,
+            number_as=cls._number_as,
+            leaves_out=cls._leaves_out,
+            keeps_first=cls.keeps_first,
+            convert=cls.as_event if _has_own_as_event(cls) else None,
+        )
+        cls._closing_rules = ItemRules(
+            cls.__name__, name_from=cls.name_from, exclude_none=cls.exclude_none
+        )
+
     @classmethod
     def as_event(cls, item: Any, number: int) -> Any:
         """Returns what is sent for an item: the item itself, unless a subclass has its own.
 
         Args:
-            item: What the generator has yielded.
-            number: Its number, from 0.
+            item: What the generator has yielded, a `ServerSentEvent` too; not what is framed
+                already.
+            number: How many events came before it.
+
+        Returns:
+            A dict, a model or an event; None for nothing.
         """
         return item
+
+    def _answer(self, scope: Scope, receive: Receive, send: Send) -> Run:
+        if scope["method"] != "HEAD" and _shutdown.is_ending(scope):
+            return self._answer_unavailable(scope, receive, send)
+        return super()._answer(scope, receive, send)
+
+    async def _answer_unavailable(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if observer.current is not None:
+            observer.current.refused(scope)
+        error = self._unavailable()
+        answer = PlainTextResponse(error.detail, error.status_code, error.headers)
+        await self._answer_instead(answer, scope, receive, send)
+        await self._close_unstarted()

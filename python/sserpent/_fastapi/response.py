@@ -23,12 +23,14 @@ Intended differences from `fastapi.sse`:
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
     Coroutine,
     Iterable,
+    Iterator,
     Mapping,
 )
 from functools import partial
@@ -45,7 +47,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from .._core import Buffer, DeclaredEvents, ItemSchema, ServerSentEvent
+from .._core import (
+    Buffer,
+    DeclaredEvents,
+    EventStreamParser,
+    ItemRules,
+    ItemSchema,
+    ServerSentEvent,
+)
 from .._core.conversion import FastAPIServerSentEvent
 from .._delivery import observer
 from .._delivery.on_asyncio import Delivery
@@ -54,7 +63,7 @@ from .._delivery.source import close_unstarted
 from .._delivery.source_name import SourceName
 from .._runtime.log import logger
 from .._runtime.loops import on_asyncio
-from .limits import Slots, refusal
+from .limits import Slots, refusal, retry_after
 from .negotiation import add_vary, say_gzip, takes_gzip
 from .requests import shared_receive
 from .stream_end import StreamEnd
@@ -157,12 +166,31 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
 
     # What FastAPI knows of the route.
     _item_schema: ItemSchema | DeclaredEvents | None = None
+    # What the class asks of its items, and of those that end its streams.
+    _rules: ItemRules | None = None
+    _closing_rules: ItemRules | None = None
+    # Whether the body ends whole, once `closing_event` has said so.
+    _ends_whole: bool | None = None
+    # A HTTPException of the generator, once the client was told of it.
+    _told: HTTPException | None = None
     _injected: _Injected | None = None
     # `body_iterator`, once somebody has looked at it, and the request's scope, for its errors.
     _body: Any = None
     _scope_of_body: Scope | None = None
     # What other iterators have been put in the place of, the newest first.
     _replaced: tuple[Any, ...] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _check_plain_function(cls, "closing_event")
+        _check_headers(cls)
+        cls._set_rules()
+
+    @classmethod
+    def _set_rules(cls) -> None:
+        if cls.closing_event is not EventSourceResponse.closing_event:
+            # They are for `StreamEnd`.
+            cls._rules = cls._closing_rules = ItemRules(cls.__name__, only_objects=False)
 
     def __init__(
         self,
@@ -186,8 +214,26 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         if background is not None:
             self.background = background
         self.init_headers(headers)
+        self._add_default_headers()
+
+    def _add_default_headers(self) -> None:
         given = {name for name, _ in self.raw_headers}
-        self.raw_headers.extend(header for header in _HEADERS if header[0] not in given)
+        defaults = (
+            (*_encoded(self.default_headers), *_HEADERS) if self.default_headers else _HEADERS
+        )
+        for header in defaults:
+            if header[0] not in given:
+                given.add(header[0])
+                self.raw_headers.append(header)
+
+    def _add_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Adds headers, in the place of those that are sent by default."""
+        names = {name for name, _ in headers}
+        defaults = *_encoded(self.default_headers), *_HEADERS
+        for header in defaults:
+            if header[0] in names and header in self.raw_headers:
+                self.raw_headers.remove(header)
+        self.raw_headers.extend(headers)
 
     def closing_event(self, end: StreamEnd) -> Any:
         """Returns what is sent at the end of the stream: an item, a list of items, or None.
@@ -210,10 +256,71 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         to be set on it copied when the headers are sent."""
         if injected.status_code:
             self.status_code = injected.status_code
-        self.raw_headers.extend(injected.raw_headers)
+        self._add_headers(injected.raw_headers)
         self._injected = _Injected(injected)
 
-    def _late_error(self, error: BaseException) -> BaseException:
+    # The end
+
+    def _stream_end(self, buffer: Any, error: BaseException | None, is_lost: bool) -> StreamEnd:
+        """Returns how the stream has ended, for `closing_event`."""
+        first, last, count = buffer.kept()
+        facts = {"first": _data_of(first), "last": _data_of(last), "count": count}
+        if is_lost:
+            return StreamEnd("lost", **facts)
+        if error is None:
+            return StreamEnd("done", **facts)
+        if not isinstance(error, HTTPException):
+            return StreamEnd("error", **facts)
+        detail: Any = error.detail
+        reason = detail if isinstance(detail, str) else None
+        return StreamEnd("error", reason, error.status_code, **facts)
+
+    def _close(self, buffer: Any, error: BaseException | None, is_lost: bool = False) -> bool:
+        if self._ends_whole is None:
+            set_unchecked(self, "_ends_whole", self._append_closing_event(buffer, error, is_lost))
+            if self._ends_whole and isinstance(error, HTTPException):
+                set_unchecked(self, "_told", error)
+        return bool(self._ends_whole)
+
+    def _append_closing_event(
+        self, buffer: Any, error: BaseException | None, is_lost: bool
+    ) -> bool:
+        """Appends what `closing_event` returns, and returns whether the body ends whole."""
+        ends_whole = error is None and not is_lost
+        own = getattr(self.closing_event, "__func__", None)
+        if own is EventSourceResponse.closing_event or self._source is not None:
+            return ends_whole
+        try:
+            end = self._stream_end(buffer, error, is_lost)
+            if self._cuts and not _ends_event(buffer.kept()[1]):
+                raise ValueError("the last item was framed already, and did not end an event")
+            frames = self._closing_frames(end)
+        except Exception:
+            logger.exception("%s cannot be ended as it should be, and is cut", self._origin)
+            return False
+        for frame in frames or ():
+            buffer.append(frame)
+        return ends_whole if frames is None else not is_lost
+
+    def _closing_frames(self, end: StreamEnd) -> list[bytes] | None:
+        """Returns what `closing_event` returns, framed; None if it returns that."""
+        closing: Any = self.closing_event(end)
+        if closing is None:
+            return None
+        events: list[Any] = [*closing] if type(closing) in (list, tuple) else [closing]
+        buffer = Buffer(rules=self._closing_rules)
+        frames: list[bytes] = []
+        for event in events:
+            buffer.push(event)
+            frames.append(buffer.take())
+        return frames
+
+    def _unavailable(self) -> HTTPException:
+        return HTTPException(503, "The server is shutting down", {"Retry-After": retry_after()})
+
+    def _late_error(self, error: BaseException) -> BaseException | None:
+        if error is self._told:
+            return None
         if not isinstance(error, HTTPException):
             return error
         late = RuntimeError(
@@ -226,8 +333,15 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         return late
 
     def _make_buffer(self) -> Buffer:
-        framed = self.framed or bool(self._replaced)
-        return Buffer(self._item_schema, max_pending=self.max_pending, framed=framed)
+        if self._replaced:
+            # What was put in the place of the events has them as they are sent.
+            return Buffer(max_pending=self.max_pending, framed=True, rules=self._closing_rules)
+        return Buffer(
+            self._item_schema,
+            max_pending=self.max_pending,
+            framed=self.framed,
+            rules=self._rules,
+        )
 
     def _start_message(self) -> Message:
         if self._injected is not None:
@@ -250,7 +364,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         if self._body is None:
             self._scope_of_body = {}
             explain = partial(_explained, self._origin, self._scope_of_body)
-            self._body = _body_of(self._content, self._make_buffer(), explain)
+            self._body = _body_of(self._content, self._make_buffer(), explain, self._close)
         return self._body
 
     @body_iterator.setter
@@ -270,9 +384,12 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         if scope["type"] == "websocket":
             return super().__call__(scope, receive, send)
         answering = self._answer(scope, receive, send)
-        return (
-            answering if self.background is None else _one_after_other(answering, self.background)
-        )
+        return answering if self.background is None else self._then_background(answering)
+
+    async def _then_background(self, answering: Run) -> None:
+        await answering
+        if self._told is None and self.background is not None:
+            await self.background()
 
     def _answer(self, scope: Scope, receive: Receive, send: Send) -> Run:
         if self.compress and takes_gzip(scope):
@@ -326,9 +443,8 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     async def _refuse(self, what: str, scope: Scope, receive: Receive, send: Send) -> None:
         if observer.current is not None:
             observer.current.refused(scope)
-        await self._answer_instead(
-            refusal(what, self, self._comes_back(scope)), scope, receive, send
-        )
+        comes_back = self._comes_back(scope) and not self._cuts
+        await self._answer_instead(refusal(what, self, comes_back), scope, receive, send)
 
     async def _answer_instead(
         self, answer: Response, scope: Scope, receive: Receive, send: Send
@@ -350,9 +466,13 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
 
 
 async def _body_of(
-    content: Any, buffer: Buffer, explain: Callable[[Exception, object], Exception]
+    content: Any,
+    buffer: Buffer,
+    explain: Callable[[Exception, object], Exception],
+    close: Callable[[Buffer, BaseException | None], bool],
 ) -> AsyncIterator[bytes]:
     iterator = StreamingResponse(content).body_iterator.__aiter__()
+    has_begun = False
     try:
         async for item in iterator:
             try:
@@ -360,11 +480,74 @@ async def _body_of(
             except Exception as error:
                 raise explain(error, item) from error.__cause__
             if taken := buffer.take():
+                has_begun = True
                 yield taken
+        close(buffer, None)
+    except Exception as error:
+        if has_begun:
+            close(buffer, error)
+            if taken := buffer.take():
+                yield taken
+        raise
+    else:
+        if taken := buffer.take():
+            yield taken
     finally:
         await close_unstarted(iterator)
         if hasattr(content, "close"):  # a sync generator, which may block
             await run_in_threadpool(content.close)
+
+
+def _encoded(headers: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
+    for name, value in headers.items():
+        yield name.lower().encode("latin-1"), value.encode("latin-1")
+
+
+def _data_of(frame: bytes) -> Any:
+    """Returns the data of the last event in what is framed, parsed if it is JSON."""
+    parser = EventStreamParser()
+    events = [*parser.feed(frame)]
+    if not events:
+        return None
+    try:
+        return json.loads(events[-1].data)
+    except ValueError:
+        return events[-1].data
+
+
+def _ends_event(framed: bytes) -> bool:
+    return not framed or framed.endswith((b"\n\n", b"\r\r", b"\n\r\n"))
+
+
+def _check_plain_function(cls: type, name: str) -> None:
+    """Refuses a method that is not called as others are.
+
+    Raises:
+        TypeError: it is asynchronous, or a generator.
+    """
+    value = vars(cls).get(name)
+    function = getattr(value, "__func__", value)
+    if value is not None and not callable(function):
+        raise TypeError(f"{name} of {cls.__name__} must be a method, not {type(value).__name__}")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{name} of {cls.__name__} must be a plain function, not async: it is not awaited"
+        )
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(f"{name} of {cls.__name__} must return what is sent, not yield it")
+
+
+def _check_headers(cls: type) -> None:
+    headers: Any = vars(cls).get("default_headers", {})
+    parts: list[Any] = [*headers.keys(), *headers.values()] if _is_mapping(headers) else [None]
+    if not all(isinstance(part, str) for part in parts):
+        raise TypeError(
+            f"default_headers of {cls.__name__} must be a mapping of str to str, not {headers!r}"
+        )
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
 
 
 def _explained(origin: SourceName, scope: Scope, error: Exception, item: object) -> Exception:
@@ -415,11 +598,6 @@ def checked_content(rule: str, content: Any) -> Any:
     raise TypeError(f"{rule}, not {kind}{hint}")
 
 
-async def _one_after_other(answering: Run, background: BackgroundTask) -> None:
-    await answering
-    await background()
-
-
 async def _observed(
     observing: observer.Observer,
     response: Streamable,
@@ -453,7 +631,7 @@ class _Injected:
         self._response = response
         self._copied = list(response.raw_headers)
 
-    def apply(self, response: Response) -> None:
+    def apply(self, response: EventSourceResponse) -> None:
         if self._response.status_code:
             response.status_code = self._response.status_code
         current = self._response.raw_headers
@@ -462,4 +640,4 @@ class _Injected:
         for header in self._copied:
             if header not in current and header in response.raw_headers:
                 response.raw_headers.remove(header)
-        response.raw_headers.extend(header for header in current if header not in self._copied)
+        response._add_headers([header for header in current if header not in self._copied])

@@ -43,6 +43,7 @@ from . import documentation
 from .acceleration import served_by
 from .declarations import declarations, declared_by, events_of, item_schema, item_type_of
 from .endpoint import Endpoint, is_coroutine_function, is_generator
+from .protocol_response import ProtocolResponse
 from .requests import share
 from .response import EventSourceResponse
 
@@ -59,6 +60,7 @@ _MODEL_OPTIONS = (
     "exclude_defaults",
     "exclude_none",
 )
+_EXCLUSIONS = {"exclude_unset", "exclude_defaults", "exclude_none"}
 # Where a request keeps the Response that FastAPI injects.
 _INJECTED = "sserpent.injected"
 
@@ -335,7 +337,20 @@ def _item_schema(field: Any, arguments: dict[str, Any]) -> ItemSchema:
         # `by_alias`.
         if name == "by_alias" or value not in (None, False):
             options[name] = value
+    if (
+        _leaves_out_none(served_by(arguments.get("response_class")))
+        and not options.keys() & _EXCLUSIONS
+    ):
+        options["exclude_none"] = True
     return item_schema(_adapter_of(field), options)
+
+
+def _leaves_out_none(response_class: type[EventSourceResponse] | None) -> bool:
+    return (
+        response_class is not None
+        and issubclass(response_class, ProtocolResponse)
+        and response_class.exclude_none
+    )
 
 
 def _adapter_of(field: Any) -> Any:

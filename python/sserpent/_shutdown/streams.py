@@ -100,6 +100,18 @@ class ServerStreams:
     def _awaited(self) -> ShutdownEvent | None:
         return None if self._event is None else self._event()
 
+    def can_close(self, scope: Scope) -> bool:
+        """Whether `close_connection` would find the connection of a request. Never raises.
+
+        Args:
+            scope: The request's ASGI scope, or a copy of it.
+        """
+        try:
+            return self._connection_of(scope) is not None
+        except Exception:
+            logger.debug("The connection of a stream was not found", exc_info=True)
+            return False
+
     def close_connection(self, scope: Scope) -> bool:
         """Closes the connection of a request as soon as what is written has gone out, so that its
         response is cut off, not ended. Never raises.
@@ -382,6 +394,13 @@ def watch_connection(scope: Scope) -> Callable[[], bool]:
     """Returns what says whether the connection of a request is closed; to be called in its event
     loop."""
     return _of_this_loop().of_server(scope).watch_connection(scope)
+
+
+def is_ending(scope: Scope) -> bool:
+    """Whether the server of a request has begun to shut down; to be called in its event loop."""
+    streams = _of_this_loop().of_server(scope)
+    streams.look(signalled=False)
+    return streams.ending
 
 
 def look() -> None:

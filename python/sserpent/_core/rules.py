@@ -1,0 +1,138 @@
+"""What a protocol asks of the items of a stream, checked and done for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from json import decoder
+from typing import Any
+
+from .event import ServerSentEvent
+from .frame import check_event
+from .json import wrong_type
+from .text import checked_text
+
+
+class ItemRules:
+    """What a protocol asks of the items of a stream.
+
+    Args:
+        owner: The class whose rules these are, for errors.
+        only_objects: Whether items other than events have to be objects in JSON.
+        name_from: The field of an item that names its event.
+        exclude_none: Whether the fields of models that are None are left out.
+        number_as: The field of an item that gets its number, from 0, whatever it had there.
+        leaves_out: The whole data of events that are left out.
+        keeps_first: Whether the first event is kept.
+        convert: Called with an item and its number; returns what is sent for it, or None for
+            nothing.
+    """
+
+    __slots__ = (
+        "_convert",
+        "_exclude_none",
+        "_keeps_first",
+        "_leaves_out",
+        "_name_from",
+        "_number_as",
+        "_only_objects",
+        "_owner",
+    )
+
+    def __init__(
+        self,
+        owner: str,
+        *,
+        only_objects: bool = True,
+        name_from: str | None = None,
+        exclude_none: bool = False,
+        number_as: str | None = None,
+        leaves_out: str | None = None,
+        keeps_first: bool = False,
+        convert: Callable[[Any, int], Any] | None = None,
+    ) -> None:
+        self._owner = owner
+        self._only_objects = only_objects
+        self._name_from = name_from
+        self._exclude_none = exclude_none
+        self._number_as = number_as
+        self._leaves_out = leaves_out
+        self._keeps_first = keeps_first
+        self._convert = convert
+
+    def _named(self, json: bytes, item: object, number: int) -> tuple[bytes, str | None]:
+        """Returns the JSON of an item as it is sent, and the name of its event.
+
+        Raises:
+            TypeError: it is no object, or its name no text.
+            ValueError: it has no name, or one that no event can have.
+        """
+        if self._only_objects and not json.startswith(b"{"):
+            raise wrong_type(f"{self._owner} sends dicts, models and events", item)
+        if self._name_from is None and self._number_as is None:
+            return json, None
+        text = json.decode()
+        name, number_at = None, None
+        for key, start, end in _members(text):
+            if key == self._name_from and name is None:
+                name = start, end
+            if key == self._number_as and number_at is None:
+                number_at = start, end
+            if name is not None and (self._number_as is None or number_at is not None):
+                break
+        named = None if self._name_from is None else self._name(text, name, item)
+        return self._numbered(text, number_at, number).encode(), named
+
+    def _name(self, text: str, at: tuple[int, int] | None, item: object) -> str:
+        rule = f"{self._owner} names an event by the field '{self._name_from}' of its item"
+        if at is None:
+            raise ValueError(f"{rule}, which this {type(item).__name__} does not have")
+        if text[at[0]] != '"':
+            raise TypeError(f"{rule}, which must be a str")
+        name: Any = check_event(checked_text("event", _scan_string(text, at[0] + 1)[0]))
+        return str(name)
+
+    def _numbered(self, text: str, at: tuple[int, int] | None, number: int) -> str:
+        if self._number_as is None:
+            return text
+        if at is not None:
+            return f"{text[: at[0]]}{number}{text[at[1] :]}"
+        comma = "" if text == "{}" else ","
+        return f'{text[:-1]}{comma}"{self._number_as}":{number}}}'
+
+    def _is_left_out(self, event: ServerSentEvent[Any, Any]) -> bool:
+        return self._leaves_out is not None and event._raw_data == self._leaves_out
+
+    def _without(self, ready: bytes) -> bytes:
+        """Returns events that are framed already, without those that are left out."""
+        if self._leaves_out is None or self._leaves_out.encode() not in ready:
+            return ready
+        left_out = self._leaves_out.encode()
+        return b"".join(block for block, data in _blocks(ready) if data != left_out)
+
+
+_raw_decode = decoder.JSONDecoder().raw_decode
+_scan_string: Callable[[str, int], tuple[str, int]] = decoder.scanstring  # type: ignore[attr-defined]  # pyright: ignore
+
+
+def _blocks(ready: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+    """The blocks of an event stream, each with the blank line that ends it, and their data; None
+    for that of a rest without one."""
+    block: list[bytes] = []
+    for line in ready.splitlines(keepends=True):
+        block.append(line)
+        if not line.strip(b"\r\n"):
+            values = [each[5:].strip(b"\r\n") for each in block if each.startswith(b"data:")]
+            yield b"".join(block), b"\n".join(value.removeprefix(b" ") for value in values)
+            block = []
+    if block:
+        yield b"".join(block), None
+
+
+def _members(json: str) -> Iterator[tuple[str, int, int]]:
+    """The keys of an object in compact JSON, as they are written, and where their values are."""
+    at = 1
+    while json.startswith('"', at):
+        _, after_key = _scan_string(json, at + 1)
+        _, end = _raw_decode(json, after_key + 1)
+        yield json[at + 1 : after_key - 1], after_key + 1, end
+        at = end + 1
