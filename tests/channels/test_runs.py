@@ -19,6 +19,7 @@ import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 
+from answers import Answer, answering, end_of, followed, said
 from channel_clients import Client, MakeChannels, Run, connected, seen_in
 from redis_checks import until
 from redis_server import RedisServer
@@ -59,77 +60,6 @@ def in_memory() -> MakeChannels:
     """Makes channels, to be entered, for a test whose clock jumps: that of Redis does not.
     `test_redis_runs` has real processes for the same rules."""
     return Channels
-
-
-class Answer:
-    """A generator that a test drives: it yields what it is given, and notes how it ends."""
-
-    def __init__(self) -> None:
-        self.entered = False
-        self.cancelled = 0
-        self.cleaned_up = False
-        self._items: list[Any] = []
-        self._news = anyio.Event()
-
-    def say(self, *items: Any) -> None:
-        self._items.extend(items)
-        self._news.set()
-
-    def end(self) -> None:
-        self.say(StopAsyncIteration)
-
-    async def __call__(self) -> AsyncIterator[Any]:
-        self.entered = True
-        try:
-            while True:
-                while not self._items:
-                    self._news = anyio.Event()
-                    await self._news.wait()
-                item = self._items.pop(0)
-                if item is StopAsyncIteration:
-                    return
-                if isinstance(item, Exception):
-                    raise item
-                yield item
-        except anyio.get_cancelled_exc_class():
-            self.cancelled += 1
-            raise
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.lowlevel.checkpoint()
-            self.cleaned_up = True
-
-
-@asynccontextmanager
-async def answering(
-    make_channels: MakeChannels, owner: Any = None, **options: Any
-) -> AsyncIterator[tuple[Runs, Answer, StartedRun]]:
-    """A run of a generator that the test drives."""
-    async with make_channels() as channels:
-        runs, answer = channels.runs("answers", **options), Answer()
-        yield runs, answer, await runs.start(answer(), owner=owner)
-
-
-def end_of(client: Client) -> tuple[str, str | None]:
-    """How a run has ended, as its follower was told: once, and as the last thing."""
-    ends = [each for each in client.seen if each.type == "run-end"]
-    assert len(ends) == 1
-    assert ends[0] == client.seen[-1]
-    assert ends[0].data.keys() == {"run", "end", "reason"}
-    return ends[0].data["end"], ends[0].data["reason"]
-
-
-def said(client: Client) -> list[Any]:
-    return [each.data for each in client.seen if each.type != "run-end"]
-
-
-async def followed(runs: Runs, run_id: str, **arguments: Any) -> Client:
-    """A follower that has stayed to the end."""
-    client = Client()
-    with anyio.fail_after(100):
-        await client.run(await runs.follow(run_id, **arguments))
-    assert client.complete
-    return client
 
 
 # X1
@@ -206,7 +136,7 @@ async def answering_while_away(
         broker = channels._broker.runs
         away = _Away(broker)
         monkeypatch.setattr(broker, "append", away.append)
-        runs, answer = channels.runs("answers"), Answer()
+        runs, answer = channels.runs("answers", shutdown_grace=0), Answer()
         yield runs, answer, await runs.start(answer()), away
 
 
@@ -617,7 +547,7 @@ def test_x4_a_producer_that_dies_is_noticed_by_its_lease(
     async def main() -> None:
         monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
         monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
-        monkeypatch.setattr("sserpent.channels.runs.producer.Producer._renew_soon", dead)
+        monkeypatch.setattr("sserpent.channels.runs.producer.Producer.renew_soon", dead)
         async with answering(in_memory) as (runs, answer, started):
             runs._producers.clear()  # nobody waits for it either
             answer.say("a")
@@ -895,7 +825,7 @@ def test_runs_in_an_application() -> None:
         assert asked.status_code == 200
         run_id = asked.headers["Run-ID"]
         ids = [line[4:] for line in asked.text.splitlines() if line.startswith("id: ")]
-        again = client.get(f"/answers/{run_id}", headers={"Last-Event-ID": ids[1]})
+        again = client.get(f"/answers/{run_id}", headers={"Last-Event-ID": ids[0]})
         assert "data: lo" in again.text
         assert "data: Hel" not in again.text
         assert client.get(f"/answers/{run_id}?last_event_id={ids[-1]}").status_code == 204
@@ -1024,7 +954,7 @@ def test_a_thousand_runs_that_block_have_no_more_threads_than_max_threads(
             runs = channels.runs("answers", max_threads=limit)
             started = [await runs.start(answer()) for _ in range(1_050)]
             await until(lambda: running_threads() == limit)
-            await until(lambda: len(runs._slots._waiting) == len(started) - limit)
+            await until(lambda: len(runs._thread_slots._waiting) == len(started) - limit)
             blocked = [each for each in threading.enumerate() if each.name.startswith("sserpent")]
             assert len(blocked) == limit
             go_on.set()

@@ -19,6 +19,7 @@ from .channels import Channels
 from .fanout.request import Selection
 from .history.broker import BrokerError, BrokerUnavailable, ChannelsClosed, PublishUncertain
 from .listener import Listener
+from .runs.ends import RunStatus
 from .runs.runs import Run, Runs
 from .subscription import LastEventID, Subscription
 
@@ -33,6 +34,7 @@ __all__ = [
     "Listener",
     "PublishUncertain",
     "Run",
+    "RunStatus",
     "Runs",
     "Selection",
     "Subscription",

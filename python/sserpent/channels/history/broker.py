@@ -198,16 +198,25 @@ class Fenced(Exception):
     """Another has taken over, or the run has ended: nothing more of this producer is accepted."""
 
 
-class RunStatus(NamedTuple):
+class RunRecord(NamedTuple):
     """What is known of a run.
 
     Attributes:
-        end: The position of its last event, if it has ended.
+        head: The position of its newest event; `NOWHERE` if there is none.
+        end_body: Its last event, framed, without its id; None if it has not ended.
         is_evicted: Whether its history is no longer there, for want of memory.
+        is_alive: Whether it has not ended, and its producer's lease lives.
     """
 
-    end: Position | None
+    head: Position
+    end_body: bytes | None = None
     is_evicted: bool = False
+    is_alive: bool = False
+
+    @property
+    def events(self) -> int:
+        """How many events its generator has yielded."""
+        return self.head.offset - (self.end_body is not None)
 
 
 class RunBroker(Protocol):
@@ -216,6 +225,8 @@ class RunBroker(Protocol):
 
     A producer has a fence, which is its own, and a lease, which it renews: without that it is
     taken for dead.
+
+    A key has one holder at a time, for as long as a lease lasts, which the holder renews too.
     """
 
     async def start(
@@ -284,10 +295,41 @@ class RunBroker(Protocol):
         """
         ...
 
-    async def status(self, run: HistoryKey) -> RunStatus | None:
+    async def status(self, run: HistoryKey) -> RunRecord | None:
         """Returns what is known of a run, None if there is none.
 
         Raises:
             BrokerUnavailable: the broker could not be reached.
         """
+        ...
+
+    async def claim(
+        self, key: HistoryKey, holder: str, instead_of: str | None = None
+    ) -> str | None:
+        """Has a key held for `Lease.DURATION` from now, unless another holds it. The holder calls
+        this again to renew that.
+
+        Args:
+            holder: Who is to hold it, and nobody else is called so.
+            instead_of: Who may hold it, and then does no more.
+
+        Returns:
+            Who else holds it; None if the key is held as asked.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached; the key may be held all the same.
+        """
+        ...
+
+    async def holder(self, key: HistoryKey) -> str | None:
+        """Returns who holds a key.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+        ...
+
+    async def free(self, key: HistoryKey, holder: str) -> None:
+        """Frees a key, if it is held by this one. Does not raise: where the broker cannot be
+        reached, the key is free as soon as it can, or when its time is over."""
         ...

@@ -19,7 +19,7 @@ from weakref import WeakSet, ref
 import anyio.lowlevel
 
 from ..._runtime.loops import call_every, call_soon, current_token
-from .broker import ChannelsClosed, Fenced, Follower, Item, Lease, RunStatus
+from .broker import ChannelsClosed, Fenced, Follower, Item, Lease, RunRecord
 from .position import NOWHERE, UNUSED_TTL, HistoryKey, Position, beginning
 from .ring import Entry, Retention, Ring
 
@@ -341,14 +341,14 @@ UNLIMITED = Retention(sys.maxsize, math.inf, sys.maxsize)
 class _Run:
     """A run's fence token, its lease, and whether a stop was requested."""
 
-    __slots__ = ("end", "fence", "lease_until", "on_stop", "stop")
+    __slots__ = ("end_body", "fence", "lease_until", "on_stop", "stop")
 
     def __init__(self, on_stop: Callable[[str], None]) -> None:
         self.fence: str | None = os.urandom(8).hex()
         self.lease_until = monotonic() + Lease.DURATION
         self.on_stop = on_stop
         self.stop: str | None = None
-        self.end: Position | None = None
+        self.end_body: bytes | None = None
 
 
 class MemoryRuns:
@@ -357,6 +357,8 @@ class MemoryRuns:
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
         self._runs: dict[HistoryKey, _Run] = {}
+        # Of each key: who holds it, and until when.
+        self._holders: dict[HistoryKey, tuple[str, float]] = {}
 
     async def start(
         self, run: HistoryKey, ttl: float, on_stop: Callable[[str], None]
@@ -403,9 +405,8 @@ class MemoryRuns:
                 return False
             kept.fence = None
             self._broker.append(run, UNLIMITED, item)
-            history = self._broker.histories[run]
-            history.pinned = False
-            kept.end = history.ring.head
+            self._broker.histories[run].pinned = False
+            kept.end_body = item.body
             return True
 
     async def release(self, run: HistoryKey, fence: str) -> None:
@@ -422,10 +423,41 @@ class MemoryRuns:
         kept.on_stop(reason)
         return True
 
-    async def status(self, run: HistoryKey) -> RunStatus | None:
+    async def status(self, run: HistoryKey) -> RunRecord | None:
         with self._broker.lock:
             kept = self._kept(run)
-            return None if kept is None else RunStatus(kept.end)
+            if kept is None:
+                return None
+            head = self._broker.histories[run].ring.head
+            is_alive = kept.fence is not None and monotonic() < kept.lease_until
+            return RunRecord(head, kept.end_body, is_alive=is_alive)
+
+    async def claim(
+        self, key: HistoryKey, holder: str, instead_of: str | None = None
+    ) -> str | None:
+        with self._broker.lock:
+            self._broker.check_open()
+            known = self._holder(key)
+            if known is not None and known not in (holder, instead_of):
+                return known
+            self._holders[key] = holder, monotonic() + Lease.DURATION
+            return None
+
+    async def holder(self, key: HistoryKey) -> str | None:
+        with self._broker.lock:
+            return self._holder(key)
+
+    async def free(self, key: HistoryKey, holder: str) -> None:
+        with self._broker.lock:
+            if self._holder(key) == holder:
+                del self._holders[key]
+
+    def _holder(self, key: HistoryKey) -> str | None:
+        holder, until = self._holders.get(key, (None, 0.0))
+        if holder is not None and until <= monotonic():
+            del self._holders[key]
+            return None
+        return holder
 
     def _kept(self, run: HistoryKey) -> _Run | None:
         return None if self._broker.kept(run) is None else self._runs.get(run)

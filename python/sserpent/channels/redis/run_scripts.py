@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..history.broker import RunStatus
+from ..history.broker import RunRecord
 from ..history.position import NOWHERE
 from .scripts import Script, read_head
 
@@ -199,15 +199,53 @@ return known and 1 or 0
 """
 
 _STATUS = """
-local known, begun = recorded('fence', 'begun')
+local known, begun, lease = recorded('fence', 'begun', 'lease')
 if not known then
   return false
 end
-local status = {known, begun and not last and 1 or 0, time[1], time[2]}
+local is_alive = known ~= '' and now < (tonumber(lease) or 0)
+local status = {known, begun and not last and 1 or 0, is_alive and 1 or 0, time[1], time[2]}
 if last then
-  status[5], status[6] = last[1], last[2][2]
+  status[6], status[7], status[8] = last[1], last[2][2], known == '' and last[2][4] or ''
 end
 return status
+"""
+
+# The key of a chat or a thread is a string of its own, which expires with the lease: it may be on
+# another node of a cluster than its run.
+_KEY = """
+local key, holder = KEYS[1], ARGV[1]
+local known = redis.pcall('GET', key)
+if type(known) == 'table' then
+  if not string.find(known.err, 'WRONGTYPE') then
+    error(known.err)
+  end
+  known = false
+end
+"""
+
+_CLAIM = """
+local lease, instead_of, valid = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local time = redis.call('TIME')
+if time[1] * 1000 + math.floor(time[2] / 1000) > valid then
+  return redis.error_reply('LATE it was sent for a time that is over')
+end
+if known and known ~= holder and known ~= instead_of then
+  return known
+end
+redis.call('SET', key, holder, 'PX', lease)
+return false
+"""
+
+_HOLDER = """
+return known
+"""
+
+_FREE = """
+if known == holder then
+  redis.call('DEL', key)
+end
+return 1
 """
 
 # How the last event of a run begins.
@@ -221,6 +259,9 @@ _SOURCES = {
     "end": _LOOK + _KEEP + _ADD + _RUN_END + _END,
     "stop": _LOOK + _STOP,
     "status": _LOOK + _STATUS,
+    "claim": _KEY + _CLAIM,
+    "holder": _KEY + _HOLDER,
+    "free": _KEY + _FREE,
 }
 
 
@@ -242,13 +283,18 @@ def record_of(name: bytes) -> bytes:
     return name + b":run"
 
 
-def read_status(reply: list[Any] | None) -> RunStatus | None:
+def key_of(name: bytes) -> bytes:
+    """Returns the key of the string that says who holds a key of runs, as `record_of` does."""
+    return name + b":key"
+
+
+def read_status(reply: list[Any] | None) -> RunRecord | None:
     if reply is None:
         return None
-    fence, is_evicted, *head = reply
+    fence, is_evicted, is_alive, *head = reply
     try:
-        position = read_head(head).position
+        position = read_head(head[:4]).position
     except ValueError:  # not of a run
-        return RunStatus(None, True)
-    ended = not fence and position != NOWHERE
-    return RunStatus(position if ended else None, bool(is_evicted))
+        return RunRecord(NOWHERE, is_evicted=True, is_alive=bool(is_alive))
+    end_body = head[4] if not fence and position != NOWHERE else None
+    return RunRecord(position, end_body, bool(is_evicted), bool(is_alive))

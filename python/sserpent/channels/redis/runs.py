@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..._runtime.loops import spawn
-from ..history.broker import BrokerUnavailable, ChannelsClosed, Fenced, Item, Lease, RunStatus
+from ..history.broker import BrokerUnavailable, ChannelsClosed, Fenced, Item, Lease, RunRecord
 from ..history.position import HistoryKey, new_epoch, new_tag
 from .run_scripts import read_status, record_of
 from .scripts import marks
@@ -84,8 +84,26 @@ class RedisRuns:
     async def stop(self, run: HistoryKey, reason: str) -> bool:
         return bool(await self._ask("stop", run, reason))
 
-    async def status(self, run: HistoryKey) -> RunStatus | None:
+    async def status(self, run: HistoryKey) -> RunRecord | None:
         return read_status(await self._ask("status", run))
+
+    async def claim(
+        self, key: HistoryKey, holder: str, instead_of: str | None = None
+    ) -> str | None:
+        known = await self._at_home(
+            lambda session: session.claim_key(key, holder, _lease(), instead_of or "")
+        )
+        return None if known is None else known.decode(errors="replace")
+
+    async def holder(self, key: HistoryKey) -> str | None:
+        known = await self._at_home(lambda session: session.ask_of_key("holder", key, ""))
+        return None if known is None else known.decode(errors="replace")
+
+    async def free(self, key: HistoryKey, holder: str) -> None:
+        try:
+            await self._at_home(lambda session: session.free_key(key, holder, _lease()))
+        except ChannelsClosed:
+            pass  # it is free when its time is over
 
     async def _ask(self, script: str, run: HistoryKey, *args: Any) -> Any:
         return await self._at_home(lambda session: session.ask_of_run(script, run, *args))

@@ -6,8 +6,9 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ..._runtime.log import logger
@@ -22,7 +23,7 @@ from .client.connection import Server
 from .client.servers import OneServer, Pace, Servers
 from .history import RedisHistory
 from .names import name_of, text_of
-from .run_scripts import record_of, run_scripts
+from .run_scripts import key_of, record_of, run_scripts
 from .scripts import (
     HEAD,
     RIGHTS,
@@ -83,7 +84,7 @@ class Session:
         # What is to be looked at now, and who does.
         self._due: deque[RedisHistory] = deque()
         self._workers: set[asyncio.Task[None]] = set()
-        # Who gives back the ids of runs that nobody produces.
+        # Who gives back the ids and keys of runs that nobody produces.
         self._abandoning: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -206,18 +207,53 @@ class Session:
         except BaseException as error:
             is_sure = isinstance(error, Refused) and command.unsure_since is None
             if command.sent_at and not is_sure and not self._closed:
-                self._spawn(self._abandon(run, fence, lease + ttl), self._abandoning)
+                # Its id is given back: it may be started, and nobody produces it.
+                abandon = partial(self.ask_of_run, "abandon", run, fence)
+                self._spawn(self._ask_until_there(abandon, lease + ttl), self._abandoning)
             raise
 
-    async def _abandon(self, run: HistoryKey, fence: str, milliseconds: int) -> None:
-        """Gives back the id of a run that may be started, and that nobody produces, if Redis can be
-        reached before it has forgotten the run."""
+    async def _ask_until_there(
+        self, ask: Callable[[], Awaitable[object]], milliseconds: int
+    ) -> None:
+        """Asks until Redis answers, or has forgotten what it is about."""
         until = self.loop.time() + milliseconds / 1000
         while self.loop.time() < until:
             with suppress(BrokerUnavailable):
-                await self.ask_of_run("abandon", run, fence)
+                await ask()
                 return
             await asyncio.sleep(_PAUSE)
+
+    async def ask_of_key(self, script: str, key: HistoryKey, *args: Any) -> Any:
+        """As `ask_of_run`, for the scripts of keys."""
+        name = self.name_of(key)
+        return await self._ask(name, *self._of_key(script, name, *args))
+
+    def _of_key(self, script: str, name: bytes, *args: Any) -> tuple[Any, ...]:
+        return "EVALSHA", self._run_scripts[script].sha, 1, key_of(name), *args
+
+    async def claim_key(
+        self, key: HistoryKey, holder: str, lease: int, instead_of: str
+    ) -> bytes | None:
+        """Has a key held for so many milliseconds, and returns who else holds it, if any.
+
+        Raises:
+            BrokerUnavailable: as `_ask`; it may be held all the same.
+        """
+        name = self.name_of(key)
+        args = self._of_key("claim", name, holder, lease, instead_of)
+        command = Timely(name, args, self._deadline())
+        self.servers.send(command)
+        known: bytes | None = await command.future
+        return known
+
+    async def free_key(self, key: HistoryKey, holder: str, lease: int) -> None:
+        """Frees a key, now or as soon as Redis is back."""
+        try:
+            await self.ask_of_key("free", key, holder)
+        except BrokerUnavailable:
+            if not self._closed:
+                free = partial(self.ask_of_key, "free", key, holder)
+                self._spawn(self._ask_until_there(free, lease), self._abandoning)
 
     # Following
 

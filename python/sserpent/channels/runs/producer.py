@@ -6,25 +6,24 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import anyio
+from starlette.exceptions import HTTPException
 
 from ... import _shutdown
-from ..._core import ServerSentEvent
 from ..._delivery.generator_thread import GeneratorThread, ThreadOptions
 from ..._delivery.in_finally import is_tidying_up
 from ..._delivery.source import close_unstarted
 from ..._runtime.log import SayOnce, logger
 from ..._runtime.loops import call_every, call_soon, current_time, current_token, on_asyncio
 from ..history.broker import BrokerError, ChannelsClosed, Fenced, Item, Lease, Refused, RunBroker
-from ..history.control_events import RUN_END
 from ..history.encoding import Encoding, Refusal
 from ..history.position import HistoryKey
+from .ends import REQUEST, End, end_item, public_reason
+from .keys import Claim, RunKeys
 from .outbox import Gathered, Outbox
 
-#: How a run has ended, as its last event says.
-End = Literal["done", "error", "stopped", "lost"]
 #: The reason of a run that has ended because its server did.
 SHUTDOWN = "shutdown"
 
@@ -36,12 +35,6 @@ _RETRY = 1.0
 
 class TooMuch(Refusal):
     """More has been yielded than is kept of a run."""
-
-
-def end_item(run_id: str, end: End, reason: str | None) -> Item:
-    """Returns the last event of a run."""
-    event = ServerSentEvent(data={"run": run_id, "end": end, "reason": reason}, event=RUN_END)
-    return Item(event.encode())
 
 
 class Producer:
@@ -60,6 +53,7 @@ class Producer:
         shutdown_grace: For how many seconds it may go on when the server shuts down.
         thread_options: Of the thread of a sync generator.
         on_end: Called when nothing of it is left.
+        claim: To the key that it has, if it has one, and who knows of those.
     """
 
     def __init__(
@@ -73,6 +67,7 @@ class Producer:
         shutdown_grace: float,
         thread_options: ThreadOptions,
         on_end: Callable[[Producer], object],
+        claim: tuple[Claim, RunKeys] | None = None,
     ) -> None:
         self._run_id = run_id
         self._run = run
@@ -82,6 +77,7 @@ class Producer:
         self._shutdown_grace = shutdown_grace
         self._thread_options = thread_options
         self._on_end = on_end
+        self._claim = claim
         self._encoding = encoding
         self._token = current_token()
         self._fence = ""
@@ -91,7 +87,7 @@ class Producer:
         self._stopping = False  # it has been told, in its event loop
         self._stepping = False  # the generator runs, and can be cancelled
         self._cancel: Callable[[], object] | None = None
-        self._end: tuple[End, str | None] = "done", None
+        self._end: tuple[End, str | None, int | None] = "done", None, None
         self._renewal_is_due = False
         self._warning = SayOnce("Run '%s' waits to be kept: %s", run_id)
         self._driven = anyio.Event()
@@ -122,6 +118,11 @@ class Producer:
             context = contextvars.copy_context()
             trio.lowlevel.spawn_system_task(self._drive_on_trio, context=context)
             trio.lowlevel.spawn_system_task(self._supervise, streams)
+
+    def renew_soon(self) -> None:
+        """Has the lease renewed before anything else, and the key looked at."""
+        self._renewal_is_due = True
+        self._outbox.wake()
 
     def stop(self, reason: str) -> None:
         """Ends the run: its generator is cancelled once, or is not entered. May be called in any
@@ -170,15 +171,17 @@ class Producer:
         except anyio.get_cancelled_exc_class():
             # Nobody but the end of the event loop cancels what has not been stopped.
             self._stop = self._stop or SHUTDOWN
+        except HTTPException as error:
+            self._end = "error", public_reason(error), error.status_code
         except Refusal as error:
             logger.error("Run '%s' has ended, because of what was yielded: %s", self._run_id, error)
-            self._end = "error", str(error)
+            self._end = "error", str(error), None
         except Exception:
             logger.exception("The generator of run '%s' failed", self._run_id)
-            self._end = "error", "exception"
+            self._end = "error", "exception", None
         finally:
             if self._stop is not None and self._end[0] == "done":
-                self._end = "stopped", self._stop
+                self._end = "stopped", self._stop, None
             self._driven.set()
             self._outbox.wake()
 
@@ -239,7 +242,7 @@ class Producer:
     # The lease, and the end
 
     async def _supervise(self, streams: Any) -> None:
-        end_renewals = call_every(Lease.RENEWAL, self._renew_soon)
+        end_renewals = call_every(Lease.RENEWAL, self.renew_soon)
         try:
             while not self._is_over:
                 await self._outbox.news()
@@ -269,13 +272,12 @@ class Producer:
             return self._stopping or not self._outbox
         return current_time() >= self._cleanup_until
 
-    def _renew_soon(self) -> None:
-        self._renewal_is_due = True
-        self._outbox.wake()
-
     async def _renew(self) -> None:
         try:
             stop = await self._broker.renew(self._run, self._fence)
+            # A run that is stopped keeps its key until it has ended, its cleanup included.
+            if await self._is_superseded():
+                stop = stop or REQUEST
         except (Fenced, ChannelsClosed):
             self._lose()
         except BrokerError as error:
@@ -288,6 +290,14 @@ class Producer:
         # That the broker is away it logs itself, for all who wait.
         if isinstance(error, Refused):
             self._warning.warn(str(error))
+
+    async def _is_superseded(self) -> bool:
+        """Returns whether another run has the key: because it was stopped for that one, or because
+        the key was lost. Renews the key."""
+        if self._claim is None:
+            return False
+        claim, keys = self._claim
+        return await keys.is_superseded(claim)
 
     async def _flush(self) -> bool:
         """Appends what was yielded, and returns whether the broker was there."""
@@ -307,7 +317,7 @@ class Producer:
     def _lose(self) -> None:
         """Ends a run of which nothing more is accepted."""
         self._outbox.clear()
-        self._end = "lost", None
+        self._end = "lost", None, None
         self._stop_now("lost")
 
     async def _finish(self) -> None:
@@ -320,15 +330,18 @@ class Producer:
             # Its lease is not renewed any more, so whoever follows it will know.
             logger.exception("The end of run '%s' could not be recorded", self._run_id)
         await self._broker.release(self._run, self._fence)
+        if self._claim is not None:
+            claim, keys = self._claim
+            await keys.free(claim)
 
     def _last(self) -> Item:
-        end, reason = self._end
+        end, reason, status = self._end
         if not self._driven.is_set():
             logger.error(
                 "The cleanup of run '%s' did not end within %s s", self._run_id, _CLEANUP_TIMEOUT
             )
-            end, reason = "stopped", self._stop
-        return end_item(self._run_id, end, reason)
+            end, reason, status = "stopped", self._stop, None
+        return end_item(self._run_id, end, reason, status)
 
 
 class _News:

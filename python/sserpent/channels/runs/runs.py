@@ -5,49 +5,43 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections import Counter
-from collections.abc import AsyncIterable, Callable, Iterable
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast, get_args
 
 import anyio
 from fastapi import HTTPException
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from ..._delivery.generator_thread import ThreadOptions, ThreadSlots
-from ..._delivery.wire import come_back_later
 from ..._fastapi.limits import Slots, retry_after
-from ..._fastapi.negotiation import add_vary
-from ..._fastapi.response import EventSourceResponse, checked_content
-from ..._runtime.loops import call_every, current_token, spawn
+from ..._fastapi.response import checked_content
+from ..._runtime.loops import current_token, spawn
 from ..channel import Key
-from ..checks import checked_owner, checked_request
+from ..checks import checked_key, checked_owner
 from ..fanout.hubs import Hubs
 from ..fanout.request import Request, Selection
-from ..history.broker import BrokerError, ChannelsClosed, Lease, RunBroker
+from ..fanout.subscriber import Subscriber
+from ..history.broker import BrokerError, ChannelsClosed, RunBroker
+from ..history.control_events import RUN_END
 from ..history.encoding import Encoding
 from ..history.memory import UNLIMITED
-from ..history.position import HistoryKey
+from ..history.position import HistoryKey, parse_id
+from ..listener import Listener
 from ..subscription import Subscription
+from .ends import REQUEST, RunStatus, end_item, status_of
+from .following import Following, Watch, unknown
+from .keys import Claim, IfActive, RunKeys
 from .outbox import MAX_BYTES
-from .producer import Producer, end_item
+from .producer import Producer
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from typing_extensions import Unpack
 
     from ..._fastapi.response import ResponseOptions
 
 T = TypeVar("T")
 
-#: The header of a response that follows a run: the id with which a client can come back to it.
-RUN_ID = "Run-ID"
-
-# In the place of the id of somebody who has none. No event has it, so that the client is told that
-# the history is not what it was.
-_EVICTED = "evicted"
-# The reason of a run that somebody has stopped.
-_REQUEST = "request"
 # https://www.rfc-editor.org/rfc/rfc3986#section-2.3 has these as "unreserved".
 _ID = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
 
@@ -80,11 +74,23 @@ class Run(Generic[T]):
         return f"<Run {self.id!r}>"
 
     def follow(
-        self, *, after: str | None = None, **options: Unpack[ResponseOptions]
+        self, *, after: str | int | None = None, **options: Unpack[ResponseOptions]
     ) -> Subscription[T]:
-        """Returns the response that streams the run from its beginning to its end; the arguments
-        are those of `Runs.follow`."""
+        """Returns the response that streams the run from its beginning to its end.
+
+        Args:
+            after, options: As for `Runs.follow`. What that raises, this response raises when it is
+                called, before its headers.
+        """
         return self._runs._response(self.id, self._owner, after, options)
+
+    async def stop(self) -> None:
+        """Stops the run: as `Runs.stop`."""
+        await self._runs._stop(self.id, self._owner)
+
+    async def wait(self) -> RunStatus:
+        """Returns how the run has ended, when it has: as `Runs.wait`."""
+        return await self._runs._wait(self.id, self._owner)
 
 
 class Runs(Generic[T]):
@@ -105,10 +111,12 @@ class Runs(Generic[T]):
     _encoding: Encoding
     _hubs: Hubs
     _broker: RunBroker
-    _producers: set[Producer]
-    _watches: dict[Any, _Watch]
+    _producers: dict[Producer, HistoryKey]
+    _places: dict[HistoryKey, _Place]
+    _watches: dict[Any, Watch]
     _thread_slots: ThreadSlots
     _slots: Slots
+    _keys: RunKeys
 
     def __init__(self, *_: Any, **__: Any) -> None:
         raise TypeError("Runs are made by channels.runs(name, item_type), not by calling Runs")
@@ -120,10 +128,12 @@ class Runs(Generic[T]):
         runs._encoding = Encoding(definition.item_type, f"runs {definition.name!r}")
         runs._hubs = hubs
         runs._broker = broker
-        runs._producers = set()
+        runs._producers = {}
+        runs._places = {}
         runs._watches = {}
         runs._thread_slots = ThreadSlots()
         runs._slots = Slots()
+        runs._keys = RunKeys(broker, runs._key)
         return runs
 
     # What users call
@@ -134,8 +144,10 @@ class Runs(Generic[T]):
         *,
         owner: Key | None = None,
         id: str | None = None,
+        key: Key | None = None,
+        if_active: IfActive = "refuse",
     ) -> Run[T]:
-        """Starts a run.
+        """Starts a run. If `source` does not run after all, it is closed.
 
         Args:
             source: A generator, as in any streaming route, or another iterable of events, but no
@@ -143,97 +155,167 @@ class Runs(Generic[T]):
                 event as channels and runs name their own.
             owner: Who alone can follow and stop the run, compared by its text: 7 is "7".
             id: Of the run, for this owner: 1 to 128 letters, digits, `-`, `.`, `_` or `~`. If
-                there is such a run already, `source` is closed, and that run returned. 128 random
+                there is such a run already, that run is returned, whatever `key` says. 128 random
                 bits unless given.
+            key: What has one active run at most, for this owner: a chat, a thread. A `str`, `int`
+                or UUID, compared by its text. Active is a run that has not ended, and whose process
+                is alive.
+            if_active: What happens while a run of this `key` is active. "refuse", the default,
+                raises a 409. "join" returns that run, for a client that repeats its request. "stop"
+                stops it and begins at once, for a message that interrupts.
 
         Raises:
             TypeError: an argument has the wrong type; the message names it.
-            ValueError: `id` breaks its rule.
-            fastapi.HTTPException: 429 with `Retry-After`, the owner has `max_runs_per_owner`.
+            ValueError: an argument breaks a rule; the message names it.
+            fastapi.HTTPException: 409, a run of this key is active; 429 with `Retry-After`, the
+                owner has `max_runs_per_owner`.
             BrokerUnavailable: the broker could not be reached; nothing has been started.
             RuntimeError: the channels are closed.
         """
-        whose = checked_owner(owner)
         checked_content(
             f"'source' of runs {self._definition.name!r} must be a generator of events", source
         )
-        run_id = secrets.token_hex(16) if id is None else _checked_id(id)
-        key = self._key(run_id, whose)
-        limits = self._limits_of(whose)
-        if not self._slots.take(limits):
-            await _close(source)
-            if id is not None and await self._broker.status(key) is not None:
-                return Run(self, run_id, whose)
-            raise _too_many()
-        producer = Producer(
-            run_id,
-            key,
-            source,
-            self._encoding,
-            self._broker,
-            self._definition.max_bytes,
-            self._definition.shutdown_grace,
-            self._thread_options(run_id),
-            partial(self._ended, limits),
-        )
-        fence = None
-        try:
-            fence = await self._broker.start(key, self._definition.ttl, producer.stop)
-        finally:
-            if fence is None:
-                self._slots.give_back(limits)
-                await _close(source)
-        if fence is not None:
-            self._producers.add(producer)
-            producer.start(fence)
-        return Run(self, run_id, whose)
+        async with _Starting(self, source) as starting:
+            await starting.start(
+                secrets.token_hex(16) if id is None else _checked_id(id),
+                checked_owner(owner),
+                None if key is None else checked_key("key", key),
+                _checked_if_active(if_active),
+                may_exist=id is not None,
+            )
+        return Run(self, starting.run_id, starting.owner)
 
     async def follow(
         self,
-        run_id: str,
+        run_id: str | None = None,
         *,
+        key: Key | None = None,
         owner: Key | None = None,
-        after: str | None = None,
+        after: str | int | None = None,
         **options: Unpack[ResponseOptions],
-    ) -> Response:
-        """Returns the response that streams a run, from an id or from its beginning to its end.
+    ) -> Subscription[T]:
+        """Returns the response that streams a run to its end: from its beginning, or after what the
+        client has.
 
         Args:
             run_id: `Run.id`, the header `Run-ID`.
+            key: In place of `run_id`: follows the active run of this key. If none is active the
+                response is a 204.
             owner: Whose run it is.
-            after: The last event ID of the client, as it came (`LastEventID`). If that is the last
-                event of the run, the response is a 204, at which an `EventSource` stops.
+            after: The last event that the client has: its id, as it came (`LastEventID`), or its
+                number in the run, from 0. If that is the end of the run, the response is a 204, at
+                which an `EventSource` stops.
             options: As for `Channel.subscribe`.
 
         Raises:
             fastapi.HTTPException: 404, this owner has no such run.
-            TypeError: an argument has the wrong type; the message names it.
+            TypeError: an argument has the wrong type, or there are both `run_id` and `key`, or
+                neither; the message names it.
         """
         whose = checked_owner(owner)
-        key = self._key(_possible_id(run_id), whose)
-        try:
-            status = await self._broker.status(key)
-        except BrokerError:
-            return _varied(Response(come_back_later(), media_type="text/event-stream"), options)
-        if status is None:
-            raise _unknown()
-        if status.end is not None and after == str(status.end):
-            return _varied(Response(status_code=204), options)
-        if status.is_evicted:
-            after = after or _EVICTED
-        return self._response(run_id, whose, after, options)
+        if _is_by_key("follow", run_id, key):
+            return await self._follow_active(checked_key("key", key), whose, after, options)
+        following = self._response(_possible_id(run_id), whose, after, options)
+        await following.look()
+        return following
 
-    async def stop(self, run_id: str, *, owner: Key | None = None) -> None:
+    async def stop(
+        self, run_id: str | None = None, *, key: Key | None = None, owner: Key | None = None
+    ) -> None:
         """Stops a run, and returns when that is recorded. The generator is cancelled, its cleanup
         runs, and what it has yielded is kept. A run that has ended is left as it is.
 
+        Args:
+            run_id: Of the run.
+            key: In place of `run_id`: stops the active run of this key, if there is one.
+            owner: Whose run it is.
+
         Raises:
-            fastapi.HTTPException: 404, this owner has no such run.
+            fastapi.HTTPException: 404, this owner has no run of this id.
+            TypeError: an argument has the wrong type, or there are both `run_id` and `key`, or
+                neither; the message names it.
             BrokerUnavailable: the broker could not be reached.
         """
-        key = self._key(_possible_id(run_id), checked_owner(owner))
-        if not await self._broker.stop(key, _REQUEST):
-            raise _unknown()
+        whose = checked_owner(owner)
+        if not _is_by_key("stop", run_id, key):
+            await self._stop(_possible_id(run_id), whose)
+            return
+        active = await self._keys.active(checked_key("key", key), whose)
+        if active is not None:
+            await self._broker.stop(self._key(active, whose), REQUEST)
+
+    async def active(self, key: Key, *, owner: Key | None = None) -> Run[T] | None:
+        """Returns the active run of a key; None if there is none.
+
+        Raises:
+            TypeError: an argument has the wrong type; the message names it.
+            BrokerUnavailable: the broker could not be reached.
+        """
+        whose = checked_owner(owner)
+        active = await self._keys.active(checked_key("key", key), whose)
+        return None if active is None else Run(self, active, whose)
+
+    async def status(self, run_id: str, *, owner: Key | None = None) -> RunStatus:
+        """Returns what is known of a run: whether it goes on, or how it has ended.
+
+        Raises:
+            fastapi.HTTPException: 404, this owner has no such run.
+            TypeError: an argument has the wrong type; the message names it.
+            BrokerUnavailable: the broker could not be reached.
+        """
+        return await self._status(_possible_id(run_id), checked_owner(owner))
+
+    async def wait(self, run_id: str, *, owner: Key | None = None) -> RunStatus:
+        """Returns how a run has ended, when it has. One that was lost has ended too.
+
+        Raises:
+            fastapi.HTTPException: 404, this owner has no such run.
+            TypeError: an argument has the wrong type; the message names it.
+            BrokerUnavailable: the broker could not be reached when the wait began.
+        """
+        return await self._wait(_possible_id(run_id), checked_owner(owner))
+
+    # By checked arguments
+
+    async def _follow_active(
+        self, key: str, owner: str | None, after: str | int | None, options: ResponseOptions
+    ) -> Subscription[T]:
+        try:
+            active = await self._keys.active(key, owner)
+        except BrokerError:
+            active = ""  # to look for that run fails as well, and is answered
+        following = self._response(active or "", owner, after, options)
+        if active is None:
+            following.answer_nothing()
+        else:
+            await following.look()
+        return following
+
+    async def _stop(self, run_id: str, owner: str | None) -> None:
+        if not await self._broker.stop(self._key(run_id, owner), REQUEST):
+            raise unknown()
+
+    async def _status(self, run_id: str, owner: str | None) -> RunStatus:
+        key = self._key(run_id, owner)
+        record = await self._broker.status(key)
+        if record is not None and record.end_body is None and not record.is_alive:
+            await self._broker.end(key, None, end_item(run_id, "lost", None))
+            record = await self._broker.status(key)
+        if record is None:
+            raise unknown()
+        return status_of(run_id, record)
+
+    async def _wait(self, run_id: str, owner: str | None) -> RunStatus:
+        # First, for whoever watches a run of which nothing is known ends it as lost.
+        await self._status(run_id, owner)
+        key, watch = self._key(run_id, owner), self._watch()
+        watch.add(key, run_id)
+        try:
+            async with Listener(lambda: Subscriber(self._hubs.hub(), self._request(key))) as events:
+                status = await self._status(run_id, owner)
+                return status if status.state != "running" else await _end_of(run_id, events)
+        finally:
+            watch.discard(key)
 
     # What is made of it
 
@@ -250,9 +332,30 @@ class Runs(Generic[T]):
             keeps_last=True,
         )
 
-    def _ended(self, limits: dict[Any, int], producer: Producer) -> None:
-        self._producers.discard(producer)
-        self._slots.give_back(limits)
+    def _place_instead_of(self, stopped: HistoryKey | None, owner: str | None) -> _Place | None:
+        """Takes a place for one more run of an owner, or that of a run which was stopped for it.
+        None if there is none."""
+        former = None if stopped is None else self._places.get(stopped)
+        if former is not None:
+            limits, former.limits = former.limits, {}
+        else:
+            limits = self._limits_of(owner)
+            if not self._slots.take(limits):
+                return None
+        return _Place(limits)
+
+    def _give_back(self, place: _Place) -> None:
+        self._slots.give_back(place.limits)
+        place.limits = {}
+
+    def _began(self, key: HistoryKey, producer: Producer, place: _Place) -> None:
+        self._producers[producer] = key
+        self._places[key] = place
+
+    def _ended(self, producer: Producer) -> None:
+        key = self._producers.pop(producer, None)
+        if key is not None:
+            self._give_back(self._places.pop(key))
 
     def _key(self, run_id: str, owner: str | None) -> HistoryKey:
         """Returns where a run is kept: runs of others are elsewhere, and so as unknown as those
@@ -260,21 +363,27 @@ class Runs(Generic[T]):
         return HistoryKey(self._definition.name, json.dumps([owner, run_id]))
 
     def _response(
-        self, run_id: str, owner: str | None, after: str | None, options: ResponseOptions
-    ) -> Subscription[T]:
-        key = self._key(run_id, owner)
-        selection = Selection(key, UNLIMITED, "gap", None, self._encoding.decode, ends=True)
-        request = checked_request(
-            (selection,), several=False, after=after, start="earliest", filter=None
+        self, run_id: str, owner: str | None, after: str | int | None, options: ResponseOptions
+    ) -> Following:
+        selection = self._selection(self._key(run_id, owner))
+        return Following(
+            self._hubs, self._broker, selection, run_id, owner, after, self._watch, **options
         )
-        options["headers"] = {**(options.get("headers") or {}), RUN_ID: run_id}
-        return _Following(self, run_id, self._hubs, request, owner, **options)
 
-    def _watch(self) -> _Watch:
+    def _selection(self, key: HistoryKey) -> Selection:
+        return Selection(key, UNLIMITED, "gap", None, self._encoding.decode, ends=True)
+
+    def _request(self, key: HistoryKey) -> Request:
+        """Returns what somebody asks for who waits for what is still to come."""
+        return Request(
+            (self._selection(key),), several=False, after=None, start="live", filter=None
+        )
+
+    def _watch(self) -> Watch:
         token = current_token()
         watch = self._watches.get(token)
         if watch is None:
-            watch = self._watches[token] = _Watch(
+            watch = self._watches[token] = Watch(
                 self._broker, lambda: self._watches.pop(token, None)
             )
         return watch
@@ -288,82 +397,134 @@ class Runs(Generic[T]):
             await producer.ended.wait()
 
 
-class _Following(Subscription[Any]):
-    """Follows a run, and looks meanwhile whether its producer is alive."""
+class _Place:
+    """What a run has taken of the limits of its owner."""
 
-    _arguments = ("owner", "after", *EventSourceResponse._arguments)
-
-    def __init__(
-        self,
-        runs: Runs[Any],
-        run_id: str,
-        hubs: Hubs,
-        request: Request,
-        *args: Any,
-        **options: Any,
-    ) -> None:
-        self._runs = runs
-        self._run_id = run_id
-        super().__init__(hubs, request, *args, **options)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watch = self._runs._watch()
-        run = self._request.selections[0].key
-        watch.add(run, self._run_id)
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            watch.discard(run)
+    def __init__(self, limits: Mapping[Any, int]) -> None:
+        self.limits = limits
 
 
-# Its errors are for users, who know it as that.
-_Following.__name__ = Subscription.__name__
+class _Starting:
+    """A run that is about to start. If it does not, its source is closed, and what it has taken
+    goes back.
 
-
-class _Watch:
-    """Ends, as lost, the runs whose producers have died, as long as somebody follows them here.
-
-    Args:
-        broker: Keeps them.
-        forget: Called when there is nothing left to watch.
+    Attributes:
+        run_id, owner: Of the run that is there in the end.
     """
 
-    def __init__(self, broker: RunBroker, forget: Callable[[], object]) -> None:
-        self._broker = broker
-        self._forget = forget
-        self._followers: Counter[HistoryKey] = Counter()
-        self._ids: dict[HistoryKey, str] = {}
-        self._end = call_every(Lease.RENEWAL, self._look)
+    def __init__(self, runs: Runs[Any], source: Any) -> None:
+        self._runs = runs
+        self._broker = runs._broker
+        self._source = source
+        self._claim: Claim | None = None
+        self._place: _Place | None = None
+        self._has_started = False
+        self.run_id = ""
+        self.owner: str | None = None
 
-    def add(self, run: HistoryKey, run_id: str) -> None:
-        self._followers[run] += 1
-        self._ids[run] = run_id
-        spawn(self._end_lost, run, run_id)
+    async def __aenter__(self) -> _Starting:
+        return self
 
-    def discard(self, run: HistoryKey) -> None:
-        self._followers[run] -= 1
-        if not self._followers[run]:
-            del self._followers[run], self._ids[run]
-        if not self._followers:
-            self._end()
-            self._forget()
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._has_started:
+            return
+        if self._place is not None:
+            self._runs._give_back(self._place)
+        if self._claim is not None:
+            spawn(self._runs._keys.free, self._claim)
+        await _close(self._source)
 
-    def _look(self) -> None:
-        for run, run_id in self._ids.items():
-            spawn(self._end_lost, run, run_id)
+    async def start(
+        self, run_id: str, owner: str | None, key: str | None, if_active: IfActive, may_exist: bool
+    ) -> None:
+        """Starts the run, unless another is to be returned."""
+        self.run_id, self.owner = run_id, owner
+        run = self._runs._key(run_id, owner)
+        if key is not None and may_exist and await self._broker.status(run) is not None:
+            return
+        stopped: HistoryKey | None = None
+        if key is not None:
+            is_taken, other = await self._take(key, if_active)
+            if not is_taken:
+                return
+            stopped = None if other is None else self._runs._key(other, owner)
+        self._place = self._runs._place_instead_of(stopped, owner)
+        if self._place is not None:
+            await self._begin(run, self._place)
+        elif not (may_exist and await self._broker.status(run) is not None):
+            raise _too_many()
 
-    async def _end_lost(self, run: HistoryKey, run_id: str) -> None:
+    async def _take(self, key: str, if_active: IfActive) -> tuple[bool, str | None]:
+        keys = self._runs._keys
+        self._claim = keys.claim_of(key, self.owner, self.run_id)
+        is_taken, other = await keys.take(self._claim, self.owner, if_active)
+        if not is_taken:
+            assert other is not None
+            self.run_id = other
+        return is_taken, other
+
+    async def _begin(self, run: HistoryKey, place: _Place) -> None:
+        runs = self._runs
+        producer = Producer(
+            self.run_id,
+            run,
+            self._source,
+            runs._encoding,
+            self._broker,
+            runs._definition.max_bytes,
+            runs._definition.shutdown_grace,
+            runs._thread_options(self.run_id),
+            runs._ended,
+            None if self._claim is None else (self._claim, runs._keys),
+        )
+        fence = await self._broker.start(run, runs._definition.ttl, producer.stop)
+        if fence is None:
+            return
+        self._has_started = True
+        runs._began(run, producer, place)
         try:
-            await self._broker.end(run, None, end_item(run_id, "lost", None))
-        except (BrokerError, ChannelsClosed):
-            pass  # it is looked for again, if anybody is left
+            if self._claim is not None and await runs._keys.is_superseded(self._claim):
+                producer.stop(REQUEST)
+        except BrokerError:
+            producer.renew_soon()
+        finally:
+            producer.start(fence)
 
 
-def _varied(response: Response, options: ResponseOptions) -> Response:
-    """Returns what stands in the place of a stream that would be compressed for some clients."""
-    if options.get("compress"):
-        add_vary(response)
-    return response
+async def _end_of(run_id: str, events: Listener) -> RunStatus:
+    """Returns how a run has ended, when it has.
+
+    Raises:
+        ChannelsClosed: this process does not follow it any more.
+    """
+    async for event in events:
+        position = parse_id(event.id or "")
+        if event.event == RUN_END and position is not None:
+            said = cast("Any", event).data
+            yielded = position.offset - 1
+            return RunStatus(run_id, said["end"], said["reason"], said.get("status"), yielded)
+    raise ChannelsClosed
+
+
+def _is_by_key(method: str, run_id: Any, key: Any) -> bool:
+    if (run_id is None) == (key is None):
+        given = "neither" if key is None else "both"
+        raise TypeError(f"{method}() takes 'run_id' or 'key', one of them, not {given}")
+    return key is not None
+
+
+def _checked_if_active(value: Any) -> IfActive:
+    if not isinstance(value, str):
+        raise TypeError(f"'if_active' must be a string, not {type(value).__name__}")
+    if value not in get_args(IfActive):
+        names = ", ".join(map(repr, get_args(IfActive)))
+        raise ValueError(f"'if_active' must be one of {names}, not {value!r}")
+    return cast("IfActive", value)
 
 
 def _checked_id(value: Any) -> str:
@@ -384,17 +545,13 @@ def _possible_id(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"'run_id' must be a string, not {type(value).__name__}")
     if not _ID.fullmatch(value):
-        raise _unknown()
+        raise unknown()
     return value
 
 
 def _too_many() -> HTTPException:
     # Not the 503 of a server that is full: it is the quota of this owner, who can stop a run.
     return HTTPException(429, "Too many runs", {"Retry-After": retry_after()})
-
-
-def _unknown() -> HTTPException:
-    return HTTPException(404, "There is no such run")
 
 
 async def _close(source: Any) -> None:

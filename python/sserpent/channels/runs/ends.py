@@ -1,0 +1,73 @@
+"""How a run has ended: its last event, `run-end`, and what is read from that."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Literal
+
+from starlette.exceptions import HTTPException
+
+from ..._core import EventStreamParser, ServerSentEvent
+from ..history.broker import Item, RunRecord
+from ..history.control_events import RUN_END
+
+#: How a run has ended, as its last event says.
+End = Literal["done", "error", "stopped", "lost"]
+#: The reason of a run that somebody has stopped.
+REQUEST = "request"
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What is known of a run: what `Runs.status` and `Runs.wait` return.
+
+    Attributes:
+        id: Of the run.
+        state: "running", or how it has ended: "done", "error", "stopped" or "lost".
+        reason: Why, as `run-end` says; None while it runs, or if there is none.
+        status: The status of the `HTTPException` that it has ended with; None without one.
+        events: How many events it has so far, `run-end` left out.
+    """
+
+    id: str
+    state: Literal["running", "done", "error", "stopped", "lost"]
+    reason: str | None = None
+    status: int | None = None
+    events: int = 0
+
+
+def end_item(run_id: str, end: End, reason: str | None, status: int | None = None) -> Item:
+    """Returns the last event of a run."""
+    data: dict[str, Any] = {"run": run_id, "end": end, "reason": reason}
+    if status is not None:
+        data["status"] = status
+    return Item(ServerSentEvent(data=data, event=RUN_END).encode())
+
+
+def status_of(run_id: str, record: RunRecord) -> RunStatus:
+    """Returns what a record says of a run."""
+    if record.end_body is None:
+        state: Any = "running" if record.is_alive else "lost"
+        return RunStatus(run_id, state, events=record.events)
+    said = read_end(record.end_body)
+    return RunStatus(run_id, said["end"], said.get("reason"), said.get("status"), record.events)
+
+
+def public_reason(error: HTTPException) -> str:
+    """Returns what a client may read of the exception: its detail, or its status in words."""
+    detail: Any = error.detail  # FastAPI's may be anything that has a JSON
+    if isinstance(detail, str):
+        return detail
+    try:
+        return HTTPStatus(error.status_code).phrase
+    except ValueError:
+        return f"status {error.status_code}"
+
+
+def read_end(body: bytes) -> dict[str, Any]:
+    """Returns the data of the last event of a run."""
+    [event] = EventStreamParser(len(body)).feed(body)
+    data: dict[str, Any] = json.loads(event.data)
+    return data

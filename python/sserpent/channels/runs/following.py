@@ -1,0 +1,203 @@
+"""The response that streams a run to one client."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fastapi import HTTPException
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ..._delivery.wire import come_back_later
+from ..._fastapi.negotiation import add_vary
+from ..._fastapi.response import EventSourceResponse
+from ..._runtime.loops import call_every, spawn
+from ..checks import checked_request
+from ..fanout.hubs import Hubs
+from ..fanout.request import Selection
+from ..history.broker import BrokerError, ChannelsClosed, Lease, RunBroker, RunRecord
+from ..history.position import MAX_ID, NOWHERE, HistoryKey, Position
+from ..subscription import Subscription
+from .ends import end_item
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..._fastapi.response import ResponseOptions
+
+#: The header of a response that follows a run: the id with which a client can come back to it.
+RUN_ID = "Run-ID"
+# A page of another origin can read it only if this header names it.
+_EXPOSE = "Access-Control-Expose-Headers"
+
+# In the place of the id of somebody who has none, or names a number that no event has. No event has
+# it, so that the client is told that the history is not what it was.
+_NO_PLACE = "none"
+
+
+class Following(Subscription[Any]):
+    """Follows a run, and looks meanwhile whether its producer is alive.
+
+    Args:
+        hubs: Of the channels.
+        broker: Keeps the run.
+        selection: The run.
+        run_id: What clients know it by.
+        owner: Whose it is.
+        after: The last event that the client has: its id, or its number from 0.
+        watch: Returns what looks whether the producers of runs are alive, in this event loop.
+    """
+
+    _arguments = ("owner", "after", *EventSourceResponse._arguments)
+    # What is sent in its place, once that is known.
+    _instead: Response | None = None
+    _has_looked = False
+
+    def __init__(
+        self,
+        hubs: Hubs,
+        broker: RunBroker,
+        selection: Selection,
+        run_id: str,
+        owner: str | None,
+        after: str | int | None,
+        watch: Callable[[], Watch],
+        **options: Unpack[ResponseOptions],
+    ) -> None:
+        self._broker = broker
+        self._run_id = run_id
+        self._after = checked_after(after)
+        self._watch = watch
+        request = checked_request(
+            (selection,), several=False, after=None, start="earliest", filter=None
+        )
+        options["headers"] = _with_run_id(options.get("headers"), run_id)
+        super().__init__(hubs, request, owner, **options)
+
+    async def look(self) -> None:
+        """Finds out where the client begins.
+
+        Raises:
+            fastapi.HTTPException: 404, there is no such run.
+        """
+        self._has_looked = True
+        try:
+            record = await self._broker.status(self._request.selections[0].key)
+        except BrokerError:
+            self._send_instead(Response(come_back_later(), media_type=self.media_type))
+            return
+        if record is None:
+            raise unknown()
+        if _has_everything(record, self._after):
+            self._send_instead(Response(status_code=204))
+        else:
+            self._request = self._request._replace(after=_id_after(record, self._after))
+
+    def answer_nothing(self) -> None:
+        """Has a 204 sent: there is nothing to follow."""
+        self._has_looked = True
+        self._send_instead(Response(status_code=204))
+
+    def _send_instead(self, response: Response) -> None:
+        if self.compress:
+            add_vary(response)
+        self._instead = response
+        self.status_code = response.status_code
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._has_looked and scope["type"] != "websocket":
+            await self.look()
+        if self._instead is not None:
+            await self._instead(scope, receive, send)
+            return
+        watch = self._watch()
+        run = self._request.selections[0].key
+        watch.add(run, self._run_id)
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            watch.discard(run)
+
+
+# Its errors are for users, who know it as that.
+Following.__name__ = Subscription.__name__
+
+
+def _with_run_id(given: Mapping[str, str] | None, run_id: str) -> dict[str, str]:
+    headers = {**(given or {}), RUN_ID: run_id}
+    if _EXPOSE.lower() not in map(str.lower, headers):
+        headers[_EXPOSE] = RUN_ID
+    return headers
+
+
+def checked_after(value: Any) -> str | int | None:
+    if isinstance(value, bool) or not (value is None or isinstance(value, (str, int))):
+        raise TypeError(
+            f"'after' must be an id, the number of an event or None, not {type(value).__name__}"
+        )
+    # A longer one is no id of ours, and need not be kept as long as the stream.
+    return value[: MAX_ID + 1] if isinstance(value, str) else value
+
+
+def _has_everything(record: RunRecord, after: str | int | None) -> bool:
+    if record.end_body is None:
+        return False
+    if isinstance(after, int):
+        return after >= record.events
+    return after == str(record.head)
+
+
+def _id_after(record: RunRecord, after: str | int | None) -> str | None:
+    """Returns the id of the event after which a client begins; None for the beginning."""
+    if record.is_evicted:
+        return _NO_PLACE if after is None or isinstance(after, int) else after
+    if not isinstance(after, int):
+        return after
+    if after < 0 or record.head == NOWHERE:
+        return _NO_PLACE
+    return str(Position(record.head.epoch, after + 1, 0))
+
+
+def unknown() -> HTTPException:
+    return HTTPException(404, "There is no such run")
+
+
+class Watch:
+    """Ends, as lost, the runs whose producers have died, as long as somebody follows them here.
+
+    Args:
+        broker: Keeps them.
+        forget: Called when there is nothing left to watch.
+    """
+
+    def __init__(self, broker: RunBroker, forget: Callable[[], object]) -> None:
+        self._broker = broker
+        self._forget = forget
+        self._followers: Counter[HistoryKey] = Counter()
+        self._ids: dict[HistoryKey, str] = {}
+        self._end = call_every(Lease.RENEWAL, self._look)
+
+    def add(self, run: HistoryKey, run_id: str) -> None:
+        self._followers[run] += 1
+        self._ids[run] = run_id
+        spawn(self._end_lost, run, run_id)
+
+    def discard(self, run: HistoryKey) -> None:
+        self._followers[run] -= 1
+        if not self._followers[run]:
+            del self._followers[run], self._ids[run]
+        if not self._followers:
+            self._end()
+            self._forget()
+
+    def _look(self) -> None:
+        for run, run_id in self._ids.items():
+            spawn(self._end_lost, run, run_id)
+
+    async def _end_lost(self, run: HistoryKey, run_id: str) -> None:
+        try:
+            await self._broker.end(run, None, end_item(run_id, "lost", None))
+        except (BrokerError, ChannelsClosed):
+            pass  # it is looked for again, if anybody is left
