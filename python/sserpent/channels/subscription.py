@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .._core import Buffer
 from .._delivery.options import set_unchecked
@@ -21,6 +21,8 @@ from .listener import Sink
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from .._delivery.compression import Compression
+    from .._delivery.source import Pending
     from .._fastapi.response import ResponseOptions
 
 
@@ -103,6 +105,20 @@ class Subscription(EventSourceResponse, Generic[T]):
 
     def _make_buffer(self) -> Buffer:
         return Buffer(max_pending=self.max_pending, framed=True)
+
+    def _start_message(self) -> Message:
+        subscriber = self._source
+        if isinstance(subscriber, Subscriber) and subscriber.lost_snapshot is not None:
+            set_unchecked(self, "_gzip", False)  # all that is sent is when to come back
+        return super()._start_message()
+
+    def _make_compression(self, plain: Pending) -> Compression:
+        subscriber = self._source
+        if isinstance(subscriber, Subscriber) and subscriber.is_alike:
+            from .fanout.shared_compression import SharedCompression  # needs zlib
+
+            return SharedCompression(plain, subscriber)
+        return super()._make_compression(plain)
 
     def _comes_back(self, scope: Scope) -> bool:
         return bool(self._request.after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 from functools import partial
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from starlette.exceptions import HTTPException
 
@@ -108,6 +108,7 @@ class Subscriber:
         disconnected: Whether it has been told to end, because its owner is disconnected.
         holds_headers: Whether the headers wait for a first snapshot.
         lost_snapshot: Why it has ended, if that was for want of a snapshot.
+        compression: What compresses for it, from what is compressed once for all.
     """
 
     #: Whole events are taken.
@@ -127,6 +128,7 @@ class Subscriber:
         "_sink",
         "_size",
         "_stopped",
+        "compression",
         "disconnected",
         "flush",
         "holds_headers",
@@ -146,7 +148,7 @@ class Subscriber:
         # The only cursor, while there is nothing to take but entries as they are.
         self._plain: Cursor | None = None
         # What is to be taken before the next entry: bytes, or an event of the channel's own.
-        self._own: list[bytes | ServerSentEvent | _Taken] = []
+        self._own: list[bytes | ServerSentEvent | Taken] = []
         self._sink: Sink | None = None
         self._stopped = False  # it takes what is pending, and no more
         self._goodbye = b""
@@ -158,6 +160,7 @@ class Subscriber:
         self.disconnected = False
         self.holds_headers = False
         self.lost_snapshot: Exception | None = None
+        self.compression: TakenEntries | None = None
         #: Has what is pending sent, if the client takes it. Called by the hub, for each event.
         self.flush: Flush = _nothing
 
@@ -258,6 +261,9 @@ class Subscriber:
         """Follows nothing any more."""
         self._sink = self._failure = self.lost_snapshot = None
         self.flush = _nothing
+        if self.compression is not None:
+            self.compression.close()
+            self.compression = None
         self._leave()
         self._hub.remove_subscriber(self)
 
@@ -295,7 +301,7 @@ class Subscriber:
             for channel in {each.key.channel for each in self._request.selections}:
                 observer.current.reset(channel, reason)
 
-    def _announce(self, block: bytes | ServerSentEvent | _Taken) -> None:
+    def _announce(self, block: bytes | ServerSentEvent | Taken) -> None:
         self._plain = None
         self._own.append(block)
         self._hub.enqueue(self)
@@ -328,7 +334,7 @@ class Subscriber:
         cursor.position = entry.position
         cursor.live_from = cursor.tail.ring.head.offset
         self.holds_headers = False
-        self._announce(_Taken(entry, cursor, self._several_id, is_snapshot=True))
+        self._announce(Taken(entry, cursor, self._several_id, is_snapshot=True))
 
     def on_snapshot_error(self, cursor: Cursor, error: Exception) -> bool:
         """Ends the stream for want of a snapshot: the client comes back into the same.
@@ -381,6 +387,11 @@ class Subscriber:
             return False
         return any(cursor.is_behind and self._has_shown(cursor) for cursor in self._cursors)
 
+    @property
+    def cursor(self) -> Cursor | None:
+        """The place in its history, or in one of them; None when it has ended."""
+        return self._cursors[0] if self._cursors else None
+
     def pending_bytes(self) -> int:
         """Returns how many bytes of events are not taken yet. May be called in any thread."""
         entries: list[Entry | None] = []
@@ -406,9 +417,19 @@ class Subscriber:
         return self._take_frames()
 
     def _take_frames(self) -> bytes:
-        frames = [_framed(each) for each in self._take()]
+        taken = self._take()
         goodbye, self._goodbye = self._goodbye, b""
-        return b"".join([*frames, goodbye])
+        if goodbye:
+            taken.append(goodbye)
+        frames = [_framed(each) for each in taken]
+        if self.compression is not None and taken:
+            self.compression.note(
+                [
+                    each if isinstance(each, Taken) else frame
+                    for each, frame in zip(taken, frames, strict=True)
+                ]
+            )
+        return b"".join(frames)
 
     def take_without_goodbye(self) -> bytes:
         """As `take`, for whoever says goodbye itself."""
@@ -444,12 +465,13 @@ class Subscriber:
         if not self._stopped:
             if any(cursor.is_behind for cursor in self._cursors):
                 self._hub.enqueue(self)
-            if self._is_plain:
+            if self.is_alike:
                 self._plain = self._cursors[0]
         return taken
 
     @property
-    def _is_plain(self) -> bool:
+    def is_alike(self) -> bool:
+        """Whether it gets the entries of one history as they are, as others do."""
         request = self._request
         return not (request.several or request.filter or request.selections[0].ends)
 
@@ -468,7 +490,7 @@ class Subscriber:
             cursor.position = entry.position
             self._has_hidden = not shown
             if shown:
-                taken.append(_Taken(entry, cursor, self._several_id))
+                taken.append(Taken(entry, cursor, self._several_id))
         cursor.forget()
         if cursor.selection.ends and entries[-1].is_run_end:
             self._stopped = True
@@ -592,18 +614,37 @@ def _nothing() -> None:
     pass
 
 
-class _Taken(NamedTuple):
+class TakenEntries(Protocol):
+    """Knows the entries that were taken: a compression that is shared."""
+
+    def note(self, taken: list[bytes | Taken]) -> None:
+        """Is told what `take` is about to return, unless that is the next entries alone."""
+        ...
+
+    def close(self) -> None:
+        """Shares nothing any more."""
+        ...
+
+
+class Taken(NamedTuple):
+    """An entry that was taken.
+
+    Attributes:
+        id: That of a stream of several channels, in the place of the entry's own.
+        is_snapshot: Whether it is the state, not an event of the history.
+    """
+
     entry: Entry
     cursor: Cursor
-    id: str | None  # that of several channels, in place of the entry's own
+    id: str | None
     is_snapshot: bool = False
 
 
 def _is_snapshot_of(cursor: Cursor, taken: object) -> bool:
-    return isinstance(taken, _Taken) and taken.cursor is cursor
+    return isinstance(taken, Taken) and taken.cursor is cursor
 
 
-def _framed(taken: bytes | ServerSentEvent | _Taken) -> bytes:
+def _framed(taken: bytes | ServerSentEvent | Taken) -> bytes:
     if isinstance(taken, bytes):
         return taken
     if isinstance(taken, ServerSentEvent):
@@ -613,7 +654,7 @@ def _framed(taken: bytes | ServerSentEvent | _Taken) -> bytes:
     return b"id: %b\n%b" % (taken.id.encode(), taken.entry.body)
 
 
-def _event(taken: bytes | ServerSentEvent | _Taken) -> ServerSentEvent | None:
+def _event(taken: bytes | ServerSentEvent | Taken) -> ServerSentEvent | None:
     if isinstance(taken, bytes):
         return None
     if isinstance(taken, ServerSentEvent):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
 from ..history.broker import Broker
 from ..history.position import NOWHERE, HistoryKey, Position
 from ..history.ring import Entry, Retention, Ring, joined
+
+if TYPE_CHECKING:
+    from .chain import Chain  # needs zlib
 
 # How many entries, or bytes, may wait for the event loop before a publisher lets it turn.
 _FULL = 256, 262_144
@@ -87,6 +90,8 @@ class Tail:
         self.newest_chunk = _NO_CHUNK
         # After which offsets entries are kept for those who wait for a snapshot, by its call.
         self._held: dict[object, int] = {}
+        #: What is compressed of it, while a client shares that.
+        self.chain: Chain | None = None
 
     # Called in any thread
 
@@ -130,6 +135,7 @@ class Tail:
         """Begins after a position, which what the broker has given before is part of."""
         self._forget_chunks()
         self.ring = Ring(self.limits, head)
+        self.chain = None
         self.offered = self.settled = head.offset
         self.following = True
 

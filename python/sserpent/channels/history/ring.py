@@ -40,9 +40,12 @@ class Entry:
         time: When it was published, in seconds of its broker's clock.
         raw: Whether its data is a text of the user's, not JSON of ours.
         conflate: Of the pending events with the same, a slow subscriber gets the newest alone.
+
+    Attributes:
+        alone: The frame compressed by itself, once somebody has asked for that.
     """
 
-    __slots__ = ("_fields", "conflate", "frame", "offset", "position", "raw", "time")
+    __slots__ = ("_fields", "alone", "conflate", "frame", "offset", "position", "raw", "time")
 
     def __init__(
         self, position: Position, body: bytes, time: float, raw: bool, conflate: str | None
@@ -54,6 +57,7 @@ class Entry:
         self.time = time
         self.raw = raw
         self.conflate = conflate
+        self.alone: bytes | None = None
         self._fields: dict[str, Any] | None = None
 
     @property
