@@ -79,7 +79,12 @@ class SharedCompression:
     def take(self) -> bytes:
         plain = self._plain.take()
         chunk, link, segment, compressed, after, joined = self._chain.newest
-        if plain is chunk and self._link is link and self._segment is segment:
+        if (
+            plain is chunk
+            and self._link is link
+            and self._segment is segment
+            and self._noted is None
+        ):
             self._link, self._segment = after, joined
             self.wire_bytes += len(compressed)
             return compressed
