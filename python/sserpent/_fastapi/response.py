@@ -38,6 +38,7 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
+import fastapi
 import fastapi.sse
 from pydantic import BaseModel
 from starlette.background import BackgroundTask
@@ -316,7 +317,8 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         return frames
 
     def _unavailable(self) -> HTTPException:
-        return HTTPException(503, "The server is shutting down", {"Retry-After": retry_after()})
+        headers = {"Retry-After": retry_after()}
+        return fastapi.HTTPException(503, "The answer was interrupted", headers)
 
     def _late_error(self, error: BaseException) -> BaseException | None:
         if error is self._told:

@@ -1,0 +1,211 @@
+"""What a protocol asks of items, on both backends."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import fastapi.sse
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, TypeAdapter
+
+
+class Part(BaseModel):
+    type: str = "part"
+    text: str | None = None
+    extra: dict[str, Any] = {"kept": None}
+
+
+class Whole(BaseModel):
+    part: Part = Part()
+    note: int | None = None
+
+
+@dataclasses.dataclass
+class Data:
+    type: str
+    note: int | None = None
+
+
+def pushed(core: Any, *items: Any, buffer: dict[str, Any] | None = None, **rules: Any) -> str:
+    made = core.Buffer(rules=core.ItemRules("Mine", **rules), **buffer or {})
+    for item in items:
+        made.push(item)
+    return str(made.take().decode())
+
+
+def refusal(core: Any, item: Any, **rules: Any) -> str:
+    buffer = core.Buffer(rules=core.ItemRules("Mine", **rules))
+    buffer.push({"type": "before"})
+    before = buffer.pending
+    with pytest.raises((TypeError, ValueError)) as raised:
+        buffer.push(item)
+    assert buffer.pending == before
+    assert buffer.kept()[2] == 1
+    return f"{raised.type.__name__}: {raised.value}"
+
+
+def test_p6_items_are_objects_and_events(core: Any) -> None:
+    event = core.ServerSentEvent(data="text", event="e")
+    theirs = fastapi.sse.ServerSentEvent(raw_data="raw")
+    assert pushed(core, {"a": None}, Part(), Data("d"), event, theirs) == (
+        'data: {"a":null}\n\ndata: {"type":"part","text":null,"extra":{"kept":null}}\n\n'
+        'data: {"type":"d","note":null}\n\nevent: e\ndata: "text"\n\ndata: raw\n\n'
+    )
+    for item in ("text", b"bytes", 1, None, [{}]):
+        kind = type(item).__name__
+        assert refusal(core, item) == f"TypeError: Mine sends dicts, models and events, not {kind}"
+
+
+def test_p6_the_fields_of_models_that_are_none_are_left_out(core: Any) -> None:
+    kept = '{"type":"part","extra":{"kept":null}}'
+    items = Part(), {"part": Part(), "list": [Whole()], "none": None}, Whole()
+    assert pushed(core, *items, exclude_none=True) == (
+        f'data: {kept}\n\ndata: {{"part":{kept},"list":[{{"part":{kept}}}],"none":null}}\n\n'
+        f'data: {{"part":{kept}}}\n\n'
+    )
+    # Events are sent as they are.
+    event = core.ServerSentEvent(data=Part())
+    assert '"text":null' in pushed(core, event, exclude_none=True)
+
+
+def test_p7_a_field_names_the_event(core: Any) -> None:
+    event = core.ServerSentEvent(data={"type": "of the data"})
+    items = {"type": "a"}, {"nested": {"type": "x"}, "type": 'é"\\'}, Part(), event
+    assert pushed(core, *items, name_from="type", exclude_none=True) == (
+        'event: a\ndata: {"type":"a"}\n\n'
+        'event: é"\\\ndata: {"nested":{"type":"x"},"type":"é\\"\\\\"}\n\n'
+        'event: part\ndata: {"type":"part","extra":{"kept":null}}\n\n'
+        'data: {"type":"of the data"}\n\n'
+    )
+
+
+def test_p7_an_item_without_a_name_is_refused(core: Any) -> None:
+    rule = "Mine names an event by the field 'type' of its item"
+    lacks = f"ValueError: {rule}, which this dict does not have"
+    assert refusal(core, {}, name_from="type") == lacks
+    assert refusal(core, {"a": {"type": "x"}}, name_from="type") == lacks
+    for name in (None, 1, ["x"]):
+        assert refusal(core, {"type": name}, name_from="type") == (
+            f"TypeError: {rule}, which must be a str"
+        )
+    two_lines = refusal(core, {"type": "a\nb"}, name_from="type")
+    assert two_lines == "ValueError: SSE 'event' must be a single line"
+    lone = refusal(core, {"type": "\ud800"}, name_from="type")
+    assert lone == "ValueError: SSE 'event' must be valid Unicode, without lone surrogates"
+
+
+def test_p8_each_item_has_its_number(core: Any) -> None:
+    event = core.ServerSentEvent(data={"n": 9})
+    mine = {"n": 7, "a": {"n": 1}}
+    assert pushed(core, mine, event, {}, {"a": [1, "}"]}, Part(), number_as="n") == (
+        'data: {"n":0,"a":{"n":1}}\n\ndata: {"n":9}\n\ndata: {"n":2}\n\n'
+        'data: {"a":[1,"}"],"n":3}\n\n'
+        'data: {"type":"part","text":null,"extra":{"kept":null},"n":4}\n\n'
+    )
+    assert mine == {"n": 7, "a": {"n": 1}}
+
+
+def test_numbers_go_on_from_a_count(core: Any) -> None:
+    assert pushed(core, {}, buffer={"count": 5}, number_as="n") == 'data: {"n":5}\n\n'
+
+
+@given(
+    before=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=4),
+    name=st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"])),
+    after=st.dictionaries(
+        st.text(max_size=5), st.recursive(st.integers() | st.text(), st.lists), max_size=4
+    ),
+)
+def test_any_object_is_named_and_numbered(
+    core: Any, before: dict[str, Any], name: str, after: dict[str, Any]
+) -> None:
+    item = {**before, "type": name, **after, "type": name}  # noqa: F601
+    item = {key: value for key, value in item.items() if not key.startswith("_sa")}
+    rules = {"name_from": "type", "number_as": "n"}
+    first, second = pushed(core, item, **rules).removesuffix("\n\n").split("\n", 1)
+    assert first == f"event: {name}"
+    assert json.loads(second.removeprefix("data: ")) == {**item, "n": 0}
+
+
+def test_p5_an_event_with_certain_data_is_left_out(core: Any) -> None:
+    done = core.ServerSentEvent(raw_data="[DONE]")
+    theirs = fastapi.sse.ServerSentEvent(raw_data="[DONE]")
+    kept = core.ServerSentEvent(data="[DONE]"), core.ServerSentEvent(raw_data="[DONE] ")
+    assert pushed(core, done, {"a": 1}, *kept, theirs, leaves_out="[DONE]") == (
+        'data: {"a":1}\n\ndata: "[DONE]"\n\ndata: [DONE] \n\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("ready", "kept"),
+    [
+        ("data: [DONE]\n\n", ""),
+        ("data:[DONE]\r\n\r\ndata: a\r\rid: 1\ndata: [DONE]\n\n", "data: a\r\r"),
+        ("data: [DONE]\ndata: x\n\n", "data: [DONE]\ndata: x\n\n"),
+        ("data: [DONE]\n", "data: [DONE]\n"),
+        (": [DONE]\n\n", ": [DONE]\n\n"),
+    ],
+)
+def test_p5_it_is_left_out_of_what_is_framed_already(core: Any, ready: str, kept: str) -> None:
+    framed = {"framed": True}
+    assert pushed(core, ready, buffer=framed, leaves_out="[DONE]") == kept
+    assert pushed(core, ready.encode(), buffer=framed, leaves_out="[DONE]") == kept
+
+
+def test_p11_a_class_converts_its_items(core: Any) -> None:
+    asked: list[Any] = []
+
+    def convert(item: Any, number: int) -> Any:
+        asked.append((item, number))
+        return None if item == "skip" else {"is": item}
+
+    framed = {"framed": True}
+    items = 1, b"ready\n\n", bytearray(b"data: x\n\n"), None
+    assert pushed(core, *items, buffer=framed, convert=convert) == (
+        'data: {"is":1}\n\nready\n\ndata: x\n\ndata: {"is":null}\n\n'
+    )
+    assert asked == [(1, 0), (None, 3)]
+    assert pushed(core, "skip", convert=convert) == ""
+
+
+def test_a_schema_is_asked_before_the_rules(core: Any) -> None:
+    adapter = TypeAdapter(Part)
+    schema = core.ItemSchema(
+        adapter.validator.validate_python, {}, adapter.serializer.to_json, {"exclude_none": True}
+    )
+    rules = {"name_from": "type", "number_as": "n"}
+    assert pushed(core, {"text": "t"}, buffer={"item_schema": schema}, **rules) == (
+        'event: part\ndata: {"type":"part","text":"t","extra":{"kept":null},"n":0}\n\n'
+    )
+
+
+def test_the_first_and_the_last_event_are_kept(core: Any) -> None:
+    rules = core.ItemRules("Mine", keeps_first=True)
+    buffer = core.Buffer(rules=rules, framed=True)
+    assert buffer.kept() == (b"", b"", 0)
+    buffer.push(core.ServerSentEvent(comment="no data"))
+    buffer.push({"a": 1})
+    assert buffer.kept() == (b'data: {"a":1}\n\n', b'data: {"a":1}\n\n', 2)
+    buffer.take()
+    buffer.push({"a": 2})
+    buffer.push(core.ServerSentEvent(comment="no data"))
+    assert buffer.kept() == (b'data: {"a":1}\n\n', b'data: {"a":2}\n\n', 4)
+    buffer.take()
+    assert buffer.kept()[1] == b'data: {"a":2}\n\n'
+    buffer.push(b"data: 3\n\ndata: 4\n\n")
+    assert buffer.kept()[1:] == (b"data: 3\n\ndata: 4\n\n", 6)
+    buffer.append(b"data: last\n\n")
+    assert buffer.kept()[1:] == (b"data: 3\n\ndata: 4\n\n", 6)
+    assert buffer.take() == b"data: 3\n\ndata: 4\n\ndata: last\n\n"
+
+
+def test_without_rules_nothing_is_kept(core: Any) -> None:
+    buffer = core.Buffer()
+    buffer.push({"a": 1})
+    assert buffer.kept() == (b"", b"", 0)
+    with pytest.raises(TypeError, match="'rules' must be ItemRules or None, not int"):
+        core.Buffer(rules=1)
