@@ -271,6 +271,59 @@ def test_events_arrive_one_by_one_where_the_proxy_compresses(
             assert stream.is_whole()
 
 
+@all_results
+def test_z2_compressed_events_arrive_one_by_one(deploy: Deploy, result: Result) -> None:
+    deployment = deploy(result.name)
+    with deployment.client(result.protocol) as client:
+        stream = Stream(client, "/compressed/{key}", encoding="gzip")
+        assert stream.response.headers["content-encoding"] == "gzip"
+        for number in range(4):
+            stream.read(f"data: {number}")
+            deployment.tell(stream.key, number)
+        assert stream.is_whole()
+
+
+@all_results
+def test_z4_a_compressed_subscriber_that_comes_back_gets_what_it_missed(
+    deploy: Deploy, result: Result
+) -> None:
+    deployment = deploy(result.name)
+    with deployment.client("HTTP/1.1") as publisher, deployment.client(result.protocol) as client:
+
+        def publish(number: int) -> None:
+            publisher.post(f"/numbers/{number}").raise_for_status()
+
+        first = Stream(client, "/compressed-numbers", encoding="gzip")
+        publish(1)
+        last = first.read_id()
+        first.read("data: 1")
+        publish(2)
+        with deployment.client(result.protocol) as another:
+            second = Stream(another, "/compressed-numbers", last, encoding="gzip")
+            second.read("data: 2")
+            for number in range(3, 30):
+                publish(number)
+                for stream in (first, second):
+                    assert stream.response.headers["content-encoding"] == "gzip"
+                    stream.read(f"data: {number}")
+
+
+@of([each for each in last_results if each.name in PROXIES])
+def test_z2_what_is_compressed_already_no_proxy_compresses_again(
+    deploy: Deploy, result: Result
+) -> None:
+    before = COMPRESSED[result.name]
+    deployment = deploy(result.name, (before, block(f"Compression in {result.name}") + before))
+    for protocol in ("HTTP/1.1", "HTTP/2"):
+        with deployment.client(protocol) as client:
+            stream = Stream(client, "/compressed/{key}", encoding="gzip")
+            assert stream.response.headers["content-encoding"] == "gzip"
+            for number in range(4):
+                stream.read(f"data: {number}")
+                deployment.tell(stream.key, number)
+            assert stream.is_whole()
+
+
 # The end
 
 

@@ -32,6 +32,11 @@ class Silent(EventSourceResponse):
     ping_interval = None
 
 
+class Compressed(EventSourceResponse):
+    compress = True
+    ping_interval = 0.25
+
+
 @app.get("/pid")
 async def pid() -> int:
     return os.getpid()
@@ -65,6 +70,16 @@ async def pinging(key: str, last_event_id: LastEventID = None) -> Pinging:
 @app.get("/silent/{key}")
 async def silent(key: str) -> Silent:
     return Silent(steps(key, 0))
+
+
+@app.get("/compressed/{key}")
+async def compressed(key: str, last_event_id: LastEventID = None) -> Compressed:
+    return Compressed(steps(key, int(last_event_id or -1) + 1))
+
+
+@app.get("/compressed-numbers", response_class=EventSourceResponse)
+async def follow_compressed(last_event_id: LastEventID = None) -> Subscription[Any]:
+    return numbers.subscribe(after=last_event_id, compress=True)
 
 
 @app.get("/numbers", response_class=EventSourceResponse)
