@@ -1,6 +1,7 @@
 """Builds the documentation into `site/`, and fails on a warning or a link that leads nowhere.
 
-First it copies the examples into the pages, as `tools/copies.py` does.
+First it copies the examples into the pages, as `tools/copies.py` does; last it writes
+`llms.txt`.
 
 The generator checks the links of the pages' sources. This also follows the links of what it has
 made: of text that pages include, and of docstrings.
@@ -40,7 +41,9 @@ class Page(HTMLParser):
 
 
 def main() -> None:
+    # Beside this file: not before it runs as a program, and not where tests import it.
     import copies
+    import llms
 
     copies.main()
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
@@ -50,6 +53,7 @@ def main() -> None:
     if done.returncode and not problems:
         problems = ["the build failed"]
     problems = problems or dead_links(SITE)
+    llms.write(SITE)
     if problems:
         sys.exit("\n".join(problems))
     print(f"The documentation is in {SITE}/")

@@ -98,6 +98,15 @@ def test_a_page_gets_an_example_that_was_changed() -> None:
     assert TOOL["with_copies"](page) == TOOL["with_copies"](changed) == changed
 
 
+def test_llms_txt_leads_to_every_page() -> None:
+    text = runpy.run_path(str(PROJECT / "tools" / "llms.py"))["text"]()
+    lines = re.findall(r"^- \[.+\]\(https://[^/]+/sserpent/(\S+)\): (.+)$", text, re.MULTILINE)
+    assert sorted(page for page, _ in lines) == sorted(
+        page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")
+    )
+    assert [sentence for _, sentence in lines if not 20 < len(sentence) < 200] == []
+
+
 def test_a_link_of_the_site_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     (tmp_path / "guide").mkdir()
     (tmp_path / "index.html").write_text('<a href="guide/#here">1</a><a href="https://a.b/">2</a>')

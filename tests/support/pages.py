@@ -25,7 +25,7 @@ class Block(NamedTuple):
 def text_of(page: Path) -> str:
     """The page with the files that it includes."""
     return re.sub(
-        r'^--8<-- "(.+)"\n',
+        r'^--8<-- "([^":]+)[:\d]*"\n',
         lambda found: (PROJECT / found[1]).read_text(encoding="utf-8"),
         page.read_text(encoding="utf-8"),
         flags=re.MULTILINE,
