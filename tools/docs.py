@@ -1,10 +1,10 @@
 """Builds the documentation into `site/`, and fails on a warning or a link that leads nowhere.
 
-First it copies the examples into the pages, as `tools/copies.py` does; last it writes
-`llms.txt`.
+First it copies the examples and the docstrings into the pages (`tools/copies.py`,
+`tools/reference.py`); last it writes `llms.txt`.
 
 The generator checks the links of the pages' sources. This also follows the links of what it has
-made: of text that pages include, and of docstrings.
+made, of text that pages include too.
 
 Every `python` block of a page runs in the tests, and an application must answer a `curl` as the
 page says. A new page goes into the `nav` of `zensical.toml`, a new public name into
@@ -46,9 +46,9 @@ def main() -> None:
     import llms
 
     copies.main()
+    subprocess.run([sys.executable, Path(__file__).with_name("reference.py")], check=True)
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
-    # `--strict` does not count what is wrong with docstrings.
     problems = [line for line in done.stderr.splitlines() if line not in ("", "No issues found")]
     if done.returncode and not problems:
         problems = ["the build failed"]
