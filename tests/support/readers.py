@@ -167,7 +167,14 @@ def page() -> str:
         "The MCP SDK reads with httpx2's decoder.",
         "",
         "[Compressed streams](compression.md) come to all of them decoded by their HTTP client.",
-        "Java's `GZIPInputStream`, under a `Reader`, shows nothing of a stream before its end.",
+        "",
+        "Two readers that are not in the table cannot read every stream:",
+        "",
+        "- google-genai takes each line for JSON that does not begin with `data: `. A comment,",
+        "  an `id`, an `event` or a `retry` raises `UnknownApiResponseError`. Give it events of",
+        "  `data` alone, without keep-alives: `ping_interval=None`.",
+        "- Java's `GZIPInputStream`, under a `Reader`, shows nothing of a compressed stream before",
+        "  its end. [Compression](compression.md) says what to use instead.",
         "",
     ]
     return "\n".join(line.rstrip() for line in lines)
