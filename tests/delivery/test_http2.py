@@ -5,6 +5,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+import psutil
 import pytest
 
 from http2_connection import Http2Connection
@@ -43,6 +44,7 @@ def command(name: str) -> list[str]:
 
 
 def test_d3_a_client_that_opens_no_window_stops_the_generator(server: Server) -> None:
+    before_them = memory(server)
     with Http2Connection(server.port) as connection:
         streams = [connection.get("/flood", reads=False) for _ in range(4)]
         connection.read_until(lambda: all(len(connection.bodies[s]) == 65_535 for s in streams))
@@ -54,8 +56,14 @@ def test_d3_a_client_that_opens_no_window_stops_the_generator(server: Server) ->
             return [yielded(server) for _ in range(10)] == [before] * 10
 
         until(rests)
+        assert memory(server) - before_them < 32 * 2**20
         assert "closed" not in server.log
     until(lambda: server.log.count("closed") == 4)
+
+
+def memory(server: Server) -> int:
+    """Of the process that serves, whichever that is."""
+    return int(psutil.Process(int(fetch(server, "/pid").split()[-1])).memory_info().rss)
 
 
 def yielded(server: Server) -> int:
