@@ -92,8 +92,9 @@ class RedisServer:
         self.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
     def subscriptions(self) -> list[str]:
-        """What anybody is subscribed to."""
-        return sorted(self.ask("PUBSUB", "CHANNELS", "*"))
+        """What anybody is subscribed to, on a node of a cluster too."""
+        kinds = ("CHANNELS", "SHARDCHANNELS")
+        return sorted(name for kind in kinds for name in self.ask("PUBSUB", kind, "*"))
 
     def pause(self) -> None:
         """Stops it, with its connections open."""
@@ -127,6 +128,11 @@ class Sentinel(RedisServer):
         self._master = master
         super().__init__()
         self.url = f"redis+sentinel://127.0.0.1:{self.port}/main/0"
+
+    def watch(self, master: RedisServer) -> None:
+        """Has it name another master, though the first is there."""
+        self.ask("SENTINEL", "REMOVE", "main")
+        self.ask("SENTINEL", "MONITOR", "main", "127.0.0.1", master.port, 1)
 
     def _command(self) -> list[str]:
         configuration = self._folder / "sentinel.conf"
