@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import count
 
 import anyio
 import pytest
 
 from channel_clients import MakeChannels, Run
+from channel_places import Place
 from redis_checks import MakeRedis
 from redis_server import RedisServer
 from sserpent.channels import Channels
@@ -45,3 +47,25 @@ def make_redis() -> Iterator[MakeRedis]:
     yield make
     for server in servers:
         server.close()
+
+
+_numbers = count()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """A Redis that tests share: each has a prefix of its own."""
+    server = RedisServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["memory-asyncio", "memory-trio", "redis-asyncio"])
+def place(request: pytest.FixtureRequest) -> Place:
+    where, backend = request.param.split("-")
+    run: Run = partial(anyio.run, backend=backend)
+    if where == "memory":
+        return Place(Channels, run, None)
+    server: RedisServer = request.getfixturevalue("redis")
+    prefix = f"place{next(_numbers)}"
+    return Place(lambda: Channels(server.url, prefix=prefix), run, server)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -17,53 +15,11 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
 from channel_clients import Client, Run, connected, offset_of
+from channel_places import Place, check, heard, turns, until
 from pages import DOCS, run_blocks
-from redis_server import RedisServer
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import BrokerUnavailable, Channels, LastEventID, Subscription
 from sserpent.channels.fanout import snapshots
-
-_numbers = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    server = RedisServer()
-    yield server
-    server.close()
-
-
-class Place(NamedTuple):
-    """Where channels are, and on which event loop."""
-
-    make: Callable[[], Channels]
-    run: Run
-    redis: RedisServer | None
-
-    async def forget(self, channel: Any) -> None:
-        """Begins the history of a channel anew, as a restart without data does."""
-        if self.redis is not None:
-            self.redis.ask("FLUSHALL")
-        else:
-            broker = channel._broker
-            for key, history in list(broker.histories.items()):
-                followers = history.followers
-                del broker.histories[key]
-                anew = broker.history(key, channel._definition.limits)
-                anew.followers = followers
-                for each in followers:
-                    each.reset("epoch", anew.ring.head)
-
-
-@pytest.fixture(params=["memory-asyncio", "memory-trio", "redis-asyncio"])
-def place(request: pytest.FixtureRequest) -> Place:
-    where, backend = request.param.split("-")
-    run: Run = partial(anyio.run, backend=backend)
-    if where == "memory":
-        return Place(Channels, run, None)
-    server: RedisServer = request.getfixturevalue("redis")
-    prefix = f"n{next(_numbers)}"
-    return Place(lambda: Channels(server.url, prefix=prefix), run, server)
 
 
 class Board:
@@ -115,23 +71,6 @@ def types(client: Client) -> list[str]:
 async def has_seen(client: Client, *expected: str) -> None:
     await client.until(lambda: len(client.seen) >= len(expected))
     assert types(client) == list(expected)
-
-
-async def turns(count: int = 20) -> None:
-    for _ in range(count):
-        await anyio.lowlevel.checkpoint()
-
-
-Check = Callable[[Channels], Coroutine[Any, Any, None]]
-
-
-def check(place: Place, test: Check) -> None:
-    async def main() -> None:
-        with anyio.fail_after(60):
-            async with place.make() as channels:
-                await test(channels)
-
-    place.run(main)
 
 
 # N1
@@ -299,7 +238,7 @@ def test_n3_a_slow_client_gets_a_snapshot_in_place_of_what_it_has_missed(
             await client.until(lambda: client.stalled)
             for n in range(20):
                 await board.set("a", n)
-                await client_heard(channels, n)
+                await heard(channels)
             client.unstall()
             await has_seen(client, "snapshot", "message", "snapshot")
             await board.set("b", 1)
@@ -307,14 +246,6 @@ def test_n3_a_slow_client_gets_a_snapshot_in_place_of_what_it_has_missed(
             assert types(client).count("snapshot") == 2
 
     check(place, test)
-
-
-async def client_heard(channels: Channels, _: int) -> None:
-    """Waits until the event loop's tails have what was published, and have trimmed."""
-    for hub in channels._hubs._by_loop.values():
-        for tail in hub._tails.values():
-            await hub.catch_up(tail)
-    await turns()
 
 
 def test_n3_disconnect_still_ends_the_stream(place: Place) -> None:
@@ -327,7 +258,7 @@ def test_n3_disconnect_still_ends_the_stream(place: Place) -> None:
             await client.until(lambda: client.stalled)
             for n in range(20):
                 await board.set("a", n)
-                await client_heard(channels, n)
+                await heard(channels)
             client.unstall()
             await client.until(lambda: client.complete)
             assert types(client) == ["snapshot", "message"]
@@ -418,7 +349,7 @@ def test_n3_a_snapshot_that_no_longer_counts_is_not_sent(place: Place) -> None:
                     await anyio.sleep(0.01)
             for n in range(10):
                 await board.set("b", n)
-                await client_heard(channels, n)
+                await heard(channels)
             client.unstall()
             await client.until(lambda: shown(client).get("b") == 9, 40)
             assert types(client) == ["snapshot", "message", "snapshot"]
@@ -447,12 +378,6 @@ def test_n4_what_is_published_during_the_call_follows_the_snapshot(place: Place)
             client.disconnect()
 
     check(place, test)
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    with anyio.fail_after(30):
-        while not condition():
-            await anyio.sleep(0.001)
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -551,7 +476,7 @@ def test_n5_beyond_history_bytes_the_function_is_asked_again(place: Place) -> No
             if calls == 1:
                 for _ in range(10):
                     await channel.publish("x" * 500)
-                    await client_heard(channels, 0)
+                    await heard(channels)
             return calls
 
         async with connected(channel.subscribe(snapshot=snapshot)) as client:
@@ -871,7 +796,7 @@ def test_n7_a_failure_in_the_middle_ends_the_stream_where_the_client_stands(
             await client.until(lambda: client.stalled)
             for n in range(5):
                 await board.set("a", n)
-                await client_heard(channels, n)
+                await heard(channels)
             await anyio.sleep(snapshots._SHARED_FOR + 0.1)
             fails = True
             client.unstall()
@@ -954,7 +879,7 @@ def test_n8_in_the_middle_other_channels_and_pings_go_on(place: Place) -> None:
             await client.until(lambda: client.stalled)
             for n in range(5):
                 await board.set("a", n)
-                await client_heard(channels, n)
+                await heard(channels)
             await anyio.sleep(snapshots._SHARED_FOR + 0.1)
             board.hold()
             client.unstall()

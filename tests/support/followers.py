@@ -14,10 +14,14 @@ class Notes:
 
     def __init__(self) -> None:
         self.told: list[Entry | tuple[str, Position]] = []
+        self.ephemeral: list[Item] = []
 
     def receive(self, entry: Entry) -> bool:
         self.told.append(entry)
         return False
+
+    def receive_ephemeral(self, item: Item) -> None:
+        self.ephemeral.append(item)
 
     def reset(self, reason: str, head: Position) -> None:
         self.told.append((reason, head))

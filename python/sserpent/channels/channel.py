@@ -10,6 +10,7 @@ from uuid import UUID
 from .._core import ServerSentEvent
 from .._delivery import observer
 from .checks import (
+    checked_bool,
     checked_key,
     checked_request,
     checked_snapshot,
@@ -40,6 +41,7 @@ class Definition(NamedTuple):
     limits: Retention
     overflow: Overflow
     max_subscribers: int | None
+    ephemeral: bool
 
 
 class Channel(Generic[T]):
@@ -75,6 +77,7 @@ class Channel(Generic[T]):
         key: Key | None = None,
         event: str | None = None,
         conflate: Key | None = None,
+        ephemeral: bool | None = None,
     ) -> str:
         """Publishes an event to all who are subscribed, and to the history.
 
@@ -85,9 +88,12 @@ class Channel(Generic[T]):
             event: The name of the event, if the item is not an event that has one.
             conflate: Of the events that are pending for a slow subscriber, only the newest of each
                 value is sent.
+            ephemeral: Whether the event is in no history and has no id: it reaches those who are
+                subscribed now and keep up. Of those with a `conflate`, the newest waits for who is
+                slow. None, the default, for what the channel was given.
 
         Returns:
-            The event's id.
+            The event's id; "" of an ephemeral event.
 
         Raises:
             TypeError: an argument has the wrong type; the message names it.
@@ -100,7 +106,7 @@ class Channel(Generic[T]):
         """
         history_key = self._history_key(key)
         event_id = await self._broker.publish(
-            history_key, self._definition.limits, self._item(item, event, conflate)
+            history_key, self._definition.limits, self._item(item, event, conflate, ephemeral)
         )
         self._count()
         return event_id
@@ -112,6 +118,7 @@ class Channel(Generic[T]):
         key: Key | None = None,
         event: str | None = None,
         conflate: Key | None = None,
+        ephemeral: bool | None = None,
     ) -> Future[str]:
         """Publishes as `publish` does, from a sync route or any thread, without waiting.
 
@@ -120,7 +127,7 @@ class Channel(Generic[T]):
         """
         history_key = self._history_key(key)
         future = self._broker.publish_soon(
-            history_key, self._definition.limits, self._item(item, event, conflate)
+            history_key, self._definition.limits, self._item(item, event, conflate, ephemeral)
         )
         self._count()
         return future
@@ -129,9 +136,16 @@ class Channel(Generic[T]):
         if observer.current is not None:
             observer.current.published(self._definition.name)
 
-    def _item(self, item: Any, event: str | None, conflate: Key | None) -> Item:
+    def _item(
+        self, item: Any, event: str | None, conflate: Key | None, ephemeral: bool | None
+    ) -> Item:
         newest_of = None if conflate is None else checked_key("conflate", conflate)
-        return self._encoding.item(item, event, newest_of)
+        if ephemeral is None:
+            ephemeral = self._definition.ephemeral
+        else:
+            checked_bool("ephemeral", ephemeral)
+        encoded = self._encoding.item(item, event, newest_of)
+        return encoded._replace(ephemeral=True) if ephemeral else encoded
 
     async def position(self, *, key: Key | None = None) -> str:
         """Returns the id of the newest event, or of the history's beginning where there is none

@@ -187,6 +187,7 @@ class Channels:
         history_bytes: int = ...,
         overflow: Overflow = ...,
         max_subscribers: int | None = ...,
+        ephemeral: bool = ...,
     ) -> Channel[T]: ...
 
     @overload
@@ -201,6 +202,7 @@ class Channels:
         history_bytes: int = ...,
         overflow: Overflow = ...,
         max_subscribers: int | None = ...,
+        ephemeral: bool = ...,
     ) -> Channel[Any]: ...
 
     def channel(
@@ -214,6 +216,7 @@ class Channels:
         history_bytes: int = 4 * 2**20,
         overflow: Overflow = "gap",
         max_subscribers: int | None = None,
+        ephemeral: bool = False,
     ) -> Channel[Any]:
         """Makes a channel. Its history is kept for those who come back, or come late.
 
@@ -231,6 +234,8 @@ class Channels:
                 tells it how many it has missed and goes on; "latest" goes on with the newest
                 event; "disconnect" ends its stream, and it may come back with its last event ID.
             max_subscribers: How many streams of it there may be in this process.
+            ephemeral: Whether events are in no history unless `publish` says otherwise, as for who
+                is typing, cursors and presence.
 
         Raises:
             TypeError: an argument has the wrong type; the message names it.
@@ -247,6 +252,7 @@ class Channels:
             ),
             checked_overflow(overflow),
             checked_limit("max_subscribers", max_subscribers),
+            checked_bool("ephemeral", ephemeral),
         )
         channel: Channel[Any] = Channel(definition, self._broker, self._subscribe, self._listen)
         self._add(name, channel)

@@ -256,14 +256,14 @@ class Hub:
                 self._settle()
 
     def _settle(self) -> None:
-        heads = {tail: tail.ring.head for tail in self._unsettled}
+        heads = [(tail, tail.ring.head, tail.newest_ephemeral) for tail in self._unsettled]
         self._unsettled.clear()
-        for tail, head in heads.items():
+        for tail, head, _ in heads:
             tail.offered = head.offset
 
         def settle() -> None:
-            for tail, head in heads.items():
-                tail.settle(head)
+            for tail, head, ephemeral in heads:
+                tail.settle(head, ephemeral)
 
         # Listeners, and all on Trio, take in a task of their own, in the next turn; of that, Trio
         # does not say what comes first.

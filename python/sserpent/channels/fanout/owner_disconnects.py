@@ -52,6 +52,9 @@ class OwnerDisconnects:
         self._end(lambda each: each.owner is not None and _digest(each.owner) == owner)
         return False
 
+    def receive_ephemeral(self, item: Item) -> None:
+        """Does nothing: there are none."""
+
     def reset(self, reason: str, head: Position) -> None:
         self._offset = head.offset
         self._end_all()

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from inspect import isawaitable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import anyio
 
@@ -254,7 +254,7 @@ class SnapshotCall:
         encoding = Encoding(None, f"'snapshot' of {_name(self._tail.key)}")
         if not isinstance(value, (ServerSentEvent, FastAPIServerSentEvent)):
             return encoding.item(value, SNAPSHOT), None
-        event: Any = value
+        event = cast("Any", value)
         without_id = ServerSentEvent(
             data=event.data,
             raw_data=event.raw_data,

@@ -33,10 +33,20 @@ class Cursor:
         position: After what it has taken.
         live_from: What has a greater offset was published after the subscription began.
         filtered: The filter's answers for entries that are not taken yet, by offset.
+        ephemeral: The number of the newest event of no history that it has taken, or passed over.
         call: The call of the function whose snapshot it waits for: it takes nothing until then.
     """
 
-    __slots__ = ("call", "filtered", "label", "live_from", "position", "selection", "tail")
+    __slots__ = (
+        "call",
+        "ephemeral",
+        "filtered",
+        "label",
+        "live_from",
+        "position",
+        "selection",
+        "tail",
+    )
 
     def __init__(self, selection: Selection, tail: Tail, several: bool) -> None:
         self.selection = selection
@@ -45,6 +55,7 @@ class Cursor:
         self.position = tail.ring.head
         self.live_from = self.position.offset
         self.filtered: dict[int, bool] = {}
+        self.ephemeral = tail.newest_ephemeral
         self.call: SnapshotCall | None = None
 
     @property
@@ -116,6 +127,7 @@ class Subscriber:
 
     __slots__ = (
         "_cursors",
+        "_ephemeral",
         "_failure",
         "_filter",
         "_goodbye",
@@ -149,6 +161,8 @@ class Subscriber:
         self._plain: Cursor | None = None
         # What is to be taken before the next entry: bytes, or an event of the channel's own.
         self._own: list[bytes | ServerSentEvent | Taken] = []
+        # Events of no history, which it takes next.
+        self._ephemeral: list[Taken] = []
         self._sink: Sink | None = None
         self._stopped = False  # it takes what is pending, and no more
         self._goodbye = b""
@@ -312,6 +326,42 @@ class Subscriber:
             self._has_hidden = False
             self._announce(control_events.position_block(self.id))
 
+    # Events of no history
+
+    def expect_ephemeral(self) -> None:
+        self._plain = None
+
+    def awaits_ephemeral(self, tail: Tail) -> bool:
+        return any(
+            cursor.ephemeral != tail.newest_ephemeral
+            for cursor in self._cursors
+            if cursor.tail is tail and cursor.call is None
+        )
+
+    def _has_ephemeral(self) -> bool:
+        """Finds the events of no history that can be sent now, and returns whether there are any.
+        A client that is slow is not asked, until it has become quick."""
+        for cursor in self._cursors:
+            newest = cursor.tail.newest_ephemeral
+            if cursor.call is None and cursor.ephemeral != newest:
+                for entry in cursor.tail.ephemeral_after(cursor.ephemeral):
+                    if self._shows_ephemeral(cursor, entry):
+                        self._ephemeral.append(Taken(entry, cursor, None))
+                cursor.ephemeral = newest
+        return bool(self._ephemeral)
+
+    def _shows_ephemeral(self, cursor: Cursor, entry: Entry) -> bool:
+        if self._filter is None:
+            return True
+        if self._failure is not None:
+            return False
+        try:
+            return self._ask_filter(self._filter, cursor, entry)
+        except Exception as error:
+            self._failure = _visible(error)
+            self._conclude()
+            return False
+
     # Snapshots
 
     def _ask_for_snapshot(self, cursor: Cursor) -> None:
@@ -333,6 +383,7 @@ class Subscriber:
         cursor.call = None
         cursor.position = entry.position
         cursor.live_from = cursor.tail.ring.head.offset
+        cursor.ephemeral = cursor.tail.newest_ephemeral
         self.holds_headers = False
         self._announce(Taken(entry, cursor, self._several_id, is_snapshot=True))
 
@@ -385,7 +436,9 @@ class Subscriber:
             return True
         if self._stopped:
             return False
-        return any(cursor.is_behind and self._has_shown(cursor) for cursor in self._cursors)
+        if any(cursor.is_behind and self._has_shown(cursor) for cursor in self._cursors):
+            return True
+        return self._has_ephemeral()
 
     @property
     def cursor(self) -> Cursor | None:
@@ -453,6 +506,9 @@ class Subscriber:
         size = self._size
         for cursor in self._cursors:
             size -= self._take_of(cursor, size, taken)
+        if not self._stopped and self._has_ephemeral():
+            taken += self._ephemeral
+            self._ephemeral = []
         if self._owes_position:
             self._owes_position = False
             if not taken:

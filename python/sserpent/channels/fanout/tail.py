@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from operator import itemgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
-from ..history.broker import Broker
+from ..history.broker import Broker, Item
 from ..history.position import NOWHERE, HistoryKey, Position
-from ..history.ring import Entry, Retention, Ring, joined
+from ..history.ring import Entry, EphemeralEntry, Retention, Ring, joined
 
 if TYPE_CHECKING:
     from .chain import Chain  # needs zlib
@@ -28,6 +29,14 @@ class TailSubscriber(Protocol):
 
     def reset(self, tail: Any, reason: str) -> None:
         """Takes notice that the history has begun anew."""
+        ...
+
+    def expect_ephemeral(self) -> None:
+        """Takes notice that there is an event of no history."""
+        ...
+
+    def awaits_ephemeral(self, tail: Any) -> bool:
+        """Returns whether it has not taken all events of no history."""
         ...
 
 
@@ -88,6 +97,12 @@ class Tail:
         #: The one that was taken last: after which position, in how many bytes at most, what, and
         #: where it ends.
         self.newest_chunk = _NO_CHUNK
+        # Events that are in no history, by their number, until each subscriber has had the occasion
+        # to take them; the newest of each `conflate`, until each has.
+        self.newest_ephemeral = 0
+        self._ephemeral: deque[tuple[int, EphemeralEntry]] = deque()
+        self._newest_of: dict[str, tuple[int, EphemeralEntry]] = {}
+        self._ephemeral_bytes = 0
         # After which offsets entries are kept for those who wait for a snapshot, by its call.
         self._held: dict[object, int] = {}
         #: What is compressed of it, while a client shares that.
@@ -105,6 +120,9 @@ class Tail:
         if full and size > self.limits.history_bytes and len(incoming) > 1:
             self._shed()
         return full
+
+    def receive_ephemeral(self, item: Item) -> None:
+        self.receive(EphemeralEntry(item.body, item.raw, item.conflate))
 
     def _shed(self) -> None:
         """Bounds what waits for an event loop that does not turn: what is let go of becomes a gap
@@ -165,7 +183,10 @@ class Tail:
             self._restart(*new)
         else:
             self._taken_bytes += len(new.frame)
-            self._append(new)
+            if isinstance(new, EphemeralEntry):
+                self._append_ephemeral(new)
+            else:
+                self._append(new)
 
     def _append(self, entry: Entry) -> None:
         if entry.offset <= self.ring.head.offset:
@@ -175,13 +196,54 @@ class Tail:
         self.ring.trim(entry.time, self._untrimmed)
         self.conflates = self.conflates or entry.conflate is not None
 
+    def _append_ephemeral(self, entry: EphemeralEntry) -> None:
+        self.newest_ephemeral += 1
+        numbered = self.newest_ephemeral, entry
+        if entry.conflate is None:
+            self._ephemeral.append(numbered)
+        else:
+            before = self._newest_of.pop(entry.conflate, None)
+            self._newest_of[entry.conflate] = numbered
+            self._ephemeral_bytes -= len(before[1].frame) if before else 0
+        self._ephemeral_bytes += len(entry.frame)
+        while self._ephemeral_bytes > self.limits.history_bytes and self.newest_ephemeral > 1:
+            self._forget_oldest_ephemeral()
+        for subscriber in self.subscribers:
+            subscriber.expect_ephemeral()
+
+    def _forget_oldest_ephemeral(self) -> None:
+        if self._ephemeral:
+            _, entry = self._ephemeral.popleft()
+        else:
+            _, entry = self._newest_of.pop(next(iter(self._newest_of)))
+        self._ephemeral_bytes -= len(entry.frame)
+
+    def ephemeral_after(self, number: int) -> list[EphemeralEntry]:
+        """Returns the events of no history that came after the one with a number, and can still be
+        taken."""
+        if number == self.newest_ephemeral:
+            return []
+        numbered = [*self._ephemeral, *self._newest_of.values()]
+        return [entry for n, entry in sorted(numbered, key=itemgetter(0)) if n > number]
+
+    def _settle_ephemeral(self, number: int) -> None:
+        """Forgets the events of no history up to a number, but for those that stand for others and
+        that somebody has not taken."""
+        while self._ephemeral and self._ephemeral[0][0] <= number:
+            self._forget_oldest_ephemeral()
+        if self._newest_of and not any(each.awaits_ephemeral(self) for each in self.subscribers):
+            self._ephemeral_bytes -= sum(len(entry.frame) for _, entry in self._newest_of.values())
+            self._newest_of.clear()
+
     def _restart(self, reason: str, head: Position) -> None:
         self.begin(head)
         for subscriber in self.subscribers:
             subscriber.reset(self, reason)
 
-    def settle(self, head: Position) -> None:
-        """Says that everyone has had the occasion to take what there is up to a position."""
+    def settle(self, head: Position, ephemeral: int) -> None:
+        """Says that everyone has had the occasion to take what there is up to a position, and up to
+        the number of an event of no history."""
+        self._settle_ephemeral(ephemeral)
         if head.epoch == self.ring.head.epoch:
             self.settled = head.offset
             self.trim()

@@ -123,5 +123,8 @@ class _Nobody:
     def receive(self, entry: Entry) -> bool:
         return False
 
+    def receive_ephemeral(self, item: Item) -> None:
+        pass
+
     def reset(self, reason: str, head: Position) -> None:
         pass

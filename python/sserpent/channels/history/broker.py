@@ -44,6 +44,9 @@ class Item(NamedTuple):
     body: bytes
     raw: bool = False
     conflate: str | None = None
+    #: Whether it goes to followers alone, by `receive_ephemeral`: it is in no history, and has no
+    #: id.
+    ephemeral: bool = False
 
     def entry(self, head: Position, time: float) -> Entry:
         """Returns the next entry of a history.
@@ -66,6 +69,10 @@ class Follower(Protocol):
         Returns:
             Whether so many are waiting that the publisher should let the event loop turn.
         """
+        ...
+
+    def receive_ephemeral(self, item: Item) -> None:
+        """Takes an event that is in no history."""
         ...
 
     def reset(self, reason: str, head: Position) -> None:
@@ -117,7 +124,7 @@ class Broker(Protocol):
         ...
 
     async def publish(self, key: HistoryKey, limits: Retention, item: Item) -> str:
-        """Appends an event, and returns its id.
+        """Appends an event, and returns its id; "" of an ephemeral one.
 
         Raises:
             BrokerUnavailable: the broker could not be reached.

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 
 from ..._runtime.log import SayOnce
-from .broker import BrokerUnavailable, Follower
+from .broker import BrokerUnavailable, Follower, Item
 from .position import HistoryKey, Position, parse_id
 from .ring import Entry, Retention
 
@@ -171,6 +171,12 @@ class CatchUp(ABC):
             self._timer.cancel()
             self._timer = None
         self._pause()
+
+    def on_ephemeral(self, item: Item) -> None:
+        """Gives followers an event of no history, unless they are behind."""
+        if self._live:
+            for follower in self.followers:
+                follower.receive_ephemeral(item)
 
     def on_entry(self, entry: Entry, before: int) -> bool:
         """Takes an entry that was heard.

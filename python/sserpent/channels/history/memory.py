@@ -157,6 +157,11 @@ class MemoryBroker:
         full = False
         with self.lock:
             self.check_open()
+            if item.ephemeral:
+                followers = self.histories[key].followers if key in self.histories else ()
+                for follower in followers:
+                    follower.receive_ephemeral(item)
+                return "", False
             history = self.kept(key, now)
             if history is None:
                 history = self.history(key, limits)

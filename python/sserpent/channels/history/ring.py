@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..._core import EventStreamParser, ServerSentEvent
 from .control_events import RUN_END
-from .position import Position
+from .position import NOWHERE, Position
 
 # A line of its own, as no data can have it.
 _RUN_END = b"\nevent: %b\n" % RUN_END.encode()
@@ -96,13 +96,30 @@ class Entry:
         return fields
 
 
+class EphemeralEntry(Entry):
+    """An event that is in no history, and has no id."""
+
+    __slots__ = ()
+
+    def __init__(self, body: bytes, raw: bool, conflate: str | None) -> None:
+        super().__init__(NOWHERE, body, 0.0, raw, conflate)
+        self.frame = body
+
+    @property
+    def body(self) -> bytes:
+        return self.frame
+
+    def event(self, decode: Callable[[str, str], Any], id: str | None = None) -> ServerSentEvent:
+        return ServerSentEvent(**self._read(decode))
+
+
 def _fields(entry: Entry, decode: Callable[[str, str], Any]) -> dict[str, Any]:
     parser = EventStreamParser(len(entry.frame))
     messages = parser.feed(entry.frame)
     fields: dict[str, Any] = {"retry": parser.reconnection_time}
     for message in messages:  # one, or none if it has no data
         # A data line never begins so: this tells an event named "message" from one without a name.
-        if b"\nevent: " in entry.frame:
+        if b"\nevent: " in entry.frame or entry.frame.startswith(b"event: "):
             fields["event"] = message.type
         if entry.raw:
             fields["raw_data"] = message.data

@@ -8,7 +8,7 @@ from typing import Protocol
 from ..history.catch_up import CatchUp
 from ..history.position import HistoryKey, Position
 from ..history.ring import Entry, Retention
-from .scripts import Head, Stored, read_message
+from .scripts import Head, Stored, read_ephemeral, read_message
 
 
 class Source(Protocol):
@@ -66,6 +66,10 @@ class RedisHistory(CatchUp):
 
     def on_message(self, message: bytes) -> bool:
         try:
+            ephemeral = read_ephemeral(message)
+            if ephemeral is not None:
+                self.on_ephemeral(ephemeral)
+                return False
             entry, before = read_message(message)
         except ValueError:
             # Nothing is missing because of it: the next event says what is before that.

@@ -23,6 +23,7 @@ import hashlib
 import re
 from typing import Any, NamedTuple
 
+from ..history.broker import Item
 from ..history.position import NOWHERE, Position
 from ..history.ring import Entry
 
@@ -248,6 +249,30 @@ def read_head(reply: list[bytes]) -> Head:
         return Head(NOWHERE, 0, time)
     entry, start, size = _entry(reply[2], reply[3], b"")
     return Head(entry.position, start + size, time)
+
+
+# What the message of an event begins with that is in no history. That of another has its length.
+_EPHEMERAL = b"ephemeral "
+
+
+def ephemeral_message(item: Item) -> bytes:
+    """Returns the message of an event that is in no history."""
+    about = marks(item.raw, item.conflate)
+    return b"%b%d %b%b" % (_EPHEMERAL, len(about), about, item.body)
+
+
+def read_ephemeral(message: bytes) -> Item | None:
+    """Returns an event that is in no history; None if the message is of another kind.
+
+    Raises:
+        ValueError: it is not one of ours.
+    """
+    if not message.startswith(_EPHEMERAL):
+        return None
+    length, rest = message[len(_EPHEMERAL) :].split(b" ", 1)
+    raw, newest_of = rest[: int(length)].split(b" ", 1)
+    conflate = newest_of[1:].decode() if newest_of else None
+    return Item(rest[int(length) :], raw == b"1", conflate, ephemeral=True)
 
 
 def read_message(message: bytes) -> tuple[Entry, int]:

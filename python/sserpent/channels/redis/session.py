@@ -18,7 +18,7 @@ from ..history.broker import BrokerUnavailable, ChannelsClosed, Follower, Item, 
 from ..history.position import UNUSED_TTL, HistoryKey, Position, new_epoch, new_tag
 from ..history.ring import Entry, Retention
 from .client.cluster import Cluster, ClusterServer
-from .client.commands import Command, Publish, Setup, Timely
+from .client.commands import Command, Ephemeral, Publish, Setup, Timely
 from .client.connection import Server
 from .client.servers import OneServer, Pace, Servers
 from .history import RedisHistory
@@ -29,6 +29,7 @@ from .scripts import (
     RIGHTS,
     Head,
     Stored,
+    ephemeral_message,
     marks,
     offset_of,
     publish_script,
@@ -127,6 +128,8 @@ class Session:
         """Publishes an event, and returns a future for its id."""
         if self._closed:
             raise ChannelsClosed
+        if item.ephemeral:
+            return self._publish_ephemeral(key, item)
         tag = new_tag()
         epoch = new_epoch()
         ttl = max(round(limits.history_ttl * 1000), 1)
@@ -147,6 +150,13 @@ class Session:
         self.servers.send(command)
         if history is not None:
             history.watch(command.future)
+        return command.future
+
+    def _publish_ephemeral(self, key: HistoryKey, item: Item) -> asyncio.Future[bytes]:
+        name = self.name_of(key)
+        args = self.servers.publish, name, ephemeral_message(item)
+        command = Ephemeral(name, args, self._deadline())
+        self.servers.send(command)
         return command.future
 
     def _deadline(self) -> float:

@@ -116,6 +116,18 @@ class Command:
         return error
 
 
+class Ephemeral(Command):
+    """Tells who is subscribed, once or not at all."""
+
+    __slots__ = ()
+
+    def lose(self) -> None:
+        self.fail(PublishUncertain("Whether the ephemeral event was published is not known"))
+
+    def answer(self, answer: Any) -> str:
+        return super().answer(b"")
+
+
 class Timely(Command):
     """A script that is carried out in time or not at all: not when nobody waits for it any more.
 
