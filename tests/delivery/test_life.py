@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -54,6 +55,7 @@ class Times(NamedTuple):
     open_delay: float | None = None
     send_timeout: float | None = None
     max_duration: float | None = None
+    expires_at: datetime | None = None
     cleanup_timeout: float = 30.0
     shutdown_grace: float = 3.0
 

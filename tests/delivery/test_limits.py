@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
@@ -80,6 +81,47 @@ def test_a_stream_ends_whole_within_the_last_tenth_of_max_duration(run: Run) -> 
         assert 90 <= seconds <= 100.1
         lasted.append(round(seconds, 3))
     assert len(set(lasted)) > 1
+
+
+@runners
+@pytest.mark.parametrize("more", [{}, {"max_duration": 100}], ids=["alone", "before max_duration"])
+def test_a_stream_ends_whole_when_it_expires(run: Run, more: dict[str, Any]) -> None:
+    def response() -> EventSourceResponse:
+        expires_at = datetime.now(timezone.utc) + timedelta(seconds=20)
+        return EventSourceResponse(ticking(), expires_at=expires_at, **more)
+
+    connection, seconds = streamed(run, response)
+    assert connection.complete
+    assert 1_000 <= goodbye(connection.body) <= 5_000
+    assert 19 <= seconds <= 20.1
+
+
+@runners
+def test_a_subscription_and_a_run_that_is_followed_expire_too(run: Run) -> None:
+    channels = Channels()
+    news, runs = channels.channel("news"), channels.runs("answers")
+
+    async def answer() -> AsyncIterator[str]:
+        yield "a"
+        await anyio.sleep(1_000)
+
+    async def main() -> None:
+        soon = timedelta(seconds=20)
+        async with channels:
+            answering = await runs.start(answer())
+            for subscribe in (news.subscribe, answering.follow):
+                connection, begin = Connection(), anyio.current_time()
+                await connection.run(subscribe(expires_at=datetime.now(timezone.utc) + soon))
+                assert goodbye(connection.body)
+                assert 19 <= anyio.current_time() - begin <= 20.1
+            # One that has expired already ends at once.
+            connection = Connection()
+            await connection.run(news.subscribe(expires_at=datetime.now(timezone.utc) - soon))
+            assert connection.complete
+            assert connection.status == 200
+            await runs.stop(answering.id)
+
+    run(main)
 
 
 @runners

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ WRONG_TYPES: list[tuple[str, Any, str]] = [
     ("cleanup_timeout", None, "'cleanup_timeout' must be a number of seconds, not NoneType"),
     ("shutdown_grace", b"1", "'shutdown_grace' must be a number of seconds, not bytes"),
     ("max_duration", "1", "'max_duration' must be a number of seconds, not str"),
+    ("expires_at", 7, "'expires_at' must be a datetime with a time zone, or None, not int"),
     ("max_pending", 1.5, "'max_pending' must be an integer, not float"),
     ("compress", "gzip", "'compress' must be True or False, not str"),
     ("on_disconnect", 5, "'on_disconnect' must be callable, not int"),
@@ -40,6 +42,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("send_timeout", 0, "'send_timeout' must be more than 0; None turns it off"),
     ("cleanup_timeout", float("inf"), "'cleanup_timeout' must be finite and not negative, not inf"),
     ("shutdown_grace", 10**400, "'shutdown_grace' must be finite and not negative, not 1000"),
+    ("expires_at", datetime(2030, 1, 1), "'expires_at' must be a datetime with a time zone, not"),
     ("max_duration", 0, "'max_duration' must be more than 0; None turns it off"),
     ("max_pending", 0, "'max_pending' must be at least 1, not 0"),
 ]

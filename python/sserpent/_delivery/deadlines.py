@@ -6,6 +6,8 @@ Both engines ask them, so that a stream keeps the same times on asyncio and on T
 from __future__ import annotations
 
 import random
+import time
+from datetime import datetime
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
@@ -21,7 +23,7 @@ class Due(Enum):
     OPEN = auto()  # the headers wait no longer for a first event: `open_delay`
     PING = auto()  # a keep-alive: `ping_interval`
     STALLED = auto()  # a send has waited for too long: `send_timeout`
-    MAX_DURATION = auto()  # the stream has lasted for `max_duration`
+    MAX_DURATION = auto()  # the stream has lasted for `max_duration`, or until `expires_at`
     GRACE_OVER = auto()  # the server shuts down, and the generator has had `shutdown_grace`
     CLEANUP_OVER = auto()  # what was told to end has had `cleanup_timeout`
 
@@ -33,6 +35,7 @@ class Times(Protocol):
     open_delay: float | None
     send_timeout: float | None
     max_duration: float | None
+    expires_at: datetime | None
     cleanup_timeout: float
     shutdown_grace: float
 
@@ -44,7 +47,7 @@ class Moment(NamedTuple):
     can_ping: bool  # the headers are out, the end is not, and a line begins here
     sending_since: float | None  # when the `send` in progress began
     sent_at: float  # when the last `send` ended, or when the stream began
-    ends_at: float | None  # when `max_duration` is over
+    ends_at: float | None  # when `max_duration` is over, or `expires_at`
     grace_until: float | None  # set when the server shuts down
     cleanup_until: float | None  # set when the generator is told to end
 
@@ -78,6 +81,21 @@ def lasts(max_duration: float | None) -> float | None:
     """Returns for how many seconds a stream lasts. With jitter, so that those who came at the same
     moment do not all go at the same moment."""
     return None if max_duration is None else max_duration * random.uniform(0.9, 1)
+
+
+def ends_at(times: Times, now: float) -> float | None:
+    """Returns when a stream that begins now ends: `expires_at`, or `max_duration` after now.
+
+    Args:
+        now: The event loop's time.
+    """
+    ends: list[float] = []
+    lasts_for = lasts(times.max_duration)
+    if lasts_for is not None:
+        ends.append(now + lasts_for)
+    if times.expires_at is not None:
+        ends.append(now + times.expires_at.timestamp() - time.time())
+    return min(ends, default=None)
 
 
 def look_again_at(times: Times, moment: Moment, now: float) -> float | None:

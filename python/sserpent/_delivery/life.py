@@ -40,7 +40,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto, unique
 
-from .deadlines import LAST_SEND, Due, Moment, Times, lasts
+from .deadlines import LAST_SEND, Due, Moment, Times, ends_at
 
 
 @unique
@@ -291,7 +291,7 @@ class Life:
         finishing: Whether the end of the body follows the last event.
         given_up: Whether nothing more is sent. A `send` that goes on is bounded by the cleanup's
             time then.
-        ends_at: When `max_duration` is over.
+        ends_at: When `max_duration` is over, or `expires_at`.
         grace_until: When `shutdown_grace` is over, once the server shuts down.
         cleanup_until: When `cleanup_timeout` is over, once something was told to end.
     """
@@ -312,8 +312,7 @@ class Life:
         self.state: State = Alive.STREAMING
         self.error: BaseException | None = None
         self.finishing = self.given_up = False
-        lasts_for = lasts(times.max_duration)
-        self.ends_at = None if lasts_for is None else now + lasts_for
+        self.ends_at = ends_at(times, now)
         self.grace_until: float | None = None
         self.cleanup_until: float | None = None
 

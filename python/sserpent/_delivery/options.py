@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from functools import lru_cache
 from importlib.util import find_spec
 from inspect import Parameter, iscoroutinefunction, signature
@@ -33,6 +34,7 @@ class DeliveryOptions(TypedDict, total=False):
     cleanup_timeout: float
     shutdown_grace: float
     max_duration: float | None
+    expires_at: datetime | None
     max_pending: int
     compress: bool
     on_disconnect: Callable[[], object] | None
@@ -92,6 +94,7 @@ class Streamable:
     cleanup_timeout: float = 30.0
     shutdown_grace: float = 0.0
     max_duration: float | None = None
+    expires_at: datetime | None = None
     max_pending: int = 65_536
     compress: bool = False
     framed: bool = False
@@ -276,6 +279,19 @@ def _check_positive_seconds_or_none(name: str, value: object) -> None:
         raise _bad_value(name, "more than 0; None turns it off")
 
 
+def _check_datetime_or_none(name: str, value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, datetime):
+        raise _wrong_type(name, "a datetime with a time zone, or None", value)
+    if value.utcoffset() is None:
+        raise _bad_value(
+            name,
+            f"a datetime with a time zone, not {value!r}, of which nobody knows when it is:"
+            " datetime.fromtimestamp(claims['exp'], timezone.utc)",
+        )
+
+
 def _check_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise _wrong_type(name, "an integer", value)
@@ -324,6 +340,7 @@ _CHECKS: dict[str, Callable[[str, object], None]] = {
     "cleanup_timeout": _check_seconds,
     "shutdown_grace": _check_seconds,
     "max_duration": _check_positive_seconds_or_none,
+    "expires_at": _check_datetime_or_none,
     "max_pending": _check_count,
     "compress": _check_compress,
     "framed": _check_bool,

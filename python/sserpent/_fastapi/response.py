@@ -125,6 +125,8 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         max_duration: Seconds after which the stream is ended and its client told to come back in
             1 to 5 s; None, the default, for never. The time of each is shorter by up to a tenth,
             so that clients that came together do not leave together.
+        expires_at: When the stream is ended, and its client told to come back, a `datetime` with a
+            time zone: that of a token's `exp`. None, the default, for never.
         shutdown_grace: Seconds between the server's shutdown and the end of the stream; 0 unless
             given. See `shutdown_event`.
         max_pending: Bytes of events that may wait to be sent, and one event more; 65,536 unless

@@ -15,7 +15,7 @@ from ..._delivery.wire import come_back_later, goodbye
 from ..history import control_events as control_events
 from ..history.broker import BrokerError, ChannelsClosed
 from ..history.position import NOWHERE, Position, join_ids, parse_id, parse_ids
-from ..history.ring import Entry
+from ..history.ring import Entry, EphemeralEntry
 from .hub import Flush, Hub
 from .request import Filter, Request, Selection, Start
 from .snapshots import SnapshotCall, decode_json
@@ -478,7 +478,7 @@ class Subscriber:
         if self.compression is not None and taken:
             self.compression.note(
                 [
-                    each if isinstance(each, Taken) else frame
+                    each if isinstance(each, Taken) and not each.is_ephemeral else frame
                     for each, frame in zip(taken, frames, strict=True)
                 ]
             )
@@ -694,6 +694,11 @@ class Taken(NamedTuple):
     cursor: Cursor
     id: str | None
     is_snapshot: bool = False
+
+    @property
+    def is_ephemeral(self) -> bool:
+        """Whether it is an event of no history."""
+        return isinstance(self.entry, EphemeralEntry)
 
 
 def _is_snapshot_of(cursor: Cursor, taken: object) -> bool:
