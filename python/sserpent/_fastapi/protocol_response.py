@@ -14,7 +14,8 @@ from .._delivery import observer
 from .response import EventSourceResponse, Run
 
 
-def _has_own_as_event(cls: type) -> bool:
+def has_own_as_event(cls: type) -> bool:
+    """Returns whether a class makes something else of its items."""
     # That of `ProtocolResponse` would be called for each item and change nothing.
     return any("as_event" in vars(each) for each in cls.__mro__ if each.__module__ != __name__)
 
@@ -84,7 +85,7 @@ class ProtocolResponse(EventSourceResponse):
             number_as=cls._number_as,
             leaves_out=cls._leaves_out,
             keeps_first=cls.keeps_first,
-            convert=cls.as_event if _has_own_as_event(cls) else None,
+            convert=cls.as_event if has_own_as_event(cls) else None,
         )
         cls._closing_rules = ItemRules(
             cls.__name__, name_from=cls.name_from, exclude_none=cls.exclude_none

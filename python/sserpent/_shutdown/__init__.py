@@ -3,6 +3,7 @@
 from .streams import (
     ServerStreams,
     ShutdownEvent,
+    can_close,
     closed,
     current,
     is_ending,
@@ -15,6 +16,7 @@ from .streams import (
 __all__ = [
     "ServerStreams",
     "ShutdownEvent",
+    "can_close",
     "closed",
     "current",
     "is_ending",

@@ -403,6 +403,11 @@ def is_ending(scope: Scope) -> bool:
     return streams.ending
 
 
+def can_close(scope: Scope) -> bool:
+    """Whether the connection of a request can be closed; to be called in its event loop."""
+    return _of_this_loop().of_server(scope).can_close(scope)
+
+
 def look() -> None:
     """Looks now whether a server of this event loop shuts down, and tells its streams."""
     _of_this_loop()._look()

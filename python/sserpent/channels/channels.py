@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from .._fastapi.response import EventSourceResponse
 from .channel import Channel, Definition, Key
 from .checks import (
     checked_bool,
@@ -20,6 +21,7 @@ from .checks import (
     checked_owner,
     checked_prefix,
     checked_request,
+    checked_response_class,
     checked_seconds,
     checked_selection,
     checked_url,
@@ -269,6 +271,7 @@ class Channels:
         shutdown_grace: float = ...,
         max_threads: int = ...,
         max_runs_per_owner: int | None = ...,
+        response_class: type[EventSourceResponse] = ...,
     ) -> Runs[T]: ...
 
     @overload
@@ -282,6 +285,7 @@ class Channels:
         shutdown_grace: float = ...,
         max_threads: int = ...,
         max_runs_per_owner: int | None = ...,
+        response_class: type[EventSourceResponse] = ...,
     ) -> Runs[Any]: ...
 
     def runs(
@@ -294,6 +298,7 @@ class Channels:
         shutdown_grace: float = 20,
         max_threads: int = 1_000,
         max_runs_per_owner: int | None = None,
+        response_class: type[EventSourceResponse] = EventSourceResponse,
     ) -> Runs[Any]:
         """Makes runs: generators that go on when their clients leave.
 
@@ -314,6 +319,8 @@ class Channels:
             max_runs_per_owner: How many of these runs one `owner` may have going on at the same
                 time in this process; None, the default, for any number. Beyond it `Runs.start`
                 raises a 429.
+            response_class: Of the responses that follow these runs: their options, headers and
+                protocol (`sserpent.protocols`). The same in every process.
 
         Raises:
             TypeError: an argument has the wrong type; the message names it.
@@ -321,12 +328,13 @@ class Channels:
         """
         definition = RunsDefinition(
             checked_name("name", name),
-            item_type,
+            None if item_type is Any else item_type,
             checked_seconds("ttl", ttl),
             checked_count("max_bytes", max_bytes, 1),
             checked_seconds("shutdown_grace", shutdown_grace, or_zero=True),
             checked_count("max_threads", max_threads, 1),
             checked_limit("max_runs_per_owner", max_runs_per_owner),
+            checked_response_class(response_class),
         )
         runs: Runs[Any] = Runs[Any]._made(definition, self._hubs, self._broker.runs)
         self._add(name, runs)

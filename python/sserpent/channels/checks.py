@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, cast, get_args
 from uuid import UUID
 
+from .._fastapi.response import EventSourceResponse
 from .fanout.request import Filter, Overflow, Request, Selection, Start
 from .history.broker import Broker
 from .history.position import MAX_ID
@@ -65,6 +66,13 @@ def checked_name(name: str, value: Any) -> str:
     if not value:
         raise ValueError(f"'{name}' must not be empty")
     return checked_text(name, value)
+
+
+def checked_response_class(value: Any) -> type[EventSourceResponse]:
+    if isinstance(value, type) and issubclass(value, EventSourceResponse):
+        return value
+    given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+    raise TypeError(f"'response_class' must be a class of EventSourceResponse, not {given}")
 
 
 def checked_prefix(value: Any) -> str:

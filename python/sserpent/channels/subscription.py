@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import ref
 
+from fastapi import HTTPException
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from .._core import Buffer
 from .._delivery.options import set_unchecked
-from .._fastapi.limits import empty_stream
+from .._fastapi.limits import empty_stream, retry_after
 from .._fastapi.response import EventSourceResponse, Run
 from .fanout.hubs import Hubs
 from .fanout.request import Request
@@ -75,7 +77,8 @@ class Subscription(EventSourceResponse, Generic[T]):
         self._hubs = hubs
         self._request = request
         self._owner = owner
-        super().__init__(_Frames(hubs, request, owner), **options)
+        # Not that of a class which stands between, as where a run is followed.
+        EventSourceResponse.__init__(self, _Frames(self), **options)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Run:
         if scope["type"] == "websocket":
@@ -88,20 +91,29 @@ class Subscription(EventSourceResponse, Generic[T]):
         if not slots.take(limits):
             await self._refuse("subscribers", scope, receive, send)
             return
-        subscriber = Subscriber(self._hubs.hub(), self._request, self.max_pending, self._owner)
+        subscriber = self._make_subscriber()
         try:
             if self._replaced:  # what was put in the place of the events subscribes by itself
                 await super()._stream(scope, receive, send)
             elif await _opened(subscriber):
+                self._check_opened(subscriber)
                 self._source = subscriber
                 if subscriber.holds_headers:
                     set_unchecked(self, "open_delay", None)
                 await super()._stream(scope, receive, send)
+            elif self._cuts:
+                raise broker_is_away()
             else:
                 await self._answer_instead(empty_stream(self), scope, receive, send)
         finally:
             subscriber.close()
             slots.give_back(limits)
+
+    def _make_subscriber(self) -> Subscriber:
+        return Subscriber(self._hubs.hub(), self._request, self.max_pending, self._owner)
+
+    def _check_opened(self, subscriber: Subscriber) -> None:
+        """Raises a HTTPException if what was opened cannot be followed."""
 
     def _make_buffer(self) -> Buffer:
         return Buffer(max_pending=self.max_pending, framed=True)
@@ -132,17 +144,26 @@ async def _opened(subscriber: Subscriber) -> bool:
     return True
 
 
+def broker_is_away() -> HTTPException:
+    return HTTPException(503, "The broker is away", {"Retry-After": retry_after()})
+
+
 class _Frames:
     """What is on the wire of a subscription, but for keep-alives and goodbyes: for whoever reads
-    `body_iterator`."""
+    `body_iterator`.
 
-    def __init__(self, hubs: Hubs, request: Request, owner: str | None) -> None:
-        self._hubs = hubs
-        self._request = request
-        self._owner = owner
+    Args:
+        subscription: Whose content this is; it is referred to weakly.
+    """
+
+    def __init__(self, subscription: Subscription[Any]) -> None:
+        self._subscription = ref(subscription)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        subscriber, sink = Subscriber(self._hubs.hub(), self._request, owner=self._owner), Sink()
+        subscription = self._subscription()
+        if subscription is None:
+            return
+        subscriber, sink = subscription._make_subscriber(), Sink()
         try:
             if not await _opened(subscriber):
                 return
@@ -150,12 +171,16 @@ class _Frames:
             while True:
                 if subscriber.pending:
                     yield subscriber.take_without_goodbye()
+                elif not (sink.finished or sink.error):
+                    await sink.wait()
+                elif subscription._close(subscriber, sink.error):
+                    if subscriber.pending:
+                        yield subscriber.take_without_goodbye()
+                    return
                 elif sink.error is not None:
                     raise sink.error
-                elif sink.finished:
-                    return
                 else:
-                    await sink.wait()
+                    return
         finally:
             subscriber.close()
 

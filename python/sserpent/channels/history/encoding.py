@@ -37,15 +37,22 @@ class Encoding:
         item_type: The type that items are validated by, or the events that it declares; None for
             neither.
         owner: What publishes them, for errors.
+        exclude_none: Whether the fields of models that are None are left out.
+
+    Attributes:
+        schema: Of the items, for a `Buffer`.
 
     Raises:
         TypeError: pydantic does not know the type.
         ValueError: the events that it declares break a rule.
     """
 
-    def __init__(self, item_type: Any = None, owner: str = "a channel") -> None:
+    def __init__(
+        self, item_type: Any = None, owner: str = "a channel", *, exclude_none: bool = False
+    ) -> None:
         self._owner = owner
-        self._schema: ItemSchema | DeclaredEvents | None = None
+        self._exclude_none = exclude_none
+        self.schema: ItemSchema | DeclaredEvents | None = None
         self._decoders: dict[str | None, Callable[[str], Any]] = {None: json.loads}
         self._declares_events = False
         self._has_told = False
@@ -64,13 +71,19 @@ class Encoding:
             for each in declared:
                 checked_event_name(each.name)
             self._declares_events = True
-            self._schema = events_of(declared, _schema)
+            self.schema = events_of(declared, self._schema_of)
             self._decoders = {
                 each.name: _adapter(each.item_type).validate_json for each in declared
             }
         elif item_type is not None:
-            self._schema = _schema(item_type)
+            self.schema = self._schema_of(item_type)
             self._decoders = {None: _adapter(item_type).validate_json}
+
+    def _schema_of(self, item_type: Any) -> ItemSchema:
+        options = {"by_alias": True}
+        if self._exclude_none:
+            options["exclude_none"] = True
+        return item_schema(_adapter(item_type), options)
 
     def decode(self, data: str, event: str) -> Any:
         """Returns the item of which this is the JSON.
@@ -113,11 +126,7 @@ class Encoding:
             pydantic.ValidationError: the item is not of the type.
         """
         encoded = self._item(item, event, conflate)
-        size = len(encoded.body)
-        if size > MAX_EVENT_SIZE:
-            raise Refusal(
-                f"An event of {self._owner} must have at most {MAX_EVENT_SIZE} bytes, not {size}"
-            )
+        checked_size(encoded.body, self._owner)
         return encoded
 
     def _item(self, item: Any, event: str | None, conflate: str | None) -> Item:
@@ -142,7 +151,7 @@ class Encoding:
             "retry": item.retry,
             "comment": item.comment,
         }
-        if self._schema is None or self._declares_events or item.data is None:
+        if self.schema is None or self._declares_events or item.data is None:
             body = self._framed(ServerSentEvent(data=item.data, **fields))
         else:
             # An item schema does not look into events: its data goes after the other fields.
@@ -150,16 +159,16 @@ class Encoding:
         return Item(body, item.raw_data is not None, conflate)
 
     def _framed(self, data: Any) -> bytes:
-        buffer = Buffer(self._schema)
+        buffer = Buffer(self.schema)
         try:
             buffer.push(data)
         except ValidationError:
             raise
         except Exception as error:
-            raise self._explained(error, data) from error
+            raise self.explained(error, data) from error
         return buffer.take()
 
-    def _explained(self, error: Exception, item: object) -> Exception:
+    def explained(self, error: Exception, item: object) -> Exception:
         """Returns an error that names what publishes, and the type of the item."""
         if isinstance(error, UndeclaredEvent):
             return UndeclaredEvent(f"{self._owner}: {error}")
@@ -174,12 +183,16 @@ class Encoding:
         return TypeError(message) if has_no_json else ValueError(message)
 
 
-def _schema(item_type: Any) -> ItemSchema:
-    return item_schema(_adapter(item_type), {"by_alias": True})
-
-
 def _adapter(item_type: Any) -> TypeAdapter[Any]:
     return TypeAdapter(item_type)
+
+
+def checked_size(body: bytes, owner: str) -> bytes:
+    if len(body) > MAX_EVENT_SIZE:
+        raise Refusal(
+            f"An event of {owner} must have at most {MAX_EVENT_SIZE} bytes, not {len(body)}"
+        )
+    return body
 
 
 def checked_event_name(name: Any) -> Any:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ... import _shutdown
 from ..._delivery.wire import come_back_later
 from ..._fastapi.negotiation import add_vary
+from ..._fastapi.protocol_response import ProtocolResponse
 from ..._fastapi.response import EventSourceResponse
+from ..._runtime.log import logger
 from ..._runtime.loops import call_every, spawn
 from ..checks import checked_request
 from ..fanout.hubs import Hubs
 from ..fanout.request import Selection
+from ..fanout.subscriber import Subscriber
 from ..history.broker import BrokerError, ChannelsClosed, Lease, RunBroker, RunRecord
 from ..history.position import MAX_ID, NOWHERE, HistoryKey, Position
-from ..subscription import Subscription
+from ..subscription import Subscription, broker_is_away
 from .ends import end_item
+from .protocol_subscriber import FollowerCut, ProtocolSubscriber, RunFailed
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -48,12 +53,16 @@ class Following(Subscription[Any]):
         owner: Whose it is.
         after: The last event that the client has: its id, or its number from 0.
         watch: Returns what looks whether the producers of runs are alive, in this event loop.
+
+    A class whose followers have a protocol is a subclass of this one and of the run's
+    `response_class` (`following_class`).
     """
 
     _arguments = ("owner", "after", *EventSourceResponse._arguments)
     # What is sent in its place, once that is known.
     _instead: Response | None = None
     _has_looked = False
+    _scope: Scope | None = None
 
     def __init__(
         self,
@@ -80,12 +89,15 @@ class Following(Subscription[Any]):
         """Finds out where the client begins.
 
         Raises:
-            fastapi.HTTPException: 404, there is no such run.
+            fastapi.HTTPException: 404, there is no such run; 503, the broker is away, and the
+                class has a protocol.
         """
         self._has_looked = True
         try:
             record = await self._broker.status(self._request.selections[0].key)
         except BrokerError:
+            if self._cuts:
+                raise broker_is_away() from None
             self._send_instead(Response(come_back_later(), media_type=self.media_type))
             return
         if record is None:
@@ -93,7 +105,10 @@ class Following(Subscription[Any]):
         if _has_everything(record, self._after):
             self._send_instead(Response(status_code=204))
         else:
-            self._request = self._request._replace(after=_id_after(record, self._after))
+            after = _id_after(record, self._after)
+            if after is None and record.is_evicted and not self._cuts:
+                after = _NO_PLACE
+            self._request = self._request._replace(after=after)
 
     def answer_nothing(self) -> None:
         """Has a 204 sent: there is nothing to follow."""
@@ -119,6 +134,55 @@ class Following(Subscription[Any]):
             await super().__call__(scope, receive, send)
         finally:
             watch.discard(run)
+
+    # What is alike in all protocols
+
+    def _make_subscriber(self) -> Subscriber:
+        if not self._cuts:
+            return super()._make_subscriber()
+        hub, protocol = self._hubs.hub(), cast("type[ProtocolResponse]", type(self))
+        return ProtocolSubscriber(hub, self._request, self.max_pending, self._owner, protocol)
+
+    def _check_opened(self, subscriber: Subscriber) -> None:
+        if isinstance(subscriber, ProtocolSubscriber) and subscriber.is_cut:
+            raise HTTPException(400, "'after' is no place in this run")
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        try:
+            await super()._stream(scope, receive, send)
+        finally:
+            self._scope = None
+
+    def _close(self, buffer: Any, error: BaseException | None, is_lost: bool = False) -> bool:
+        ends_whole = error is None and not is_lost
+        if not isinstance(buffer, ProtocolSubscriber):
+            return ends_whole  # its events, the last ones included, come from elsewhere
+        if isinstance(error, FollowerCut):
+            if self._scope is None or _shutdown.can_close(self._scope):
+                return False
+            is_lost = True
+        end = buffer.stream_end()
+        try:
+            frames = self._closing_frames(end)
+        except Exception:
+            logger.exception("%s cannot be ended as it should be, and is cut", self._origin)
+            return False
+        if frames is None:
+            return ends_whole
+        buffer.append(frames)
+        return not is_lost
+
+    def _late_error(self, error: BaseException) -> BaseException | None:
+        return None if isinstance(error, (RunFailed, FollowerCut)) else super()._late_error(error)
+
+
+def following_class(response_class: type[EventSourceResponse]) -> type[Following]:
+    """Returns the class of responses that follow runs of a class."""
+    if response_class is EventSourceResponse:
+        return Following
+    name, doc = Following.__name__, response_class.__doc__
+    return cast("type[Following]", type(name, (Following, response_class), {"__doc__": doc}))
 
 
 # Its errors are for users, who know it as that.
@@ -151,11 +215,9 @@ def _has_everything(record: RunRecord, after: str | int | None) -> bool:
 
 def _id_after(record: RunRecord, after: str | int | None) -> str | None:
     """Returns the id of the event after which a client begins; None for the beginning."""
-    if record.is_evicted:
-        return _NO_PLACE if after is None or isinstance(after, int) else after
     if not isinstance(after, int):
         return after
-    if after < 0 or record.head == NOWHERE:
+    if after < 0 or record.is_evicted or record.head == NOWHERE:
         return _NO_PLACE
     return str(Position(record.head.epoch, after + 1, 0))
 

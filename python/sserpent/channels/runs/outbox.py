@@ -90,10 +90,10 @@ class Gathered:
     (`_delivery.generator_thread.Pushed`).
 
     Args:
-        encode: Makes an event of an item, in the thread.
+        encode: Makes an event of an item, in the thread; None if it is left out.
     """
 
-    def __init__(self, encode: Callable[[Any], Item]) -> None:
+    def __init__(self, encode: Callable[[Any], Item | None]) -> None:
         self._encode = encode
         self._items: deque[Item] = deque()
         # Each is changed in one thread only.
@@ -105,6 +105,8 @@ class Gathered:
 
     def push(self, item: Any) -> bool:
         encoded = self._encode(item)
+        if encoded is None:
+            return False
         self._pushed_bytes += len(encoded.body)
         self._items.append(encoded)
         return self.pending >= MAX_BYTES

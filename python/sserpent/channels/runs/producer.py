@@ -18,11 +18,12 @@ from ..._delivery.source import close_unstarted
 from ..._runtime.log import SayOnce, logger
 from ..._runtime.loops import call_every, call_soon, current_time, current_token, on_asyncio
 from ..history.broker import BrokerError, ChannelsClosed, Fenced, Item, Lease, Refused, RunBroker
-from ..history.encoding import Encoding, Refusal
+from ..history.encoding import Refusal
 from ..history.position import HistoryKey
 from .ends import REQUEST, End, end_item, public_reason
 from .keys import Claim, RunKeys
 from .outbox import Gathered, Outbox
+from .run_encoding import RunEncoding
 
 #: The reason of a run that has ended because its server did.
 SHUTDOWN = "shutdown"
@@ -61,7 +62,7 @@ class Producer:
         run_id: str,
         run: HistoryKey,
         source: Any,
-        encoding: Encoding,
+        encoding: RunEncoding,
         broker: RunBroker,
         max_bytes: int,
         shutdown_grace: float,
@@ -83,6 +84,7 @@ class Producer:
         self._fence = ""
         self._outbox = Outbox(lambda items: broker.append(run, self._fence, items))
         self._bytes = 0
+        self._number = 0  # of the next event
         self._stop: str | None = None  # the reason, once it is to stop
         self._stopping = False  # it has been told, in its event loop
         self._stepping = False  # the generator runs, and can be cancelled
@@ -200,7 +202,9 @@ class Producer:
                 self._stepping = True
                 item = await items.__anext__()
                 self._stepping = False
-                await self._outbox.put(self._encoded(item))
+                encoded = self._encoded(item)
+                if encoded is not None:
+                    await self._outbox.put(encoded)
         except StopAsyncIteration:
             pass
         finally:
@@ -232,8 +236,11 @@ class Producer:
                 self._outbox.add(item)
         thread.raise_error()
 
-    def _encoded(self, item: Any) -> Item:
-        encoded = self._encoding.item(item)
+    def _encoded(self, item: Any) -> Item | None:
+        encoded = self._encoding.item(item, self._number)
+        if encoded is None:
+            return None
+        self._number += 1
         self._bytes += len(encoded.body)
         if self._bytes > self._max_bytes:
             raise TooMuch(f"'max_bytes' ({self._max_bytes}) is exceeded")

@@ -13,7 +13,7 @@ from fastapi import HTTPException
 
 from ..._delivery.generator_thread import ThreadOptions, ThreadSlots
 from ..._fastapi.limits import Slots, retry_after
-from ..._fastapi.response import checked_content
+from ..._fastapi.response import EventSourceResponse, checked_content
 from ..._runtime.loops import current_token, spawn
 from ..channel import Key
 from ..checks import checked_key, checked_owner
@@ -22,16 +22,16 @@ from ..fanout.request import Request, Selection
 from ..fanout.subscriber import Subscriber
 from ..history.broker import BrokerError, ChannelsClosed, RunBroker
 from ..history.control_events import RUN_END
-from ..history.encoding import Encoding
 from ..history.memory import UNLIMITED
 from ..history.position import HistoryKey, parse_id
 from ..listener import Listener
 from ..subscription import Subscription
 from .ends import REQUEST, RunStatus, end_item, status_of
-from .following import Following, Watch, unknown
+from .following import Following, Watch, following_class, unknown
 from .keys import Claim, IfActive, RunKeys
 from .outbox import MAX_BYTES
 from .producer import Producer
+from .run_encoding import RunEncoding
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -56,6 +56,7 @@ class RunsDefinition(NamedTuple):
     shutdown_grace: float
     max_threads: int
     max_runs_per_owner: int | None
+    response_class: type[EventSourceResponse]
 
 
 class Run(Generic[T]):
@@ -108,7 +109,8 @@ class Runs(Generic[T]):
     """
 
     _definition: RunsDefinition
-    _encoding: Encoding
+    _encoding: RunEncoding
+    _following: type[Following]
     _hubs: Hubs
     _broker: RunBroker
     _producers: dict[Producer, HistoryKey]
@@ -125,7 +127,9 @@ class Runs(Generic[T]):
     def _made(cls, definition: RunsDefinition, hubs: Hubs, broker: RunBroker) -> Runs[T]:
         runs = cls.__new__(cls)
         runs._definition = definition
-        runs._encoding = Encoding(definition.item_type, f"runs {definition.name!r}")
+        owner = f"runs {definition.name!r}"
+        runs._encoding = RunEncoding(definition.item_type, owner, definition.response_class)
+        runs._following = following_class(definition.response_class)
         runs._hubs = hubs
         runs._broker = broker
         runs._producers = {}
@@ -366,7 +370,7 @@ class Runs(Generic[T]):
         self, run_id: str, owner: str | None, after: str | int | None, options: ResponseOptions
     ) -> Following:
         selection = self._selection(self._key(run_id, owner))
-        return Following(
+        return self._following(
             self._hubs, self._broker, selection, run_id, owner, after, self._watch, **options
         )
 
