@@ -16,6 +16,8 @@ import pytest
 from asgi import Connection
 from sserpent import EventSourceResponse
 from sserpent._core import Buffer
+from sserpent._delivery.life import Ending
+from sserpent._fastapi.response import _delivery_class
 from sserpent._shutdown import streams as shutdown
 from timelines import PING, runners, timeline
 from virtual_time import run_on_asyncio
@@ -607,3 +609,71 @@ def test_d7_one_that_tidies_up_between_its_events_goes_no_further(run: Run) -> N
     assert stream.ended_at is not None
     assert stream.ended_at <= 4
     assert 1 <= len(log) <= 2
+
+
+# Headers that were never sent
+
+
+@runners
+@pytest.mark.parametrize("begins", [False, True], ids=["held", "sent"])
+def test_d6_a_failed_stream_is_cut_off_only_where_its_headers_are_out(
+    run: Run, monkeypatch: pytest.MonkeyPatch, begins: bool
+) -> None:
+    """Before that, the exception becomes a response, on the same connection."""
+    cut: list[bool] = []
+    monkeypatch.setattr(shutdown.ServerStreams, "cut_off", lambda *_: cut.append(True))
+
+    async def content() -> AsyncIterator[str]:
+        if begins:
+            yield "a"
+        raise LookupError("on purpose")
+        yield "b"
+
+    async def act(stream: Stream) -> None:
+        pass
+
+    stream = play(run, lambda: Stream(content()), act)
+    assert isinstance(stream.error, LookupError)
+    assert cut == [True] * begins
+
+
+# A request that is cancelled
+
+
+class Source:
+    """A source of ready frames that notes that it is stopped."""
+
+    pending = 0
+    at_line_start = True
+    holds_headers = False
+    stopped = 0
+
+    def take(self) -> bytes:
+        return b""
+
+    def start(self, sink: Any) -> None:
+        pass
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+
+@runners
+@pytest.mark.parametrize("pushes", [False, True], ids=["generator", "source"])
+def test_a_cancelled_request_is_the_reason_and_ends_what_is_streamed(
+    run: Run, pushes: bool
+) -> None:
+    source = Source()
+
+    async def main() -> None:
+        response: Any = EventSourceResponse(endless())
+        response._source = source if pushes else None
+        connection = Connection()
+        arguments = connection.scope, connection.receive, connection.send
+        delivery = _delivery_class()(response, *arguments)
+        with anyio.move_on_after(1):
+            await delivery.run()
+        assert delivery.ending is Ending.CANCELLED
+
+    run(main)
+    assert bool(source.stopped) == pushes

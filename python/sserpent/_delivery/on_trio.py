@@ -97,10 +97,14 @@ class TrioDelivery:
         self._asgi_send = streams.send_of(self._scope, self._asgi_send)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch)
+                nursery.start_soon(self._watch, nursery.cancel_scope)
                 nursery.start_soon(self._keep_times)
-                await self._start(streams, nursery)
-                await self._send_all()
+                try:
+                    await self._start(streams, nursery)
+                    await self._send_all()
+                except trio.Cancelled:
+                    self._report(Event.REQUEST_CANCELLED)
+                    raise
                 nursery.cancel_scope.cancel()
             self._cut_off(streams)
         except BaseException:
@@ -122,7 +126,7 @@ class TrioDelivery:
 
     def _cut_off(self, streams: _shutdown.ServerStreams) -> None:
         """Makes sure that a response that is not whole does not look so."""
-        if self._complete or self._phase is Phase.HELD or self.ending is None:
+        if self._complete or not self._opened or self.ending is None:
             return
         if self._response._cuts and self.ending.delivers:
             streams.close_connection(self._scope)
@@ -149,13 +153,13 @@ class TrioDelivery:
             source.start(self)
         self._news.set()
 
-    async def _watch(self) -> None:
+    async def _watch(self, scope: trio.CancelScope) -> None:
         try:
             await self._watch_client()
             await trio.sleep_forever()
         except trio.Cancelled:
-            # By the end of the stream, if that is not what has cancelled the request.
-            self._report(Event.REQUEST_CANCELLED)
+            if not scope.cancel_called:  # by somebody else, while a `send` may be shielded
+                self._report(Event.REQUEST_CANCELLED)
             raise
 
     async def _watch_client(self) -> None:
