@@ -6,13 +6,13 @@
 //! No lock is held and no borrow is live while Python code can run, so the module is sound
 //! without the GIL.
 
+mod base_sender;
 mod buffer;
 mod cpython;
 mod declared;
 mod event;
 mod json;
 mod meter;
-mod outlet;
 mod parse;
 mod pump;
 mod rules;
@@ -22,6 +22,8 @@ mod stepping;
 mod compiled {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::base_sender::BaseSender;
     #[pymodule_export]
     use super::buffer::Buffer;
     use super::cpython::install_constructor;
@@ -33,8 +35,6 @@ mod compiled {
     use super::json::ItemSchema;
     #[pymodule_export]
     use super::meter::Meter;
-    #[pymodule_export]
-    use super::outlet::Outlet;
     #[pymodule_export]
     use super::parse::{EventStreamParser, EventTooLarge, MessageEvent};
     #[pymodule_export]

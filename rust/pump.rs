@@ -8,10 +8,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit, intern};
 
+use crate::base_sender::BaseSender;
 use crate::buffer::Buffer;
 use crate::cpython::{Sent, is_async_iterator, send_none, steps_of, steps_of_next};
 use crate::json::wrong_type;
-use crate::outlet::Outlet;
 use crate::stepping::throw;
 
 /// Runs an async iterator and pushes what it yields into a buffer.
@@ -37,7 +37,7 @@ use crate::stepping::throw;
 pub struct Pump {
     iterator: Py<PyAny>,
     buffer: Py<Buffer>,
-    sender: Py<Outlet>,
+    sender: Py<BaseSender>,
     explain: Py<PyAny>,
     position: Mutex<Position>,
     suspended: AtomicBool,
@@ -67,7 +67,7 @@ impl Pump {
     fn new(
         iterator: Bound<'_, PyAny>,
         buffer: Py<Buffer>,
-        sender: Py<Outlet>,
+        sender: Py<BaseSender>,
         explain: Py<PyAny>,
     ) -> PyResult<Self> {
         if !is_async_iterator(&iterator) {
@@ -185,7 +185,7 @@ impl Pump {
                     self.lock().steps = Some(steps.unbind());
                     self.suspended.store(true, Ordering::Relaxed);
                     if self.buffer.get().pending() > 0 {
-                        Outlet::flush(self.sender.bind(py))?;
+                        BaseSender::flush(self.sender.bind(py))?;
                     }
                     return Ok(Run::Suspended(awaited));
                 }

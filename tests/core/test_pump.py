@@ -16,18 +16,18 @@ HELD = object()
 
 
 class Clock:
-    """All that an outlet asks of an event loop."""
+    """All that a sender asks of an event loop."""
 
     def time(self) -> float:
         return 0.0
 
 
 class Sent:
-    """What an outlet has sent."""
+    """What a sender has sent."""
 
     def __init__(self, core: Any, buffer: Any) -> None:
-        self.outlet = core.Outlet(self.send, buffer, Clock(), copy_context(), {})
-        self.outlet.is_open = True
+        self.sender = core.BaseSender(self.send, buffer, Clock(), copy_context(), {})
+        self.sender.is_open = True
         self.bodies: list[bytes] = []
 
     async def send(self, message: Any) -> None:
@@ -39,7 +39,7 @@ class Pumped:
         # A busy machine makes nothing due.
         self.buffer = core.Buffer(**{"max_age": 60, **options})
         self.sent = Sent(core, self.buffer)
-        self.sender = self.sent.outlet
+        self.sender = self.sent.sender
         self.pump = core.Pump(iterator, self.buffer, self.sender, self.explain)
         self.refused: list[tuple[Exception, object]] = []
 

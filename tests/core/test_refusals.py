@@ -108,7 +108,7 @@ def calls(core: ModuleType) -> dict[str, Callable[[], object]]:
         "feed of too much": lambda: small.feed(b"data: " + b"a" * 100),
         "Pump": lambda: core.Pump(1, buffer, None, None),
         "Meter": core.Meter(None, refuse).take,
-        "Outlet": lambda: core.Outlet(None, None, 1, None, None),
+        "BaseSender": lambda: core.BaseSender(None, None, 1, None, None),
         "step": step_failing,
         "step_as": step_failing_as,
     }

@@ -111,10 +111,10 @@ class Response:
 
 
 def test_an_event_alone_has_the_same_message_from_the_core(core: Any) -> None:
-    """`Outlet.flush` makes it for each event that trickles."""
+    """`BaseSender.flush` makes it for each event that trickles."""
     messages: list[Any] = []
 
-    class Outlet(core.Outlet):  # type: ignore[misc, name-defined]
+    class Sender(core.BaseSender):  # type: ignore[misc, name-defined]
         def _failed(self, error: BaseException) -> None:
             raise error
 
@@ -127,10 +127,10 @@ def test_an_event_alone_has_the_same_message_from_the_core(core: Any) -> None:
 
     buffer = core.Buffer()
     body = Body(Response(), buffer, None)  # type: ignore[arg-type]
-    outlet = Outlet(send, body.pending, Loop(), copy_context(), {})
-    outlet.is_open = True
+    sender = Sender(send, body.pending, Loop(), copy_context(), {})
+    sender.is_open = True
     buffer.push("one")
-    outlet.flush()
+    sender.flush()
     buffer.push("one")
     assert messages == [body.events()]
     assert list(messages[0]) == list(body.ping(KEEPALIVE_COMMENT))

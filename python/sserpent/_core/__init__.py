@@ -14,20 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 BACKEND: Literal["rust", "python"]
 
 if TYPE_CHECKING:
-    from .pure import Buffer as Buffer
-    from .pure import DeclaredEvents as DeclaredEvents
-    from .pure import EventStreamParser as EventStreamParser
-    from .pure import EventTooLarge as EventTooLarge
-    from .pure import ItemRules as ItemRules
-    from .pure import ItemSchema as ItemSchema
-    from .pure import MessageEvent as MessageEvent
-    from .pure import Meter as Meter
-    from .pure import Outlet as Outlet
-    from .pure import Pump as Pump
-    from .pure import ServerSentEvent as ServerSentEvent
-    from .pure import format_sse_event as format_sse_event
-    from .pure import step as step
-    from .pure import step_as as step_as
+    from .pure import *  # noqa: F403
 
     BACKEND = "python"
 elif os.environ.get("SSERPENT_PURE") == "1":
@@ -54,7 +41,7 @@ MODULES = {
     "ItemSchema": "json",
     "MessageEvent": "parse",
     "Meter": "meter",
-    "Outlet": "outlet",
+    "BaseSender": "base_sender",
     "Pump": "pump",
     "ServerSentEvent": "event",
     "format_sse_event": "event",

@@ -10,6 +10,7 @@ from typing_extensions import Self, disjoint_base
 
 _T = TypeVar("_T")
 __all__ = [
+    "BaseSender",
     "Buffer",
     "DeclaredEvents",
     "EventStreamParser",
@@ -18,7 +19,6 @@ __all__ = [
     "ItemSchema",
     "MessageEvent",
     "Meter",
-    "Outlet",
     "Pump",
     "ServerSentEvent",
     "format_sse_event",
@@ -180,7 +180,7 @@ def format_sse_event(
 ) -> bytes: ...
 
 @disjoint_base
-class Outlet:
+class BaseSender:
     def __new__(
         cls, send: Any, pending: Any, loop: Any, context: Context, current_tasks: Any
     ) -> Self: ...
@@ -203,7 +203,7 @@ class Pump:
         cls,
         iterator: AsyncIterator[Any],
         buffer: Buffer,
-        sender: Outlet,
+        sender: BaseSender,
         explain: Callable[[Exception, object], Exception],
     ) -> Self: ...
     @property

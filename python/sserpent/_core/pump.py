@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
+from .base_sender import BaseSender
 from .buffer import Buffer
 from .json import wrong_type
-from .outlet import Outlet
 
 
 class Pump:
@@ -47,7 +47,7 @@ class Pump:
         self,
         iterator: AsyncIterator[Any],
         buffer: Buffer,
-        sender: Outlet,
+        sender: BaseSender,
         explain: Callable[[Exception, object], Exception],
     ) -> None:
         if not hasattr(type(iterator), "__anext__"):

@@ -4,30 +4,17 @@
 file. A change lands in both, with one test that runs over both.
 """
 
-from .buffer import Buffer
-from .declared import DeclaredEvents
-from .event import ServerSentEvent, format_sse_event
-from .json import ItemSchema
-from .meter import Meter
-from .outlet import Outlet
-from .parse import EventStreamParser, EventTooLarge, MessageEvent
-from .pump import Pump
-from .rules import ItemRules
-from .stepping import step, step_as
-
-__all__ = [
-    "Buffer",
-    "DeclaredEvents",
-    "EventStreamParser",
-    "EventTooLarge",
-    "ItemRules",
-    "ItemSchema",
-    "MessageEvent",
-    "Meter",
-    "Outlet",
-    "Pump",
-    "ServerSentEvent",
-    "format_sse_event",
-    "step",
-    "step_as",
-]
+from .base_sender import BaseSender as BaseSender
+from .buffer import Buffer as Buffer
+from .declared import DeclaredEvents as DeclaredEvents
+from .event import ServerSentEvent as ServerSentEvent
+from .event import format_sse_event as format_sse_event
+from .json import ItemSchema as ItemSchema
+from .meter import Meter as Meter
+from .parse import EventStreamParser as EventStreamParser
+from .parse import EventTooLarge as EventTooLarge
+from .parse import MessageEvent as MessageEvent
+from .pump import Pump as Pump
+from .rules import ItemRules as ItemRules
+from .stepping import step as step
+from .stepping import step_as as step_as

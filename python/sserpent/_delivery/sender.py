@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import Message, Send
 
-from .._core import Outlet, step_as
+from .._core import BaseSender, step_as
 from .._runtime.log import logger
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Owner(Protocol):
         """Called when a `send` raises, in the turn in which it does."""
 
 
-class Sender(Outlet):
+class Sender(BaseSender):
     """Sends for one stream, one message at a time. `flush`, which runs for each event that
     trickles, is the core's.
 

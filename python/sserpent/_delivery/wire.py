@@ -47,8 +47,8 @@ class Body:
         metered: Returns what counts what is taken of the events, where somebody counts.
 
     Attributes:
-        pending: What is taken and sent. For an event alone `Outlet.flush` of the core does that: it
-            makes the same message as `events`.
+        pending: What is taken and sent. For an event alone `BaseSender.flush` of the core does
+            that: it makes the same message as `events`.
     """
 
     __slots__ = ("_compression", "_plain", "_response", "_said_bytes", "pending")

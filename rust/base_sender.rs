@@ -1,4 +1,4 @@
-//! Sends what is pending, in the turn of whoever asks for it.
+//! Sends pending frames in the turn of the caller.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -21,19 +21,19 @@ use crate::stepping::sent_as;
 ///
 /// Args:
 ///     send: The ASGI callable; returns coroutines.
-///     pending: What has `take` and `pending`: a buffer, for example.
+///     pending: Has `take` and `pending`, as a buffer has.
 ///     loop: The event loop.
-///     context: In which each step runs.
+///     context: The context of each step.
 ///     current_tasks: As for `step_as`.
 #[pyclass(frozen, subclass, module = "sserpent._core.compiled")]
-pub struct Outlet {
-    /// What has `take` and `pending`.
+pub struct BaseSender {
+    /// The buffer: has `take` and `pending`.
     #[pyo3(get)]
     pending: Py<PyAny>,
     loop_: Py<PyAny>,
     /// The loop's, bound once.
     time: Py<PyAny>,
-    /// In which each step runs.
+    /// The context of each step.
     #[pyo3(get)]
     context: Py<PyAny>,
     current_tasks: Py<PyAny>,
@@ -49,7 +49,7 @@ struct State {
 }
 
 #[pymethods]
-impl Outlet {
+impl BaseSender {
     #[new]
     #[pyo3(signature = (send, pending, loop_, context, current_tasks))]
     #[pyo3(text_signature = "(send, pending, loop, context, current_tasks)")]
@@ -79,9 +79,9 @@ impl Outlet {
 
     /// Sends what is pending, if anything is, unless a `send` is in progress.
     pub fn flush(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let (py, outlet) = (slf.py(), slf.get());
+        let (py, sender) = (slf.py(), slf.get());
         let send = {
-            let state = outlet.lock();
+            let state = sender.lock();
             if state.in_progress.is_some() {
                 return Ok(());
             }
@@ -91,25 +91,25 @@ impl Outlet {
             slf.call_method0(intern!(py, "_flush_closed"))?;
             return Ok(());
         };
-        let taken = outlet.take(py)?;
+        let taken = sender.take(py)?;
         if taken.as_bytes().is_empty() {
             return Ok(());
         }
         let message = body_message(py)?;
         message.set_item(intern!(py, "body"), taken)?;
         let sending = send.bind(py).call1((message,))?;
-        outlet.lock().in_progress = Some(sending.clone().unbind());
+        sender.lock().in_progress = Some(sending.clone().unbind());
         let outcome = sent_as(
             slf,
-            outlet.current_tasks.bind(py),
-            outlet.loop_.bind(py),
-            outlet.context.bind(py),
+            sender.current_tasks.bind(py),
+            sender.loop_.bind(py),
+            sender.context.bind(py),
             &sending,
             None,
         );
         match outcome {
             Ok(Sent::Returned(_)) => {
-                if !outlet.note_end(py)? {
+                if !sender.note_end(py)? {
                     slf.call_method0(intern!(py, "_finish"))?;
                 }
             }
@@ -203,7 +203,7 @@ impl Outlet {
     }
 }
 
-impl Outlet {
+impl BaseSender {
     pub fn is_busy(&self) -> bool {
         self.lock().in_progress.is_some()
     }

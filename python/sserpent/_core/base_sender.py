@@ -1,4 +1,4 @@
-"""Sends what is pending, in the turn of whoever asks for it."""
+"""Sends pending frames in the turn of the caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _SENT: Any = object()
 
 
-class Outlet:
+class BaseSender:
     """Sends what is pending, one `send` at a time, each of which it steps as asyncio's current
     task: the part of a sender that runs for each event that trickles.
 
@@ -23,20 +23,20 @@ class Outlet:
 
     Args:
         send: The ASGI callable; returns coroutines.
-        pending: What has `take` and `pending`: a buffer, for example.
+        pending: Has `take` and `pending`, as a buffer has.
         loop: The event loop.
-        context: In which each step runs.
+        context: The context of each step.
         current_tasks: As for `step_as`.
     """
 
     __slots__ = {
         "_current_tasks": None,
         "cancellations": "How often the `send` in progress was cancelled.",
-        "context": "In which each step runs.",
+        "context": "The context of each step.",
         "in_progress": "The `send` in progress, or None.",
         "is_open": "Whether `flush` sends; not at first.",
         "loop": "The event loop.",
-        "pending": "What has `take` and `pending`.",
+        "pending": "The buffer: has `take` and `pending`.",
         "send": "The ASGI callable.",
         "sent_at": "When the last `send` ended, or all began, in the event loop's time.",
     }

@@ -1,4 +1,4 @@
-"""`Outlet`, over both backends: what is pending is sent in the turn of whoever asks for it."""
+"""`BaseSender`, over both backends: what is pending is sent in the turn of whoever asks for it."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Source:
 
 
 class Server:
-    """Has an outlet, notes what it sends and what it asks of its subclass."""
+    """Has a sender, notes what it sends and what it asks of its subclass."""
 
     def __init__(self, core: ModuleType, wrap: Any = lambda core, buffer: buffer) -> None:
-        class Outlet(core.Outlet):  # type: ignore[misc, name-defined]
+        class Sender(core.BaseSender):  # type: ignore[misc, name-defined]
             __slots__ = ("server",)
 
             def _flush_closed(self) -> None:
@@ -60,10 +60,10 @@ class Server:
         self.loop = Loop()
         self.current: dict[Any, Any] = {}
         self.buffer = core.Buffer()
-        self.outlet = Outlet(
+        self.sender = Sender(
             self.send, wrap(core, self.buffer), self.loop, copy_context(), self.current
         )
-        self.outlet.server = self
+        self.sender.server = self
         self.calls: list[Any] = []
         self.messages: list[Any] = []
         self.during: Any = lambda: None
@@ -71,9 +71,9 @@ class Server:
     async def send(self, message: Any) -> None:
         variable.set("inside")
         self.messages.append(message)
-        assert self.current == {self.loop: self.outlet}
-        assert self.outlet.in_progress is not None
-        self.outlet.flush()  # does nothing while one is in progress
+        assert self.current == {self.loop: self.sender}
+        assert self.sender.in_progress is not None
+        self.sender.flush()  # does nothing while one is in progress
         awaited = self.during()
         if awaited is not None:
             await suspend(awaited)
@@ -94,57 +94,57 @@ def message(body: bytes) -> dict[str, object]:
 )
 def test_it_sends_what_is_pending(core: ModuleType, wrap: Any) -> None:
     server = Server(core, wrap)
-    outlet = server.outlet
-    outlet.is_open = True
-    outlet.flush()
+    sender = server.sender
+    sender.is_open = True
+    sender.flush()
     assert server.messages == [], "nothing is pending"
-    assert outlet.sent_at == 1
+    assert sender.sent_at == 1
     for each in (1, 2):
         server.buffer.push(each)
-        outlet.flush()
-        outlet.flush()
+        sender.flush()
+        sender.flush()
     first, second = server.messages
     assert (first, second) == (message(b"data: 1\n\n"), message(b"data: 2\n\n"))
     assert first is not second, "a server may keep them, or change them"
-    assert outlet.in_progress is None
-    assert outlet.sent_at == 3
+    assert sender.in_progress is None
+    assert sender.sent_at == 3
     assert server.calls == []
     assert server.current == {}
-    assert (variable.get(), outlet.context[variable]) == ("outside", "inside")
+    assert (variable.get(), sender.context[variable]) == ("outside", "inside")
 
 
 def test_it_does_not_send_while_it_is_closed(core: ModuleType) -> None:
     server = Server(core)
     server.buffer.push(1)
-    server.outlet.flush()
+    server.sender.flush()
     assert (server.calls, server.messages) == (["closed"], [])
     assert server.buffer.pending
 
 
 def test_a_send_that_waits_stays_in_progress(core: ModuleType) -> None:
     server = Server(core)
-    server.outlet.is_open = True
+    server.sender.is_open = True
     server.during = lambda: AWAITED
     server.buffer.push(1)
-    server.outlet.flush()
+    server.sender.flush()
     assert server.calls == [AWAITED]
-    assert server.outlet.sent_at == 1
+    assert server.sender.sent_at == 1
     server.buffer.push(2)
-    server.outlet.flush()
+    server.sender.flush()
     assert len(server.messages) == 1
     assert server.buffer.pending
-    server.outlet.in_progress.close()
-    server.outlet.in_progress = None
+    server.sender.in_progress.close()
+    server.sender.in_progress = None
 
 
 def test_a_send_that_was_cancelled_and_has_ended_is_the_subclass_s(core: ModuleType) -> None:
     server = Server(core)
-    server.outlet.is_open = True
-    server.during = lambda: setattr(server.outlet, "cancellations", 1)
+    server.sender.is_open = True
+    server.during = lambda: setattr(server.sender, "cancellations", 1)
     server.buffer.push(1)
-    server.outlet.flush()
+    server.sender.flush()
     assert server.calls == ["finished"]
-    assert server.outlet.in_progress is not None
+    assert server.sender.in_progress is not None
 
 
 @pytest.mark.parametrize("error", [ValueError(), BaseException()])
@@ -153,25 +153,25 @@ def test_a_send_that_fails_is_the_subclass_s(core: ModuleType, error: BaseExcept
         raise error
 
     server = Server(core)
-    server.outlet.is_open = True
+    server.sender.is_open = True
     server.during = fail
     server.buffer.push(1)
-    server.outlet.flush()
+    server.sender.flush()
     assert server.calls == [error]
     assert server.current == {}
 
 
 def test_another_send_can_be_given(core: ModuleType) -> None:
     server = Server(core)
-    server.outlet.is_open = True
+    server.sender.is_open = True
     bodies = []
 
     async def send(message: Any) -> None:
         bodies.append(message["body"])
 
-    assert server.outlet.send == server.send
-    server.outlet.send = send
+    assert server.sender.send == server.send
+    server.sender.send = send
     server.buffer.push(1)
-    server.outlet.flush()
+    server.sender.flush()
     assert bodies == [b"data: 1\n\n"]
     assert server.messages == []
