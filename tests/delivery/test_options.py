@@ -19,18 +19,18 @@ from sserpent.channels import Channels, Run
 pytestmark = pytest.mark.once
 
 WRONG_TYPES: list[tuple[str, Any, str]] = [
-    ("ping_interval", "1", "'ping_interval' must be a number of seconds, not str"),
+    ("ping_interval", "1", "'ping_interval' must be a number of seconds or None, not str"),
     (
         "ping_event",
         b": ping\n",
         "'ping_event' must be a ServerSentEvent, a function that returns one",
     ),
     ("ping_event", anyio.sleep, "'ping_event' must be a function that is not async"),
-    ("open_delay", True, "'open_delay' must be a number of seconds, not bool"),
-    ("send_timeout", [1], "'send_timeout' must be a number of seconds, not list"),
+    ("open_delay", True, "'open_delay' must be a number of seconds or None, not bool"),
+    ("send_timeout", [1], "'send_timeout' must be a number of seconds or None, not list"),
     ("cleanup_timeout", None, "'cleanup_timeout' must be a number of seconds, not NoneType"),
     ("shutdown_grace", b"1", "'shutdown_grace' must be a number of seconds, not bytes"),
-    ("max_duration", "1", "'max_duration' must be a number of seconds, not str"),
+    ("max_duration", "1", "'max_duration' must be a number of seconds or None, not str"),
     ("expires_at", 7, "'expires_at' must be a datetime with a time zone, or None, not int"),
     ("max_pending", 1.5, "'max_pending' must be an integer, not float"),
     ("compress", "gzip", "'compress' must be True or False, not str"),
@@ -41,7 +41,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("open_delay", float("nan"), "'open_delay' must be finite and not negative, not nan"),
     ("send_timeout", 0, "'send_timeout' must be more than 0; None turns it off"),
     ("cleanup_timeout", float("inf"), "'cleanup_timeout' must be finite and not negative, not inf"),
-    ("shutdown_grace", 10**400, "'shutdown_grace' must be finite and not negative, not 1000"),
+    ("shutdown_grace", 10**400, "'shutdown_grace' must be finite and not negative, not inf"),
     ("expires_at", datetime(2030, 1, 1), "'expires_at' must be a datetime with a time zone, not"),
     ("max_duration", 0, "'max_duration' must be more than 0; None turns it off"),
     ("max_pending", 0, "'max_pending' must be at least 1, not 0"),

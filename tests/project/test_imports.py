@@ -30,7 +30,7 @@ OURS: dict[str, set[str]] = {
     "_delivery": {"_core", "_runtime", "_shutdown"},
     "_fastapi": {"_core", "_delivery", "_runtime", "_shutdown"},
     "channels": {"_core", "_delivery", "_fastapi", "_runtime", "_shutdown"},
-    "client": {"_core"},
+    "client": {"_core", "_runtime"},
     "compat": {"_runtime", "_shutdown", "(public names)"},
     # The command: `python -m sserpent`.
     "_cli": {"client"},

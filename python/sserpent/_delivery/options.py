@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
@@ -15,6 +14,14 @@ from starlette.types import Message
 
 from .._core import Buffer, ServerSentEvent
 from .._core.conversion import FastAPIServerSentEvent
+from .._runtime.checks import (
+    checked_bool,
+    checked_count,
+    checked_limit,
+    checked_optional_seconds,
+    checked_seconds,
+    wrong_type,
+)
 from .source_name import SourceName
 
 if TYPE_CHECKING:
@@ -154,11 +161,10 @@ class Streamable:
             if not issubclass(mixin, Streamable):
                 _check_mixin(mixin)  # pyright: ignore[reportUnknownArgumentType]
         for name, value in list(vars(cls).items()):
-            check = _CHECKS.get(name) or _CLASS_CHECKS.get(name)
-            if check is None:
+            if name not in _CHECKS and name not in _CLASS_CHECKS:
                 _check_spelling(cls, name, value, _OTHER_NAMES.get(name))
             elif not isinstance(value, property):
-                check(name, value)
+                _check_value(name, value)
         for name in _FUNCTIONS:
             function = vars(cls).get(name)
             if isinstance(function, FunctionType) and not _takes_argument(function):
@@ -187,10 +193,9 @@ class Streamable:
             set_unchecked(self, name, value)
 
     def _check_option(self, name: str, value: object) -> None:
-        check = _CHECKS.get(name)
-        if check is None or name in self._no_options:
+        if name not in _CHECKS or name in self._no_options:
             raise TypeError(f"{type(self).__name__} has no option '{name}'{self._hint(name)}")
-        check(name, value)
+        _check_value(name, value)
 
     def _hint(self, name: str) -> str:
         if name in self._no_options:
@@ -213,7 +218,15 @@ def _check_mixin(mixin: type) -> None:
     for name in (_CHECKS | _CLASS_CHECKS).keys() & vars(mixin).keys():
         value = vars(mixin)[name]
         if not isinstance(value, property):
-            (_CHECKS.get(name) or _CLASS_CHECKS[name])(name, value)
+            _check_value(name, value)
+
+
+def _check_value(name: str, value: object) -> None:
+    check = _CHECKS.get(name) or _CLASS_CHECKS[name]
+    try:
+        check(name, value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"EventSourceResponse option {error}") from None
 
 
 def _check_spelling(cls: type, name: str, value: object, other: str | None = None) -> None:
@@ -247,43 +260,25 @@ def _similar(name: str, options: list[str], cutoff: float) -> list[str]:
     return difflib.get_close_matches(name, options, 1, cutoff)
 
 
-def _wrong_type(name: str, rule: str, value: object) -> TypeError:
-    return TypeError(
-        f"EventSourceResponse option '{name}' must be {rule}, not {type(value).__name__}"
-    )
-
-
-def _bad_value(name: str, rule: str) -> ValueError:
-    return ValueError(f"EventSourceResponse option '{name}' must be {rule}")
-
-
-# An integer that is larger cannot be added to a time.
-_LONGEST = sys.float_info.max
-
-
 def _check_seconds(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _wrong_type(name, "a number of seconds", value)
-    if not 0 <= value <= _LONGEST:
-        raise _bad_value(name, f"finite and not negative, not {value!r}")
+    checked_seconds(name, value, or_zero=True)
 
 
 def _check_seconds_or_none(name: str, value: object) -> None:
-    if value is not None:
-        _check_seconds(name, value)
+    checked_optional_seconds(name, value, or_zero=True)
 
 
 def _check_positive_seconds_or_none(name: str, value: object) -> None:
     _check_seconds_or_none(name, value)
     if value == 0:
-        raise _bad_value(name, "more than 0; None turns it off")
+        raise ValueError(f"'{name}' must be more than 0; None turns it off")
 
 
 def _check_datetime_or_none(name: str, value: object) -> None:
     if value is None:
         return
     if not isinstance(value, datetime):
-        raise _wrong_type(name, "a datetime with a time zone, or None", value)
+        raise wrong_type(name, "a datetime with a time zone, or None", value)
     if value.utcoffset() is None:
         raise _bad_value(
             name,
@@ -293,46 +288,33 @@ def _check_datetime_or_none(name: str, value: object) -> None:
 
 
 def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _wrong_type(name, "an integer", value)
-    if value < 1:
-        raise _bad_value(name, f"at least 1, not {value}")
-
-
-def _check_count_or_none(name: str, value: object) -> None:
-    if value is not None:
-        _check_count(name, value)
-
-
-def _check_bool(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise _wrong_type(name, "True or False", value)
+    checked_count(name, value, 1)
 
 
 def _check_compress(name: str, value: object) -> None:
-    _check_bool(name, value)
+    checked_bool(name, value)
     if value and find_spec("zlib") is None:
-        raise _bad_value(name, "False: this Python was built without zlib")
+        raise ValueError(f"'{name}' must be False: this Python was built without zlib")
 
 
 def _check_callable_or_none(name: str, value: object) -> None:
     function = getattr(value, "__func__", value)  # of a staticmethod or classmethod
     if function is not None and not callable(function):
-        raise _wrong_type(name, "callable", function)
+        raise wrong_type(name, "callable", function)
 
 
 def _check_ping_event(name: str, value: object) -> None:
     function = getattr(value, "__func__", value)
     if iscoroutinefunction(function):
-        raise _wrong_type(name, "a function that is not async, for it is not awaited", function)
+        raise wrong_type(name, "a function that is not async, for it is not awaited", function)
     events = ServerSentEvent, FastAPIServerSentEvent
     if function is not None and not isinstance(function, events) and not callable(function):
-        raise _wrong_type(name, "a ServerSentEvent, a function that returns one, or None", function)
+        raise wrong_type(name, "a ServerSentEvent, a function that returns one, or None", function)
 
 
 #: The options whose values may be functions.
 _FUNCTIONS = "on_disconnect", "ping_event"
-_CHECKS: dict[str, Callable[[str, object], None]] = {
+_CHECKS: dict[str, Callable[[str, object], object]] = {
     "ping_interval": _check_seconds_or_none,
     "ping_event": _check_ping_event,
     "open_delay": _check_seconds_or_none,
@@ -343,13 +325,13 @@ _CHECKS: dict[str, Callable[[str, object], None]] = {
     "expires_at": _check_datetime_or_none,
     "max_pending": _check_count,
     "compress": _check_compress,
-    "framed": _check_bool,
+    "framed": checked_bool,
     "on_disconnect": _check_callable_or_none,
 }
 # Of class attributes that are no options of one stream.
-_CLASS_CHECKS: dict[str, Callable[[str, object], None]] = {
+_CLASS_CHECKS: dict[str, Callable[[str, object], object]] = {
     "max_threads": _check_count,
-    "max_streams": _check_count_or_none,
+    "max_streams": checked_limit,
 }
 
 

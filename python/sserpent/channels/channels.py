@@ -9,20 +9,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._fastapi.response import EventSourceResponse
+from .._runtime.checks import checked_bool, checked_count, checked_limit, checked_seconds
 from .channel import Channel, Definition, Key
 from .checks import (
-    checked_bool,
     checked_broker,
-    checked_count,
     checked_key,
-    checked_limit,
     checked_name,
     checked_overflow,
     checked_owner,
     checked_prefix,
     checked_request,
     checked_response_class,
-    checked_seconds,
     checked_selection,
     checked_url,
 )

@@ -1,14 +1,14 @@
-"""What channels refuse, by name, where it is given."""
+"""Checks of the arguments of channels and runs (`_runtime.checks` has the policy)."""
 
 from __future__ import annotations
 
 import inspect
-import math
 from functools import partial
 from typing import Any, cast, get_args
 from uuid import UUID
 
 from .._fastapi.response import EventSourceResponse
+from .._runtime.checks import wrong_type
 from .fanout.request import Filter, Overflow, Request, Selection, Start
 from .history.broker import Broker
 from .history.position import MAX_ID
@@ -29,40 +29,9 @@ BROKER_METHODS = tuple(
 )
 
 
-def checked_count(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"'{name}' must be an integer, not {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"'{name}' must be at least {least}, not {value}")
-    return value
-
-
-def checked_bool(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"'{name}' must be True or False, not {type(value).__name__}")
-    return value
-
-
-def checked_limit(name: str, value: Any) -> int | None:
-    return None if value is None else checked_count(name, value, 1)
-
-
-def checked_seconds(name: str, value: Any, *, or_zero: bool = False) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"'{name}' must be a number of seconds, not {type(value).__name__}")
-    try:
-        seconds = float(value)
-    except OverflowError:
-        seconds = math.inf
-    if not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not or_zero):
-        rule = "not negative" if or_zero else "more than 0"
-        raise ValueError(f"'{name}' must be finite and {rule}, not {seconds!r}")
-    return seconds
-
-
 def checked_name(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"'{name}' must be a string, not {type(value).__name__}")
+        raise wrong_type(name, "a string", value)
     if not value:
         raise ValueError(f"'{name}' must not be empty")
     return checked_text(name, value)
@@ -127,7 +96,7 @@ def checked_key(name: str, value: Any) -> str:
 
 def checked_overflow(value: Any) -> Overflow:
     if not isinstance(value, str):
-        raise TypeError(f"'overflow' must be a string, not {type(value).__name__}")
+        raise wrong_type("overflow", "a string", value)
     if value not in get_args(Overflow):
         raise ValueError(
             f"'overflow' must be {', '.join(map(repr, get_args(Overflow)))}, not {value!r}"
@@ -139,7 +108,7 @@ def checked_request(
     selections: tuple[Selection, ...], *, several: bool, after: Any, start: Any, filter: Any
 ) -> Request:
     if after is not None and not isinstance(after, str):
-        raise TypeError(f"'after' must be an id or None, not {type(after).__name__}")
+        raise wrong_type("after", "an id or None", after)
     if after is not None:
         # A longer one is no id of ours, and need not be kept as long as the stream.
         after = after[: MAX_ID * len(selections) + 1]
@@ -163,9 +132,7 @@ def checked_snapshot(value: Any) -> Any:
 
 def checked_start(value: Any) -> Start:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise TypeError(
-            f"'start' must be 'live', 'earliest' or an integer, not {type(value).__name__}"
-        )
+        raise wrong_type("start", "'live', 'earliest' or an integer", value)
     if value in ("live", "earliest") or (isinstance(value, int) and value >= 0):
         start: Any = value
         return cast("Start", start)
@@ -176,7 +143,7 @@ def checked_filter(value: Any) -> Filter | None:
     if value is None:
         return None
     if not callable(value):
-        raise TypeError(f"'filter' must be callable or None, not {type(value).__name__}")
+        raise wrong_type("filter", "callable or None", value)
     if _returns_what_is_always_true(value):
         raise TypeError(
             "'filter' must be a plain function that returns a bool, not an async function or a"
@@ -200,4 +167,4 @@ def checked_owner(value: Any) -> str | None:
 def checked_selection(value: Any) -> Selection:
     if isinstance(value, Selection):
         return value
-    raise TypeError(f"'selections' must be what Channel.on() returns, not {type(value).__name__}")
+    raise wrong_type("selections", "what Channel.on() returns", value)

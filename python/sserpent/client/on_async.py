@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
-from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from anyio import CancelScope, current_time, move_on_after
 
 from .._core import MessageEvent
+from .._runtime.checks import checked_optional_seconds
 from .reading import MAX_EVENT_SIZE, ErrorEvent, IncompleteStream, Reading, checked_ends
 from .responses import Chunk, async_source, checked_chunk
 
@@ -221,17 +221,7 @@ def aiter_events(
             `event` of the error, and the iteration can go on. The other errors end it.
         ValueError: an argument breaks one of these rules; the message names it.
     """
-    _check_timeout(idle_timeout)
+    checked_optional_seconds("idle_timeout", idle_timeout)
     ends = checked_ends(until, until_event, raise_on)
     reading = Reading(ends, type, max_event_size, last_event_id)
     return AsyncEventIterator(async_source(source), reading, idle_timeout)
-
-
-def _check_timeout(idle_timeout: Any) -> None:
-    if idle_timeout is None:
-        return
-    if isinstance(idle_timeout, bool) or not isinstance(idle_timeout, (int, float)):
-        kind = type(idle_timeout).__name__
-        raise TypeError(f"'idle_timeout' must be a number of seconds or None, not {kind}")
-    if not 0 < idle_timeout < inf:
-        raise ValueError(f"'idle_timeout' must be a positive number of seconds, not {idle_timeout}")

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 import time
 from datetime import timezone
-from math import isfinite
 from random import uniform
 from typing import Any, NamedTuple
 
+from .._runtime.checks import checked_seconds
 from .responses import NotAnEventStream, is_event_stream
 
 # Where doubling begins if the stream has asked for no delay, in seconds.
@@ -55,29 +55,8 @@ def checked_times(silence_timeout: float, retry: float, max_delay: float) -> Tim
     """
     times = Times(silence_timeout, retry, max_delay)
     for name, value in times._asdict().items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"'{name}' must be a number of seconds, not {type(value).__name__}")
-        if not isfinite(value) or value < 0 or (name == "silence_timeout" and not value):
-            rule = "more than 0" if name == "silence_timeout" else "not negative"
-            raise ValueError(f"'{name}' must be finite and {rule}, not {value!r}")
+        checked_seconds(name, value, or_zero=name != "silence_timeout")
     return times
-
-
-def checked_failures(max_failures: int | None) -> int | None:
-    """Returns after how many failures a client gives up.
-
-    Raises:
-        TypeError: it is no integer, nor None.
-        ValueError: it is less than 1.
-    """
-    if max_failures is None:
-        return None
-    if isinstance(max_failures, bool) or not isinstance(max_failures, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-        kind = type(max_failures).__name__
-        raise TypeError(f"'max_failures' must be an integer or None, not {kind}")
-    if max_failures < 1:
-        raise ValueError(f"'max_failures' must be at least 1, not {max_failures}")
-    return max_failures
 
 
 class Reconnection:

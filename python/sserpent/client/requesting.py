@@ -11,11 +11,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .._runtime.checks import checked_limit
 from .reading import IncompleteStream, Reading, checked_ends
 from .reconnecting import (
     Failed,
     Reconnection,
-    checked_failures,
     checked_times,
     sendable_id,
 )
@@ -87,7 +87,7 @@ class Source:
         self._times = checked_times(silence_timeout, retry, max_delay)
         self.reading = Reading(ends, item_type, max_event_size, last_event_id)
         self.reconnection = Reconnection(
-            self._times, method, checked_failures(max_failures), repeat
+            self._times, method, checked_limit("max_failures", max_failures), repeat
         )
         self._library = library_of(client)
         self._connected_at = 0.0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from math import inf
 from typing import Any
 
 from anyio import CancelScope, move_on_after
 from starlette.types import ASGIApp
 
 from .. import _shutdown
+from .._runtime.checks import checked_seconds, wrong_type
 from .events import Events
 from .lifespan import Lifespan
 from .transport import ServerInProcess, Transport, checked_library, client_class
@@ -139,12 +139,9 @@ def connect(
             it.
     """
     if not callable(app):
-        raise TypeError(f"'app' must be an ASGI application, not {type(app).__name__}")
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"'timeout' must be a number of seconds, not {type(timeout).__name__}")
-    if not 0 < timeout < inf:
-        raise ValueError(f"'timeout' must be a positive number of seconds, not {timeout!r}")
-    return _connect(app, checked_library(http_library), timeout)
+        raise wrong_type("app", "an ASGI application", app)
+    seconds = checked_seconds("timeout", timeout)
+    return _connect(app, checked_library(http_library), seconds)
 
 
 @asynccontextmanager
