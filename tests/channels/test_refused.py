@@ -45,7 +45,7 @@ CHANNEL: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"history": None}, TypeError, "'history' must be an integer, not NoneType"),
     ({"history": 1.0}, TypeError, "'history' must be an integer, not float"),
     ({"history": False}, TypeError, "'history' must be an integer, not bool"),
-    ({"history_ttl": 0}, ValueError, "'history_ttl' must be finite and more than 0, not 0.0"),
+    ({"history_ttl": 0}, ValueError, "'history_ttl' must be finite and more than 0, not 0"),
     ({"history_ttl": -1}, ValueError, "'history_ttl' must be finite and more than 0"),
     ({"history_ttl": float("nan")}, ValueError, "'history_ttl' must be finite"),
     ({"history_ttl": float("inf")}, ValueError, "'history_ttl' must be finite"),

@@ -47,7 +47,7 @@ BAD_VALUES: list[tuple[str, Any, str]] = [
     ("max_pending", 0, "'max_pending' must be at least 1, not 0"),
 ]
 OF_A_CLASS: list[tuple[str, Any, type[Exception], str]] = [
-    ("max_streams", "5", TypeError, "'max_streams' must be an integer, not str"),
+    ("max_streams", "5", TypeError, "'max_streams' must be an integer or None, not str"),
     ("max_threads", None, TypeError, "'max_threads' must be an integer, not NoneType"),
     ("max_threads", 0, ValueError, "'max_threads' must be at least 1, not 0"),
 ]
