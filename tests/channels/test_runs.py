@@ -1113,7 +1113,11 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"shutdown_grace": -1}, ValueError, "'shutdown_grace'"),
     ({"max_threads": 0}, ValueError, "'max_threads' must be at least 1, not 0"),
     ({"max_runs_per_owner": 0}, ValueError, "'max_runs_per_owner' must be at least 1, not 0"),
-    ({"max_runs_per_owner": "1"}, TypeError, "'max_runs_per_owner' must be an integer, not str"),
+    (
+        {"max_runs_per_owner": "1"},
+        TypeError,
+        "'max_runs_per_owner' must be an integer or None",
+    ),
     ({"name": ""}, ValueError, "'name'"),
     ({"name": 7}, TypeError, "'name'"),
     ({"name": "rooms"}, ValueError, "'rooms'"),

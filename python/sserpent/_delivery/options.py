@@ -280,10 +280,9 @@ def _check_datetime_or_none(name: str, value: object) -> None:
     if not isinstance(value, datetime):
         raise wrong_type(name, "a datetime with a time zone, or None", value)
     if value.utcoffset() is None:
-        raise _bad_value(
-            name,
-            f"a datetime with a time zone, not {value!r}, of which nobody knows when it is:"
-            " datetime.fromtimestamp(claims['exp'], timezone.utc)",
+        raise ValueError(
+            f"'{name}' must be a datetime with a time zone, not {value!r}, of which nobody knows"
+            " when it is: datetime.fromtimestamp(claims['exp'], timezone.utc)"
         )
 
 

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from .._core import ServerSentEvent
 from .._delivery import observer
+from .._runtime.checks import checked_bool
 from .checks import (
-    checked_bool,
     checked_key,
     checked_request,
     checked_snapshot,
