@@ -100,6 +100,24 @@ def test_a_page_gets_an_example_that_was_changed() -> None:
     assert TOOL["with_copies"](page) == TOOL["with_copies"](changed) == changed
 
 
+SEARCHED = {
+    "authentication": "security.md",
+    "broadcast": "channels.md",
+    "heartbeat": "options.md",
+    "timeout": "options.md",
+    "Kubernetes": "deployment.md",
+    "CancelledError": "troubleshooting.md",
+    "CORS": "security.md",
+    "React": "browser.md",
+    "WebSocket": "which.md",
+}
+
+
+@pytest.mark.parametrize("word", SEARCHED)
+def test_a_page_has_the_word_that_people_search_for(word: str) -> None:
+    assert re.search(rf"\b{word}", (DOCS / SEARCHED[word]).read_text(encoding="utf-8"))
+
+
 def test_llms_txt_leads_to_every_page() -> None:
     text = runpy.run_path(str(PROJECT / "tools" / "llms.py"))["text"]()
     lines = re.findall(r"^- \[.+\]\(https://[^/]+/sserpent/(\S+)\): (.+)$", text, re.MULTILINE)
