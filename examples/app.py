@@ -7,6 +7,7 @@ from typing import Any
 
 import answers
 import async_generator
+import chat
 import event_fields
 import live
 import live_pages
@@ -89,6 +90,18 @@ EXAMPLES = [
         method="POST",
         body={"text": "Streams are made of words"},
     ),
+    Example(
+        title="A chat in the protocol of useChat",
+        name="chat",
+        path="/api/chat",
+        method="POST",
+        body={
+            "id": "1",
+            "messages": [
+                {"role": "user", "parts": [{"type": "text", "text": "Streams are made of words"}]}
+            ],
+        },
+    ),
 ]
 
 app = FastAPI(title="sserpent examples", lifespan=live.channels.lifespan)
@@ -106,6 +119,7 @@ for module in (
     rooms,
     notifications,
     answers,
+    chat,
 ):
     app.mount(f"/examples/{module.__name__}", module.app)
 

@@ -1,30 +1,36 @@
-"""A gateway to an LLM: reads the provider's stream, passes its tokens on, and stops the provider at
-once when the client leaves."""
+"""A gateway that speaks OpenAI's protocol at both ends: reads the provider's stream, passes its
+chunks on, and stops the provider at once when the client leaves."""
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx2
 from fastapi import FastAPI, HTTPException, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
-from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.client import aiter_events
+from sserpent.protocols import OpenAIChat
 
 
-class Prompt(BaseModel):
-    text: str
+class Completion(BaseModel):
+    """A request of OpenAI's SDK; fields that are not declared are passed on too."""
+
+    model_config = ConfigDict(extra="allow")
+    model: str
+    messages: list[dict[str, Any]]
 
 
-class Chunk(BaseModel):
-    token: str
+class Answer(OpenAIChat):
+    open_delay = None  # what the provider refuses is a real status, however long that takes
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     url = os.environ.get("UPSTREAM_URL", "http://127.0.0.1:8001")
-    async with httpx2.AsyncClient(base_url=url, timeout=60) as upstream:
+    headers = {"Authorization": f"Bearer {os.environ.get('UPSTREAM_KEY', 'none')}"}
+    async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=60) as upstream:
         app.state.upstream = upstream
         yield
 
@@ -32,15 +38,15 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-@app.post("/chat", response_class=EventSourceResponse)
-async def chat(prompt: Prompt, request: Request) -> AsyncIterable[ServerSentEvent]:
+@app.post("/v1/chat/completions", response_class=Answer)
+async def complete(completion: Completion, request: Request) -> AsyncIterator[dict[str, Any]]:
     upstream = request.app.state.upstream
+    body = {**completion.model_dump(), "stream": True}
     # Leaving this block closes the connection to the provider, which then stops to generate.
-    async with upstream.stream("POST", "/generate", json={"prompt": prompt.text}) as response:
+    async with upstream.stream("POST", "/v1/chat/completions", json=body) as response:
         if response.status_code != 200:
             raise HTTPException(502, f"the provider returned {response.status_code}")
-        chunks = aiter_events(response.aiter_bytes(), type=Chunk, until="[DONE]", idle_timeout=30)
+        chunks = aiter_events(response, type=dict[str, Any], until="[DONE]", idle_timeout=30)
         async with chunks:
             async for chunk in chunks:
-                yield ServerSentEvent(raw_data=chunk.token, event="token")
-    yield ServerSentEvent(raw_data="[DONE]", event="done")
+                yield chunk

@@ -6,7 +6,9 @@ import os
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
+from uuid import uuid4
 
+import chat
 import race
 from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, Field
@@ -97,6 +99,20 @@ async def follow(run_id: str, last_event_id: LastEventID = None) -> Any:
 async def stop(run_id: str) -> None:
     await runs.stop(run_id)
 
+
+# The chat, in the protocol of useChat
+
+
+async def count_in_parts(prompt: str) -> AsyncIterator[dict[str, Any]]:
+    yield {"type": "start", "messageId": str(uuid4())}
+    yield {"type": "text-start", "id": "text"}
+    async for text in count(Prompt(text=prompt)):
+        yield {"type": "text-delta", "id": "text", "delta": text}
+    yield {"type": "text-end", "id": "text"}
+    yield {"type": "finish"}
+
+
+router.include_router(chat.routes(channels, count_in_parts))
 
 # The race
 

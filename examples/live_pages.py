@@ -10,6 +10,7 @@ PAGE = Path(__file__).parent / "page"
 # By their names, which their files and scripts have too. The first is at "/".
 TITLES = {
     "tokens": "Tokens",
+    "chat": "Chat",
     "runs": "Runs",
     "rooms": "Rooms",
     "speed": "Speed",

@@ -257,6 +257,32 @@ def test_an_answer_goes_on_over_a_reload_and_is_stopped_from_a_second_tab(
     assert shown_errors(live_page) == []
 
 
+@pytest.mark.page("chat.html")
+def test_a_chat_goes_on_over_a_cut_and_a_reload_and_is_stopped(live_page: Browser) -> None:
+    def answer() -> str:
+        return text(live_page, "chat-answer")
+
+    until(lambda: text(live_page, "chat-state") == "")
+    click(live_page, "chat-send")
+    until(lambda: " 3" in answer())
+    click(live_page, "chat-cut")
+    until(lambda: text(live_page, "chat-state") == "Connecting again")
+    until(lambda: text(live_page, "chat-state") == "Answers")
+    until(lambda: " 8" in answer())
+    live_page.driver.refresh()
+    until(lambda: " 12" in answer())
+    click(live_page, "chat-stop")
+    until(lambda: text(live_page, "chat-state") == "Stopped")
+    numbers = answer().partition(":")[2].split()
+    assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
+    # The next message has an answer of its own.
+    click(live_page, "chat-send")
+    until(lambda: " 2" in answer() and " 12" not in answer())
+    click(live_page, "chat-stop")
+    until(lambda: text(live_page, "chat-state") == "Stopped")
+    assert shown_errors(live_page) == []
+
+
 def room(browser: Browser) -> None:
     """Waits until both clients of the room are there."""
     for name in ("ada", "grace"):
@@ -429,7 +455,7 @@ def test_the_page_of_the_room_looks_good(live_page: Browser) -> None:
     look(live_page, "page")
 
 
-@pytest.mark.parametrize("name", ["", "runs.html", "examples.html"])
+@pytest.mark.parametrize("name", ["", "chat.html", "runs.html", "examples.html"])
 def test_the_other_pages_look_good(live_page: Browser, all_examples: Server, name: str) -> None:
     live_page.open(f"{all_examples.url}/{name}")
     until(lambda: text(live_page, "backend"))

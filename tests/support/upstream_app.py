@@ -15,6 +15,7 @@ app.state.came = app.state.left = 0
 
 @app.get("/generate", response_class=EventSourceResponse)
 @app.post("/generate", response_class=EventSourceResponse)
+@app.post("/v1/chat/completions", response_class=EventSourceResponse)
 async def generate() -> AsyncIterator[ServerSentEvent]:
     app.state.came += 1
     try:
