@@ -14,10 +14,10 @@ import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 
-from answers import Answer, answering, end_of, followed, said
 from channel_clients import Client, MakeChannels, Run, connected
 from redis_checks import until
 from redis_server import RedisServer
+from run_answers import Answer, answering, end_of, followed, said
 from sserpent import EventSourceResponse
 from sserpent._runtime.loops import current_time
 from sserpent.channels import Channels, Runs, RunStatus, Subscription

@@ -19,10 +19,10 @@ import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 
-from answers import Answer, answering, end_of, followed, said
 from channel_clients import Client, MakeChannels, Run, connected, seen_in
 from redis_checks import until
 from redis_server import RedisServer
+from run_answers import Answer, answering, end_of, followed, said
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._delivery.generator_thread import running_threads
 from sserpent._runtime.loops import current_time
