@@ -1,8 +1,13 @@
-"""The application that a page of the documentation builds."""
+"""The application that a page of the documentation builds, without the examples that it shows."""
 
 import os
 from pathlib import Path
+from typing import Any
 
-from pages import run_blocks
+from pages import blocks
 
-app = run_blocks(Path(os.environ["PAGE"]))["app"]
+namespace: dict[str, Any] = {"__name__": "page"}
+for code in blocks(Path(os.environ["PAGE"])):
+    if not code.startswith('"""'):  # a file of its own
+        exec(compile(code, "page", "exec", dont_inherit=True), namespace)
+app = namespace["app"]
