@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import anyio
 import pytest
+from answers import Answer, answering
 from fastapi import HTTPException
 from pydantic import BaseModel
 
-from answers import Answer, answering
 from channel_clients import Client, MakeChannels, Run, connected
 from redis_checks import until
 from redis_server import RedisServer
