@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import anyio
 import pytest
-from answers import Answer, answering
 from fastapi import HTTPException
 from pydantic import BaseModel
 
 from channel_clients import Client, MakeChannels, Run, connected
 from redis_checks import until
 from redis_server import RedisServer
+from run_answers import Answer, answering
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import Channels, Runs, Subscription
 from sserpent.channels.history.broker import BrokerUnavailable, Lease
