@@ -19,8 +19,12 @@ import pytest
 
 from servers import Server, uvicorn
 
-# Each of these tests says which core its server has.
-pytestmark = pytest.mark.once
+pytestmark = [
+    pytest.mark.once,  # each of these takes long, and the bytes are tested with both cores
+    # Some of these clients leave their connections to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+]
 
 #: What a reader returns: the text, and the names or types of what came.
 Read = Callable[[str], Iterator[str]]
@@ -214,11 +218,12 @@ def test_the_asynchronous_client_of_openai(server: Server) -> None:
     import openai
 
     async def main(how: str) -> list[str]:
-        client = openai.AsyncOpenAI(base_url=f"{server.url}/{how}/v1", api_key="k", max_retries=0)
+        url = f"{server.url}/{how}/v1"
         messages: Any = [{"role": "user", "content": "Hi"}]
-        create = client.chat.completions.create
-        stream = await create(model="m", messages=messages, stream=True)
-        return [chunk.choices[0].delta.content or "" async for chunk in stream]
+        async with openai.AsyncOpenAI(base_url=url, api_key="k", max_retries=0) as client:
+            create = client.chat.completions.create
+            stream = await create(model="m", messages=messages, stream=True)
+            return [chunk.choices[0].delta.content or "" async for chunk in stream]
 
     assert "".join(asyncio.run(main("whole"))) == "Hello"
     for how in ("raises", "refuses", "before", "cut"):

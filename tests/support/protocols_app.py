@@ -159,8 +159,8 @@ async def messages(how: str) -> Any:
     return answer(AnthropicMessages, MESSAGES, how)
 
 
-@app.post("/{how}/v1beta/models/{model}:streamGenerateContent", response_class=GoogleGenAI)
-async def generate(how: str, model: str) -> Any:
+@app.post("/{how}/{version}/models/{model}:streamGenerateContent", response_class=GoogleGenAI)
+async def generate(how: str, version: str, model: str) -> Any:
     return answer(GoogleGenAI, GOOGLE, how)
 
 
