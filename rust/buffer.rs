@@ -449,11 +449,16 @@ impl Buffer {
         {
             return Ok(due);
         }
-        let number = self.lock().kept.as_ref().map_or(0, |kept| kept.count);
-        let Some(item) = rules.converted(item, number)? else {
-            return Ok(false);
+        let number = if rules.asks_for_number() {
+            self.lock().kept.as_ref().map_or(0, |kept| kept.count)
+        } else {
+            0
         };
-        let (py, item) = (item.py(), &item);
+        let converted = rules.converted(item, number)?;
+        let item = converted.as_ref().unwrap_or(item);
+        if converted.is_some() && item.is_none() {
+            return Ok(false);
+        }
         let mut due = false;
         let mut append = |fields: &Fields<'_>| {
             if !rules.leaves_out_event(fields) {
@@ -461,36 +466,43 @@ impl Buffer {
             }
             Ok(())
         };
-        let is_event = item.is_instance_of::<ServerSentEvent>() || json::is_fastapi_event(item)?;
-        if let (Schema::Events(declared), false) = (&self.schema, is_event) {
-            declared.get().with_fields(item, |fields| {
-                let Some(Data::Json(json)) = fields.data else {
-                    return append(fields);
-                };
-                let (json, name) = rules.named(json, item, number)?;
-                append(&Fields {
-                    event: name.as_deref().or(fields.event),
-                    data: Some(Data::Json(&json)),
-                    ..*fields
-                })
-            })?;
-        } else if let Schema::Events(declared) = &self.schema {
-            declared.get().with_fields(item, append)?;
-        } else if let Ok(event) = item.cast::<ServerSentEvent>() {
-            ServerSentEvent::with_fields(event, append)?;
-        } else if is_event {
-            event::from_fastapi(item)?.with_own_fields(py, append)?;
-        } else {
-            let json = match &self.schema {
-                Schema::Items(schema) => Json::Compact(schema.get().json_of(item)?),
-                _ => Json::Written(json::item_json(item, rules.exclude_none)?),
-            };
-            let (json, name) = rules.named(json.as_bytes(), item, number)?;
+        if let Ok(event) = item.cast::<ServerSentEvent>() {
+            match &self.schema {
+                Schema::Events(declared) => declared.get().with_fields(item, append)?,
+                _ => ServerSentEvent::with_fields(event, append)?,
+            }
+            return Ok(due);
+        }
+        if json::is_fastapi_event(item)? {
+            match &self.schema {
+                Schema::Events(declared) => declared.get().with_fields(item, append)?,
+                _ => event::from_fastapi(item)?.with_own_fields(item.py(), append)?,
+            }
+            return Ok(due);
+        }
+        let mut append_named = |mut json: Cow<'_, [u8]>, declared: Option<&str>| {
+            let name = rules.named(&mut json, item, number)?;
             append(&Fields {
-                event: name.as_deref(),
+                event: name.as_deref().or(declared),
                 data: Some(Data::Json(&json)),
                 ..Fields::default()
-            })?;
+            })
+        };
+        match &self.schema {
+            Schema::Nothing => {
+                append_named(Cow::Owned(json::item_json(item, rules.exclude_none)?), None)?;
+            }
+            Schema::Items(schema) => {
+                let json = schema.get().json_of(item)?;
+                append_named(Cow::Borrowed(json.as_bytes()), None)?;
+            }
+            Schema::Events(declared) => declared.get().with_fields(item, |fields| {
+                let json = match fields.data {
+                    Some(Data::Json(json)) => json,
+                    _ => b"",
+                };
+                append_named(Cow::Borrowed(json), fields.event)
+            })?,
         }
         Ok(due)
     }

@@ -552,15 +552,6 @@ fn milliseconds(value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Milliseconds
 }
 
 impl Json<'_> {
-    /// The JSON of an item, which is no text of a user's.
-    pub fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Written(json) => json,
-            Self::Compact(bytes) => bytes.as_bytes(),
-            Self::Text(_) => b"",
-        }
-    }
-
     pub fn as_data(&self) -> PyResult<Data<'_>> {
         Ok(match self {
             Self::Written(json) => Data::Json(json),

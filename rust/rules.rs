@@ -1,6 +1,7 @@
 //! What a protocol asks of the items of a stream, checked and done for each.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -98,36 +99,37 @@ impl ItemRules {
     }
 }
 
-/// An item as it is sent: its JSON, and the name of its event.
-pub type Named<'a> = (Cow<'a, [u8]>, Option<Cow<'a, str>>);
-
 impl ItemRules {
-    /// What is sent for an item; None for nothing.
+    /// Whether the number of an item matters.
+    pub fn asks_for_number(&self) -> bool {
+        self.number_as.is_some() || self.convert.is_some()
+    }
+
+    /// What the class makes of an item, where it has a say in it; None for nothing.
     pub fn converted<'py>(
         &self,
         item: &Bound<'py, PyAny>,
         number: u64,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(convert) = &self.convert else {
-            return Ok(Some(item.clone()));
-        };
-        let converted = convert.bind(item.py()).call1((item, number))?;
-        Ok((!converted.is_none()).then_some(converted))
+        match &self.convert {
+            None => Ok(None),
+            Some(convert) => convert.bind(item.py()).call1((item, number)).map(Some),
+        }
     }
 
-    /// The JSON of an item as it is sent, and the name of its event.
-    pub fn named<'a>(
+    /// Makes the JSON of an item what is sent, and returns the name of its event.
+    pub fn named(
         &self,
-        json: &'a [u8],
+        json: &mut Cow<'_, [u8]>,
         item: &Bound<'_, PyAny>,
         number: u64,
-    ) -> PyResult<Named<'a>> {
+    ) -> PyResult<Option<String>> {
         if self.only_objects && json.first() != Some(&b'{') {
             let rule = format!("{} sends dicts, models and events", self.owner);
             return Err(wrong_type(&rule, item));
         }
         if self.name_from.is_none() && self.number_as.is_none() {
-            return Ok((Cow::Borrowed(json), None));
+            return Ok(None);
         }
         let (mut name, mut number_at) = (None, None);
         for member in members(json) {
@@ -143,13 +145,12 @@ impl ItemRules {
         }
         let name = match &self.name_from {
             None => None,
-            Some(field) => Some(self.name(field, name, item)?),
+            Some(field) => Some(self.name(field, name, item)?.into_owned()),
         };
-        let json = match &self.number_as {
-            None => Cow::Borrowed(json),
-            Some(field) => Cow::Owned(numbered(json, field, number_at, number)),
-        };
-        Ok((json, name))
+        if let Some(field) = &self.number_as {
+            set_number(json.to_mut(), field, number_at, number);
+        }
+        Ok(name)
     }
 
     fn name<'a>(
@@ -206,15 +207,21 @@ fn has(name: &Option<Name>, key: &[u8]) -> bool {
     name.as_ref().is_some_and(|name| name.is(key))
 }
 
-fn numbered(json: &[u8], field: &Name, at: Option<std::ops::Range<usize>>, number: u64) -> Vec<u8> {
+fn set_number(json: &mut Vec<u8>, field: &Name, at: Option<Range<usize>>, number: u64) {
     let mut digits = itoa::Buffer::new();
-    let digits = digits.format(number).as_bytes();
+    let digits = digits.format(number).bytes();
     if let Some(at) = at {
-        return [&json[..at.start], digits, &json[at.end..]].concat();
+        json.splice(at, digits);
+        return;
     }
-    let comma: &[u8] = if json == b"{}" { b"" } else { b"," };
-    let open = json.strip_suffix(b"}").unwrap_or(json);
-    [open, comma, &field.json, b":", digits, b"}"].concat()
+    json.pop();
+    if json.len() > 1 {
+        json.push(b',');
+    }
+    json.extend_from_slice(&field.json);
+    json.push(b':');
+    json.extend(digits);
+    json.push(b'}');
 }
 
 /// The text that a JSON string with escapes is.
