@@ -569,6 +569,20 @@ def test_p3_a_full_house_is_a_503_for_those_who_come_back_too(run: Any) -> None:
     run(main)
 
 
+def test_p3_a_server_that_shuts_down_refuses(run: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sserpent._shutdown.is_ending", lambda scope: True)
+    source = raising("done")
+
+    async def main() -> None:
+        connection = await sent(VercelUI(source))
+        assert connection.status == 503
+        assert 5 <= int(connection.headers["retry-after"]) <= 15
+        with pytest.raises(StopAsyncIteration):
+            await source.__anext__()
+
+    run(main)
+
+
 # Headers, options, bad input
 
 
@@ -655,6 +669,20 @@ def test_p6_what_a_route_says_of_its_model_holds(options: dict[str, Any], chunk:
 
     with TestClient(app) as client:
         assert client.get("/").text == f"data: {chunk}\n\n{DONE}"
+
+
+def test_a_compressed_stream_has_its_last_events() -> None:
+    app = FastAPI()
+
+    @app.get("/{name}", response_class=OpenAIChat)
+    async def chunks(name: str) -> Any:
+        return OpenAIChat(raising(name), compress=True)
+
+    with TestClient(app) as client:
+        done = client.get("/done")
+        assert done.headers["content-encoding"] == "gzip"
+        assert done.text.endswith(DONE)
+        assert client.get("/refused").text.endswith(chat("slow", "rate_limit_error"))
 
 
 def test_a_body_iterator_has_the_last_events_once(run: Any) -> None:
