@@ -55,6 +55,9 @@ class OwnerDisconnects:
     def receive_ephemeral(self, item: Item) -> None:
         """Does nothing: there are none."""
 
+    def count(self) -> int:
+        return 0
+
     def reset(self, reason: str, head: Position) -> None:
         self._offset = head.offset
         self._end_all()

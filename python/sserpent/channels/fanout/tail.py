@@ -124,6 +124,9 @@ class Tail:
     def receive_ephemeral(self, item: Item) -> None:
         self.receive(EphemeralEntry(item.body, item.raw, item.conflate))
 
+    def count(self) -> int:
+        return len(self.subscribers)
+
     def _shed(self) -> None:
         """Bounds what waits for an event loop that does not turn: what is let go of becomes a gap
         for its subscribers. One that has ended is not waited for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ..._runtime.loops import call_soon, current_token, has_ended, spawn
-from .broker import ChannelsClosed, Item, RunBroker
+from .broker import BrokerError, ChannelsClosed, Item, PublishUncertain, RunBroker
 from .position import HistoryKey, Position
 from .ring import Entry, Retention
 
@@ -56,6 +57,23 @@ class BaseBroker(Broker):
 
     def now(self) -> float:
         return time()
+
+    async def publish_many(
+        self, key: HistoryKey, limits: Retention, items: Sequence[Item]
+    ) -> list[str]:
+        """Publishes events one by one. A broker that can append several at once does."""
+        ids: list[str] = []
+        try:
+            for item in items:
+                ids.append(await self.publish(key, limits, item))  # noqa: PERF401
+        except BrokerError as error:
+            if ids:
+                raise PublishUncertain(f"{len(ids)} of {len(items)} are published") from error
+            raise
+        return ids
+
+    async def count_subscribers(self, key: HistoryKey) -> int:
+        raise NotImplementedError(f"{type(self).__name__} counts no subscribers")
 
     async def position(self, key: HistoryKey, limits: Retention) -> Position:
         follower = _Nobody()
@@ -125,6 +143,9 @@ class _Nobody:
 
     def receive_ephemeral(self, item: Item) -> None:
         pass
+
+    def count(self) -> int:
+        return 0
 
     def reset(self, reason: str, head: Position) -> None:
         pass

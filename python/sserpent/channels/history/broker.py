@@ -75,6 +75,10 @@ class Follower(Protocol):
         """Takes an event that is in no history."""
         ...
 
+    def count(self) -> int:
+        """Returns how many subscribers it gives the entries to."""
+        ...
+
     def reset(self, reason: str, head: Position) -> None:
         """Says that what follows does not continue what came before.
 
@@ -129,6 +133,26 @@ class Broker(Protocol):
         Raises:
             BrokerUnavailable: the broker could not be reached.
             PublishUncertain: it went away while the event was on its way.
+        """
+        ...
+
+    async def publish_many(
+        self, key: HistoryKey, limits: Retention, items: Sequence[Item]
+    ) -> list[str]:
+        """Appends several events, none of them ephemeral, one after the other: all of them or none.
+        Returns their ids.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+            PublishUncertain: it went away while they were on their way.
+        """
+        ...
+
+    async def count_subscribers(self, key: HistoryKey) -> int:
+        """Returns how many subscribers a history has, in all processes that answer within a second.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
         """
         ...
 

@@ -151,6 +151,20 @@ class MemoryBroker:
             await anyio.lowlevel.checkpoint()
         return event_id
 
+    async def publish_many(
+        self, key: HistoryKey, limits: Retention, items: Sequence[Item]
+    ) -> list[str]:
+        with self.lock:
+            appended = [self.append(key, limits, item) for item in items]
+        if any(full for _, full in appended):
+            await anyio.lowlevel.checkpoint()
+        return [event_id for event_id, _ in appended]
+
+    async def count_subscribers(self, key: HistoryKey) -> int:
+        with self.lock:
+            history = self.histories.get(key)
+            return 0 if history is None else sum(each.count() for each in history.followers)
+
     def append(self, key: HistoryKey, limits: Retention, item: Item) -> tuple[str, bool]:
         """Appends an event, and returns its id, and whether the event loop should turn."""
         now = monotonic()

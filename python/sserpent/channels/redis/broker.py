@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from time import monotonic, time
@@ -171,6 +171,14 @@ class RedisBroker:
 
     async def follow(self, key: HistoryKey, limits: Retention, follower: Follower) -> Position:
         return await self.at_home(lambda session: session.follow(key, limits, follower))
+
+    async def publish_many(
+        self, key: HistoryKey, limits: Retention, items: Sequence[Item]
+    ) -> list[str]:
+        return await self.at_home(lambda session: session.publish_many(key, limits, items))
+
+    async def count_subscribers(self, key: HistoryKey) -> int:
+        return await self.at_home(lambda session: session.count_subscribers(key))
 
     async def position(self, key: HistoryKey, limits: Retention) -> Position:
         return await self.at_home(lambda session: session.position(key, limits))

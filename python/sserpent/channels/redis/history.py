@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..history.catch_up import CatchUp
-from ..history.position import HistoryKey, Position
+from ..history.position import HistoryKey, Position, new_epoch
 from ..history.ring import Entry, Retention
+from .counting import answered, is_question
 from .scripts import Head, Stored, read_ephemeral, read_message
 
 
@@ -25,6 +26,10 @@ class Source(Protocol):
     def doubt(self, history: RedisHistory, missing: Position) -> None:
         """Renews the connections, if a history has still not heard of an event when the
         subscription has given all that was sent before now."""
+        ...
+
+    def reply(self, inbox: bytes, message: bytes) -> None:
+        """Publishes how many subscribers there are to whoever has asked."""
         ...
 
     def renew(self, history: RedisHistory) -> None:
@@ -63,8 +68,15 @@ class RedisHistory(CatchUp):
         self.look_at = 0.0
         self._source = source
         self._refresh_soon = refresh
+        self._who = new_epoch()
 
     def on_message(self, message: bytes) -> bool:
+        if is_question(message):
+            inbox, answer = answered(
+                message, self._who, sum(each.count() for each in self.followers)
+            )
+            self._source.reply(inbox, answer)
+            return False
         try:
             ephemeral = read_ephemeral(message)
             if ephemeral is not None:

@@ -34,10 +34,9 @@ MARGIN = 100
 #: What `about` is, for Lua, with the numbers and the epoch captured.
 ABOUT = "'^(%x+) (%d+) (%d+) (%d+) [01] '"
 
-_PUBLISH = """
+_BEFORE = """
 local key, tag, epoch, valid, elapsed = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local history, ttl, max_bytes = ARGV[5], ARGV[6], ARGV[7]
-local marks, body = ARGV[8], ARGV[9]
 local call, match = redis.call, string.match
 
 -- What an error begins with: where the event was sent before, that it was looked for in vain.
@@ -84,6 +83,10 @@ if last then
   epoch, start, offset = its_epoch, its_start + its_size, its_offset + 1
   before = its_offset == '0' and '0' or its_tag
 end
+"""
+
+_ONE = """
+local marks, body = ARGV[8], ARGV[9]
 local id = offset .. '-' .. tag
 local size = 6 + #epoch + #id + #body
 local about = epoch .. ' ' .. now .. ' ' .. start .. ' ' .. size .. ' ' .. marks
@@ -101,9 +104,44 @@ local message = #about .. ' ' .. id .. ' ' .. before .. ' ' .. about .. body
 local told, kept = redis.pcall('PUBLISH', key, message), redis.pcall('PEXPIRE', key, ttl)
 local trouble = type(told) == 'table' and told.err or type(kept) == 'table' and kept.err
 
+"""
+
+# As `_ONE`, for several: from ARGV[8] on tag, marks and body of each.
+_MANY = """
+-- Nothing of this fails when the first has not: memory is looked at before.
+local first, size = nil, 0
+local messages = {}
+for i = 8, #ARGV, 3 do
+  local id, marks, body = offset .. '-' .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  start, size = start + size, 6 + #epoch + #id + #body
+  local about = epoch .. ' ' .. now .. ' ' .. start .. ' ' .. size .. ' ' .. marks
+  local exact, most = '~', history
+  if history == '0' then
+    exact, most = '=', 1
+  end
+  local added = redis.pcall('XADD', key, 'MAXLEN', exact, most, id, 'about', about, 'body', body)
+  if added.err then
+    return redis.error_reply(found .. added.err)
+  end
+  messages[#messages + 1] = #about .. ' ' .. id .. ' ' .. before .. ' ' .. about .. body
+  first = first or id
+  before, offset = ARGV[i], offset + 1
+end
+
+local kept = redis.pcall('PEXPIRE', key, ttl)
+local trouble = type(kept) == 'table' and kept.err
+for _, message in ipairs(messages) do
+  local told = redis.pcall('PUBLISH', key, message)
+  trouble = trouble or type(told) == 'table' and told.err
+end
+local id = first
+
+"""
+
+_AFTER = """
 -- The oldest go, if they are too old or too much; the newest never. It costs a third more to look,
 -- so small ones are looked at together.
-if offset % 16 == 0 or size * 64 > tonumber(max_bytes) then
+if offset % 16 == 0 or #ARGV > 10 or size * 64 > tonumber(max_bytes) then
   local function is_over(entry)
     local _, its_time, its_start = match(entry[2][2], ABOUT)
     if not its_time then
@@ -189,13 +227,14 @@ class Script:
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
 
-def publish_script(command: str) -> Script:
-    """Returns the script that appends an event and tells who is subscribed.
+def publish_script(command: str, many: bool = False) -> Script:
+    """Returns the script that appends an event, or several, and tells who is subscribed.
 
     Args:
         command: "PUBLISH", or "SPUBLISH" in a cluster.
     """
-    source = _PUBLISH.replace("MARGIN", str(MARGIN)).replace("'PUBLISH'", f"'{command}'")
+    source = _BEFORE + (_MANY if many else _ONE) + _AFTER
+    source = source.replace("MARGIN", str(MARGIN)).replace("'PUBLISH'", f"'{command}'")
     return Script(source)
 
 

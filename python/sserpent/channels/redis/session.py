@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -15,12 +15,13 @@ from ..._runtime.log import logger
 from ..._runtime.loops import end
 from ..fanout.owner_disconnects import HISTORY, LIMITS, OwnerDisconnects
 from ..history.broker import BrokerUnavailable, ChannelsClosed, Follower, Item, Refused
-from ..history.position import UNUSED_TTL, HistoryKey, Position, new_epoch, new_tag
+from ..history.position import UNUSED_TTL, HistoryKey, Position, new_epoch, new_tag, parse_id
 from ..history.ring import Entry, Retention
 from .client.cluster import Cluster, ClusterServer
 from .client.commands import Command, Ephemeral, Publish, Setup, Timely
 from .client.connection import Server
 from .client.servers import OneServer, Pace, Servers
+from .counting import Inbox
 from .history import RedisHistory
 from .names import name_of, text_of
 from .run_scripts import key_of, record_of, run_scripts
@@ -67,9 +68,10 @@ class Session:
         is_cluster = isinstance(server, ClusterServer)
         command = "SPUBLISH" if is_cluster else "PUBLISH"
         self._publish = publish_script(command)
+        self._publish_many = publish_script(command, many=True)
         self._run_scripts = run_scripts(command)
         setup = Setup(
-            (self._publish, HEAD, RIGHTS, *self._run_scripts.values()),
+            (self._publish, self._publish_many, HEAD, RIGHTS, *self._run_scripts.values()),
             (RIGHTS.sha, 0, command, name_of(prefix, server.database, _NOBODYS)),
             prefix,
         )
@@ -90,6 +92,7 @@ class Session:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._renewed_at = -math.inf
+        self._inbox: Inbox | None = None
         self._disconnects: RedisHistory | None = None
         # Now, so that it is logged at once if Redis cannot be used.
         self._first = self._ask_time()
@@ -132,7 +135,7 @@ class Session:
             return self._publish_ephemeral(key, item)
         tag = new_tag()
         epoch = new_epoch()
-        ttl = max(round(limits.history_ttl * 1000), 1)
+        ttl = _milliseconds(limits)
         history = self._followed.get(key)
         name = self._unfollowed_name(key) if history is None else history.name
         command = Publish(
@@ -151,6 +154,41 @@ class Session:
         if history is not None:
             history.watch(command.future)
         return command.future
+
+    async def publish_many(
+        self, key: HistoryKey, limits: Retention, items: Sequence[Item]
+    ) -> list[str]:
+        if self._closed:
+            raise ChannelsClosed
+        history, name = self._followed.get(key), self.name_of(key)
+        tags = [new_tag() for _ in items]
+        parts: list[Any] = []
+        for tag, item in zip(tags, items, strict=True):
+            parts += [tag, marks(item.raw, item.conflate), item.body]
+        command = Publish(
+            name,
+            ("EVALSHA", self._publish_many.sha, 1, name, tags[0], new_epoch()),
+            (limits.history, _milliseconds(limits), limits.history_bytes, *parts),
+            self._deadline(),
+        )
+        self.servers.send(command)
+        if history is not None:
+            history.watch(command.future)
+        first = parse_id((await command.future).decode())
+        assert first is not None
+        return [str(Position(first.epoch, first.offset + n, tag)) for n, tag in enumerate(tags)]
+
+    async def count_subscribers(self, key: HistoryKey) -> int:
+        if self._inbox is None:
+            name = name_of(self._prefix, self._database, HistoryKey("", f"inbox:{new_epoch()}"))
+            self._inbox = Inbox(name)
+            self.servers.add(self._inbox)
+        return await self._inbox.ask(
+            partial(self._ask, self.name_of(key)), self.servers.publish, self.name_of(key)
+        )
+
+    def reply(self, inbox: bytes, message: bytes) -> None:
+        self._send(inbox, self.servers.publish, inbox, message).add_done_callback(_take_error)
 
     def _publish_ephemeral(self, key: HistoryKey, item: Item) -> asyncio.Future[bytes]:
         name = self.name_of(key)
@@ -456,6 +494,16 @@ class Session:
             self._timer.cancel()
         await end(*self._workers, *self._abandoning)
         await self.servers.aclose()
+
+
+def _milliseconds(limits: Retention) -> int:
+    return max(round(limits.history_ttl * 1000), 1)
+
+
+def _take_error(future: asyncio.Future[Any]) -> None:
+    """Lets a reply get lost without a word: whoever has asked waits no longer than a second."""
+    if not future.cancelled():
+        future.exception()
 
 
 class _Kept:

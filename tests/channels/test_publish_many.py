@@ -1,0 +1,162 @@
+"""Several events at once, and how many subscribers there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from channel_clients import connected, offset_of
+from channel_places import Place, check
+from followers import Notes, item
+from redis_checks import LIMITS, ROOM, MakeRedis
+from sserpent import ServerSentEvent
+from sserpent.channels import Channels
+from sserpent.channels.history.position import parse_id
+
+
+def test_several_events_are_published_in_order_with_nothing_between_them(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        news = channels.channel("news")
+        async with connected(news.subscribe()) as client:
+            await news.publish("before")
+            ids: list[str] = []
+
+            async def many(first: int) -> None:
+                ids.extend(await news.publish_many(range(first, first + 100)))
+
+            async with anyio.create_task_group() as tasks:
+                for first in (0, 100, 200):
+                    tasks.start_soon(many, first)
+            await news.publish("after")
+            await client.until(lambda: "after" in client.data)
+            data = client.data[1:-1]
+            assert sorted(data) == list(range(300))
+            for start in (0, 100, 200):
+                part = data[start : start + 100]
+                assert part == list(range(part[0], part[0] + 100))
+            assert sorted(ids, key=offset_of) == [each.id for each in client.seen[1:-1]]
+        async with connected(news.subscribe(after=ids[0])) as back:
+            await back.until(lambda: "after" in back.data)
+
+    check(place, test)
+
+
+class Item(BaseModel):
+    number: int
+
+
+def test_if_one_item_is_bad_none_is_published(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        items = channels.channel("items", Item)
+        wrong: Any = [Item(number=1), {"number": "x"}]
+        with pytest.raises(ValidationError):
+            await items.publish_many(wrong)
+        assert offset_of(await items.position()) == 0
+        assert await items.publish_many([]) == []
+        named = await items.publish_many([Item(number=1)], event="item")
+        assert [offset_of(each) for each in named] == [1]
+
+    check(place, test)
+
+
+def test_limits_hold_for_several_at_once_too(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        small = channels.channel("small", history_bytes=2_000)
+        await small.publish_many(["x" * 100] * 100)
+        async with connected(small.subscribe(start="earliest")) as client:
+            await client.until(lambda: client.data)
+            assert 5 < len(client.data) < 20
+        none = channels.channel("none", history=0)
+        ids = await none.publish_many([1, 2, 3])
+        assert await none.position() == ids[-1]
+
+    check(place, test)
+
+
+def test_on_a_channel_of_ephemeral_events_they_are_ephemeral(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        cursors = channels.channel("cursors", ephemeral=True)
+        async with connected(cursors.subscribe()) as client:
+            event = ServerSentEvent(data=2, event="moved")
+            assert await cursors.publish_many([1, event]) == ["", ""]
+            await client.has(1, 2)
+
+    check(place, test)
+
+
+def test_several_events_whose_answer_is_lost_are_not_published_twice(make_redis: MakeRedis) -> None:
+    from sserpent.channels.redis import Pace, RedisBroker
+
+    server = make_redis()
+
+    async def main() -> None:
+        broker = RedisBroker(server.url, pace=Pace(timeout=3))
+        notes = Notes()
+        await broker.follow(ROOM, LIMITS, notes)
+        session: Any = broker._session
+        await broker.publish(ROOM, LIMITS, item(0))
+        command: list[Any] = []
+        send = session.servers.send
+        session.servers.send = lambda each: (command.append(each), send(each))
+        ids = await broker.publish_many(ROOM, LIMITS, [item(n) for n in (1, 2, 3)])
+        session.servers.send = send
+        # As if its connection had been lost with the answer.
+        [many] = [each for each in command if type(each).__name__ == "Publish"]
+        many.lose()
+        many.future = session.loop.create_future()
+        many.deadline = session.loop.time() + 3
+        send(many)
+        assert (await many.future).decode() == ids[0]
+        await broker.publish(ROOM, LIMITS, item(4))
+        await notes.have(5)
+        assert notes.numbers == [0, 1, 2, 3, 4]
+        assert all(parse_id(each) for each in ids)
+        await broker.aclose()
+
+    anyio.run(main)
+
+
+# How many subscribers there are
+
+
+def test_subscribers_are_counted_by_key(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        rooms = channels.channel("rooms", keyed=True)
+        assert await rooms.subscriber_count(key="a") == 0
+        async with (
+            connected(rooms.subscribe(key="a")),
+            connected(rooms.subscribe(key="a")),
+            connected(rooms.subscribe(key="b")),
+            rooms.listen(key="a"),
+        ):
+            assert await rooms.subscriber_count(key="a") == 3
+            assert await rooms.subscriber_count(key="b") == 1
+        with anyio.fail_after(20):
+            while await rooms.subscriber_count(key="a"):
+                await anyio.sleep(0.01)
+        with pytest.raises(ValueError, match="`key` is missing"):
+            await rooms.subscriber_count()
+
+    check(place, test)
+
+
+def test_on_redis_those_of_all_processes_are_counted(make_redis: MakeRedis) -> None:
+    server = make_redis()
+
+    async def main() -> None:
+        async with Channels(server.url) as one, Channels(server.url) as two:
+            here, there = (each.channel("news") for each in (one, two))
+            async with connected(here.subscribe()), connected(there.subscribe()):
+                async with connected(there.subscribe()):
+                    for each in (here, there):
+                        assert await each.subscriber_count() == 3
+                # A process that does not answer is not waited for.
+                session: Any = two._broker._session  # type: ignore[attr-defined]
+                session.reply = lambda *_: None
+                with anyio.fail_after(3):
+                    assert await here.subscriber_count() == 1
+
+    anyio.run(main)
