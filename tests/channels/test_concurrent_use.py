@@ -1,4 +1,4 @@
-"""What else can be done to channels."""
+"""Calls of channels from within their own callbacks, finalizers, threads and forks."""
 
 from __future__ import annotations
 

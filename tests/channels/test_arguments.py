@@ -1,4 +1,4 @@
-"""What is refused, by its name, where it is given; and nothing is left behind."""
+"""Arguments of channels: each mistake is named where it is made, and leaves nothing behind."""
 
 from __future__ import annotations
 
