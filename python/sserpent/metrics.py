@@ -86,7 +86,7 @@ def _missing(package: str, extra: str) -> ImportError:
     return ImportError(f"{package} is not installed: pip install 'sserpent[{extra}]'")
 
 
-# What is read when somebody asks: the key in `Observer.by_route`, the name, what it is, the unit.
+# Gauges: the key in `Observer.by_route`, the name, the description, the unit.
 _BY_ROUTE = (
     ("open", "streams.open", "Streams that are open", "{stream}"),
     ("refused", "streams.refused", "Streams for which there was no place", "{stream}"),

@@ -76,7 +76,7 @@ MODEL_DUMP_JSON = BaseModel.model_dump_json
 _by_alias = inspect.signature(BaseModel.model_dump_json).parameters["by_alias"].default
 MODEL_DUMP_JSON_OPTIONS: dict[str, Any] = {} if _by_alias is None else {"by_alias": _by_alias}
 
-# What FastAPI's encoder passes to a model's `model_dump()`.
+# FastAPI's encoder passes these to a model's `model_dump()`.
 MODEL_DUMP_OPTIONS: dict[str, Any] = {
     "mode": "json",
     "include": None,
@@ -103,7 +103,7 @@ _milliseconds_validator = SchemaValidator(core_schema.int_schema(ge=0))
 
 
 def text(field: str, value: object) -> str:
-    """`value` as an exact str that UTF-8 can encode."""
+    """Returns `value` as an exact str that UTF-8 can encode."""
     try:
         validated = str(_text_validator.validate_python(value))
         validated.encode()
@@ -123,7 +123,7 @@ def _not_unicode(field: str) -> ValueError:
 
 
 def milliseconds(value: object) -> int:
-    """`value` as a non-negative int."""
+    """Returns `value` as a non-negative int."""
     try:
         validated: int = _milliseconds_validator.validate_python(value)
         str(validated)  # refuses integers of more digits than sys.get_int_max_str_digits()
@@ -140,7 +140,7 @@ def _shown(value: object) -> str:
 
 
 def json_as_fastapi(value: object) -> bytes:
-    """The JSON of a value as `fastapi.sse` sends it, but compact and in UTF-8.
+    """Returns the JSON of a value as `fastapi.sse` sends it, but compact and in UTF-8.
 
     Raises what FastAPI raises: whatever its `jsonable_encoder` or `json.dumps` refuses.
     """
@@ -158,7 +158,7 @@ def _model_without_none(model: BaseModel) -> Any:
 
 
 def dump_json(encoded: Any) -> bytes:
-    """The JSON of what FastAPI's encoder has answered."""
+    """Returns the JSON of what FastAPI's encoder has answered."""
     encoded = _non_finite_to_null(encoded)
     try:
         return _encode_json(encoded).encode()
@@ -181,7 +181,7 @@ def _non_finite_to_null(value: dict[Any, Any] | list[Any] | float | str | None) 
     return value
 
 
-# What the compiled core asks.
+# Asked by the compiled core.
 
 
 def treatment(kind: type[Any]) -> tuple[Any, ...]:

@@ -81,7 +81,7 @@ class GeneratorTask:
         #: It was not let come to its end.
         self.cut = False
 
-    # What the delivery asks
+    # Asked by the delivery
 
     def stop(self) -> None:
         """Tells the generator to end: cancels it once, so that its `finally` blocks may await. One

@@ -301,13 +301,13 @@ class Delivery:
             finally:
                 del error  # its traceback refers to this frame
 
-    # What metrics ask
+    # Asked by metrics
 
     @property
     def ending(self) -> Ending | None:
         return self._life.ending
 
-    # What happens, and what follows
+    # Events, and their actions
 
     def _report(self, event: Event | Due, error: BaseException | None = None) -> None:
         """Does what follows from an event."""
@@ -392,7 +392,7 @@ class Delivery:
             self._dropped = True
         return self._dropped
 
-    # What the parts report
+    # Reports of the parts
 
     def _on_generator_end(self, error: BaseException | None) -> None:
         if self._driven:

@@ -111,7 +111,7 @@ class TrioDelivery:
             # The request was cancelled, maybe before there was a task for the generator.
             if not self._begun:
                 await self._clean_up(lambda: close_unstarted(self._content))
-            # What has failed before is not raised.
+            # An error that came before is not raised.
             if self._life.error is not None:
                 logger.error("The cleanup of a stream failed", exc_info=self._life.error)
             raise
@@ -177,13 +177,13 @@ class TrioDelivery:
         at_end = self.ending is None and self._phase is Phase.ENDED
         self._report(Event.CLIENT_GONE_AT_END if at_end else Event.CLIENT_GONE)
 
-    # What metrics ask
+    # Asked by metrics
 
     @property
     def ending(self) -> Ending | None:
         return self._life.ending
 
-    # What happens, and what follows
+    # Events, and their actions
 
     def _report(self, event: Event | Due, error: BaseException | None = None) -> None:
         """Does what follows from an event."""

@@ -57,7 +57,7 @@ class Options(DeliveryOptions, total=False):
 _OF_A_CLASS = "it limits all streams of a class: set it as a class attribute, in a subclass"
 
 
-# What each response has besides, and no option is spelled like.
+# Other attributes of each response, which no option is spelled like.
 _OF_EVERY_RESPONSE = frozenset(("status_code", "background", "raw_headers", "media_type"))
 # Names that people try, and what they mean: of the header, of sse-starlette.
 _OTHER_NAMES = {
@@ -86,13 +86,13 @@ class Streamable:
     #: Whether no client may take a part for the whole: what ends the stream before its generator
     #: has come to its end cuts it.
     _cuts = False
-    # What is no option here, though it looks like one, and why.
+    # Names that look like options and are none here, and why.
     _no_options: ClassVar[Mapping[str, str]] = {
         "max_threads": _OF_A_CLASS,
         "max_streams": _OF_A_CLASS,
     }
 
-    # What is given beside the options, for errors.
+    # The arguments beside the options, for errors.
     _arguments: ClassVar[tuple[str, ...]] = ()
 
     ping_interval: float | None = 15.0

@@ -34,7 +34,7 @@ _CURRENT_TASKS = "_swap_current_task" if sys.version_info >= (3, 12) else "_curr
 _current_tasks: Any = getattr(asyncio.tasks, _CURRENT_TASKS, None)
 
 
-# What `step` returns for a `send` that has come to its end.
+# The result of `step` for a `send` that has come to its end.
 _SENT: Any = object()
 
 
@@ -116,7 +116,7 @@ class Sender(BaseSender):
         self.phase = phase
         self.is_open = phase is OPEN
 
-    # What is sent
+    # Sending
 
     def open(self) -> None:
         """Sends the headers."""

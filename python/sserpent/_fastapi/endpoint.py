@@ -72,12 +72,12 @@ class Endpoint(SourceName):
 
 
 def is_generator(endpoint: Any) -> bool:
-    """Whether FastAPI takes a callable for a generator function."""
+    """Returns whether FastAPI takes a callable for a generator function."""
     return _is(inspect.isasyncgenfunction, endpoint) or _is(inspect.isgeneratorfunction, endpoint)
 
 
 def is_coroutine_function(endpoint: Any) -> bool:
-    """Whether FastAPI takes a callable for a coroutine function."""
+    """Returns whether FastAPI takes a callable for a coroutine function."""
     return _is(inspect.iscoroutinefunction, endpoint)
 
 

@@ -167,9 +167,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     #: returns this class.
     item_type: ClassVar[Any] = None
 
-    # What FastAPI knows of the route.
+    # The route as FastAPI knows it.
     _item_schema: ItemSchema | DeclaredEvents | None = None
-    # What the class asks of its items, and of those that end its streams.
+    # The rules of the class for its items, and for those that end its streams.
     _rules: ItemRules | None = None
     _closing_rules: ItemRules | None = None
     # Whether the body ends whole, once `closing_event` has said so.
@@ -180,7 +180,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     # `body_iterator`, once somebody has looked at it, and the request's scope, for its errors.
     _body: Any = None
     _scope_of_body: Scope | None = None
-    # What other iterators have been put in the place of, the newest first.
+    # Iterators that others have been put in the place of, the newest first.
     _replaced: tuple[Any, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -209,7 +209,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         content = checked_content(f"{type(self).__name__} {_RULE}", content)
         set_unchecked(self, "_content", content)
         set_unchecked(self, "_origin", SourceName(content))
-        # What is the class's already is not set once more: each stream would keep it.
+        # A value that the class has already is not set once more: each stream would keep it.
         if status_code != self.status_code:
             self.status_code = status_code
         if media_type is not None:
@@ -338,7 +338,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
 
     def _make_buffer(self) -> Buffer:
         if self._replaced:
-            # What was put in the place of the events has them as they are sent.
+            # The iterator in the place of the events has them as they are sent.
             return Buffer(max_pending=self.max_pending, framed=True, rules=self._closing_rules)
         return Buffer(
             self._item_schema,
@@ -558,13 +558,13 @@ def _explained(origin: SourceName, scope: Scope, error: Exception, item: object)
     return origin.explain(error, item, scope)
 
 
-# What can be iterated, and whose parts nobody means to send one by one.
+# Iterables whose parts nobody means to send one by one.
 _WHOLES: dict[Any, str] = {
     (str, bytes, bytearray, memoryview): "of which each character would be an event",
     Mapping: "of which the keys alone would be sent",
     BaseModel: "of which each field would be an event",
 }
-# What needs no look at those: the classes of two of them look at an object for long.
+# Kinds that need no look at those: the classes of two of them look at an object for long.
 _USUAL = AsyncGeneratorType, GeneratorType, list, tuple
 
 

@@ -30,7 +30,7 @@ else:
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-# Whose signal handlers mean "the server ends when this signal comes".
+# The servers whose signal handlers mean "the server ends when this signal comes".
 _SERVERS = frozenset(
     {"asyncio", "uvloop", "winloop", "trio", "twisted"}
     | {"uvicorn", "gunicorn", "hypercorn", "granian", "daphne"}

@@ -61,7 +61,7 @@ class ShutdownEvent:
         self._event = anyio.Event()
 
     def is_set(self) -> bool:
-        """Whether the shutdown has begun."""
+        """Returns whether the shutdown has begun."""
         return self._event.is_set()
 
     async def wait(self) -> None:
@@ -87,7 +87,7 @@ class ServerStreams:
 
     @property
     def event(self) -> ShutdownEvent:
-        """The event that is set when `ending` becomes true."""
+        """Returns the event that is set when `ending` becomes true."""
         with _lock:  # a generator's thread may ask too
             event = self._awaited()
             if event is None:
@@ -101,7 +101,7 @@ class ServerStreams:
         return None if self._event is None else self._event()
 
     def can_close(self, scope: Scope) -> bool:
-        """Whether `close_connection` would find the connection of a request. Never raises.
+        """Returns whether `close_connection` would find the connection of a request. Never raises.
 
         Args:
             scope: The request's ASGI scope, or a copy of it.
@@ -231,7 +231,7 @@ class ServerStreams:
         return connection_of(scope, self.server.requests())
 
     def is_stale(self) -> bool:
-        """Whether it is worth another look for the server."""
+        """Returns whether it is worth another look for the server."""
         if self.open:
             return False
         if self.server is not None:
@@ -335,7 +335,7 @@ current: ContextVar[ServerStreams] = ContextVar("sserpent.shutdown.current")
 
 
 def shutdown_event() -> ShutdownEvent:
-    """The event that is set when the server of the current stream begins to shut down.
+    """Returns the event that is set when the server of the current stream begins to shut down.
 
     A generator can wait for it, or look at it, and say goodbye within `shutdown_grace` seconds:
 
@@ -397,14 +397,14 @@ def watch_connection(scope: Scope) -> Callable[[], bool]:
 
 
 def is_ending(scope: Scope) -> bool:
-    """Whether the server of a request has begun to shut down; to be called in its event loop."""
+    """Returns whether the server of a request shuts down; to be called in its event loop."""
     streams = _of_this_loop().of_server(scope)
     streams.look(signalled=False)
     return streams.ending
 
 
 def can_close(scope: Scope) -> bool:
-    """Whether the connection of a request can be closed; to be called in its event loop."""
+    """Returns whether the connection of a request can be closed; to be called in its event loop."""
     return _of_this_loop().of_server(scope).can_close(scope)
 
 

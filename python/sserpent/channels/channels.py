@@ -113,7 +113,7 @@ class Channels:
 
     @asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncGenerator[None, None]:
-        """For an application: `FastAPI(lifespan=channels.lifespan)`."""
+        """Enters the channels for an application: `FastAPI(lifespan=channels.lifespan)`."""
         async with self:
             yield
 

@@ -16,7 +16,7 @@ from .history.position import MAX_ID
 #: How many bytes of UTF-8 a name, a key or an owner may have.
 MAX_TEXT = 512
 
-#: What the URL of a Redis server begins with.
+#: The beginnings of the URL of a Redis server.
 SCHEMES = (
     *("redis://", "rediss://", "unix://"),
     *("redis+sentinel://", "rediss+sentinel://", "redis+cluster://", "rediss+cluster://"),
@@ -30,6 +30,7 @@ BROKER_METHODS = tuple(
 
 
 def checked_name(name: str, value: Any) -> str:
+    """Returns a name, which is not empty and has at most `MAX_TEXT` bytes."""
     if not isinstance(value, str):
         raise wrong_type(name, "a string", value)
     if not value:
@@ -45,6 +46,7 @@ def checked_response_class(value: Any) -> type[EventSourceResponse]:
 
 
 def checked_prefix(value: Any) -> str:
+    """Returns a prefix for names in Redis, which has no braces."""
     prefix = checked_name("prefix", value)
     if "{" in prefix or "}" in prefix:
         raise ValueError("'prefix' must not have braces, which Redis Cluster gives a meaning")
@@ -52,12 +54,14 @@ def checked_prefix(value: Any) -> str:
 
 
 def checked_url(value: str) -> str:
+    """Returns the URL of a Redis server."""
     if not value.startswith(SCHEMES):
         raise ValueError(f"'broker' must begin with {' or '.join(SCHEMES)}, if it is a URL")
     return value
 
 
 def checked_broker(value: Any) -> Broker:
+    """Returns an object that has the methods of a broker."""
     missing = [name for name in BROKER_METHODS if not callable(getattr(value, name, None))]
     if missing:
         raise TypeError(
@@ -69,6 +73,7 @@ def checked_broker(value: Any) -> Broker:
 
 
 def checked_text(name: str, value: str) -> str:
+    """Returns a text that has at most `MAX_TEXT` bytes in UTF-8."""
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
@@ -79,6 +84,7 @@ def checked_text(name: str, value: str) -> str:
 
 
 def checked_key(name: str, value: Any) -> str:
+    """Returns the text of a key, by which keys are compared."""
     # Most keys are such, and each publish has one.
     if type(value) is str and value.isascii() and len(value) <= MAX_TEXT:
         return value
@@ -95,6 +101,7 @@ def checked_key(name: str, value: Any) -> str:
 
 
 def checked_overflow(value: Any) -> Overflow:
+    """Returns one of the values of `overflow`."""
     if not isinstance(value, str):
         raise wrong_type("overflow", "a string", value)
     if value not in get_args(Overflow):
@@ -107,6 +114,7 @@ def checked_overflow(value: Any) -> Overflow:
 def checked_request(
     selections: tuple[Selection, ...], *, several: bool, after: Any, start: Any, filter: Any
 ) -> Request:
+    """Returns what a client asks for."""
     if after is not None and not isinstance(after, str):
         raise wrong_type("after", "an id or None", after)
     if after is not None:
@@ -131,6 +139,7 @@ def checked_snapshot(value: Any) -> Any:
 
 
 def checked_start(value: Any) -> Start:
+    """Returns one of the values of `start`."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise wrong_type("start", "'live', 'earliest' or an integer", value)
     if value in ("live", "earliest") or (isinstance(value, int) and value >= 0):
@@ -140,6 +149,7 @@ def checked_start(value: Any) -> Start:
 
 
 def checked_filter(value: Any) -> Filter | None:
+    """Returns a function that can return a bool, or None."""
     if value is None:
         return None
     if not callable(value):
@@ -165,6 +175,7 @@ def checked_owner(value: Any) -> str | None:
 
 
 def checked_selection(value: Any) -> Selection:
+    """Returns a selection of a channel."""
     if isinstance(value, Selection):
         return value
     raise wrong_type("selections", "what Channel.on() returns", value)

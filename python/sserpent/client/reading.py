@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from .._core import EventStreamParser, MessageEvent
 
 if TYPE_CHECKING:
-    # What makes an item of an event's data; None for an event that is handed out as it is.
+    # Makes an item of an event's data; None for an event that is handed out as it is.
     Validator = Callable[[MessageEvent], Any] | None
 
 #: How many bytes an event may take unless a reader says otherwise.
 MAX_EVENT_SIZE = 16 * 2**20
 
-# What a stream yields whose events have no use for this reader.
+# Stands for events that this reader has no use for.
 _PASS_OVER: Any = object()
 
 

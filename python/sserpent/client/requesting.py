@@ -153,7 +153,7 @@ class Source:
         request.extensions = {**request.extensions, "timeout": timeout}
         return request
 
-    # What becomes of it
+    # Its end
 
     def is_transient(self, error: Exception) -> bool:
         """Returns whether an error is one after which to come back: a connection that was not

@@ -68,7 +68,7 @@ class Client:
         built = self.http.build_request(**arguments)
         built.headers["Accept"] = "text/event-stream"
         built.headers["Cache-Control"] = "no-store"
-        # What is compressed cannot be read event by event.
+        # A compressed body cannot be read event by event.
         built.headers["Accept-Encoding"] = "identity"
         if last_event_id:
             built.headers["Last-Event-ID"] = last_event_id
@@ -155,7 +155,7 @@ async def _connect(app: ASGIApp, library: Any, timeout: float) -> AsyncGenerator
     try:
         yield client
     except BaseException:
-        # What the test has raised counts, not what follows from it.
+        # The error of the test counts, not those that follow from it.
         with CancelScope(shield=True), suppress(Exception):
             await _end(client, lifespan)
         raise

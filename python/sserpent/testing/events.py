@@ -123,7 +123,7 @@ class Events:
         return f"{self._count} events were read, and {self._exchange.so_far}"
 
     async def leave(self) -> None:
-        """The client goes. Returns when the application's cleanup is done.
+        """Has the client go, and returns when the application's cleanup is done.
 
         Raises:
             TimeoutError: the application still ran after the timeout of `connect`, and was
@@ -136,7 +136,7 @@ class Events:
             raise self._exchange.error
 
     async def stall(self) -> None:
-        """The client reads no more: each `send` of the application waits, as it does when all
+        """Has the client read no more: each `send` of the application waits, as it does when all
         buffers on the way are full."""
         self._exchange.stall()
         await checkpoint()
@@ -150,7 +150,7 @@ class Events:
         await self._exchange.until_send_waits(self._timeout if timeout is None else timeout)
 
     async def resume(self) -> None:
-        """The client reads on."""
+        """Has the client read on."""
         self._exchange.resume()
         await checkpoint()
 

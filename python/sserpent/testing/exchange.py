@@ -201,11 +201,11 @@ class Exchange:
             count -= min(count, len(last))
 
     def stall(self) -> None:
-        """The client reads no more."""
+        """Has the client read no more."""
         self.stalled = True
 
     def resume(self) -> None:
-        """The client reads on."""
+        """Has the client read on."""
         self.stalled = False
         self._tell()
 
@@ -226,7 +226,7 @@ class Exchange:
         self._tell()
 
     def leave(self) -> None:
-        """The client goes."""
+        """Has the client go."""
         self.lose("the client has left")
         self._take_back(self._unread)
         self.resume()

@@ -26,7 +26,7 @@ class Lifespan:
         self._timeout = timeout
         # Whether the application takes part: it need not.
         self._takes_part = False
-        # What it says of a startup or shutdown that has failed.
+        # Its message about a startup or shutdown that has failed.
         self._failure: str | None = None
         self._asked = False
         self._shutdown = Event()

@@ -10,7 +10,7 @@ from typing import Any
 from anyio import CancelScope, Event, create_task_group, fail_after, sleep
 from starlette.types import Receive, Scope, Send
 
-# What a script is made of.
+# A part of a script.
 Step = bytes | float | BaseException
 
 
@@ -87,7 +87,7 @@ class FakeUpstream:
     ) -> None:
         self._script = _checked("script", script)
         self.requests: list[UpstreamRequest] = []
-        # What answers the next requests, if each has a script of its own.
+        # Answers the next requests, if each has a script of its own.
         self._answers: Iterator[FakeUpstream] | None = None
         self._status = status
         self._headers = {"Content-Type": "text/event-stream"} if headers is None else headers

@@ -24,7 +24,7 @@ _SMALLEST, _LARGEST = 10, 15  # of windows, in bits
 # Below so many bytes compression gains nothing.
 _TINY = 64
 _MAX_RUNS = 64
-#: What a segment, or a text by itself, ends with.
+#: The end of a segment, or of a text by itself.
 _SYNC = zlib.Z_SYNC_FLUSH
 # Of zlib: with 3 for the smallest window and 8 for the largest, 15 and 256 KiB.
 _MEMORY_LEVEL = -7
@@ -187,7 +187,7 @@ class Chain:
         for end in [each for each in self._ending if each < floor]:
             self._ending.pop(end).close()
 
-    # What is compressed
+    # Compressing
 
     def run(self, entries: list[Entry], segment: Segment | None) -> tuple[bytes, Segment | None]:
         """Returns entries that follow each other, compressed for a client, and the segment that the

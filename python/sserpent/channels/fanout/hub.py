@@ -126,7 +126,7 @@ class Hub:
             call_soon(self._token, function)
 
     def has_ended(self) -> bool:
-        """Whether the event loop is closed."""
+        """Returns whether the event loop is closed."""
         return has_ended(self._token)
 
     # Called in the event loop

@@ -37,7 +37,7 @@ class Selection(NamedTuple):
     decode: Callable[[str, str], Any]
     #: Whether the event `run-end` is the last.
     ends: bool = False
-    #: What a client gets in place of `gap` and `reset`.
+    #: Makes the event that a client gets in place of `gap` and `reset`.
     snapshot: Snapshot | None = None
 
 

@@ -39,14 +39,14 @@ class SharedCompression:
         self._plain = plain
         self._cursor: Cursor = subscriber.cursor
         self._is_plain = self._begun = False
-        # What was taken, where that is not the next entries alone.
+        # The bytes that were taken, where those are not the next entries alone.
         self._noted: list[bytes | Taken] | None = None
         # The sum and the number of bytes up to `_since`, and where the client stands after that: it
         # has got the entries between the two. None before the chain's beginning.
         self._crc = self._size = 0
         self._since: Link | None = None
         self._link: Link | None = None
-        # That which it is in; None while it gets what is compressed by itself.
+        # The chain that it is in; None while it gets pieces that are compressed by themselves.
         self._segment: Segment | None = None
         self._offset = self._cursor.position.offset
         self._chain: Chain = _chain_of(self._cursor)
@@ -74,7 +74,7 @@ class SharedCompression:
         if not chain.clients and tail.chain is chain:
             tail.chain = None
 
-    # What is sent
+    # Sending
 
     def take(self) -> bytes:
         plain = self._plain.take()
@@ -111,7 +111,7 @@ class SharedCompression:
         self.wire_bytes += len(compressed)
         return compressed
 
-    # What is compressed
+    # Compressing
 
     def _compressed(self, plain: bytes) -> bytes:
         """Compresses what was just taken."""

@@ -159,7 +159,7 @@ class Subscriber:
         self._cursors: list[Cursor] = []
         # The only cursor, while there is nothing to take but entries as they are.
         self._plain: Cursor | None = None
-        # What is to be taken before the next entry: bytes, or an event of the channel's own.
+        # Taken before the next entry: bytes, or an event of the channel's own.
         self._own: list[bytes | ServerSentEvent | Taken] = []
         # Events of no history, which it takes next.
         self._ephemeral: list[Taken] = []
@@ -208,7 +208,7 @@ class Subscriber:
             await cursor.start(self._hub, self._request.start)
         for reason in resets:
             self._announce_reset(reason)
-        # Who gets all that is kept gets all of it again without an id.
+        # A client that gets all that is kept gets all of it again without an id.
         self._owes_position = knows_no_position and not resets and self._request.start != "earliest"
         for cursor in self._cursors:
             self._join(cursor)
@@ -411,7 +411,7 @@ class Subscriber:
         self._conclude()
         return comes_back and not is_away
 
-    # What is taken
+    # Taking
 
     @property
     def id(self) -> str:

@@ -91,7 +91,7 @@ class Tail:
         self.woken = False
         #: Whether an event may stand for older ones.
         self.conflates = False
-        # What was taken after an offset, in as many bytes at most, and where that ends: nearly all
+        # Chunks by the offset before them and their most bytes, and where they end: nearly all
         # subscribers take the same, from the same entries.
         self._chunks: dict[tuple[int, int], tuple[bytes, Position]] = {}
         #: The one that was taken last: after which position, in how many bytes at most, what, and
@@ -105,7 +105,7 @@ class Tail:
         self._ephemeral_bytes = 0
         # After which offsets entries are kept for those who wait for a snapshot, by its call.
         self._held: dict[object, int] = {}
-        #: What is compressed of it, while a client shares that.
+        #: Its compressed events, while a client shares them.
         self.chain: Chain | None = None
 
     # Called in any thread

@@ -46,14 +46,14 @@ class CatchUp(ABC):
         # Whether what is heard is given on. It is not, until nothing is missing before it.
         self._live = False
         self._waiters: Waiters = set()
-        # Who waits for what was published before they asked.
+        # Callers that wait for all that was published before they asked.
         self._asking: Waiters = set()
         self._refreshing = False
         self._waiting: deque[tuple[Entry, int]] = deque(maxlen=_WAITING)
         self._waiting_bytes = 0
         # How far the last look came, and what it looked for.
         self._came: tuple[Position, Position] | None = None
-        # What was found in the history, and its message has not come; and what came, and did not
+        # The event in the history whose message has not come; and the one that came, and did not
         # follow the cursor.
         self._missing: Position | None = None
         self._unexpected: Position | None = None

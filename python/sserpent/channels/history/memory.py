@@ -400,7 +400,7 @@ class MemoryRuns:
             for item in items:
                 full = self._broker.append(run, UNLIMITED, item)[1] or full
         if full:
-            # What is cancelled here would be appended again.
+            # Items whose append is cancelled here would be appended again.
             await anyio.lowlevel.cancel_shielded_checkpoint()
 
     async def renew(self, run: HistoryKey, fence: str) -> str | None:
@@ -482,5 +482,5 @@ class MemoryRuns:
         return None if self._broker.kept(run) is None else self._runs.get(run)
 
     def forget(self, key: HistoryKey) -> None:
-        """Called when a history has expired."""
+        """Forgets the run of a history that has expired."""
         self._runs.pop(key, None)

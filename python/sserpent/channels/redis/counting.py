@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
-# What a question begins with, on pub/sub. An event has its length there.
+# The beginning of a question on pub/sub. An event has its length there.
 _QUESTION = b"count "
 # Seconds to wait for the answers.
 _PATIENCE = 1.0

@@ -86,7 +86,7 @@ local function add(epoch, from)
 end
 """
 
-# What the run is going to need is tried before anything is stored: a script takes nothing back.
+# The commands that the run will need are tried first: a script takes nothing back.
 _START = """
 local fence, lease, ttl, valid = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local known = recorded('fence')

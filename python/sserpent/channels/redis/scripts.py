@@ -31,7 +31,7 @@ from ..history.ring import Entry
 #: so many milliseconds.
 MARGIN = 100
 
-#: What `about` is, for Lua, with the numbers and the epoch captured.
+#: The pattern of `about` in Lua, which captures the numbers and the epoch.
 ABOUT = "'^(%x+) (%d+) (%d+) (%d+) [01] '"
 
 _BEFORE = """

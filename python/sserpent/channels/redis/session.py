@@ -84,10 +84,10 @@ class Session:
         # Of streams without a key: as many as the application has channels. Keys come from clients,
         # who would fill it.
         self._names: dict[str, bytes] = {}
-        # What is to be looked at now, and who does.
+        # The histories to look at now, and the tasks that do.
         self._due: deque[RedisHistory] = deque()
         self._workers: set[asyncio.Task[None]] = set()
-        # Who gives back the ids and keys of runs that nobody produces.
+        # Tasks that give back the ids and keys of runs that nobody produces.
         self._abandoning: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -529,7 +529,7 @@ class _Kept:
         if entry.position.epoch != self._head.position.epoch:
             return  # another life of the history, since the head was read
         if self.entries and entry.offset != self.entries[-1].offset + 1:
-            # What is between is not one of ours.
+            # The entries between are not ours.
             self.entries.clear()
             self._gone = None
         if (

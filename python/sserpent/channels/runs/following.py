@@ -59,7 +59,7 @@ class Following(Subscription[Any]):
     """
 
     _arguments = ("owner", "after", *EventSourceResponse._arguments)
-    # What is sent in its place, once that is known.
+    # The response that is sent in its place, once that is known.
     _instead: Response | None = None
     _has_looked = False
     _scope: Scope | None = None
@@ -135,7 +135,7 @@ class Following(Subscription[Any]):
         finally:
             watch.discard(run)
 
-    # What is alike in all protocols
+    # Alike in all protocols
 
     def _make_subscriber(self) -> Subscriber:
         if not self._cuts:

@@ -99,7 +99,7 @@ class Producer:
         #: Set when nothing of the run is left here.
         self.ended = anyio.Event()
 
-    # What others say
+    # Called by others
 
     def start(self, fence: str) -> None:
         """Begins, in the running event loop, with a fence from the broker."""

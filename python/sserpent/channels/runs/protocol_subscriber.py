@@ -126,7 +126,7 @@ class ProtocolSubscriber(Subscriber):
             frames = [*frames[:-1], b"id: %b\n%b" % (self._run_end.id.encode(), frames[-1])]
         self._closing += b"".join(frames)
 
-    # What is taken
+    # Taking
 
     @property
     def pending(self) -> bool:

@@ -140,7 +140,7 @@ class Runs(Generic[T]):
         runs._keys = RunKeys(broker, runs._key)
         return runs
 
-    # What users call
+    # Called by users
 
     async def start(
         self,
@@ -321,7 +321,7 @@ class Runs(Generic[T]):
         finally:
             watch.discard(key)
 
-    # What is made of it
+    # Responses and their parts
 
     def _limits_of(self, owner: str | None) -> dict[Any, int]:
         limit = self._definition.max_runs_per_owner

@@ -83,7 +83,7 @@ class Cluster:
         self._pace = pace
         self._nodes: dict[Address, _Node] = {}
         self._slots: dict[int, Address] = {}
-        # Who is subscribed by which node; by none while it is not known which.
+        # The node of each subscription; none while it is not known.
         self._listening: dict[Listening, _Node | None] = {}
         self._wanted = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._go_along())

@@ -49,9 +49,9 @@ _NOT_NOW = (
     TryAgainError,
 )
 _NOT_NOW_TEXT = re.compile(r"\b(BUSY|LATE|LOADING|MASTERDOWN|NOREPLICAS|READONLY)\b")
-# What part of the timeout a connection may be silent before it is given up, before no more is sent
-# on it, and for how long what is sent is valid. What is on its way when a connection is given up
-# cannot be carried out afterwards: `_SILENT` is `_HESITATE` and `_VALID`.
+# Parts of the timeout: how long a connection may be silent before it is given up, and before no
+# more is sent on it, and for how long a command is valid. A command that is on its way when a
+# connection is given up cannot be carried out afterwards: `_SILENT` is `_HESITATE` and `_VALID`.
 _SILENT, _HESITATE, _VALID = 0.5, 0.1, 0.4
 # How many times in a timeout to look for what has run out.
 _LOOKS = 20
@@ -254,10 +254,10 @@ class Commands:
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self.skew: float | None = None
-        # What waits to be sent, and what for an answer, in the order in which it was asked.
+        # Commands that wait to be sent, and those that wait for an answer, in order.
         self._queue: deque[Command] = deque()
         self._flight: deque[Command] = deque()
-        # What was refused, but not for good: the connection is made anew when the rest is answered.
+        # Commands that were refused for now: the connection is made anew when the rest is answered.
         self._again: list[Command] = []
         # So it is when something was refused that was not asked for.
         self._anew = False

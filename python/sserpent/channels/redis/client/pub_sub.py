@@ -79,11 +79,11 @@ class PubSub:
         # The names of a cluster are in different slots.
         self._together = _TOGETHER if misplaced is None else 1
         self._listening: dict[bytes, Listening] = {}
-        # What is to be said to the server, and who waits for its answer, in order: a name may be
+        # Changes to send to the server, and those that wait for its answer, in order: a name may be
         # left and subscribed to again before the first answer.
         self._changes: deque[tuple[bool, Listening]] = deque()
         self._expected: deque[tuple[bool, Listening]] = deque()
-        # What is to be called when all that was sent before now has come: before, and after the
+        # Functions to call when all that was sent before now has come: before, and after the
         # question for that went out. Each answer belongs to the oldest question.
         self._to_sync: list[Callable[[], object]] = []
         self._syncing: deque[list[Callable[[], object]]] = deque()

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from redis.asyncio import ConnectionPool
 
-# What redis-py's connections take, and nobody can write in a URL.
+# Arguments of redis-py's connections that nobody can write in a URL.
 _OBJECTS = {
     "credential_provider",
     "driver_info",
@@ -26,7 +26,7 @@ _OBJECTS = {
     "socket_keepalive_options",
     "socket_type",
 }
-# What redis-py's pool takes.
+# Arguments of redis-py's pool.
 _OF_THE_POOL = {"max_connections"}
 
 
