@@ -45,6 +45,28 @@ def test_every_small_world_comes_out_as_the_model_says(play: Play, part: int) ->
         )
 
 
+def compressed_worlds() -> Iterator[World]:
+    """Those of the tests above that cost less, for clients that take gzip."""
+    for cost in range(BOUND):
+        yield from worlds(cost)
+    yield from (world for index, world in enumerate(worlds(BOUND)) if index % SAMPLE == 0)
+
+
+@players
+@pytest.mark.parametrize("part", range(SLICES))
+def test_z7_compressed_streams_come_out_as_the_model_says_and_end_with_gzip_if_whole(
+    play: Play, part: int
+) -> None:
+    mine = (
+        world._replace(options=(*world.options, ("compress", True)))
+        for index, world in enumerate(compressed_worlds())
+        if index % SLICES == part
+    )
+    failed = next(failures(play, mine), None)
+    if failed is not None:
+        pytest.fail(f"{failed[0].world!r}", pytrace=False)
+
+
 # What was found once. Each is as small as it can be.
 FOUND = {
     "a client that has left before its stream opens": World(receive=("gone",)),

@@ -31,7 +31,7 @@ app = FastAPI(lifespan=channels.lifespan)
 
 @app.get("/rooms/{room}", response_class=EventSourceResponse)
 async def read(room: str, last_event_id: LastEventID = None) -> Subscription[int]:
-    return rooms.subscribe(key=room, after=last_event_id)
+    return rooms.subscribe(key=room, after=last_event_id, compress=True)
 
 
 @app.post("/rooms/{room}/{number}")
@@ -51,7 +51,7 @@ async def start(id: str, numbers: int, pause: float) -> str:
 
 @app.get("/runs/{id}", response_class=EventSourceResponse)
 async def follow(id: str, last_event_id: LastEventID = None) -> Any:
-    return await runs.follow(id, after=last_event_id)
+    return await runs.follow(id, after=last_event_id, compress=True)
 
 
 async def _count(numbers: int, pause: float) -> AsyncIterator[int]:

@@ -14,6 +14,7 @@ from unittest import mock
 import anyio
 from starlette.requests import ClientDisconnect, Request
 
+from gunzip import GZIP, Gunzip
 from sserpent import EventSourceResponse
 from sserpent._core import Buffer
 from sserpent._fastapi.requests import share
@@ -101,6 +102,7 @@ class _Stage:
         self.yielded = 0
         self.request: Request | None = None
         self.leaving = self.event()
+        self.decoder = Gunzip() if dict(world.options).get("compress") else None
         self.scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -111,7 +113,7 @@ class _Stage:
             "raw_path": b"/",
             "query_string": b"",
             "root_path": "",
-            "headers": [],
+            "headers": GZIP,
             "server": ("testserver", 80),
             "client": ("testclient", 1),
             _STAGE: self,
@@ -229,6 +231,7 @@ class _Stage:
         if self.sending:
             self.story.faults.append("two sends at once")
         letter = next(self.sends, "returns")
+        message = self.decoded(message)
         self.sending = True
         self.note("sends", message)
         try:
@@ -244,6 +247,16 @@ class _Stage:
         finally:
             self.sending = False
             self.note("send ends", message)
+
+    def decoded(self, message: Any) -> Any:
+        """The message as it would be if nothing was compressed."""
+        if self.decoder is None or "body" not in message:
+            return message
+        plain = self.decoder.feed(message["body"])
+        if self.decoder.whole is message["more_body"]:
+            self.story.faults.append("gzip's end is not that of the body")
+        is_ping = message["more_body"] and message["body"] and not plain
+        return {**message, "body": b": ping\n" if is_ping else plain}
 
     async def do_to_send(self, letter: str) -> None:
         if letter == "turn":
