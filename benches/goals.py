@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from . import gateway, reading
-from .channels import brokers, fanout
+from .channels import brokers, compressed, fanout
 from .delivery import in_process, mixed
 from .harness.callgrind import BY_LIBRARY, INSTRUCTIONS
 from .harness.timing import Tables, ratio
@@ -27,6 +27,7 @@ NAMES = {
     "metrics": "`sserpent`, with metrics",
     "axum": "axum (no Python)",
     "none": "no streams",
+    "plain": "a plain stream",
     "loop": "a loop over `send`",
     "queues": "`sserpent`, a queue for each client",
     "memory": "channels in process",
@@ -213,6 +214,34 @@ CHANNELS = (
         "≤ 1.5",
     ),
 )
+
+
+def compresses(what: str, table: str, case: str, limit: str, peer: str = "plain") -> Goal:
+    return share_of(peer, f"compressed {case}, {what}", table, case, limit)
+
+
+def more_memory(case: str, limit: str) -> Goal:
+    def value(tables: Tables) -> float:
+        table = tables[compressed.MEMORY]
+        return table.value(case, "sserpent") - table.value(case, "plain")
+
+    return Goal(f"compressed {case}, memory, KiB", "more than a plain stream", limit, value)
+
+
+JSON, HTML, AT_ONCE = compressed.CASES
+COMPRESSION = (
+    compresses("processor time", compressed.TIME, JSON, "≤ 1.05"),
+    compresses("processor time", compressed.TIME, HTML, "≤ 1"),
+    compresses("processor time", compressed.TIME, AT_ONCE, "≤ 1.2"),
+    compresses("processor time", compressed.TIME, compressed.GENERATOR, "≤ 1.25"),
+    compresses("processor time", compressed.TIME, JSON, "≤ 0.6", "starlette-compress"),
+    compresses("processor time", compressed.TIME, HTML, "≤ 0.25", "starlette-compress"),
+    compresses("bytes", compressed.BYTES, JSON, "≤ 0.35"),
+    compresses("bytes", compressed.BYTES, HTML, "≤ 0.1"),
+    compresses("bytes", compressed.BYTES, compressed.GENERATOR, "≤ 0.12"),
+    more_memory(JSON, "≤ 2"),
+    more_memory(compressed.GENERATOR, "≤ 18"),
+)
 READING = (
     reads(reading.TOKENS, "httpx-sse", "≥ 11"),
     reads(reading.TOKENS, "httpx2", "≥ 18").because(OBJECTS, reading.COUNTED_TOKENS),
@@ -342,5 +371,6 @@ GOALS = (
     ),
     flat("cost per event, 1 to 1,000 streams at once", "uvicorn, concurrent streams", "burst"),
     *CHANNELS,
+    *COMPRESSION,
     *READING,
 )

@@ -2,9 +2,21 @@
 returns its tables, or `counted()`, what valgrind is to count, or both."""
 
 from . import gateway, reading
-from .channels import brokers, fanout
+from .channels import brokers, compressed, fanout
 from .core import calls as core_calls
 from .delivery import idle, in_process, mixed, streams
 from .harness import calls
 
-STAGES = (calls, core_calls, in_process, streams, idle, mixed, fanout, brokers, reading, gateway)
+STAGES = (
+    calls,
+    core_calls,
+    in_process,
+    streams,
+    idle,
+    mixed,
+    fanout,
+    brokers,
+    compressed,
+    reading,
+    gateway,
+)
