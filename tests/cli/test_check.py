@@ -100,6 +100,7 @@ def test_a_response_whose_length_is_known_was_collected(capsys: Any) -> None:
     assert status == 1
     assert "fail  Content-Length: 34: the whole body was there before it was sent" in said
     assert "fail  the header 'Age': this comes from a cache" in said
+    assert "as it was sent" not in said
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def _arrival(seen: Observation, seconds: float) -> Iterator[Finding]:
             f"events come in lumps: {_described(held[0])}, and {len(held) - 1} more like that",
             f"{_BUFFERS} If the application sends them together, all is well.",
         )
-    else:
+    elif "content-length" not in seen.headers:
         yield _as_it_was_sent(seen, seconds)
     if seen.cut is not None:
         yield Finding("note", f"the connection was cut after {seen.ended_at:.1f} s: {seen.cut}")
