@@ -72,7 +72,7 @@ class GeneratorTask:
         self._buffer = buffer
         self._sender = sender
         self._pump: Pump | None = None  # of an async generator, while it runs
-        self._room: asyncio.Future[None] | None = None  # the driver waits here for a `send`
+        self._room: asyncio.Future[None] | None = None  # the generator waits here for a `send`
         self._on_end: Callable[[BaseException | None], None] | None = None
         self._begun = False  # the task has had its first turn
         self.task: asyncio.Task[None] | None = None

@@ -1,7 +1,7 @@
 """One stream's life on asyncio, from the request to the end of its cleanup.
 
 Two tasks for each stream. The task that the server gave us (the ASGI task) does nothing but
-`receive()`, until nothing of the stream is left. The other is the driver's, which runs the
+`receive()`, until nothing of the stream is left. The other runs the
 generator. Both, the timer and the sender only report here, to `_report`: `life` decides what
 becomes of the others.
 
@@ -59,8 +59,8 @@ class Delivery:
         "_buffer",
         "_cancelled",
         "_driven",
-        "_driver",
         "_dropped",
+        "_generator",
         "_gone",
         "_interrupted",
         "_leaving",
@@ -94,7 +94,7 @@ class Delivery:
         self._buffer: Any = response._source or response._make_buffer()
         buffer: Any = self._buffer
         self._sender = make_sender(send, Body(response, buffer, metered), self)
-        self._driver: GeneratorTask | PushedSource = (
+        self._generator: GeneratorTask | PushedSource = (
             GeneratorTask(response, scope, buffer, self._sender, self._refused)
             if response._source is None
             else PushedSource(response._source, self._sender, response._cuts)
@@ -156,8 +156,8 @@ class Delivery:
 
     def _start(self) -> None:
         assert self._streams is not None
-        self._driver.start(self._streams, self._on_generator_end)
-        # When the driver has run: most streams have sent their headers by then.
+        self._generator.start(self._streams, self._on_generator_end)
+        # When the generator has begun: most streams have sent their headers by then.
         self._loop.call_soon(self._arm_timer)
 
     def _is_over(self) -> bool:
@@ -337,7 +337,7 @@ class Delivery:
 
     def _stop_generator(self) -> None:
         if not self._driven:
-            self._driver.stop()
+            self._generator.stop()
 
     def _give_up(self) -> None:
         if not self._is_leaving():  # then `_left` does
@@ -358,7 +358,7 @@ class Delivery:
     def _abandon(self) -> None:
         if not self._driven:
             self._driven = True
-            _leave_alone(self._driver, self._response)
+            _leave_alone(self._generator, self._response)
         if not self._is_leaving():
             self._sender.close()
         self._interrupt()
@@ -399,7 +399,7 @@ class Delivery:
             _log_cleanup(error)  # it outlived its time
             return
         self._driven = True
-        is_whole = error is None and not self._driver.cut
+        is_whole = error is None and not self._generator.cut
         if isinstance(error, asyncio.CancelledError):
             error = None
             if self.ending is None:
@@ -433,7 +433,7 @@ class Delivery:
     def on_sent(self) -> None:
         self._go_on()
         if self._sender.in_progress is None:
-            self._driver.go_on()
+            self._generator.go_on()
             if self._driven:
                 self._interrupt()
 
@@ -454,7 +454,7 @@ class Delivery:
             self._report(Event.CLIENT_GONE)
         else:
             self._report(Event.SEND_FAILED, error)
-        self._driver.go_on()
+        self._generator.go_on()
         self._interrupt()
 
     # The timer: one for each stream, armed for a time by which nothing can be due and armed again
@@ -523,21 +523,21 @@ _DO = {
 }
 
 
-# Drivers whose cleanup outlived `cleanup_timeout`: the reference keeps them from being collected.
+# Tasks whose cleanup outlived `cleanup_timeout`: the reference keeps them from being collected.
 _left_alone: set[asyncio.Task[Any]] = set()
 
 
-def _leave_alone(driver: GeneratorTask | PushedSource, response: Streamable) -> None:
+def _leave_alone(generator: GeneratorTask | PushedSource, response: Streamable) -> None:
     logger.error(
         "The cleanup of %s did not end within cleanup_timeout (%s s); it is cancelled, and its"
         " response ends without it",
         response._origin,
         response.cleanup_timeout,
     )
-    if driver.task is not None:
-        _left_alone.add(driver.task)
-        driver.task.add_done_callback(_left_alone.discard)
-    driver.cancel()
+    if generator.task is not None:
+        _left_alone.add(generator.task)
+        generator.task.add_done_callback(_left_alone.discard)
+    generator.cancel()
 
 
 def _log_cleanup(error: BaseException | None) -> None:

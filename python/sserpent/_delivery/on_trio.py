@@ -269,7 +269,7 @@ class TrioDelivery:
             self._on_generator_end(error)
             self._news.set()
 
-    # The driver
+    # The generator
 
     async def _drive(self, streams: _shutdown.ServerStreams) -> None:
         with trio.CancelScope(shield=True):
