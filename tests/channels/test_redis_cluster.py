@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 
+import anyio
 import pytest
+from fastapi import HTTPException
 from redis.crc import key_slot
 
 from channel_clients import Client
@@ -25,8 +28,9 @@ from redis_checks import (
     run,
     until,
 )
-from redis_server import Cluster, RedisServer
-from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain
+from redis_server import Cluster, RedisServer, Sentinel
+from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain, Runs
+from sserpent.channels.history.broker import Lease
 from sserpent.channels.history.position import HistoryKey
 from sserpent.channels.history.ring import Entry
 from sserpent.channels.redis import RedisBroker
@@ -258,3 +262,99 @@ def test_a_run_goes_on_over_the_failure_of_its_node(pair: Pair) -> None:
                 assert [each.data for each in events] == list(range(len(events)))
 
     asyncio.run(asyncio.wait_for(check(), 90))
+
+
+async def start_if_free(runs: Runs[int], key: str, over: list[int]) -> str | None:
+    """Starts a run of a key, and returns its id; None if the key has an active one, or Redis is
+    away."""
+    try:
+        return (await runs.start(counted(lambda _: not over), key=key)).id
+    except (HTTPException, BrokerUnavailable):
+        return None
+
+
+def test_p17_a_key_on_a_node_that_fails_has_one_active_run(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key's string is on the node that fails, its run on another."""
+    monkeypatch.setattr(Lease, "RENEWAL", 0.3)
+    monkeypatch.setattr(Lease, "DURATION", 30.0)
+
+    async def check() -> None:
+        over: list[int] = []
+        channels, others = (Channels(pair.cluster.url, publish_timeout=4) for _ in range(2))
+        async with channels, others:
+            here, there = (each.runs("answers", shutdown_grace=0) for each in (channels, others))
+            is_there = {
+                name: pair.cluster.node_of(key_slot(name_of("sserpent", 0, here._key(name, None))))
+                is pair.master
+                for name in map(str, range(20))
+            }
+            key = next(name for name, there_too in is_there.items() if there_too)
+            run_id = next(name for name, there_too in is_there.items() if not there_too)
+            started = await here.start(counted(lambda _: not over), id=run_id, key=key)
+            assert await start_if_free(there, key, over) is None
+            pair.master.kill()
+            await until(pair.took_over)
+            ids = [started.id]
+            # The replica may not have had the key: then another start gets it, and the first run
+            # ends when it renews it.
+            for _ in range(20):
+                new = await start_if_free(there, key, over)
+                ids += [] if new is None else [new]
+                await asyncio.sleep(0.1)
+            active = None
+            while active is None:
+                with suppress(BrokerUnavailable):
+                    active = await there.active(key)
+            with anyio.fail_after(30):
+                for each in ids:
+                    if each != active.id:
+                        assert (await there.wait(each)).state == "stopped"
+            assert (await there.status(active.id)).state == "running"
+            over.append(1)
+            assert (await there.wait(active.id)).state == "done"
+            assert await here.active(key) is None
+
+    asyncio.run(asyncio.wait_for(check(), 100))
+
+
+def test_p17_a_failover_that_lost_a_key_and_its_run_frees_the_key(
+    make_redis: MakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lease, "RENEWAL", 0.3)
+    monkeypatch.setattr(Lease, "DURATION", 30.0)
+    master = make_redis()
+    replica = make_redis(replicaof=f"127.0.0.1 {master.port}")
+    sentinel = Sentinel(master)
+
+    async def check() -> None:
+        over: list[int] = []
+        channels, others = (Channels(sentinel.url, publish_timeout=4) for _ in range(2))
+        async with channels, others:
+            here, there = (each.runs("answers", shutdown_grace=0) for each in (channels, others))
+            await until(lambda: "slave0" in master.ask("INFO", "replication"))
+            await until(lambda: sentinel.ask("SENTINEL", "REPLICAS", "main"))
+            # From here on the replica gets nothing.
+            replica.pause()
+            master.ask("CLIENT", "KILL", "TYPE", "replica")
+            old = await start_if_free(here, "chat", over)
+            assert old is not None
+            master.kill()
+            replica.go_on()
+            new = None
+            with anyio.fail_after(60):
+                while new is None:
+                    new = await start_if_free(there, "chat", over)
+            # The old one has lost what it has yielded, and yields no more.
+            await until(lambda: not here._producers)
+            active = await here.active("chat")
+            assert active is not None
+            assert active.id == new
+            over.append(1)
+            assert (await there.wait(new)).state == "done"
+
+    try:
+        asyncio.run(asyncio.wait_for(check(), 100))
+    finally:
+        sentinel.close()
