@@ -74,7 +74,16 @@ def step(what: str, about: str) -> Iterator[None]:
 
 
 def start_building(wheels: str) -> subprocess.Popen[bytes]:
-    command = [PYTHON, "-m", "maturin", "build", "--release", "--quiet", "--interpreter", PYTHON]
+    command: list[str | Path] = [
+        PYTHON,
+        "-m",
+        "maturin",
+        "build",
+        "--release",
+        "--quiet",
+        "--interpreter",
+        PYTHON,
+    ]
     return subprocess.Popen([*command, "--out", wheels], cwd=ROOT)
 
 
@@ -85,7 +94,7 @@ def redis_packages() -> list[str]:
 
 
 def pip(*arguments: str) -> None:
-    command = [PYTHON, "-m", "pip", "--disable-pip-version-check", *arguments]
+    command: list[str | Path] = [PYTHON, "-m", "pip", "--disable-pip-version-check", *arguments]
     if subprocess.run(command, cwd=ROOT).returncode:
         sys.exit("pip could not install that; its message is above")
 
