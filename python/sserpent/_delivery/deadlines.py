@@ -20,6 +20,8 @@ LAST_SEND = 1.0
 class Due(Enum):
     """Something to be done at a time."""
 
+    __hash__ = object.__hash__
+
     OPEN = auto()  # the headers wait no longer for a first event: `open_delay`
     PING = auto()  # a keep-alive: `ping_interval`
     STALLED = auto()  # a send has waited for too long: `send_timeout`

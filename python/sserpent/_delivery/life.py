@@ -73,6 +73,9 @@ class Ending(Enum):
     #: The server, or a middleware, has cancelled the request.
     CANCELLED = False, "leave", False, False
 
+    # Of `enum` it is a Python function, and each step of a life looks up three.
+    __hash__ = object.__hash__
+
     def __init__(
         self, delivers: bool, connection: str, tells: bool, farewell: bool, idles: bool = True
     ) -> None:
@@ -86,6 +89,8 @@ class Ending(Enum):
 class Alive(Enum):
     """A state in which a stream has no reason to end."""
 
+    __hash__ = object.__hash__
+
     STREAMING = auto()
     FINISHING = auto()
     PARTING = auto()
@@ -96,6 +101,8 @@ State = Alive | Ending
 
 class Event(Enum):
     """What the parts of a stream report."""
+
+    __hash__ = object.__hash__
 
     #: The stream opens while its server shuts down, or is not to begin: nothing of it will be cut
     #: off, so it ends as a whole, without its generator.
@@ -130,6 +137,8 @@ class Event(Enum):
 
 class Action(Enum):
     """What is to be done, at once and in order. Each may be asked for when it is done already."""
+
+    __hash__ = object.__hash__
 
     #: The generator is told to end.
     STOP = auto()
@@ -278,6 +287,13 @@ ON_EVENT: Mapping[State, Mapping[_Column, Step]] = {
 _OF_GENERATOR = Event.GENERATOR_FAILED, Event.FAILURE_TOLD, Event.CUT_OFF
 
 
+# Until Python 3.12 a function of `enum`'s looks members up.
+_BOUND, _BOUND_LAST_SEND = Action.BOUND, Action.BOUND_LAST_SEND
+_FINISH, _GIVE_UP = Action.FINISH, Action.GIVE_UP
+_MAX_DURATION, _GRACE_OVER = Due.MAX_DURATION, Due.GRACE_OVER
+_CLEANUP_OVER = Due.CLEANUP_OVER
+
+
 class Life:
     """One stream's state, and the times that belong to it.
 
@@ -336,20 +352,20 @@ class Life:
         if error is not None and (before is not self.state or event in _OF_GENERATOR):
             self.error = after(self.error, error)
         self._forget_time_of(event)
-        if Action.BOUND in actions and self.cleanup_until is None:
+        if _BOUND in actions and self.cleanup_until is None:
             self.cleanup_until = now + self._times.cleanup_timeout
-        elif Action.BOUND_LAST_SEND in actions:
+        elif _BOUND_LAST_SEND in actions:
             self.cleanup_until = now + LAST_SEND
-        self.finishing = self.finishing or Action.FINISH in actions
-        self.given_up = self.given_up or Action.GIVE_UP in actions
+        self.finishing = self.finishing or _FINISH in actions
+        self.given_up = self.given_up or _GIVE_UP in actions
         return actions
 
     def _forget_time_of(self, event: _Column) -> None:
-        if event is Due.MAX_DURATION:
+        if event is _MAX_DURATION:
             self.ends_at = None
-        elif event is Due.GRACE_OVER:
+        elif event is _GRACE_OVER:
             self.grace_until = None
-        elif event is Due.CLEANUP_OVER:
+        elif event is _CLEANUP_OVER:
             self.cleanup_until = None
 
     def begin_cleanup(self, now: float) -> None:

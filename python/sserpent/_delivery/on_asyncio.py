@@ -315,7 +315,7 @@ class Delivery:
         # Its last `send` may have begun to wait before.
         at = self._sender.waits_since if event is Event.CLIENT_GONE_AT_END else self._loop.time()
         for action in self._life.hear(event, at, error):
-            if action is Action.LOG:
+            if action is _LOG:
                 self._log(error)
             else:
                 _DO[action](self)
@@ -509,6 +509,7 @@ class Delivery:
             self._report(Due.GRACE_OVER)
 
 
+_LOG = Action.LOG
 _DO = {
     Action.STOP: Delivery._stop_generator,
     Action.BOUND: Delivery._arm_timer,

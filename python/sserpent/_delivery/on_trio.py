@@ -188,7 +188,7 @@ class TrioDelivery:
     def _report(self, event: Event | Due, error: BaseException | None = None) -> None:
         """Does what follows from an event."""
         for action in self._life.hear(event, trio.current_time(), error):
-            if action is Action.LOG:
+            if action is _LOG:
                 self._log(error)
             else:
                 _DO[action](self)
@@ -547,6 +547,7 @@ class TrioDelivery:
             self._report(Due.GRACE_OVER)
 
 
+_LOG = Action.LOG
 _DO = {
     Action.STOP: TrioDelivery._stop_generator,
     Action.BOUND: TrioDelivery._note_times,
