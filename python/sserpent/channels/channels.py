@@ -72,6 +72,9 @@ class Channels:
             limit. Beyond it a client gets 503 with `Retry-After`, and one that comes back gets a
             `retry` of 5 to 15 s and the end of the stream.
         max_subscribers_per_owner: How many of one `owner`, in this process.
+        shared_limits: Whether the limits of subscribers, those of channels too, are for all
+            processes on this Redis together. The places of a process that was killed are free
+            after 15 s. Without Redis there is one process, as without it.
 
     Raises:
         TypeError: an argument has the wrong type; the message names it.
@@ -87,9 +90,11 @@ class Channels:
         publish_timeout: float = 5.0,
         max_subscribers: int | None = None,
         max_subscribers_per_owner: int | None = None,
+        shared_limits: bool = False,
     ) -> None:
         checked_limit("max_subscribers", max_subscribers)
         checked_limit("max_subscribers_per_owner", max_subscribers_per_owner)
+        checked_bool("shared_limits", shared_limits)
         checked_prefix(prefix)
         checked_seconds("publish_timeout", publish_timeout)
         disconnects = OwnerDisconnects(lambda wanted: self._hubs.end(wanted))
@@ -106,6 +111,8 @@ class Channels:
             # The one on Redis follows them by itself.
             ends_disconnected=not isinstance(broker, (str, type(None))),
         )
+        if shared_limits:
+            self._hubs.share_limits()
         self._named: dict[str, Channel[Any] | Runs[Any]] = {}
         self._lock = threading.RLock()  # a finalizer may make a channel while it is held
 

@@ -87,8 +87,15 @@ class Subscription(EventSourceResponse, Generic[T]):
         return super().__call__(scope, receive, send)
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        slots, limits = self._hubs.slots, self._hubs.limits_of(self._request, self._owner)
-        if not slots.take(limits):
+        limits = self._hubs.limits_of(self._request, self._owner)
+        try:
+            is_free = await self._hubs.take(limits)
+        except (BrokerError, ChannelsClosed):
+            if self._cuts:
+                raise broker_is_away() from None
+            await self._answer_instead(empty_stream(self), scope, receive, send)
+            return
+        if not is_free:
             await self._refuse("subscribers", scope, receive, send)
             return
         subscriber = self._make_subscriber()
@@ -107,7 +114,7 @@ class Subscription(EventSourceResponse, Generic[T]):
                 await self._answer_instead(empty_stream(self), scope, receive, send)
         finally:
             subscriber.close()
-            slots.give_back(limits)
+            self._hubs.give_back(limits)
 
     def _make_subscriber(self) -> Subscriber:
         return Subscriber(self._hubs.hub(), self._request, self.max_pending, self._owner)

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from ..._fastapi.limits import Slots
 from ..._runtime.loops import current_token
 from ..history.broker import Broker
 from .hub import Hub, HubSubscriber
 from .request import Request
+
+
+@runtime_checkable
+class SharedLimits(Protocol):
+    """Counts subscribers in all processes."""
+
+    async def take_slots(self, limits: Mapping[Any, int]) -> bool:
+        """Takes a place under each limit, or none, and returns whether there were places.
+
+        Raises:
+            BrokerUnavailable: the broker could not be reached.
+        """
+        ...
+
+    def give_back_slots(self, limits: Mapping[Any, int]) -> None:
+        """Gives back what was taken."""
+        ...
 
 
 class Hubs:
@@ -35,6 +52,8 @@ class Hubs:
     ) -> None:
         self.broker = broker
         self.slots = Slots()
+        #: Where they are counted in all processes, if limits are shared.
+        self.shared: SharedLimits | None = None
         self._max_subscribers = max_subscribers
         self._ends_disconnected = ends_disconnected
         self._max_per_owner = max_per_owner
@@ -68,6 +87,36 @@ class Hubs:
         if self._max_per_owner is not None and owner is not None:
             limits["owner", owner] = self._max_per_owner
         return limits
+
+    def share_limits(self) -> None:
+        """Counts subscribers in all processes, if the broker does."""
+        if isinstance(self.broker, SharedLimits):
+            self.shared = self.broker
+
+    async def take(self, limits: Mapping[Any, int]) -> bool:
+        """Takes a place under each limit, or none at all, and returns whether there were places.
+        They are then to be given back.
+
+        Raises:
+            BrokerUnavailable: limits are shared, and the broker could not be reached.
+        """
+        if not self.slots.take(limits):
+            return False
+        if self.shared is None or not limits:
+            return True
+        is_free = False
+        try:
+            is_free = await self.shared.take_slots(limits)
+        finally:
+            if not is_free:
+                self.slots.give_back(limits)
+        return is_free
+
+    def give_back(self, limits: Mapping[Any, int]) -> None:
+        """Gives back what was taken."""
+        self.slots.give_back(limits)
+        if self.shared is not None and limits:
+            self.shared.give_back_slots(limits)
 
     def end(self, wanted: Callable[[HubSubscriber], bool]) -> int:
         """Ends the streams of some subscribers, and returns how many that are."""

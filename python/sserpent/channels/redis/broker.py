@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from time import monotonic, time
@@ -179,6 +179,15 @@ class RedisBroker:
 
     async def count_subscribers(self, key: HistoryKey) -> int:
         return await self.at_home(lambda session: session.count_subscribers(key))
+
+    async def take_slots(self, limits: Mapping[Any, int]) -> bool:
+        return await self.at_home(lambda session: session.slots.take(limits))
+
+    def give_back_slots(self, limits: Mapping[Any, int]) -> None:
+        session = self._session
+        if session is not None:
+            with suppress(RuntimeError):  # its event loop has ended
+                session.loop.call_soon_threadsafe(session.slots.give_back, limits)
 
     async def position(self, key: HistoryKey, limits: Retention) -> Position:
         return await self.at_home(lambda session: session.position(key, limits))

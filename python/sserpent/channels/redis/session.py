@@ -37,6 +37,7 @@ from .scripts import (
     read_head,
     read_page,
 )
+from .shared_slots import SLOTS, SharedSlots
 
 # How many histories are looked at at the same time.
 _TOGETHER = 64
@@ -71,7 +72,7 @@ class Session:
         self._publish_many = publish_script(command, many=True)
         self._run_scripts = run_scripts(command)
         setup = Setup(
-            (self._publish, self._publish_many, HEAD, RIGHTS, *self._run_scripts.values()),
+            (self._publish, self._publish_many, SLOTS, HEAD, RIGHTS, *self._run_scripts.values()),
             (RIGHTS.sha, 0, command, name_of(prefix, server.database, _NOBODYS)),
             prefix,
         )
@@ -93,6 +94,7 @@ class Session:
         self._closed = False
         self._renewed_at = -math.inf
         self._inbox: Inbox | None = None
+        self.slots = SharedSlots(self._send, self.name_of)
         self._disconnects: RedisHistory | None = None
         # Now, so that it is logged at once if Redis cannot be used.
         self._first = self._ask_time()
@@ -488,6 +490,7 @@ class Session:
     async def aclose(self) -> None:
         await asyncio.sleep(0)  # what threads have asked for comes first
         self._closed = True
+        self.slots.close()
         self._first.cancel()
         await self.servers.drain()
         if self._timer is not None:
