@@ -25,6 +25,7 @@ from gunzip import GZIP
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import Channels
 from sserpent.metrics import opentelemetry, prometheus
+from sserpent.protocols import OpenAIChat
 from sserpent.testing import Events, connect
 from timelines import runners
 
@@ -323,3 +324,25 @@ def test_what_is_not_installed_is_named(module: str, function: str, names: str) 
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.returncode == 1
     assert f"ImportError: {names} is not installed: pip install 'sserpent[" in ran.stderr
+
+
+def test_p1_a_stream_that_says_that_it_failed_has_failed(from_prometheus: Read) -> None:
+    async def failing() -> AsyncIterator[dict[str, int]]:
+        yield {"a": 1}
+        raise HTTPException(429, "slow")
+
+    async def main() -> None:
+        connection = Connection()
+        await connection.run(OpenAIChat(failing()))
+        assert connection.complete
+
+    anyio.run(main)
+    counted = from_prometheus()
+    reasons = {
+        dict(labels)["reason"]: value
+        for (name, labels), value in counted.items()
+        if name == "sserpent_stream_seconds_count"
+    }
+    assert reasons == {"failed": 1}
+    events = [value for (name, _), value in counted.items() if name == "sserpent_events_total"]
+    assert events == [2]

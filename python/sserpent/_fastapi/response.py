@@ -141,6 +141,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         on_disconnect: Called without arguments, once, if the client leaves before the end of
             the stream, or is dropped. May be async, and then has `cleanup_timeout` too.
 
+    A subclass may have a `closing_event`, which returns what is sent last, and `default_headers`, a
+    mapping of headers that are sent unless the response has them.
+
     `max_threads`, a class attribute alone, is how many sync generators may stream at the same
     time: 1,000 unless a subclass sets its own. `max_streams`, another one, is how many streams may
     be open at the same time in a process: any number unless a class sets it. Beyond, a client gets
