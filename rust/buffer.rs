@@ -481,7 +481,8 @@ impl Buffer {
             return Ok(due);
         }
         let mut append_named = |mut json: Cow<'_, [u8]>, declared: Option<&str>| {
-            let name = rules.named(&mut json, item, number)?;
+            rules.adapt(&mut json, item, number)?;
+            let name = rules.name(&json, item)?;
             append(&Fields {
                 event: name.as_deref().or(declared),
                 data: Some(Data::Json(&json)),

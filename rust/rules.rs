@@ -8,9 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use pyo3::{PyTraverseError, PyVisit, intern};
 
-use crate::event::refusal;
 use crate::json::wrong_type;
-use sserpent_wire::frame::{Data, Fields, check_event};
+use sserpent_wire::frame::{Data, Fields};
 use sserpent_wire::object::members;
 use sserpent_wire::{blocks, json};
 
@@ -117,73 +116,57 @@ impl ItemRules {
         }
     }
 
-    /// Makes the JSON of an item what is sent, and returns the name of its event.
-    pub fn named(
+    /// Makes the JSON of an item what is sent.
+    pub fn adapt(
         &self,
         json: &mut Cow<'_, [u8]>,
         item: &Bound<'_, PyAny>,
         number: u64,
-    ) -> PyResult<Option<String>> {
+    ) -> PyResult<()> {
         if self.only_objects && json.first() != Some(&b'{') {
             let rule = format!("{} sends dicts, models and events", self.owner);
             return Err(wrong_type(&rule, item));
         }
-        if self.name_from.is_none() && self.number_as.is_none() {
-            return Ok(None);
-        }
-        let (mut name, mut number_at) = (None, None);
-        for member in members(json) {
-            if name.is_none() && has(&self.name_from, member.key) {
-                name = Some(&json[member.value.clone()]);
-            }
-            if number_at.is_none() && has(&self.number_as, member.key) {
-                number_at = Some(member.value);
-            }
-            if name.is_some() && (self.number_as.is_none() || number_at.is_some()) {
-                break;
-            }
-        }
-        let name = match &self.name_from {
-            None => None,
-            Some(field) => Some(self.name(field, name, item)?.into_owned()),
-        };
         if let Some(field) = &self.number_as {
-            set_number(json.to_mut(), field, number_at, number);
+            let found = members(json).find(|member| field.is(member.key));
+            let at = found.map(|member| member.value);
+            set_number(json.to_mut(), field, at, number);
         }
-        Ok(name)
+        Ok(())
     }
 
-    fn name<'a>(
+    /// The name of the event of an item, from its JSON.
+    pub fn name<'a>(
         &self,
-        field: &Name,
-        json: Option<&'a [u8]>,
+        json: &'a [u8],
         item: &Bound<'_, PyAny>,
-    ) -> PyResult<Cow<'a, str>> {
+    ) -> PyResult<Option<Cow<'a, str>>> {
+        let Some(field) = &self.name_from else {
+            return Ok(None);
+        };
         let rule = || {
             format!(
                 "{} names an event by the field '{}' of its item",
                 self.owner, field.text
             )
         };
-        let Some(json) = json else {
+        let Some(member) = members(json).find(|member| field.is(member.key)) else {
             let kind = item.get_type().name()?;
             let message = format!("{}, which this {kind} does not have", rule());
             return Err(PyValueError::new_err(message));
         };
-        let Some(text) = json
+        let value = &json[member.value];
+        let inner = value
             .strip_prefix(b"\"")
-            .and_then(|json| json.strip_suffix(b"\""))
-        else {
+            .and_then(|value| value.strip_suffix(b"\""));
+        let Some(text) = inner else {
             let message = format!("{}, which must be a str", rule());
             return Err(PyTypeError::new_err(message));
         };
-        if let (false, Ok(text)) = (text.contains(&b'\\'), std::str::from_utf8(text)) {
-            check_event(text).map_err(refusal)?;
-            return Ok(Cow::Borrowed(text));
-        }
-        let name = unescaped(item.py(), json)?;
-        check_event(&name).map_err(refusal)?;
-        Ok(Cow::Owned(name))
+        Ok(Some(match std::str::from_utf8(text) {
+            Ok(text) if !text.contains('\\') => Cow::Borrowed(text),
+            _ => Cow::Owned(unescaped(item.py(), value)?),
+        }))
     }
 
     pub fn leaves_out_event(&self, fields: &Fields<'_>) -> bool {
@@ -201,10 +184,6 @@ impl ItemRules {
             None => Cow::Borrowed(ready),
         }
     }
-}
-
-fn has(name: &Option<Name>, key: &[u8]) -> bool {
-    name.as_ref().is_some_and(|name| name.is(key))
 }
 
 fn set_number(json: &mut Vec<u8>, field: &Name, at: Option<Range<usize>>, number: u64) {
