@@ -23,7 +23,7 @@ APP = "benches.channels.compressed_app:app"
 CONTENDERS = ("plain", "sserpent", "starlette-compress")
 CLIENTS = 1_000
 GENERATORS = 600
-CASES = {"JSON of 150 B": (50, 1), "HTML of 4 KB": (25, 1), "JSON, 100 at once": (1, 100)}
+CASES = {"JSON of 150 B": (50, 1), "HTML of 4 KB": (25, 1), "JSON, 100 at once": (4, 100)}
 GENERATOR = "LLM chunks, a generator for each client"
 MARK = b"data: "
 

@@ -250,6 +250,21 @@ def test_z4_a_client_joins_after_16_events_at_most(
 
 
 @runners
+def test_z4_a_client_joins_in_the_middle_of_a_burst(
+    run: Run, recorded: list[Recording], made: list[bytes]
+) -> None:
+    async def script(world: World) -> None:
+        await world.join()
+        await world.one_by_one(10)
+        await world.join()
+        await world.publish(100)
+        await world.settle()
+
+    check(play(run, script), recorded)
+    assert len(made) <= 16
+
+
+@runners
 def test_z4_somebody_who_comes_late_into_a_long_segment_joins_with_the_next_event(
     run: Run, recorded: list[Recording], made: list[bytes]
 ) -> None:

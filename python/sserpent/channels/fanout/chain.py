@@ -73,7 +73,7 @@ class Segment:
 
     def __init__(self, start: int, bits: int) -> None:
         self.start = self.end = start
-        self._deflater = deflater(bits)
+        self._deflater: Any = deflater(bits)
 
     @property
     def length(self) -> int:
@@ -244,7 +244,8 @@ class Chain:
         if ending is not None:
             length = ending.length
             if ending is segment:
-                wanted = self._wanted == offset and length >= _SHORTEST
+                # A client has come since this segment began, and waits for the next one.
+                wanted = self._wanted > segment.start and length >= _SHORTEST
                 if length < _LONGEST and not wanted:
                     return segment
             elif length < _SHORTEST:
