@@ -71,7 +71,8 @@ def no_stream_is_left() -> Iterator[None]:
     """Fails the test after which a stream is still registered, which would be told of shutdowns and
     keep the signal handlers; a later test must not be blamed for it."""
     yield
-    left, streams._busy = streams._busy, ()
+    left = [each for each in streams._busy if each.is_alive()]
+    streams._busy = ()
     assert not left, [each.open for loop in left for each in loop._by_address.values()]
 
 

@@ -18,6 +18,7 @@ from hypercorn.config import Config
 import sserpent
 from servers import free_port, until
 from sserpent import EventSourceResponse
+from sserpent._shutdown import streams
 
 # What ends streams is no part of the core.
 pytestmark = pytest.mark.once
@@ -118,3 +119,19 @@ def test_an_event_loop_of_trio_is_freed(cut: bool) -> None:
     references = [each for _ in range(2) for each in serve_with_hypercorn_on_trio(free_port(), cut)]
     gc.collect()
     assert [each() for each in references] == [None] * 2
+
+
+def test_an_event_loop_that_was_stopped_with_a_stream_is_forgotten_when_the_next_one_opens() -> (
+    None
+):
+    class Stream:
+        def shut_down(self) -> None:
+            raise AssertionError("its event loop has ended")
+
+    async def open_one() -> None:
+        streams.opened(Stream(), {})
+
+    for _ in range(3):
+        asyncio.run(open_one())
+        gc.collect()
+    assert len(streams._busy) == 1

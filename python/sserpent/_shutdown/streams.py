@@ -291,6 +291,12 @@ class _LoopStreams:
                 return streams
         return None
 
+    def is_alive(self) -> bool:
+        """Whether the event loop may run again. Its open streams keep it, and so this does."""
+        token = self._token()
+        is_closed: Callable[[], bool] = getattr(token, "is_closed", bool)
+        return token is not None and not is_closed()
+
     def are_open(self) -> bool:
         return any(streams.open for streams in self._by_address.values())
 
@@ -369,7 +375,8 @@ def opened(stream: Stream, scope: Scope) -> ServerStreams:
     loop_streams.begin_to_look()
     if loop_streams not in _busy:
         with _lock:
-            _busy = (*_busy, loop_streams)
+            # An event loop that was stopped while streams were open has told of no end.
+            _busy = (*(each for each in _busy if each.is_alive()), loop_streams)
     signals.listen(_notice_signal)
     return streams
 
