@@ -245,7 +245,7 @@ class Chain:
             length = ending.length
             if ending is segment:
                 # A client has come since this segment began, and waits for the next one.
-                wanted = self._wanted > segment.start and length >= _SHORTEST
+                wanted = self._wanted > ending.start and length >= _SHORTEST
                 if length < _LONGEST and not wanted:
                     return segment
             elif length < _SHORTEST:

@@ -51,8 +51,8 @@ class Entry:
         self, position: Position, body: bytes, time: float, raw: bool, conflate: str | None
     ) -> None:
         epoch, offset, tag = position
-        self.position = position
-        self.offset = offset
+        self.position: Position = position
+        self.offset: int = offset
         self.frame = b"id: %b-%d-%d\n%b" % (epoch.encode(), offset, tag, body)
         self.time = time
         self.raw = raw
@@ -146,7 +146,8 @@ class Ring:
         self._entries: list[Any] = []
         self._gone = 0  # how many of the list's first are trimmed already
         self._size = 0
-        self.floor = self.head = head
+        self.floor: Position = head
+        self.head: Position = head
 
     def __len__(self) -> int:
         return len(self._entries) - self._gone
