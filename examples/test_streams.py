@@ -56,11 +56,13 @@ async def test_a_shutdown_ends_the_stream(client: Client) -> None:
 
 
 async def test_the_gateway_stops_its_upstream_when_its_client_leaves() -> None:
-    upstream = FakeUpstream([b'data: {"token": "Hel', b'lo"}\n\n', inf])
+    upstream = FakeUpstream([b'data: {"n":', b' 1}\n\n', inf])
+    completion = {"model": "mine", "messages": []}
     async with connect(upstream) as provider, connect(gateway.app) as client:
         gateway.app.state.upstream = provider
-        async with client.events("/chat", method="POST", json={"text": "Hi"}) as events:
-            assert (await events.next()).data == "Hello"
+        path = "/v1/chat/completions"
+        async with client.events(path, method="POST", json=completion) as events:
+            assert (await events.next()).data == '{"n":1}'
             await events.leave()
-        assert upstream.requests[0].body == b'{"prompt":"Hi"}'
+        assert upstream.requests[0].body == b'{"model":"mine","messages":[],"stream":true}'
         assert upstream.requests[0].client_left

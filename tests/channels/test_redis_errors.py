@@ -331,8 +331,9 @@ def test_an_end_that_is_refused_in_the_middle_is_an_end_the_next_time(
             for _ in range(2):
                 assert await broker.runs.end(RUN, fence, last)
                 status = await broker.runs.status(RUN)
-                assert status.end is not None
-                assert status.end.offset == 2
+                assert status is not None
+                assert status.end_body == last.body
+                assert status.head.offset == 2
 
     asyncio.run(check())
 

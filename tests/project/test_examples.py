@@ -155,7 +155,7 @@ def test_the_app_has_every_example(all_examples: Server) -> None:
     listed = httpx.get(f"{url}/examples").json()
 
     names = {example["name"] for example in listed}
-    assert names == {*(case[0] for case in CASES), "answers", "notifications", "rooms"}
+    assert names == {*(case[0] for case in CASES), "answers", "chat", "notifications", "rooms"}
     for example in listed:
         if example["posts"]:
             continue  # the demo and the page read so many events of these
