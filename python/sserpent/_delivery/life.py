@@ -374,10 +374,10 @@ class Life:
             self.cleanup_until = now + self._times.cleanup_timeout
 
     def begin_shutdown(self, now: float) -> bool:
-        """Notes that the server shuts down. Returns whether the generator has a grace; if not, it
-        is over now."""
-        if self._times.shutdown_grace:
-            self.grace_until = now + self._times.shutdown_grace
+        """Notes that the server shuts down, or says so again with another grace. Returns whether the
+        generator has one; if not, it is over now."""
+        grace = self._times.shutdown_grace
+        self.grace_until = now + grace if grace else None
         return self.grace_until is not None
 
     def moment(
