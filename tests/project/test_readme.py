@@ -114,24 +114,24 @@ def test_every_option_of_a_channel_has_its_default_on_the_page() -> None:
 def test_the_runs_of_the_page_on_runs() -> None:
     page = run_blocks(RUNS)
     with connect_sync(page["app"]) as client:
-        answer = client.post("/answers", params={"prompt": "Hi"})
+        answer = client.post("/chats/a", params={"prompt": "Hi"})
         run_id = answer.headers["Run-ID"]
         data = re.findall(r"^data: (.*)$", answer.text, re.MULTILINE)
         assert [json.loads(each) for each in data[:-1]] == ["You", "said:", "Hi"]
+        assert client.get("/chats/a").json() is None
         url = f"/answers/{run_id}"
         with client.events(url) as events:
             first, *_, last = events
             assert json.loads(first.data) == "You"
             end = {"run": run_id, "end": "done", "reason": None}
             assert (last.type, json.loads(last.data)) == ("run-end", end)
+        # The rest is there although the run has ended.
         with client.events(url, last_event_id=first.last_event_id) as events:
             assert json.loads(events.next().data) == "said:"
-        assert client.delete(url).status_code == 200
-        assert client.delete("/answers/unknown").status_code == 404
-        client.post("/users/7/chats/chat", params={"prompt": "Hi"}).raise_for_status()
-        again = client.post("/users/7/chats/chat", params={"prompt": "never"})
-        assert "never" not in again.text
-        assert client.get("/users/8/chats/chat").status_code == 404
+        assert client.delete("/chats/a").status_code == 200
+        assert client.get("/answers/unknown").status_code == 404
+        assert client.get(f"/runs/{run_id}").json() == {"state": "done", "events": 3}
+        client.post("/users/7/chats/a", params={"prompt": "Hi"}).raise_for_status()
 
 
 def test_every_option_of_runs_has_its_default_on_the_page() -> None:
