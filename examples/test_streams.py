@@ -56,7 +56,7 @@ async def test_a_shutdown_ends_the_stream(client: Client) -> None:
 
 
 async def test_the_gateway_stops_its_upstream_when_its_client_leaves() -> None:
-    upstream = FakeUpstream([b'data: {"n":', b' 1}\n\n', inf])
+    upstream = FakeUpstream([b'data: {"n":', b" 1}\n\n", inf])
     completion = {"model": "mine", "messages": []}
     async with connect(upstream) as provider, connect(gateway.app) as client:
         gateway.app.state.upstream = provider

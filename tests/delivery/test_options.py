@@ -229,7 +229,8 @@ def test_what_is_ours_alone_is_not_in_the_help() -> None:
     public = {name for name, _ in inspect.getmembers(response()) if not name.startswith("_")}
     theirs = {
         "background", "body_iterator", "charset", "closing_event", "default_headers",
-        "delete_cookie", "headers", "init_headers", "item_type", "listen_for_disconnect", "media_type", "raw_headers", "render",
+        "delete_cookie", "headers", "init_headers", "item_type",
+        "listen_for_disconnect", "media_type", "raw_headers", "render",
         "set_cookie", "status_code", "stream_response", "max_threads", "max_streams",
     }  # fmt: skip
     assert public - theirs == Options.__annotations__.keys()

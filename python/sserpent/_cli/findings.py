@@ -58,13 +58,18 @@ def findings(seen: Observation, seconds: float) -> Iterator[Finding]:
 def _refused(seen: Observation, content_type: str) -> Finding:
     status = seen.status
     if status == 204:
-        return Finding("fail", "status 204: the server says that nothing more comes")
+        return Finding(
+            "fail",
+            "status 204: the server says that nothing more comes",
+            "That is right for a run that has ended, or a key without one: look while it goes on.",
+        )
     if status != 200:
         advice = {
             401: "Give the credentials by --header 'Authorization: ...'.",
             403: "Give the credentials by --header 'Authorization: ...'.",
             404: "Look at the path, also at what a proxy makes of it.",
             405: "The route may want a POST: --post '{}'.",
+            409: "An answer is active: stop it, or look when it has ended.",
             406: "The route refuses 'Accept: text/event-stream'.",
             422: "The route wants other parameters: the body says which.",
             429: "There are too many streams: wait, or raise the limit.",

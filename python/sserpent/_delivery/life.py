@@ -374,7 +374,7 @@ class Life:
             self.cleanup_until = now + self._times.cleanup_timeout
 
     def begin_shutdown(self, now: float) -> bool:
-        """Notes that the server shuts down, or says so again with another grace. Returns whether the
+        """Notes that the server shuts down, also again with another grace. Returns whether the
         generator has one; if not, it is over now."""
         grace = self._times.shutdown_grace
         self.grace_until = now + grace if grace else None
