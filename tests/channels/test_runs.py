@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -701,6 +702,92 @@ def test_x6_an_item_that_cannot_be_encoded_is_such_an_exception(
             assert answer.cleaned_up
 
     run(main)
+
+
+class _Own(BaseException):
+    """An exception that `except Exception` does not see."""
+
+
+def _group() -> BaseException:
+    if sys.version_info < (3, 11):
+        from exceptiongroup import BaseExceptionGroup as Group
+    else:
+        from builtins import BaseExceptionGroup as Group
+    return Group("several", [_Own("secret")])
+
+
+BASE_EXCEPTIONS = [_group, GeneratorExit, KeyboardInterrupt, SystemExit, _Own]
+
+
+@pytest.mark.parametrize("is_sync", [False, True], ids=["async", "sync"])
+@pytest.mark.parametrize("error", BASE_EXCEPTIONS, ids=lambda each: each.__name__)
+def test_x6_any_other_exception_ends_the_run_alone_and_is_logged_too(
+    run: Run,
+    make_channels: MakeChannels,
+    error: Callable[[], BaseException],
+    is_sync: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def produce() -> AsyncIterator[str]:
+        yield "a"
+        await anyio.lowlevel.checkpoint()
+        raise error()
+
+    def produce_in_thread() -> Iterator[str]:
+        yield "a"
+        raise error()
+
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs = channels.runs("answers", shutdown_grace=0)
+            started = await runs.start(produce_in_thread() if is_sync else produce())
+            client = await followed(runs, started.id)
+            assert said(client) == ["a"]
+            assert end_of(client) == ("error", "exception")
+            await until(lambda: not runs._producers)
+            assert b"secret" not in client.body
+            [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
+            assert started.id in record.getMessage()
+            assert record.exc_info is not None
+            assert isinstance(record.exc_info[1], type(error()))
+
+    run(main)
+
+
+@pytest.mark.parametrize("is_stopped", [True, False], ids=["stopped", "failed"])
+def test_x6_a_run_with_a_task_group_is_stopped_or_fails_as_any_other(
+    run: Run, make_channels: MakeChannels, is_stopped: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail() -> None:
+        if not is_stopped:
+            raise _Own
+
+    async def produce() -> AsyncIterator[str]:
+        yield "a"
+        async with anyio.create_task_group() as tasks:
+            for each in (anyio.sleep_forever, fail, anyio.sleep_forever):
+                tasks.start_soon(each)
+            await anyio.sleep_forever()
+
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs = channels.runs("answers", shutdown_grace=0)
+            started = await runs.start(produce())
+            if is_stopped:
+                await until_yielded(started, 1)
+                await started.stop()
+            client = await followed(runs, started.id)
+            expected = ("stopped", "request") if is_stopped else ("error", "exception")
+            assert end_of(client) == expected
+            assert len(caplog.records) == (not is_stopped)
+
+    run(main)
+
+
+async def until_yielded(started: StartedRun[Any], events: int) -> None:
+    with anyio.fail_after(20):
+        while (await started._runs.status(started.id)).events < events:
+            await anyio.sleep(0.005)
 
 
 # X7

@@ -170,22 +170,34 @@ class Producer:
     async def _drive(self) -> None:
         try:
             await self._produce()
-        except anyio.get_cancelled_exc_class():
-            # Nobody but the end of the event loop cancels what has not been stopped.
-            self._stop = self._stop or SHUTDOWN
         except HTTPException as error:
             self._end = "error", public_reason(error), error.status_code
         except Refusal as error:
             logger.error("Run '%s' has ended, because of what was yielded: %s", self._run_id, error)
             self._end = "error", str(error), None
-        except Exception:
-            logger.exception("The generator of run '%s' failed", self._run_id)
-            self._end = "error", "exception", None
+        except BaseException as error:
+            # Nothing may leave this task: KeyboardInterrupt or SystemExit would end the event loop,
+            # and on Trio anything would.
+            if isinstance(error, GeneratorExit) and self._is_abandoned():
+                raise
+            if _is_cancellation(error):
+                # Nobody but the end of the event loop cancels what has not been stopped.
+                self._stop = self._stop or SHUTDOWN
+            else:
+                logger.exception("The generator of run '%s' failed", self._run_id)
+                self._end = "error", "exception", None
         finally:
             if self._stop is not None and self._end[0] == "done":
                 self._end = "stopped", self._stop, None
             self._driven.set()
             self._outbox.wake()
+
+    def _is_abandoned(self) -> bool:
+        """Returns whether Python closes this task, because its event loop has ended without it."""
+        try:
+            return current_token() is not self._token
+        except RuntimeError:
+            return True
 
     async def _produce(self) -> None:
         if hasattr(self._source, "__aiter__"):
@@ -349,6 +361,15 @@ class Producer:
             )
             end, reason, status = "stopped", self._stop, None
         return end_item(self._run_id, end, reason, status)
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Returns whether an exception is a cancellation, or a group of nothing else, as older releases
+    of Trio have it."""
+    inner: Any = getattr(error, "exceptions", None)  # Python 3.10 has no class for groups
+    if isinstance(inner, tuple) and inner:
+        return all(map(_is_cancellation, cast("tuple[BaseException, ...]", inner)))
+    return isinstance(error, anyio.get_cancelled_exc_class())
 
 
 class _News:
