@@ -22,6 +22,8 @@ from sserpent import EventSourceResponse
 from sserpent._runtime.loops import current_time
 from sserpent.channels import Channels, Runs, RunStatus, Subscription
 from sserpent.channels import Run as StartedRun
+from sserpent.channels.history.broker import BrokerUnavailable
+from sserpent.protocols import OpenAIChat
 
 _numbers = itertools.count()
 
@@ -542,6 +544,60 @@ def test_p24_a_response_that_cannot_look_says_404_when_it_is_called(
             assert await status_of(gone.stop()) == 404
 
     run(main)
+
+
+def test_p24_a_broker_that_is_slow_to_fail_is_away_and_not_without_a_run(run_in_time: Run) -> None:
+    async def main() -> None:
+        async with answering(Channels) as (runs, _, _):
+            await with_a_slow_broker(runs)
+        async with answering(Channels, response_class=OpenAIChat) as (runs, _, _):
+            runs._broker.holder = failing_after(5)  # type: ignore[method-assign]
+            assert await status_of(runs.follow(key="chat")) == 503
+
+    async def with_a_slow_broker(runs: Runs) -> None:
+        broker: Any = runs._broker
+        started = await runs.start(Answer()(), key="chat")
+        for method in ("holder", "status"):
+            answer = getattr(broker, method)
+            setattr(broker, method, failing_after(5))
+            with pytest.raises(BrokerUnavailable):
+                await runs.active("chat")
+            with pytest.raises(BrokerUnavailable):
+                await runs.stop(key="chat")
+            client = await body_of(await runs.follow(key="chat"))
+            assert client.status == 200
+            assert b"\nretry: " in client.body
+            setattr(broker, method, answer)
+        holder = broker.holder
+
+        async def slow(key: Any) -> Any:
+            await anyio.sleep(5)
+            return await holder(key)
+
+        broker.holder = slow
+        active = await runs.active("chat")
+        assert active is not None
+        assert active.id == started.id
+
+    def failing_after(seconds: float) -> Any:
+        async def fail(*_: Any) -> Any:
+            await anyio.sleep(seconds)
+            raise BrokerUnavailable("it is away")
+
+        return fail
+
+    run_in_time(main)
+
+
+def test_p24_a_run_of_a_key_that_never_begins_is_not_active(run_in_time: Run) -> None:
+    async def main() -> None:
+        async with answering(Channels) as (runs, _, _):
+            await runs._keys.take(runs._keys.claim_of("chat", None, "never"), None, "refuse")
+            began = current_time()
+            assert await runs.active("chat") is None
+            assert 2 <= current_time() - began < 3
+
+    run_in_time(main)
 
 
 def test_p24_runs_in_an_application() -> None:

@@ -96,9 +96,7 @@ class Following(Subscription[Any]):
         try:
             record = await self._broker.status(self._request.selections[0].key)
         except BrokerError:
-            if self._cuts:
-                raise broker_is_away() from None
-            self._send_instead(Response(come_back_later(), media_type=self.media_type))
+            self.answer_away()
             return
         if record is None:
             raise unknown()
@@ -109,6 +107,17 @@ class Following(Subscription[Any]):
             if after is None and record.is_evicted and not self._cuts:
                 after = _NO_PLACE
             self._request = self._request._replace(after=after)
+
+    def answer_away(self) -> None:
+        """Has an empty stream sent that tells the client to come back: the broker is away.
+
+        Raises:
+            fastapi.HTTPException: 503, the class has a protocol.
+        """
+        if self._cuts:
+            raise broker_is_away() from None
+        self._has_looked = True
+        self._send_instead(Response(come_back_later(), media_type=self.media_type))
 
     def answer_nothing(self) -> None:
         """Has a 204 sent: there is nothing to follow."""

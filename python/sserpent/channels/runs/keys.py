@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import anyio
 from fastapi import HTTPException
 
+from ..._runtime.loops import current_time
 from ..history.broker import RunBroker, RunRecord
 from ..history.position import HistoryKey
 from .ends import REQUEST, end_item
@@ -25,7 +26,7 @@ _HOLDER = re.compile(r"([A-Za-z0-9._~-]{1,128}) [0-9a-f]{16}", re.ASCII)
 IfActive = Literal["refuse", "join", "stop"]
 
 # Seconds between two looks at a run that is about to begin, and until it is taken for one that
-# never will.
+# never will. A broker that is slow to answer has its own timeout.
 _PAUSE, _BEGINS_WITHIN = 0.02, 2.0
 
 
@@ -54,17 +55,20 @@ class RunKeys:
         Raises:
             BrokerUnavailable: the broker could not be reached.
         """
-        with anyio.move_on_after(_BEGINS_WITHIN):
-            while True:
-                holder = await self._broker.holder(self._key_of(key, owner))
-                run_id = None if holder is None else _run_of(holder)
-                if run_id is None:
-                    return None
-                record = await self._broker.status(self._key_of(run_id, owner))
-                if record is not None:
-                    return run_id if record.is_alive else None
-                await anyio.sleep(_PAUSE)
-        return None
+        begins_by: float | None = None
+        while True:
+            holder = await self._broker.holder(self._key_of(key, owner))
+            run_id = None if holder is None else _run_of(holder)
+            if run_id is None:
+                return None
+            record = await self._broker.status(self._key_of(run_id, owner))
+            if record is not None:
+                return run_id if record.is_alive else None
+            now = current_time()
+            begins_by = begins_by or now + _BEGINS_WITHIN
+            if now >= begins_by:
+                return None
+            await anyio.sleep(_PAUSE)
 
     def claim_of(self, key: str, owner: str | None, run_id: str) -> Claim:
         """Returns a claim to a key for a run that is about to be started."""

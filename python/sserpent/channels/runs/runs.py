@@ -284,12 +284,15 @@ class Runs(Generic[T]):
     async def _follow_active(
         self, key: str, owner: str | None, after: str | int | None, options: ResponseOptions
     ) -> Subscription[T]:
+        active, is_away = None, False
         try:
             active = await self._keys.active(key, owner)
         except BrokerError:
-            active = ""  # to look for that run fails as well, and is answered
+            is_away = True
         following = self._response(active or "", owner, after, options)
-        if active is None:
+        if is_away:
+            following.answer_away()
+        elif active is None:
             following.answer_nothing()
         else:
             await following.look()
