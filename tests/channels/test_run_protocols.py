@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -427,10 +428,12 @@ class Wrong(ProtocolResponse):
     def closing_event(self, end: StreamEnd) -> Any:
         if self.wrong == "raises":
             raise AttributeError("it has a bug")
+        if self.wrong == "is cancelled":
+            raise asyncio.CancelledError
         return object() if self.wrong == "object" else None
 
 
-@pytest.mark.parametrize("wrong", ["raises", "object"])
+@pytest.mark.parametrize("wrong", ["raises", "is cancelled", "object"])
 def test_p12_a_closing_event_that_fails_cuts_its_follower_and_nobody_else(
     run: Run, make_channels: MakeChannels, wrong: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@ loops; and what a class of one's own may do."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -402,19 +403,27 @@ def test_p1_a_head_and_a_client_that_leaves_have_no_last_event(run: Any) -> None
     run(main)
 
 
-@pytest.mark.parametrize("bad", ["raises", "cannot be sent"])
+FAILURES: dict[str, type[BaseException]] = {
+    "raises": AttributeError,
+    "is cancelled": asyncio.CancelledError,
+    "exits": SystemExit,
+}
+
+
+@pytest.mark.parametrize("bad", [*FAILURES, "cannot be sent"])
 @pytest.mark.parametrize("base", [EventSourceResponse, ProtocolResponse])
 def test_p9_a_last_event_that_fails_cuts_its_stream(
     base: Any, bad: str, run: Any, caplog: Any
 ) -> None:
     class Bad(base):  # type: ignore[misc]
         def closing_event(self, end: StreamEnd) -> Any:
-            if bad == "raises":
-                raise AttributeError("mine")
+            if bad in FAILURES:
+                raise FAILURES[bad]("mine")
             return [{"fine": 1}, {"not": object()}]
 
     async def main() -> None:
-        connection = await sent(Bad(raising("done")))
+        with anyio.fail_after(10):
+            connection = await sent(Bad(raising("done")))
         assert not is_whole(connection)
         assert "fine" not in body_of(connection)
 

@@ -301,7 +301,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             if self._cuts and not _ends_event(buffer.kept()[1]):
                 raise ValueError("the last item was framed already, and did not end an event")
             frames = self._closing_frames(end)
-        except Exception:
+        except BaseException:  # one that leaves here would end no stream, or all of them
             logger.exception("%s cannot be ended as it should be, and is cut", self._origin)
             return False
         for frame in frames or ():

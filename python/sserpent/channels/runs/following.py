@@ -174,7 +174,7 @@ class Following(Subscription[Any]):
         end = buffer.stream_end()
         try:
             frames = self._closing_frames(end)
-        except Exception:
+        except BaseException:  # one that leaves here would end no stream, or all of them
             logger.exception("%s cannot be ended as it should be, and is cut", self._origin)
             return False
         if frames is None:
