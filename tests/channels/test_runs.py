@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import sys
@@ -788,6 +789,62 @@ async def until_yielded(started: StartedRun[Any], events: int) -> None:
     with anyio.fail_after(20):
         while (await started._runs.status(started.id)).events < events:
             await anyio.sleep(0.005)
+
+
+async def _awaits_a_cancelled_task() -> AsyncIterator[str]:
+    yield "a"
+    task = asyncio.ensure_future(asyncio.sleep(100))
+    asyncio.get_running_loop().call_soon(task.cancel)
+    await task
+
+
+def test_x6_a_cancellation_from_within_is_an_error(
+    setting: list[str],
+    run: Run,
+    make_channels: MakeChannels,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if setting[1] == "trio":
+        pytest.skip("Trio cancels scopes, not tasks")
+
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs = channels.runs("answers", shutdown_grace=0)
+            started = await runs.start(_awaits_a_cancelled_task())
+            client = await followed(runs, started.id)
+            assert said(client) == ["a"]
+            assert end_of(client) == ("error", "exception")
+            [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
+            assert record.getMessage() == (
+                f"The generator of run '{started.id}' was cancelled from within"
+            )
+            assert record.exc_info is not None
+
+    run(main)
+
+
+def test_x6_a_run_that_the_end_of_the_event_loop_cancels_is_no_error(
+    setting: list[str], run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    if setting[0] != "memory":
+        pytest.skip("Redis cannot be asked when the event loop has ended")
+    kept: list[tuple[Runs, StartedRun]] = []
+
+    async def main() -> None:
+        channels = Channels()
+        await channels.__aenter__()
+        runs = channels.runs("answers", shutdown_grace=0)
+        kept.append((runs, await runs.start(Answer()())))
+        await anyio.sleep(0.05)
+
+    async def look() -> tuple[str, str | None]:
+        [(runs, started)] = kept
+        status = await runs.status(started.id)
+        return status.state, status.reason
+
+    run(main)
+    assert anyio.run(look) == ("stopped", "shutdown")
+    assert not [each for each in caplog.records if "cancelled from within" in each.getMessage()]
 
 
 # X7

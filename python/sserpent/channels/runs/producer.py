@@ -90,6 +90,7 @@ class Producer:
         self._stepping = False  # the generator runs, and can be cancelled
         self._cancel: Callable[[], object] | None = None
         self._end: tuple[End, str | None, int | None] = "done", None, None
+        self._cancellation: BaseException | None = None  # of a generator that was not stopped
         self._renewal_is_due = False
         self._warning = SayOnce("Run '%s' waits to be kept: %s", run_id)
         self._driven = anyio.Event()
@@ -180,11 +181,11 @@ class Producer:
             # and on Trio anything would.
             if isinstance(error, GeneratorExit) and self._is_abandoned():
                 raise
-            if _is_cancellation(error):
-                # Nobody but the end of the event loop cancels what has not been stopped.
-                self._stop = self._stop or SHUTDOWN
-            else:
+            if not _is_cancellation(error):
                 logger.exception("The generator of run '%s' failed", self._run_id)
+                self._end = "error", "exception", None
+            elif self._stop is None:
+                self._cancellation = error
                 self._end = "error", "exception", None
         finally:
             if self._stop is not None and self._end[0] == "done":
@@ -272,9 +273,14 @@ class Producer:
                     await anyio.sleep(_RETRY)
                     self._outbox.wake()
         except anyio.get_cancelled_exc_class():
+            # Only the end of the event loop cancels this task, and it cancels the generator's too.
             self._stop = self._stop or SHUTDOWN
+            if self._cancellation is not None:
+                self._cancellation = None
+                self._end = "stopped", self._stop, None
         finally:
             end_renewals()
+            self._log_cancellation()
             with anyio.CancelScope(shield=True):
                 await self._finish()
             self._forget_grace()
@@ -282,6 +288,15 @@ class Producer:
             self.ended.set()
             self._thread_news.set()
             self._on_end(self)
+
+    def _log_cancellation(self) -> None:
+        if self._cancellation is not None:
+            logger.error(
+                "The generator of run '%s' was cancelled from within",
+                self._run_id,
+                exc_info=self._cancellation,
+            )
+            self._cancellation = None  # its traceback refers to this producer
 
     @property
     def _is_over(self) -> bool:
