@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import sys
@@ -13,6 +14,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any
 from uuid import UUID
+from weakref import ref
 
 import anyio
 import anyio.lowlevel
@@ -935,6 +937,28 @@ def test_x8_nothing_is_left_of_a_run_that_has_ended(run: Run, make_channels: Mak
                 while runs._producers or runs._watches or channels._hubs._by_loop:
                     await anyio.sleep(0.01)
             assert not shutdown._of_this_loop().are_open()
+
+    run(main)
+
+
+def test_x8_an_ended_run_keeps_its_events_and_lets_go_of_its_generator(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs, answer = channels.runs("answers"), Answer()
+            source = answer()
+            started = await runs.start(source)
+            [producer] = runs._producers
+            kept = [ref(source), ref(producer)]
+            del source, producer
+            answer.say("a")
+            answer.end()
+            await followed(runs, started.id)
+            await until(lambda: not runs._producers)
+            await until(lambda: gc.collect() >= 0 and not any(each() for each in kept))
+            assert said(await followed(runs, started.id)) == ["a"]
+            await started.stop()  # does nothing
 
     run(main)
 

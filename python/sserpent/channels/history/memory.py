@@ -365,7 +365,8 @@ class _Run:
     def __init__(self, on_stop: Callable[[str], None]) -> None:
         self.fence: str | None = os.urandom(8).hex()
         self.lease_until = monotonic() + Lease.DURATION
-        self.on_stop = on_stop
+        # None when the run has ended: it refers to the generator, and the run is kept for its ttl.
+        self.on_stop: Callable[[str], None] | None = on_stop
         self.stop: str | None = None
         self.end_body: bytes | None = None
 
@@ -422,7 +423,7 @@ class MemoryRuns:
                 return False
             if kept.fence != fence and (fence is not None or monotonic() < kept.lease_until):
                 return False
-            kept.fence = None
+            kept.fence = kept.on_stop = None
             self._broker.append(run, UNLIMITED, item)
             self._broker.histories[run].pinned = False
             kept.end_body = item.body
@@ -438,8 +439,9 @@ class MemoryRuns:
                 return False
             if kept.fence is None or kept.stop is not None:
                 return True
-            kept.stop = reason
-        kept.on_stop(reason)
+            kept.stop, on_stop = reason, kept.on_stop
+        if on_stop is not None:
+            on_stop(reason)
         return True
 
     async def status(self, run: HistoryKey) -> RunRecord | None:
