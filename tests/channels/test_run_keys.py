@@ -307,6 +307,31 @@ def test_p17_a_key_that_was_lost_is_taken_back_or_ends_the_older_run(
     run(main)
 
 
+def test_p16_a_run_that_redis_lost_is_started_again_and_both_give_back_their_places(
+    kept_redis: RedisServer,
+) -> None:
+    async def main() -> None:
+        prefix = f"test-lost-{next(_numbers)}"
+        async with Channels(kept_redis.url, prefix=prefix) as channels:
+            runs = channels.runs("answers", shutdown_grace=0, max_runs_per_owner=2)
+            await runs.start(Answer()(), owner=1, id="same")
+            [lost] = runs._producers
+            kept_redis.ask("FLUSHALL")
+            again = await runs.start(Answer()(), owner=1, id="same")
+            lost.renew_soon()
+            with anyio.fail_after(30):
+                await lost.ended.wait()
+            await runs.start(Answer()(), owner=1)
+            assert await status_of(runs.start(Answer()(), owner=1)) == 429
+            await again.stop()
+            await until(lambda: len(runs._producers) == 1)
+            await runs.start(Answer()(), owner=1)
+        assert not runs._slots._taken
+        assert not runs._places
+
+    anyio.run(main)
+
+
 async def _lose(runs: Runs[Any], key: str) -> None:
     name = runs._key(key, None)
     holder = await runs._broker.holder(name)

@@ -113,8 +113,8 @@ class Runs(Generic[T]):
     _following: type[Following]
     _hubs: Hubs
     _broker: RunBroker
-    _producers: dict[Producer, HistoryKey]
-    _places: dict[HistoryKey, _Place]
+    _producers: dict[Producer, tuple[HistoryKey, _Place]]
+    _places: dict[HistoryKey, _Place]  # of the newest producer of each run
     _watches: dict[Any, Watch]
     _thread_slots: ThreadSlots
     _slots: Slots
@@ -356,13 +356,18 @@ class Runs(Generic[T]):
         place.limits = {}
 
     def _began(self, key: HistoryKey, producer: Producer, place: _Place) -> None:
-        self._producers[producer] = key
+        self._producers[producer] = key, place
         self._places[key] = place
 
     def _ended(self, producer: Producer) -> None:
-        key = self._producers.pop(producer, None)
-        if key is not None:
-            self._give_back(self._places.pop(key))
+        produced = self._producers.pop(producer, None)
+        if produced is None:
+            return
+        key, place = produced
+        self._give_back(place)
+        # A run that Redis has lost may have been started again meanwhile.
+        if self._places.get(key) is place:
+            del self._places[key]
 
     def _key(self, run_id: str, owner: str | None) -> HistoryKey:
         """Returns where a run is kept: runs of others are elsewhere, and so as unknown as those
