@@ -13,8 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
+import sdk_clients
 from redis_server import RedisServer
 from servers import Server, until, uvicorn
+
+pytestmark = sdk_clients.IGNORED
+collected_clients = sdk_clients.collected_clients
 
 Serve = Callable[..., Server]
 TEXTS = ["first", "a", "b"]

@@ -9,11 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
+import sdk_clients
 from pages import DOCS
 from servers import Server, uvicorn
 
 # The SDKs and the server know nothing of the core.
-pytestmark = [pytest.mark.once, pytest.mark.timeout(120)]
+pytestmark = [sdk_clients.IGNORED, pytest.mark.once, pytest.mark.timeout(120)]
+collected_clients = sdk_clients.collected_clients
 
 PROMPT: Any = [{"role": "user", "content": "Hi"}]
 

@@ -17,14 +17,17 @@ from typing import Any
 import httpx
 import pytest
 
+import sdk_clients
 from servers import Server, uvicorn
 
 pytestmark = [
+    sdk_clients.IGNORED,
     pytest.mark.once,  # each of these takes long, and the bytes are tested with both cores
     # Some of these clients leave their connections to the garbage collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
 ]
+collected_clients = sdk_clients.collected_clients
 
 #: What a reader returns: the text, and the names or types of what came.
 Read = Callable[[str], Iterator[str]]
