@@ -23,6 +23,7 @@ from sserpent._runtime.loops import current_time
 from sserpent.channels import Channels, Runs, RunStatus, Subscription
 from sserpent.channels import Run as StartedRun
 from sserpent.channels.history.broker import BrokerUnavailable
+from sserpent.channels.runs.producer import Producer
 from sserpent.protocols import OpenAIChat
 
 _numbers = itertools.count()
@@ -290,8 +291,11 @@ def test_p17_a_key_that_was_lost_is_taken_back_or_ends_the_older_run(
     async def main() -> None:
         async with make_channels() as channels:
             runs = channels.runs("answers", shutdown_grace=0)
-            old = await runs.start(Answer()(), key="chat")
+            answer = Answer()
+            answer.say("a")
+            old = await runs.start(answer(), key="chat")
             [producer] = runs._producers
+            await until_async(lambda: _has(runs, old, 1, None))
             await _lose(runs, "chat")
             producer.renew_soon()
             await until_async(lambda: runs.active("chat"))
@@ -299,7 +303,8 @@ def test_p17_a_key_that_was_lost_is_taken_back_or_ends_the_older_run(
             new = await runs.start(Answer()(), key="chat")
             producer.renew_soon()
             with anyio.fail_after(30):
-                assert (await old.wait()).state == "stopped"
+                status = await old.wait()
+            assert (status.state, status.reason, status.events) == ("lost", None, 1)
             active = await runs.active("chat")
             assert active is not None
             assert active.id == new.id
@@ -330,6 +335,55 @@ def test_p16_a_run_that_redis_lost_is_started_again_and_both_give_back_their_pla
         assert not runs._places
 
     anyio.run(main)
+
+
+def test_p17_a_run_that_is_stopped_for_its_key_is_not_told_as_lost(
+    run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is recorded that the run is to stop, after its producer has looked for that and before it
+    looks at its key."""
+
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs = channels.runs("answers", shutdown_grace=0)
+            monkeypatch.setattr(Producer, "stop", lambda self, reason: None)  # it comes too late
+            old = await runs.start(Answer()(), key="chat")
+            [producer] = runs._producers
+            is_superseded = runs._keys.is_superseded
+
+            async def after_a_takeover(claim: Any) -> bool:
+                monkeypatch.setattr(runs._keys, "is_superseded", is_superseded)
+                await runs.start(Answer()(), key="chat", if_active="stop")
+                return await is_superseded(claim)
+
+            monkeypatch.setattr(runs._keys, "is_superseded", after_a_takeover)
+            producer.renew_soon()
+            with anyio.fail_after(30):
+                status = await old.wait()
+            assert (status.state, status.reason) == ("stopped", "request")
+
+    run(main)
+
+
+def test_p17_followers_of_a_protocol_read_an_error_when_a_run_loses_its_key(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with make_channels() as channels:
+            runs = channels.runs("answers", response_class=OpenAIChat, shutdown_grace=0)
+            answer = Answer()
+            answer.say({"n": 1})
+            old = await runs.start(answer(), key="chat")
+            [producer] = runs._producers
+            await until_async(lambda: _has(runs, old, 1, None))
+            await _lose(runs, "chat")
+            await runs.start(Answer()(), key="chat")
+            producer.renew_soon()
+            client = await body_of(old.follow())
+            assert client.body.startswith(b'data: {"n":1}\n\ndata: {"error":')
+            assert b"[DONE]" not in client.body
+
+    run(main)
 
 
 async def _lose(runs: Runs[Any], key: str) -> None:

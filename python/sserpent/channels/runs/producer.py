@@ -20,7 +20,7 @@ from ..._runtime.loops import call_every, call_soon, current_time, current_token
 from ..history.broker import BrokerError, ChannelsClosed, Fenced, Item, Lease, Refused, RunBroker
 from ..history.encoding import Refusal
 from ..history.position import HistoryKey
-from .ends import REQUEST, End, end_item, public_reason
+from .ends import End, end_item, public_reason
 from .keys import Claim, RunKeys
 from .outbox import Gathered, Outbox
 from .run_encoding import RunEncoding
@@ -310,8 +310,10 @@ class Producer:
         try:
             stop = await self._broker.renew(self._run, self._fence)
             # A run that is stopped keeps its key until it has ended, its cleanup included.
-            if await self._is_superseded():
-                stop = stop or REQUEST
+            is_superseded = await self._is_superseded()
+            if is_superseded and stop is None:
+                # That it was stopped for the other run may have been recorded meanwhile.
+                stop = await self._broker.renew(self._run, self._fence)
         except (Fenced, ChannelsClosed):
             self._lose()
         except BrokerError as error:
@@ -319,6 +321,15 @@ class Producer:
         else:
             if stop is not None:
                 self._stop_now(stop)
+            elif is_superseded:
+                self._lose_key()
+
+    def _lose_key(self) -> None:
+        """Ends a run whose key another has, though nobody has stopped it for that one. What it has
+        yielded is kept."""
+        if self._stop is None and not self._driven.is_set():
+            self._end = "lost", None, None
+            self._stop_now("lost")
 
     def _warn(self, error: BrokerError) -> None:
         # That the broker is away it logs itself, for all who wait.
@@ -374,7 +385,8 @@ class Producer:
             logger.error(
                 "The cleanup of run '%s' did not end within %s s", self._run_id, _CLEANUP_TIMEOUT
             )
-            end, reason, status = "stopped", self._stop, None
+            if end != "lost":
+                end, reason, status = "stopped", self._stop, None
         return end_item(self._run_id, end, reason, status)
 
 
