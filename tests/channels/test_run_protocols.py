@@ -422,6 +422,25 @@ def test_p12_the_end_is_told_with_what_is_known_of_the_run(
     run(main)
 
 
+@pytest.mark.parametrize("last", ["[" * 50_000, "1" * 5_000], ids=["deep", "long"])
+def test_p12_a_last_event_that_json_cannot_read_is_known_as_text(
+    run: Run, make_channels: MakeChannels, last: str
+) -> None:
+    async def main() -> None:
+        async with answering(make_channels, response_class=Whole) as (_, answer, started):
+            answer.say(ServerSentEvent(raw_data=last))
+            answer.end()
+            Whole.ends.clear()
+            client = Follower()
+            with anyio.fail_after(20):
+                await client.run(started.follow())
+            assert client.complete
+            assert client.body.endswith(b'\n\ndata: {"end":"done"}\n\n')
+            assert [each.last for each in Whole.ends] == [last]
+
+    run(main)
+
+
 class Wrong(ProtocolResponse):
     wrong: Any = None
 

@@ -432,6 +432,25 @@ def test_p9_a_last_event_that_fails_cuts_its_stream(
     assert "is cut" in caplog.text
 
 
+@pytest.mark.parametrize("last", ["[" * 50_000, "1" * 5_000, "x" * (17 * 2**20)], ids=len)
+def test_p1_a_last_event_that_json_cannot_read_is_known_as_text(run: Any, last: str) -> None:
+    class Ends(ProtocolResponse):
+        def closing_event(self, end: StreamEnd) -> Any:
+            assert end.last == last
+            return ServerSentEvent(raw_data="[DONE]")
+
+    async def items() -> AsyncIterator[Any]:
+        yield ServerSentEvent(raw_data=last)
+
+    async def main() -> None:
+        with anyio.fail_after(20):
+            connection = await sent(Ends(items()))
+        assert is_whole(connection)
+        assert body_of(connection).endswith(DONE)
+
+    run(main)
+
+
 def test_p1_a_last_event_is_neither_validated_nor_converted(run: Any) -> None:
     class Item(BaseModel):
         type: str

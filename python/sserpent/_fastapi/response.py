@@ -23,7 +23,6 @@ Intended differences from `fastapi.sse`:
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -51,7 +50,6 @@ from starlette.types import Message, Receive, Scope, Send
 from .._core import (
     Buffer,
     DeclaredEvents,
-    EventStreamParser,
     ItemRules,
     ItemSchema,
     ServerSentEvent,
@@ -67,7 +65,7 @@ from .._runtime.loops import on_asyncio
 from .limits import Slots, refusal, retry_after
 from .negotiation import add_vary, say_gzip, takes_gzip
 from .requests import shared_receive
-from .stream_end import StreamEnd
+from .stream_end import StreamEnd, data_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -270,7 +268,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     def _stream_end(self, buffer: Any, error: BaseException | None, is_lost: bool) -> StreamEnd:
         """Returns how the stream has ended, for `closing_event`."""
         first, last, count = buffer.kept()
-        facts = {"first": _data_of(first), "last": _data_of(last), "count": count}
+        facts = {"first": data_of(first), "last": data_of(last), "count": count}
         if is_lost:
             return StreamEnd("lost", **facts)
         if error is None:
@@ -508,18 +506,6 @@ async def _body_of(
 def _encoded(headers: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
     for name, value in headers.items():
         yield name.lower().encode("latin-1"), value.encode("latin-1")
-
-
-def _data_of(frame: bytes) -> Any:
-    """Returns the data of the last event in what is framed, parsed if it is JSON."""
-    parser = EventStreamParser()
-    events = [*parser.feed(frame)]
-    if not events:
-        return None
-    try:
-        return json.loads(events[-1].data)
-    except ValueError:
-        return events[-1].data
 
 
 def _ends_event(framed: bytes) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
+
+from .._core import EventStreamParser
 
 _INTERNAL_ERROR = "Internal server error"
 _STOPPED = "The answer was stopped"
@@ -61,3 +64,18 @@ def _phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return _INTERNAL_ERROR
+
+
+def data_of(framed: bytes) -> Any:
+    """Returns the data of the last event in what is framed: parsed if it is JSON, else its text.
+    None if there is no event."""
+    if not framed:
+        return None
+    # The server has made this event: its size is no reason to refuse it.
+    events = [*EventStreamParser(len(framed)).feed(framed)]
+    if not events:
+        return None
+    try:
+        return json.loads(events[-1].data)
+    except (ValueError, RecursionError):
+        return events[-1].data

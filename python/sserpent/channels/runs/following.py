@@ -171,9 +171,8 @@ class Following(Subscription[Any]):
             if self._scope is None or _shutdown.can_close(self._scope):
                 return False
             is_lost = True
-        end = buffer.stream_end()
         try:
-            frames = self._closing_frames(end)
+            frames = self._closing_frames(buffer.stream_end())
         except BaseException:  # one that leaves here would end no stream, or all of them
             logger.exception("%s cannot be ended as it should be, and is cut", self._origin)
             return False

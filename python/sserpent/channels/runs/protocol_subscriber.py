@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from ..._core import EventStreamParser
 from ..._fastapi.protocol_response import ProtocolResponse
-from ..._fastapi.stream_end import StreamEnd
+from ..._fastapi.stream_end import StreamEnd, data_of
 from ..fanout.hub import Hub
 from ..fanout.request import Request
 from ..fanout.subscriber import Cursor, Subscriber
@@ -102,7 +100,7 @@ class ProtocolSubscriber(Subscriber):
         """Returns how the run has ended, for `closing_event`; "lost" if it has not."""
         position = self._cursors[0].position
         count = position.offset - (self._run_end is not None)
-        first = None if self._first is None else _data_of(self._first)
+        first = None if self._first is None else data_of(self._first)
         last = self._last(count)
         if self._run_end is None:
             return StreamEnd("lost", first=first, last=last, count=count)
@@ -116,7 +114,7 @@ class ProtocolSubscriber(Subscriber):
             if entry is None:
                 break
             if b"\ndata" in entry.frame:
-                return _data_of(entry.body)
+                return data_of(entry.body)
         return None
 
     def append(self, frames: list[bytes]) -> None:
@@ -158,12 +156,3 @@ class ProtocolSubscriber(Subscriber):
         if taken and taken[-1].entry.is_run_end:
             self._end_with(taken.pop().entry)
         return taken_bytes
-
-
-def _data_of(body: bytes) -> Any:
-    """Returns the data of an event, parsed if it is JSON."""
-    data = [event.data for event in EventStreamParser(len(body)).feed(body)]
-    try:
-        return json.loads(data[-1]) if data else None
-    except ValueError:
-        return data[-1]
