@@ -335,12 +335,17 @@ def test_p15_a_number_beyond_the_newest_event_of_a_run_that_goes_on_is_a_400(
 ) -> None:
     async def main() -> None:
         async with answering(make_channels, response_class=OpenAIChat) as (runs, answer, started):
-            for beyond in (0, 5, 10**20):
+            huge = 10**4300 - 1  # Python does not write what comes after it
+            for beyond in (0, 5, 10**20, huge):
                 with pytest.raises(HTTPException) as error:
                     await read(started.follow(after=beyond))
                 assert error.value.status_code == 400
             answer.say({"n": 1})
             await until_stored(runs, started.id, 1)
+            for beyond in (1, huge, -1):
+                with pytest.raises(HTTPException) as error:
+                    await read(started.follow(after=beyond))
+                assert error.value.status_code == 400
             answer.end()
             assert (await read(started.follow(after=0))).body == b"data: [DONE]\n\n"
 

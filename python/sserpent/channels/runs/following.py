@@ -225,7 +225,7 @@ def _id_after(record: RunRecord, after: str | int | None) -> str | None:
     """Returns the id of the event after which a client begins; None for the beginning."""
     if not isinstance(after, int):
         return after
-    if after < 0 or record.is_evicted or record.head == NOWHERE:
+    if record.is_evicted or record.head == NOWHERE or not 0 <= after < record.head.offset:
         return _NO_PLACE
     return str(Position(record.head.epoch, after + 1, 0))
 
