@@ -561,6 +561,45 @@ def test_p12_a_bad_item_ends_the_run_with_an_error_that_the_log_explains(
     run(main)
 
 
+@pytest.mark.parametrize(
+    ("item", "names"),
+    [
+        (b'data: {"a":1}', "must be whole events"),
+        ('data: {"a":1}\n', "must be whole events"),
+        (b"event:run-end\r\ndata: x\r\n\r\n", "'event' must not be 'run-end'"),
+        ("data: 1\n\ndata: x\revent: run-end\r\r", "'event' must not be 'run-end'"),
+        ("event: run-end\n\n", "'event' must not be 'run-end'"),
+    ],
+)
+def test_p6_an_item_of_a_run_that_is_framed_must_be_whole_events_and_no_run_end(
+    run: Run,
+    make_channels: MakeChannels,
+    item: Any,
+    names: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Framed(ProtocolResponse):
+        framed = True
+
+        def closing_event(self, end: StreamEnd) -> Any:
+            return {"end": end.kind}
+
+    async def main() -> None:
+        async with answering(make_channels, response_class=Framed) as (_, answer, started):
+            answer.say(
+                b"data: 1\r\n\r\n", "event:run-end-not\rdata: 2\r\r", item, "data: never\n\n"
+            )
+            client = Follower()
+            with anyio.fail_after(10):
+                await client.run(started.follow())
+            assert client.body == (
+                b'data: 1\r\n\r\nevent:run-end-not\rdata: 2\r\rdata: {"end":"error"}\n\n'
+            )
+            assert names in caplog.text
+
+    run(main)
+
+
 def test_p12_a_follower_has_the_options_and_headers_of_its_class(
     run: Run, make_channels: MakeChannels
 ) -> None:

@@ -65,7 +65,7 @@ from .._runtime.loops import on_asyncio
 from .limits import Slots, refusal, retry_after
 from .negotiation import add_vary, say_gzip, takes_gzip
 from .requests import shared_receive
-from .stream_end import StreamEnd, data_of
+from .stream_end import StreamEnd, data_of, ends_event
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -296,7 +296,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             return ends_whole
         try:
             end = self._stream_end(buffer, error, is_lost)
-            if self._cuts and not _ends_event(buffer.kept()[1]):
+            if self._cuts and not ends_event(buffer.kept()[1]):
                 raise ValueError("the last item was framed already, and did not end an event")
             frames = self._closing_frames(end)
         except BaseException:  # one that leaves here would end no stream, or all of them
@@ -506,10 +506,6 @@ async def _body_of(
 def _encoded(headers: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:
     for name, value in headers.items():
         yield name.lower().encode("latin-1"), value.encode("latin-1")
-
-
-def _ends_event(framed: bytes) -> bool:
-    return not framed or framed.endswith((b"\n\n", b"\r\r", b"\n\r\n"))
 
 
 def _check_plain_function(cls: type, name: str) -> None:

@@ -79,3 +79,8 @@ def data_of(framed: bytes) -> Any:
         return json.loads(events[-1].data)
     except (ValueError, RecursionError):
         return events[-1].data
+
+
+def ends_event(framed: bytes) -> bool:
+    """Returns whether what is framed ends with a whole event, or is empty."""
+    return not framed or framed.endswith((b"\n\n", b"\r\r", b"\n\r\n"))

@@ -6,10 +6,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..._core import Buffer, ItemRules, ServerSentEvent
+from ..._core import Buffer, EventStreamParser, ItemRules, ServerSentEvent
 from ..._core.conversion import FastAPIServerSentEvent
 from ..._fastapi.protocol_response import ProtocolResponse, has_own_as_event
 from ..._fastapi.response import EventSourceResponse
+from ..._fastapi.stream_end import ends_event
 from ..history.broker import Item
 from ..history.control_events import RUN_END
 from ..history.encoding import Encoding, ReservedField, checked_event_name, checked_size
@@ -82,7 +83,12 @@ class RunEncoding:
         body = buffer.take()
         if not body:
             return None
-        if _RUN_END_LINE in b"\n" + body:
+        if is_ready and not ends_event(body):
+            raise ValueError(
+                f"an item of {self._owner} that is framed already must be whole events, and end"
+                " with a blank line"
+            )
+        if _RUN_END_LINE in b"\n" + body or (is_ready and _has_run_end(body)):
             raise ReservedField(f"'event' must not be {RUN_END!r}, which runs use themselves")
         return Item(checked_size(body, self._owner), is_raw)
 
@@ -93,3 +99,8 @@ class RunEncoding:
         checked_event_name(event.event)
         if isinstance(event.data, _EVENTS):
             raise ValueError("'data' must not be an event")
+
+
+def _has_run_end(framed: bytes) -> bool:
+    """Returns whether somebody else has framed an event named `run-end`, in any spelling."""
+    return any(event.type == RUN_END for event in EventStreamParser(len(framed)).feed(framed))
