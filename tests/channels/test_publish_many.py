@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -60,6 +61,37 @@ def test_if_one_item_is_bad_none_is_published(place: Place) -> None:
         assert [offset_of(each) for each in named] == [1]
 
     check(place, test)
+
+
+async def _in_time() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "ab",
+        b"ab",
+        bytearray(b"a"),
+        {"a": 1},
+        Item(number=1),
+        ServerSentEvent(data=1),
+        7,
+        _in_time(),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_items_that_are_one_event_are_refused(wrong: Any) -> None:
+    async def main() -> None:
+        async with Channels() as channels:
+            news = channels.channel("news")
+            with pytest.raises(TypeError, match="'items' must be an iterable of events"):
+                await news.publish_many(wrong)
+            assert offset_of(await news.position()) == 0
+            for right in ((1,), range(1), {1}, iter([1]), {"a": 1}.items()):
+                assert len(await news.publish_many(right)) == 1
+
+    anyio.run(main)
 
 
 def test_limits_hold_for_several_at_once_too(place: Place) -> None:

@@ -11,6 +11,7 @@ from .._core import ServerSentEvent
 from .._delivery import observer
 from .._runtime.checks import checked_bool
 from .checks import (
+    checked_items,
     checked_key,
     checked_request,
     checked_snapshot,
@@ -175,7 +176,7 @@ class Channel(Generic[T]):
             RuntimeError: the channels are closed.
         """
         history_key, limits = self._history_key(key), self._definition.limits
-        encoded = [self._item(item, event, None, None) for item in items]
+        encoded = [self._item(each, event, None, None) for each in checked_items(items)]
         if self._definition.ephemeral:
             ids = [await self._broker.publish(history_key, limits, item) for item in encoded]
         elif encoded:

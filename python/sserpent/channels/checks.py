@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, cast, get_args
 from uuid import UUID
 
-from .._fastapi.response import EventSourceResponse
+from .._fastapi.response import EventSourceResponse, checked_content
 from .._runtime.checks import wrong_type
 from .fanout.request import Filter, Overflow, Request, Selection, Start
 from .history.broker import Broker
@@ -172,6 +173,14 @@ def _returns_what_is_always_true(function: Any) -> bool:
 def checked_owner(value: Any) -> str | None:
     """Returns the text of an owner, by which owners are compared; None is nobody."""
     return None if value is None else checked_key("owner", value)
+
+
+def checked_items(value: Any) -> Iterable[Any]:
+    """Returns the events to be published, which are no text, bytes, mapping or model."""
+    items = checked_content("'items' must be an iterable of events", value)
+    if not hasattr(items, "__iter__"):
+        raise wrong_type("items", "an iterable of events", items)
+    return cast("Iterable[Any]", items)
 
 
 def checked_selection(value: Any) -> Selection:
