@@ -382,9 +382,13 @@ class Producer:
     def _last(self) -> Item:
         end, reason, status = self._end
         if not self._driven.is_set():
-            logger.error(
-                "The cleanup of run '%s' did not end within %s s", self._run_id, _CLEANUP_TIMEOUT
-            )
+            # Otherwise it is the event loop that ends.
+            if current_time() >= self._cleanup_until:
+                logger.error(
+                    "The cleanup of run '%s' did not end within %s s",
+                    self._run_id,
+                    _CLEANUP_TIMEOUT,
+                )
             if end != "lost":
                 end, reason, status = "stopped", self._stop, None
         return end_item(self._run_id, end, reason, status)
