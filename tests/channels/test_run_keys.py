@@ -3,7 +3,6 @@ themselves."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 
+import run_places
 from channel_clients import Client, MakeChannels, Run, connected
 from redis_checks import until
 from redis_server import RedisServer
@@ -26,27 +26,7 @@ from sserpent.channels.history.broker import BrokerUnavailable
 from sserpent.channels.runs.producer import Producer
 from sserpent.protocols import OpenAIChat
 
-_numbers = itertools.count()
-
-
-@pytest.fixture(params=["memory-asyncio", "memory-trio", "redis-asyncio"])
-def setting(request: pytest.FixtureRequest) -> list[str]:
-    """A broker, and an event loop that it runs on."""
-    return str(request.param).split("-")
-
-
-@pytest.fixture
-def run(setting: list[str]) -> Run:
-    return partial(anyio.run, backend=setting[1])
-
-
-@pytest.fixture
-def make_channels(setting: list[str], request: pytest.FixtureRequest) -> MakeChannels:
-    """Makes channels, to be entered."""
-    if setting[0] == "memory":
-        return Channels
-    server: RedisServer = request.getfixturevalue("kept_redis")
-    return partial(Channels, server.url, prefix=f"test-keys-{next(_numbers)}")
+setting, run, make_channels = run_places.setting, run_places.run, run_places.make_channels
 
 
 async def status_of(awaitable: Any) -> int:
@@ -316,7 +296,7 @@ def test_p16_a_run_that_redis_lost_is_started_again_and_both_give_back_their_pla
     kept_redis: RedisServer,
 ) -> None:
     async def main() -> None:
-        prefix = f"test-lost-{next(_numbers)}"
+        prefix = "test-lost"
         async with Channels(kept_redis.url, prefix=prefix) as channels:
             runs = channels.runs("answers", shutdown_grace=0, max_runs_per_owner=2)
             await runs.start(Answer()(), owner=1, id="same")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -14,9 +13,9 @@ import pytest
 from fastapi import HTTPException
 from pydantic import BaseModel
 
+import run_places
 from channel_clients import Client, MakeChannels, Run, connected
 from redis_checks import until
-from redis_server import RedisServer
 from run_answers import Answer, answering
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import Channels, Runs, Subscription
@@ -33,27 +32,7 @@ from sserpent.protocols import (
     VercelUI,
 )
 
-_numbers = itertools.count()
-
-
-@pytest.fixture(params=["memory-asyncio", "memory-trio", "redis-asyncio"])
-def setting(request: pytest.FixtureRequest) -> list[str]:
-    """A broker, and an event loop that it runs on."""
-    return str(request.param).split("-")
-
-
-@pytest.fixture
-def run(setting: list[str]) -> Run:
-    return partial(anyio.run, backend=setting[1])
-
-
-@pytest.fixture
-def make_channels(setting: list[str], request: pytest.FixtureRequest) -> MakeChannels:
-    """Makes channels, to be entered."""
-    if setting[0] == "memory":
-        return Channels
-    server: RedisServer = request.getfixturevalue("kept_redis")
-    return partial(Channels, server.url, prefix=f"test-protocols-{next(_numbers)}")
+setting, run, make_channels = run_places.setting, run_places.run, run_places.make_channels
 
 
 class Protocol(NamedTuple):

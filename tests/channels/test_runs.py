@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import logging
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from functools import partial
 from typing import Any
 from uuid import UUID
 from weakref import ref
@@ -23,9 +21,9 @@ import pytest
 from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 
+import run_places
 from channel_clients import Client, MakeChannels, Run, connected, seen_in
 from redis_checks import until
-from redis_server import RedisServer
 from run_answers import Answer, answering, end_of, followed, said
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._delivery.generator_thread import running_threads
@@ -36,27 +34,7 @@ from sserpent.channels import Run as StartedRun
 from sserpent.channels.history.broker import BrokerUnavailable, Fenced, Item, RunBroker
 from sserpent.channels.history.position import HistoryKey
 
-_numbers = itertools.count()
-
-
-@pytest.fixture(params=["memory-asyncio", "memory-trio", "redis-asyncio"])
-def setting(request: pytest.FixtureRequest) -> list[str]:
-    """A broker, and an event loop that it runs on."""
-    return str(request.param).split("-")
-
-
-@pytest.fixture
-def run(setting: list[str]) -> Run:
-    return partial(anyio.run, backend=setting[1])
-
-
-@pytest.fixture
-def make_channels(setting: list[str], request: pytest.FixtureRequest) -> MakeChannels:
-    """Makes channels, to be entered."""
-    if setting[0] == "memory":
-        return Channels
-    server: RedisServer = request.getfixturevalue("kept_redis")
-    return partial(Channels, server.url, prefix=f"test-{next(_numbers)}")
+setting, run, make_channels = run_places.setting, run_places.run, run_places.make_channels
 
 
 @pytest.fixture

@@ -1,0 +1,39 @@
+"""Where runs are kept and driven, as fixtures: in memory on each event loop, and on Redis.
+
+A test module imports all three.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+
+import anyio
+import pytest
+
+from channel_clients import MakeChannels, Run
+from redis_server import RedisServer
+from sserpent.channels import Channels
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(params=["memory-asyncio", "memory-trio", "redis-asyncio"])
+def setting(request: pytest.FixtureRequest) -> list[str]:
+    """A broker, and an event loop that it runs on."""
+    return str(request.param).split("-")
+
+
+@pytest.fixture
+def run(setting: list[str]) -> Run:
+    """Runs a test on an event loop."""
+    return partial(anyio.run, backend=setting[1])
+
+
+@pytest.fixture
+def make_channels(setting: list[str], request: pytest.FixtureRequest) -> MakeChannels:
+    """Makes channels, to be entered."""
+    if setting[0] == "memory":
+        return Channels
+    server: RedisServer = request.getfixturevalue("kept_redis")
+    return partial(Channels, server.url, prefix=f"test-runs-{next(_numbers)}")
