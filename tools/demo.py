@@ -38,14 +38,15 @@ def main() -> None:
         if has_cargo:
             with step("maturin, which builds the wheel", "5 s"):
                 pip("install", "--quiet", MATURIN)
+        log = Path(wheels, "maturin.log")
         packages = "FastAPI, uvicorn and httpx" + (
             "; the core in Rust beside it" if has_cargo else ""
         )
-        with step(packages, "40 s" if has_cargo else "15 s"):
-            building = start_building(wheels) if has_cargo else None
+        with step(packages, "a minute" if has_cargo else "15 s"):
+            building = start_building(wheels, log) if has_cargo else None
             pip("install", "--quiet", *REQUIREMENTS, *redis_packages())
             if building is not None and building.wait():
-                sys.exit("cargo could not build the core; its message is above")
+                sys.exit(f"{log.read_text()}\ncargo could not build the core; its message is above")
         if not has_cargo:
             print(
                 "      no Rust toolchain (rustup.rs): the core in pure Python sends the same bytes"
@@ -73,7 +74,7 @@ def step(what: str, about: str) -> Iterator[None]:
     print(f": {time.monotonic() - started:.0f} s", flush=True)
 
 
-def start_building(wheels: str) -> subprocess.Popen[bytes]:
+def start_building(wheels: str, log: Path) -> subprocess.Popen[bytes]:
     command: list[str | Path] = [
         PYTHON,
         "-m",
@@ -84,7 +85,10 @@ def start_building(wheels: str) -> subprocess.Popen[bytes]:
         "--interpreter",
         PYTHON,
     ]
-    return subprocess.Popen([*command, "--out", wheels], cwd=ROOT)
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [*command, "--out", wheels], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+        )
 
 
 def redis_packages() -> list[str]:
