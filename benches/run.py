@@ -99,7 +99,7 @@ def write_pages() -> None:
     """The page, the plot and the README's table, from the saved results."""
     tables, about = load()
     PAGE.write_text(report.page(tables, about))
-    README.write_text(report.readme(tables, README.read_text()))
+    README.write_text(report.readme(tables, about, README.read_text()))
     report.plot(tables, PLOT)
 
 

@@ -170,7 +170,7 @@ def table_of(table: Table) -> str:
     return f"### {title}\n\n{markdown([table.unit, *heads], rows)}"
 
 
-def readme(tables: Tables, text: str) -> str:
+def readme(tables: Tables, about: dict[str, Any], text: str) -> str:
     """The README with this run's figures between its two marks."""
     turn = tables[TURN].ratio("models", "sserpent", "hand")
     ((case, _),) = tables[MEMORY].cases.items()
@@ -178,7 +178,7 @@ def readme(tables: Tables, text: str) -> str:
     publish, count = ONE_PUBLISH
     queues = tables[publish].ratio(count, "fastapi", "sserpent")
     written = f"""\
-Events per CPU second on uvicorn, relative to `fastapi.sse`:
+Events per CPU second on uvicorn, relative to `fastapi.sse` (`make bench` of {about["date"]}):
 
 {_backends(tables)}
 {_mixed_line(tables)}- A stream with an event now and then takes {times(turn)} times the CPU time
