@@ -1,4 +1,5 @@
-"""What snapshots cost: `python -m benches.channels.snapshots`, on one event loop, without a server.
+"""The cost of snapshots, on one event loop, without a server: `python -m
+benches.channels.snapshots`.
 
 Each figure is a ratio in one run, or a number of calls.
 """

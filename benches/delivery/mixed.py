@@ -1,4 +1,4 @@
-"""What an operator sees: how long plain requests take beside many streams that tick."""
+"""How long plain requests take beside many streams with an event a second."""
 
 from __future__ import annotations
 

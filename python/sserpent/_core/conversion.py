@@ -1,5 +1,5 @@
-"""What pydantic and FastAPI decide, for both backends: field values off the common path, and JSON
-as `fastapi.sse` writes it. The only module of the core that imports FastAPI.
+"""The decisions of pydantic and FastAPI, for both backends: field values off the common path, and
+JSON as `fastapi.sse` writes it. The only module of the core that imports FastAPI.
 
 pydantic decides what counts as a string or an integer, so that whatever `fastapi.sse` accepts is
 accepted here; every refusal is a ValueError that names the field.
@@ -148,8 +148,8 @@ def json_as_fastapi(value: object) -> bytes:
 
 
 def encoded_without_none(value: object) -> Any:
-    """What FastAPI's encoder makes of a value, without the fields of models that are None. Its own
-    `exclude_none` would leave out the None of dicts too."""
+    """Returns a value as FastAPI's encoder makes it, without the fields of models that are None.
+    Its own `exclude_none` would leave out the None of dicts too."""
     return jsonable_encoder(value, custom_encoder={BaseModel: _model_without_none})
 
 
@@ -185,7 +185,7 @@ def _non_finite_to_null(value: dict[Any, Any] | list[Any] | float | str | None) 
 
 
 def treatment(kind: type[Any]) -> tuple[Any, ...]:
-    """What FastAPI's encoder does with instances of a class, by its checks in their order."""
+    """Returns how FastAPI's encoder treats instances of a class, by its checks in their order."""
     if any(name in vars(base) for base in kind.__mro__[:-1] for name in _WAYS_TO_LIE):
         return ("other",)
     if issubclass(kind, BaseModel):
@@ -329,12 +329,12 @@ class _Field:
 
 
 def copied(value: Any) -> Any:
-    """What `dataclasses.asdict` makes of the value of a field."""
+    """Returns the value of a field as `dataclasses.asdict` does."""
     return dataclasses.asdict(_Field(value))["value"]
 
 
 def entries(mapping: dict[Any, Any]) -> dict[Any, Any]:
-    """What FastAPI's encoder encodes of a dict of a subclass."""
+    """Returns the part of a dict of a subclass that FastAPI's encoder encodes."""
     keys = set(mapping.keys())
     return {key: value for key, value in mapping.items() if key in keys}
 

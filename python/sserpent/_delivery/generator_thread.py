@@ -86,7 +86,7 @@ def running_threads() -> int:
 
 
 class ThreadOptions(NamedTuple):
-    """What a generator's thread is bounded by.
+    """The bounds of a generator's thread.
 
     Attributes:
         name: Whose thread it is, for its name and the log.

@@ -100,7 +100,7 @@ State = Alive | Ending
 
 
 class Event(Enum):
-    """What the parts of a stream report."""
+    """A report of a part of a stream."""
 
     __hash__ = object.__hash__
 
@@ -136,7 +136,7 @@ class Event(Enum):
 
 
 class Action(Enum):
-    """What is to be done, at once and in order. Each may be asked for when it is done already."""
+    """A thing to do, at once and in order. Each may be asked for when it is done already."""
 
     __hash__ = object.__hash__
 

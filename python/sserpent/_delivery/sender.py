@@ -51,7 +51,7 @@ HELD, OPEN, ENDED = Phase
 
 
 class Owner(Protocol):
-    """Who has a sender."""
+    """The owner of a sender."""
 
     def on_sent(self) -> None:
         """Called when a `send` that had to wait has ended."""

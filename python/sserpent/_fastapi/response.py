@@ -83,7 +83,7 @@ _places = Slots()
 
 
 class ResponseOptions(DeliveryOptions, total=False):
-    """What a subscription takes besides its channels; `EventSourceResponse` documents it."""
+    """The options of a subscription; `EventSourceResponse` documents them."""
 
     status_code: int
     headers: Mapping[str, str] | None

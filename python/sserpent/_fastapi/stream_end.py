@@ -41,7 +41,7 @@ class StreamEnd(NamedTuple):
 
     @property
     def message(self) -> str:
-        """What the client may read of it, in a sentence: the detail of a `HTTPException`, and never
+        """A sentence that the client may read: the detail of a `HTTPException`, and never
         anything of another exception. Empty if the stream is done."""
         if self.kind == "done":
             return ""

@@ -34,7 +34,7 @@ Key = str | int | UUID
 
 
 class Definition(NamedTuple):
-    """What `Channels.channel` was given."""
+    """The arguments of `Channels.channel`."""
 
     name: str
     item_type: Any

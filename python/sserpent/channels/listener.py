@@ -79,7 +79,7 @@ class Listener:
 
 
 class Sink:
-    """What a subscriber tells a listener of (`_delivery.source.Sink`)."""
+    """Tells a listener what its subscriber has (`_delivery.source.Sink`)."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None

@@ -156,7 +156,7 @@ def broker_is_away() -> HTTPException:
 
 
 class _Frames:
-    """What is on the wire of a subscription, but for keep-alives and goodbyes: for whoever reads
+    """The bytes of a subscription without keep-alives and goodbyes, for readers of
     `body_iterator`.
 
     Args:

@@ -1,4 +1,4 @@
-"""What `EventSource` and `SyncEventSource` have in common: their options, the request of each
+"""The common part of `EventSource` and `SyncEventSource`: their options, the request of each
 connection, and what the errors of their HTTP client mean.
 
 The HTTP client is httpx2's or httpx's, or anything that can do the same; none is imported.

@@ -244,7 +244,7 @@ class Exchange:
 
     @property
     def error(self) -> BaseException | None:
-        """What the application has raised. Whoever asks tells the test."""
+        """The error that the application has raised. Whoever asks tells the test."""
         self.seen = True
         return self.task.error
 
@@ -258,7 +258,7 @@ class Exchange:
 
     @property
     def so_far(self) -> str:
-        """What has arrived, in words."""
+        """The bytes that have arrived, in words."""
         if self.status is None:
             return "so far the response has not started"
         last = f", the last of them {self._last!r}" if self._last else ""

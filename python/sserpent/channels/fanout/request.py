@@ -1,4 +1,4 @@
-"""What a client subscribes to, and from where on."""
+"""The request of a subscriber: which histories, and from where on."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Selection(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a subscriber asks for; `Channel.subscribe` documents it.
+    """The request of a subscriber; `Channel.subscribe` documents it.
 
     Attributes:
         several: Whether the id of the stream is one for several channels.

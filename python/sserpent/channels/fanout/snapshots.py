@@ -68,7 +68,7 @@ class SnapshotSubscriber(Protocol):
 
 
 class _Asked:
-    """What calls are shared by: the history, the function and its arguments."""
+    """The history, the function and its arguments: subscribers with the same ones share a call."""
 
     __slots__ = ("_hash", "parts")
 

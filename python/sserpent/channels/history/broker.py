@@ -230,7 +230,7 @@ class Fenced(Exception):
 
 
 class RunRecord(NamedTuple):
-    """What is known of a run.
+    """The state of a run, as its broker knows it.
 
     Attributes:
         head: The position of its newest event; `NOWHERE` if there is none.

@@ -1,4 +1,4 @@
-"""What a stream of channels says of itself between the events: where it stands, what is missing.
+"""The events that channels write themselves: where a stream stands, and which events are missing.
 
 `gap` and `reset` are events, because a browser sees nothing else.
 """

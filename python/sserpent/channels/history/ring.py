@@ -1,4 +1,4 @@
-"""What a history is made of: entries, each framed once, in a ring that knows its limits."""
+"""The entries of a history, each framed once, in a ring that knows its limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs in Redis for runs, and how the answers are read.
+"""The scripts that keep runs in Redis, and how their answers are read.
 
 The history of a run is a stream as that of a channel (`scripts`). Beside it, in the same slot of a
 cluster, is a hash, the record:

@@ -1,4 +1,4 @@
-"""What runs in Redis, and how what comes from there is read.
+"""The scripts that run in Redis, and how their answers are read.
 
 A history is one Redis stream. The id of an entry there is `<offset>-<tag>`, and it has two fields:
 

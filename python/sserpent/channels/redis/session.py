@@ -105,7 +105,7 @@ class Session:
 
     @property
     def skew(self) -> float | None:
-        """What to add to the event loop's time to have the server's, if that is known."""
+        """Seconds from the event loop's time to the server's, if known."""
         return self.servers.skew
 
     def _ask_time(self) -> asyncio.Future[Any]:

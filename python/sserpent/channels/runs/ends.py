@@ -21,7 +21,7 @@ REQUEST = "request"
 
 @dataclass(frozen=True)
 class RunStatus:
-    """What is known of a run: what `Runs.status` and `Runs.wait` return.
+    """The state of a run, which `Runs.status` and `Runs.wait` return.
 
     Attributes:
         id: Of the run.

@@ -404,7 +404,7 @@ def _is_cancellation(error: BaseException) -> bool:
 
 
 class _News:
-    """What a task waits for, again and again. Set in the event loop."""
+    """An event that a task waits for again and again. Set in the event loop."""
 
     def __init__(self) -> None:
         self._event = anyio.Event()

@@ -47,7 +47,7 @@ _ID = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
 
 
 class RunsDefinition(NamedTuple):
-    """What `Channels.runs` was given."""
+    """The arguments of `Channels.runs`."""
 
     name: str
     item_type: Any
@@ -410,7 +410,7 @@ class Runs(Generic[T]):
 
 
 class _Place:
-    """What a run has taken of the limits of its owner."""
+    """A run's place within the limits of its owner."""
 
     def __init__(self, limits: Mapping[Any, int]) -> None:
         self.limits = limits

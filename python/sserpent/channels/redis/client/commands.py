@@ -199,7 +199,7 @@ class Publish(Timely):
 
 
 class Setup(NamedTuple):
-    """What is done on each new connection for commands.
+    """The steps on each new connection for commands.
 
     Attributes:
         scripts: What to have there.
@@ -213,7 +213,7 @@ class Setup(NamedTuple):
 
 
 class Redirector(Protocol):
-    """Who knows of other servers."""
+    """Something that knows of other servers."""
 
     def redirect(self, command: Command, error: AskError, host: str) -> None:
         """Sends a command to the server that an answer names.

@@ -49,7 +49,7 @@ class Unsupported(BrokerUnavailable):
 
 
 class Connection(Protocol):
-    """What is used of redis-py's connections."""
+    """The part of redis-py's connections that is used here."""
 
     @property
     def is_connected(self) -> bool: ...

@@ -29,7 +29,7 @@ _TOGETHER = 500
 
 
 class Listening(Protocol):
-    """Who is subscribed to a name.
+    """A subscriber to a name.
 
     Attributes:
         name: On pub/sub.

@@ -38,7 +38,7 @@ class Servers(Protocol):
 
     @property
     def skew(self) -> float | None:
-        """What to add to the event loop's time to have the server's, if that is known."""
+        """Seconds from the event loop's time to the server's, if known."""
         ...
 
     def send(self, command: Command) -> None: ...
