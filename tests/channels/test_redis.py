@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from redis_checks import (
     publish_all,
     publish_until_it_works,
     run,
+    run_behind_proxy,
     until,
 )
 from redis_server import Cluster, RedisServer, Sentinel
@@ -409,20 +410,6 @@ def test_a_slot_of_a_cluster_moves(cluster: Cluster) -> None:
 
 
 # Answers that are lost
-
-
-def run_behind_proxy(
-    server: RedisServer, check: Callable[[RedisBroker, Proxy], Awaitable[None]]
-) -> None:
-    async def check_it() -> None:
-        async with Proxy(server.port) as proxy:
-            broker = RedisBroker(f"redis://127.0.0.1:{proxy.port}", pace=QUICK)
-            try:
-                await check(broker, proxy)
-            finally:
-                await broker.aclose()
-
-    asyncio.run(check_it())
 
 
 async def publish_with_a_lost_answer(broker: RedisBroker, proxy: Proxy, limits: Retention) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from redis_checks import (
     numbers_in,
     publish,
     run,
+    run_behind_proxy,
     until,
 )
 from redis_server import Cluster, RedisServer
@@ -298,20 +299,6 @@ def test_a_run_whose_start_was_lost_with_its_answer_leaves_its_id(server: RedisS
         assert await start(broker) is not None
 
     run_behind_proxy(server, check)
-
-
-def run_behind_proxy(
-    server: RedisServer, check: Callable[[RedisBroker, Proxy], Awaitable[None]]
-) -> None:
-    async def check_it() -> None:
-        async with Proxy(server.port) as proxy:
-            broker = RedisBroker(f"redis://127.0.0.1:{proxy.port}", pace=QUICK)
-            try:
-                await check(broker, proxy)
-            finally:
-                await broker.aclose()
-
-    asyncio.run(check_it())
 
 
 def test_an_end_that_is_refused_in_the_middle_is_an_end_the_next_time(

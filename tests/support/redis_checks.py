@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 
 from followers import item, number_of
+from proxy import Proxy
 from redis_server import Cluster, RedisServer
 from sserpent.channels import BrokerError, BrokerUnavailable, PublishUncertain
 from sserpent.channels.history.position import HistoryKey
@@ -89,3 +90,19 @@ def run(
 
 async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
     return await asyncio.to_thread(function, *args)
+
+
+def run_behind_proxy(
+    server: RedisServer, check: Callable[[RedisBroker, Proxy], Awaitable[None]]
+) -> None:
+    """Runs a check on a broker whose connections go through a proxy."""
+
+    async def check_it() -> None:
+        async with Proxy(server.port) as proxy:
+            broker = RedisBroker(f"redis://127.0.0.1:{proxy.port}", pace=QUICK)
+            try:
+                await check(broker, proxy)
+            finally:
+                await broker.aclose()
+
+    asyncio.run(check_it())

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from .source import Pending, Source
 
 
+#: The classes of items that are events already.
+EVENT_CLASSES: Any = (ServerSentEvent, FastAPIServerSentEvent)
+
+
 class DeliveryOptions(TypedDict, total=False):
     """The options of any stream, a subscription too; `EventSourceResponse` documents them."""
 
@@ -306,8 +310,7 @@ def _check_ping_event(name: str, value: object) -> None:
     function = getattr(value, "__func__", value)
     if iscoroutinefunction(function):
         raise wrong_type(name, "a function that is not async, for it is not awaited", function)
-    events = ServerSentEvent, FastAPIServerSentEvent
-    if function is not None and not isinstance(function, events) and not callable(function):
+    if function is not None and not isinstance(function, EVENT_CLASSES) and not callable(function):
         raise wrong_type(name, "a ServerSentEvent, a function that returns one, or None", function)
 
 

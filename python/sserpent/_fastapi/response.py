@@ -52,12 +52,17 @@ from .._core import (
     DeclaredEvents,
     ItemRules,
     ItemSchema,
-    ServerSentEvent,
 )
-from .._core.conversion import FastAPIServerSentEvent
 from .._delivery import observer
 from .._delivery.on_asyncio import Delivery
-from .._delivery.options import DeliveryOptions, Options, Streamable, set_unchecked, sets
+from .._delivery.options import (
+    EVENT_CLASSES,
+    DeliveryOptions,
+    Options,
+    Streamable,
+    set_unchecked,
+    sets,
+)
 from .._delivery.source import close_unstarted
 from .._delivery.source_name import SourceName
 from .._runtime.log import logger
@@ -570,7 +575,7 @@ def checked_content(rule: str, content: Any) -> Any:
     for classes, why in _WHOLES.items():
         if isinstance(content, classes):
             raise TypeError(f"{rule}, not {kind}, {why}: {into_list}")
-    if isinstance(content, (ServerSentEvent, FastAPIServerSentEvent)):
+    if isinstance(content, EVENT_CLASSES):
         raise TypeError(f"{rule}, not {kind}: {into_list}")
     # The methods of a class are those of its instances.
     iterated: Any = type(content) if isinstance(content, type) else content

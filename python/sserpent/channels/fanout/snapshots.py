@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 import anyio
 
 from ..._core import ServerSentEvent
-from ..._core.conversion import FastAPIServerSentEvent
+from ..._delivery.options import EVENT_CLASSES
 from ..._runtime.log import logger
 from ..._runtime.loops import call_every, current_time, spawn
 from ..history.broker import BrokerUnavailable, Item
@@ -252,7 +252,7 @@ class SnapshotCall:
         """Returns the framed state, and the id of the newest event that it has, if it says so."""
         # The channel's type is that of what changes.
         encoding = Encoding(None, f"'snapshot' of {_name(self._tail.key)}")
-        if not isinstance(value, (ServerSentEvent, FastAPIServerSentEvent)):
+        if not isinstance(value, EVENT_CLASSES):
             return encoding.item(value, SNAPSHOT), None
         event = cast("Any", value)
         without_id = ServerSentEvent(

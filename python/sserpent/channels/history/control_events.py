@@ -9,6 +9,9 @@ from ..._core import ServerSentEvent
 
 #: The names of events that channels and runs keep for themselves.
 GAP, RESET, RUN_END = "gap", "reset", "run-end"
+#: The line that names the last event of a run, in a frame. It is a line of its own, as no data has
+#: it.
+RUN_END_LINE = b"\nevent: %b\n" % RUN_END.encode()
 
 
 def position_block(id: str) -> bytes:

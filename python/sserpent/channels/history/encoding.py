@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from ..._core import Buffer, DeclaredEvents, ItemSchema, ServerSentEvent
-from ..._core.conversion import FastAPIServerSentEvent
+from ..._delivery.options import EVENT_CLASSES
 from ..._fastapi.declarations import UndeclaredEvent, declarations, events_of, item_schema
 from ..._runtime.log import logger
 from .broker import Item
@@ -130,7 +130,7 @@ class Encoding:
         return encoded
 
     def _item(self, item: Any, event: str | None, conflate: str | None) -> Item:
-        if isinstance(item, (ServerSentEvent, FastAPIServerSentEvent)):
+        if isinstance(item, EVENT_CLASSES):
             return self._event_item(item, event, conflate)
         if event is None:
             return Item(self._framed(item), False, conflate)
@@ -143,7 +143,7 @@ class Encoding:
             raise ReservedField("'id' must not be set in what is published: the channel gives ids")
         if event is not None and item.event is not None:
             raise ValueError("'event' must not be given twice: the item has one")
-        if isinstance(item.data, (ServerSentEvent, FastAPIServerSentEvent)):
+        if isinstance(item.data, EVENT_CLASSES):
             raise ValueError("'data' must not be an event")
         fields = {
             "raw_data": item.raw_data,

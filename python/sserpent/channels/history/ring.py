@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ..._core import EventStreamParser, ServerSentEvent
-from .control_events import RUN_END
+from .control_events import RUN_END_LINE
 from .position import NOWHERE, Position
-
-# A line of its own, as no data can have it.
-_RUN_END = b"\nevent: %b\n" % RUN_END.encode()
 
 
 class Undecodable(ValueError):
@@ -72,7 +69,7 @@ class Entry:
     @property
     def is_run_end(self) -> bool:
         """Whether this is the last event of a run."""
-        return _RUN_END in self.frame
+        return RUN_END_LINE in self.frame
 
     def event(self, decode: Callable[[str, str], Any], id: str | None = None) -> ServerSentEvent:
         """Returns the event as it was published, with its id, but for a comment.

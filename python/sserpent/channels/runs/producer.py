@@ -15,6 +15,7 @@ from ... import _shutdown
 from ..._delivery.generator_thread import GeneratorThread, ThreadOptions
 from ..._delivery.in_finally import is_tidying_up
 from ..._delivery.source import close_unstarted
+from ..._fastapi.stream_end import SHUTDOWN
 from ..._runtime.log import SayOnce, logger
 from ..._runtime.loops import call_every, call_soon, current_time, current_token, on_asyncio
 from ..history.broker import BrokerError, ChannelsClosed, Fenced, Item, Lease, Refused, RunBroker
@@ -24,9 +25,6 @@ from .ends import End, end_item, public_reason
 from .keys import Claim, RunKeys
 from .outbox import Gathered, Outbox
 from .run_encoding import RunEncoding
-
-#: The reason of a run that has ended because its server did.
-SHUTDOWN = "shutdown"
 
 # Seconds that a generator's cleanup may take when its run has been stopped.
 _CLEANUP_TIMEOUT = 30.0

@@ -6,17 +6,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..._core import Buffer, EventStreamParser, ItemRules, ServerSentEvent
-from ..._core.conversion import FastAPIServerSentEvent
+from ..._core import Buffer, EventStreamParser, ItemRules
+from ..._delivery.options import EVENT_CLASSES
 from ..._fastapi.protocol_response import ProtocolResponse, has_own_as_event
 from ..._fastapi.response import EventSourceResponse
 from ..._fastapi.stream_end import ends_event
 from ..history.broker import Item
-from ..history.control_events import RUN_END
+from ..history.control_events import RUN_END, RUN_END_LINE
 from ..history.encoding import Encoding, ReservedField, checked_event_name, checked_size
 
-_RUN_END_LINE = b"\nevent: %b\n" % RUN_END.encode()
-_EVENTS: Any = (ServerSentEvent, FastAPIServerSentEvent)
 _READY: Any = (str, bytes, bytearray, memoryview)
 
 
@@ -68,7 +66,7 @@ class RunEncoding:
             if item is None:
                 return None
         is_raw = is_ready
-        if isinstance(item, _EVENTS):
+        if isinstance(item, EVENT_CLASSES):
             self._check(item)
             is_raw = item.raw_data is not None
         buffer = Buffer(
@@ -88,7 +86,7 @@ class RunEncoding:
                 f"an item of {self._owner} that is framed already must be whole events, and end"
                 " with a blank line"
             )
-        if _RUN_END_LINE in b"\n" + body or (is_ready and _has_run_end(body)):
+        if RUN_END_LINE in b"\n" + body or (is_ready and _has_run_end(body)):
             raise ReservedField(f"'event' must not be {RUN_END!r}, which runs use themselves")
         return Item(checked_size(body, self._owner), is_raw)
 
@@ -97,7 +95,7 @@ class RunEncoding:
         if event.id is not None:
             raise ReservedField("'id' must not be set in what is published: the channel gives ids")
         checked_event_name(event.event)
-        if isinstance(event.data, _EVENTS):
+        if isinstance(event.data, EVENT_CLASSES):
             raise ValueError("'data' must not be an event")
 
 
