@@ -106,11 +106,7 @@ class ServerStreams:
         Args:
             scope: The request's ASGI scope, or a copy of it.
         """
-        try:
-            return self._connection_of(scope) is not None
-        except Exception:
-            logger.debug("The connection of a stream was not found", exc_info=True)
-            return False
+        return self._connection_of(scope) is not None
 
     def close_connection(self, scope: Scope) -> bool:
         """Closes the connection of a request as soon as what is written has gone out, so that its
@@ -167,11 +163,7 @@ class ServerStreams:
     def aborter(self, scope: Scope) -> Callable[[], bool]:
         """Finds the connection of a request, and returns what drops it later, as
         `abort_connection` does now: its server may know no more of the request by then."""
-        try:
-            connection = self._connection_of(scope)
-        except Exception:
-            logger.debug("The connection of a stream was not found", exc_info=True)
-            connection = None
+        connection = self._connection_of(scope)
         is_shared = self.server is not None and scope.get("http_version") == "2"
 
         def abort() -> bool:
@@ -193,11 +185,7 @@ class ServerStreams:
         Args:
             scope: The request's ASGI scope, or a copy of it.
         """
-        try:
-            connection = self._connection_of(scope)
-        except Exception:
-            logger.debug("The connection of a stream was not found", exc_info=True)
-            connection = None
+        connection = self._connection_of(scope)
 
         def is_closed() -> bool:
             try:
@@ -218,17 +206,19 @@ class ServerStreams:
         """
         if scope.get("http_version") != "2":
             return send
-        try:
-            stream: Any = self._connection_of(scope)
-        except Exception:
-            logger.debug("The connection of a stream was not found", exc_info=True)
-            return send
+        stream: Any = self._connection_of(scope)
         return _waiting(send, stream) if hasattr(stream, "unsent") else send
 
     def _connection_of(self, scope: Scope) -> Connection | None:
+        """Returns the connection of a request, if it is found. Never raises, whatever a new release
+        of the server has changed."""
         if self.server is None or self.server.owner is None:
             return None
-        return connection_of(scope, self.server.requests())
+        try:
+            return connection_of(scope, self.server.requests())
+        except Exception:
+            logger.debug("The connection of a stream was not found", exc_info=True)
+            return None
 
     def is_stale(self) -> bool:
         """Returns whether it is worth another look for the server."""
