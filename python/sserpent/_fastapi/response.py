@@ -47,22 +47,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from .._core import (
-    Buffer,
-    DeclaredEvents,
-    ItemRules,
-    ItemSchema,
-)
+from .._core import Buffer, DeclaredEvents, ItemRules, ItemSchema, ServerSentEvent
+from .._core.conversion import FastAPIServerSentEvent
 from .._delivery import observer
 from .._delivery.on_asyncio import Delivery
-from .._delivery.options import (
-    EVENT_CLASSES,
-    DeliveryOptions,
-    Options,
-    Streamable,
-    set_unchecked,
-    sets,
-)
+from .._delivery.options import DeliveryOptions, Options, Streamable, set_unchecked, sets
 from .._delivery.source import close_unstarted
 from .._delivery.source_name import SourceName
 from .._runtime.log import logger
@@ -575,7 +564,7 @@ def checked_content(rule: str, content: Any) -> Any:
     for classes, why in _WHOLES.items():
         if isinstance(content, classes):
             raise TypeError(f"{rule}, not {kind}, {why}: {into_list}")
-    if isinstance(content, EVENT_CLASSES):
+    if isinstance(content, (ServerSentEvent, FastAPIServerSentEvent)):
         raise TypeError(f"{rule}, not {kind}: {into_list}")
     # The methods of a class are those of its instances.
     iterated: Any = type(content) if isinstance(content, type) else content

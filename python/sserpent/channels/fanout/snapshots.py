@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from inspect import isawaitable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import anyio
 
@@ -254,7 +254,7 @@ class SnapshotCall:
         encoding = Encoding(None, f"'snapshot' of {_name(self._tail.key)}")
         if not isinstance(value, EVENT_CLASSES):
             return encoding.item(value, SNAPSHOT), None
-        event = cast("Any", value)
+        event: Any = value
         without_id = ServerSentEvent(
             data=event.data,
             raw_data=event.raw_data,
