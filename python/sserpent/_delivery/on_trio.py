@@ -69,6 +69,7 @@ class TrioDelivery:
         self._phase = Phase.HELD
         self._opened = False  # the headers have been sent
         self._complete = False  # the end of the body is out
+        self._sent = False  # the task that sends is done, or is cancelled itself
         self._sent_at = trio.current_time()
         # There is something to send, or the stream ends, or the generator has.
         self._news = trio.Event()
@@ -97,7 +98,7 @@ class TrioDelivery:
         self._asgi_send = streams.send_of(self._scope, self._asgi_send)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch, nursery.cancel_scope)
+                nursery.start_soon(self._watch)
                 nursery.start_soon(self._keep_times)
                 try:
                     await self._start(streams, nursery)
@@ -105,6 +106,8 @@ class TrioDelivery:
                 except trio.Cancelled:
                     self._report(Event.REQUEST_CANCELLED)
                     raise
+                finally:
+                    self._sent = True
                 nursery.cancel_scope.cancel()
             self._cut_off(streams)
         except BaseException:
@@ -153,12 +156,12 @@ class TrioDelivery:
             source.start(self)
         self._news.set()
 
-    async def _watch(self, scope: trio.CancelScope) -> None:
+    async def _watch(self) -> None:
         try:
             await self._watch_client()
             await trio.sleep_forever()
         except trio.Cancelled:
-            if not scope.cancel_called:  # by somebody else, while a `send` may be shielded
+            if not self._sent:  # by somebody else, while a `send` may be shielded
                 self._report(Event.REQUEST_CANCELLED)
             raise
 
