@@ -79,7 +79,9 @@ class Reader:
         if self.client is not None:
             self.client.disconnect()
             self.client.unstall()
-            assert all(names & {"data"} for names in blocks(self.client.stream.fields))
+            without_data = [names for names in blocks(self.client.stream.fields) if "data" not in names]
+            if without_data:
+                self.learn_position(without_data)
             for each in self.client.seen:
                 if self.last_id is None:  # it begins with whatever is kept
                     before = each.data["from"] if each.type == "gap" else None
@@ -88,6 +90,15 @@ class Reader:
                 self.last_id = each.id
             self.last_id = self.client.last_id or self.last_id
             self.client = None
+
+    def learn_position(self, without_data: list[set[str]]) -> None:
+        """One that is ended as too slow before its first event is told where it stands."""
+        assert self.client is not None
+        assert without_data == [{"id"}]
+        assert self.world.news.on().overflow == "disconnect"
+        assert self.client.seen == []
+        assert self.last_id is None
+        self.at = self.index_before(self.client.last_id)
 
     async def stall(self, tasks: Any) -> None:
         if self.client is not None:
@@ -137,10 +148,10 @@ class Reader:
         return self.start_of(position)
 
     def start_of(self, position: str) -> int:
-        """Returns the index before the first event of an epoch, or -1 if it has none yet."""
+        """Returns the index before the first event of an epoch, which may be the next one."""
         epochs = [each.split("-")[0] for each in self.world.ids]
         epoch = position.split("-")[0]
-        return epochs.index(epoch) - 1 if epoch in epochs else -1
+        return (epochs.index(epoch) if epoch in epochs else len(epochs)) - 1
 
 
 def blocks(fields: list[Any]) -> list[set[str]]:

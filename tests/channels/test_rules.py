@@ -513,6 +513,25 @@ def test_p13_with_start_earliest_there_is_no_block_without_data(
     run(main)
 
 
+def test_p13_a_client_that_is_too_slow_for_its_first_event_is_told_where_it_stands(
+    run: Run, make_channels: MakeChannels
+) -> None:
+    """Without an id it would begin with what is kept by then, and never know of the others."""
+
+    async def main() -> None:
+        async with make_channels() as channels:
+            news = channels.channel("news", history_bytes=1_000, overflow="disconnect")
+            async with connected(news.subscribe(start="earliest")) as client:
+                await news.publish_many(["x" * 600] * 3)
+                await client.until(lambda: client.complete)
+                assert client.seen == []
+            async with connected(news.subscribe(after=client.last_id)) as client:
+                await client.has("x" * 600)
+                assert [each.data["missed"] for each in client.said] == [2]
+
+    run(main)
+
+
 def test_p13_a_client_whose_first_events_are_hidden_is_told_where_it_stands(
     run: Run, make_channels: MakeChannels
 ) -> None:

@@ -133,6 +133,7 @@ class Subscriber:
         "_goodbye",
         "_has_hidden",
         "_hub",
+        "_knows_no_id",
         "_owes_position",
         "_own",
         "_plain",
@@ -168,7 +169,8 @@ class Subscriber:
         self._goodbye = b""
         self._failure: Exception | None = None
         self._has_hidden = False  # the filter has hidden the newest entry
-        self._owes_position = False  # the client has no id to come back with, and no event with one
+        self._knows_no_id = False  # the client has none to come back with, and no event with one
+        self._owes_position = False  # it is told one, unless an event follows
         self.owner = owner
         self.queued = False
         self.disconnected = False
@@ -208,8 +210,9 @@ class Subscriber:
             await cursor.start(self._hub, self._request.start)
         for reason in resets:
             self._announce_reset(reason)
+        self._knows_no_id = knows_no_position and not resets
         # A client that gets all that is kept gets all of it again without an id.
-        self._owes_position = knows_no_position and not resets and self._request.start != "earliest"
+        self._owes_position = self._knows_no_id and self._request.start != "earliest"
         for cursor in self._cursors:
             self._join(cursor)
         self.holds_headers = any(cursor.call is not None for cursor in self._cursors)
@@ -514,6 +517,8 @@ class Subscriber:
             if not taken:
                 self._has_hidden = False
                 taken.append(control_events.position_block(self.id))
+        if taken:
+            self._knows_no_id = False
         if self._request.several:
             self._cursors.append(self._cursors.pop(0))  # another is the first, next time
         if self._has_hidden:
@@ -575,6 +580,8 @@ class Subscriber:
         to = ring.floor
         if reason == "overflow":
             if overflow == "disconnect":
+                # What was kept is not, so this client has to come back with an id in any case.
+                self._owes_position = self._knows_no_id
                 self.end()
                 return
             if overflow == "latest":
