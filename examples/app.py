@@ -7,6 +7,7 @@ from typing import Any
 
 import answers
 import async_generator
+import boards
 import chat
 import event_fields
 import live
@@ -30,7 +31,8 @@ class Example(BaseModel):
 
     Attributes:
         posts: What is posted to the same URL while the stream is open. Such a stream has no end,
-            and has shown enough when as many events have come.
+            and has shown enough when as many events have come, besides its snapshots.
+        snapshots: How many events the stream begins with before what was posted.
     """
 
     title: str
@@ -40,6 +42,7 @@ class Example(BaseModel):
     headers: dict[str, str] = {}
     body: Any = None
     posts: list[Any] = []
+    snapshots: int = 0
 
     @property
     def url(self) -> str:
@@ -84,6 +87,13 @@ EXAMPLES = [
         posts=[{"text": "A parcel has left the depot"}],
     ),
     Example(
+        title="A dashboard and an order book, which are snapshots",
+        name="boards",
+        path="/boards/market",
+        posts=[{"figures": {"Visitors": 7}}, {"order": {"price": 101, "amount": 50}}],
+        snapshots=2,
+    ),
+    Example(
         title="A run, which goes on without its client",
         name="answers",
         path="/answers",
@@ -118,6 +128,7 @@ for module in (
     post_chat,
     rooms,
     notifications,
+    boards,
     answers,
     chat,
 ):

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import race
@@ -51,11 +53,9 @@ def main() -> None:
 def serving(redis: str | None) -> Iterator[list[Server]]:
     """Serves all examples: in two processes, on ports of their own, if Redis connects them."""
     ports = [PORT] if redis is None else [PORT, PORT + 1]
-    with ExitStack() as servers:
-        yield [
-            servers.enter_context(Server("app:app", free_port(port), {"REDIS_URL": redis}))
-            for port in ports
-        ]
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder, ExitStack() as servers:
+        shared = {"REDIS_URL": redis, "BOARDS_FILE": str(Path(folder, "boards.sqlite"))}
+        yield [servers.enter_context(Server("app:app", free_port(port), shared)) for port in ports]
 
 
 def print_where(redis: str | None) -> None:
@@ -109,7 +109,7 @@ def show(base: str, number: int, example: Example) -> None:
     if example.body is not None:
         request["json"] = example.body
     complete = False
-    events = 0
+    events = -example.snapshots
     with httpx.stream(**request, timeout=10) as response:
         if response.status_code != 200:
             raise RuntimeError(f"{example.url} answered {response.status_code}")

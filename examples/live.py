@@ -1,5 +1,6 @@
 """What the live page streams: tokens, an answer that goes on, a room with clients that can be cut
-off, and the race. With REDIS_URL all processes that serve it share the answers and the room."""
+off, a board, and the race. With REDIS_URL all processes that serve it share the answers and the
+room, with BOARDS_FILE the board too."""
 
 import asyncio
 import os
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
 from uuid import uuid4
 
+import boards
 import chat
 import race
 from fastapi import APIRouter, HTTPException
@@ -72,6 +74,10 @@ async def cut_connections(client: str) -> None:
     """Ends the streams of a client, which comes back by itself."""
     await channels.disconnect(owner=client)
 
+
+# The board
+
+router.include_router(boards.routes(channels, os.environ.get("BOARDS_FILE", ":memory:")))
 
 # The answer that goes on
 

@@ -13,6 +13,7 @@ TITLES = {
     "chat": "Chat",
     "runs": "Runs",
     "rooms": "Rooms",
+    "boards": "Boards",
     "speed": "Speed",
     "examples": "Examples",
 }

@@ -15,7 +15,7 @@ const runExample = startAndStop($("example-start"), "example-error", async (sign
   const url = example.url.slice(1);
   const response = await fetch(url, request);
   for (const body of example.posts) await post(url, body);
-  let awaited = example.posts.length || Infinity;
+  let awaited = example.snapshots + example.posts.length || Infinity;
   for await (const { text, events } of readEventStream(response)) {
     examplePanes.add(text, events);
     awaited -= events.length;

@@ -6,7 +6,10 @@ there. Look at them before keeping them.
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -444,6 +447,138 @@ def test_the_page_runs_the_race(live_page: Browser, all_examples: Server) -> Non
     look(live_page, "speed")
 
 
+def board(browser: Browser) -> tuple[dict[str, int], dict[str, int]]:
+    """What the page shows: the figures, and the amounts of the order book."""
+    script = """
+        const rows = (selector, name, value) => Object.fromEntries(
+          [...document.querySelectorAll(selector)].map((row) =>
+            [row.querySelector(name).innerText, Number(row.querySelector(value).innerText)]));
+        return [rows("#board-figures div", "dt", "dd"), rows("#board-book tr", "th", "td")];
+    """
+    figures, book = browser.run(script)
+    return figures, book
+
+
+def stored_board(file: Path) -> tuple[dict[str, int], dict[str, int]]:
+    with sqlite3.connect(file) as database:
+        rows = database.execute("SELECT kind, state FROM states WHERE name = 'market'").fetchall()
+    states = {kind: json.loads(state) for kind, state in rows}
+    return states["dashboard"], states["book"]
+
+
+def connected(browser: Browser) -> None:
+    until(lambda: text(browser, "board-state") == "Connected")
+
+
+@pytest.mark.page("boards.html")
+def test_a_board_whose_client_missed_too_much_gets_the_state(live_page: Browser) -> None:
+    connected(live_page)
+    until(lambda: text(live_page, "board-snapshots") == "2")
+    click(live_page, "board-trade")
+    until(lambda: text(live_page, "board-changes") == "100")
+    click(live_page, "board-cut")
+    until(lambda: text(live_page, "board-state") == "Connecting again")
+    connected(live_page)
+    # It missed nothing, so its id holds.
+    assert text(live_page, "board-snapshots") == "2"
+    click(live_page, "board-miss")
+    until(lambda: text(live_page, "board-snapshots") == "4", timeout=60)
+    figures, book = board(live_page)
+    click(live_page, "board-trade")
+    until(lambda: text(live_page, "board-changes") == "200")
+    assert sum(board(live_page)[1].values()) > sum(book.values())
+    assert len(figures) == 3
+    assert shown_errors(live_page) == []
+    look(live_page, "boards")
+
+
+def test_four_boards_equal_what_is_stored_after_their_server_was_killed_twice(
+    started_browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_back = servers.give_back
+    # Nobody else is given its port in between.
+    monkeypatch.setattr(servers, "give_back", lambda port: None)
+    file, port = tmp_path / "boards.sqlite", servers.free_port()
+    directory = str(servers.TESTS.parent / "examples")
+    command = uvicorn("examples_app:app", "--app-dir", directory)
+
+    def started() -> Server:
+        return Server(command, port=port, BOARDS_FILE=str(file))
+
+    driver, server = started_browser.driver, started()
+    first, tabs = driver.current_window_handle, []
+    started_browser.device(1280, 900)
+    try:
+        for _ in range(4):
+            driver.switch_to.new_window("tab")
+            tabs.append(driver.current_window_handle)
+            started_browser.open(f"{server.url}/boards.html")
+            connected(started_browser)
+        with Writer(f"{server.url}/live/boards/market") as writer:
+            for _ in range(2):
+                before = writer.written
+                until(lambda before=before: writer.written > before + 30)
+                server.process.kill()  # while it writes
+                server.close()
+                server = started()
+            before = writer.written
+            until(lambda: writer.written > before + 30)
+        assert writer.failed > 0
+        figures, book = stored_board(file)
+        assert sum(book.values()) >= writer.written
+        for tab in tabs:
+            driver.switch_to.window(tab)
+            until(lambda: board(started_browser) == (figures, book))
+            assert int(text(started_browser, "board-snapshots")) == 6
+            assert shown_errors(started_browser) == []
+    finally:
+        for tab in tabs:
+            driver.switch_to.window(tab)
+            driver.close()
+        driver.switch_to.window(first)
+        server.close()
+        give_back(port)
+
+
+class Writer:
+    """Trades as fast as the server takes it, in a thread, for as long as a `with` block lasts.
+
+    Attributes:
+        written: How many trades the server has confirmed.
+        failed: How many it has not.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.written = self.failed = 0
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        number = 0
+        with httpx.Client() as client:
+            while not self._is_over.is_set():
+                number += 1
+                trade = {
+                    "figures": {f"figure {number % 5}": number},
+                    "order": {"price": 100 + number % 7, "amount": 1},
+                }
+                try:
+                    client.post(self._url, json=trade).raise_for_status()
+                    self.written += 1
+                except httpx.TransportError:
+                    self.failed += 1
+                    self._is_over.wait(0.02)
+
+
 @pytest.mark.page("rooms.html")
 def test_the_page_of_the_room_looks_good(live_page: Browser) -> None:
     room(live_page)
@@ -455,7 +590,7 @@ def test_the_page_of_the_room_looks_good(live_page: Browser) -> None:
     look(live_page, "page")
 
 
-@pytest.mark.parametrize("name", ["", "chat.html", "runs.html", "examples.html"])
+@pytest.mark.parametrize("name", ["", "chat.html", "runs.html", "boards.html", "examples.html"])
 def test_the_other_pages_look_good(live_page: Browser, all_examples: Server, name: str) -> None:
     live_page.open(f"{all_examples.url}/{name}")
     until(lambda: text(live_page, "backend"))
@@ -473,8 +608,8 @@ def look(browser: Browser, name: str) -> None:
     for kind, width, height, scheme in (
         ("light", 1280, 720, "light"),
         ("dark", 1280, 720, "dark"),
-        ("phone", 390, 844, "light"),
-        ("phone-dark", 390, 844, "dark"),
+        ("phone", 375, 812, "light"),
+        ("phone-dark", 375, 812, "dark"),
     ):
         browser.device(width, height, scheme)
         overflow = browser.run("return document.documentElement.scrollWidth - innerWidth")

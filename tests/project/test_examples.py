@@ -155,7 +155,14 @@ def test_the_app_has_every_example(all_examples: Server) -> None:
     listed = httpx.get(f"{url}/examples").json()
 
     names = {example["name"] for example in listed}
-    assert names == {*(case[0] for case in CASES), "answers", "chat", "notifications", "rooms"}
+    assert names == {
+        *(case[0] for case in CASES),
+        "answers",
+        "boards",
+        "chat",
+        "notifications",
+        "rooms",
+    }
     for example in listed:
         if example["posts"]:
             continue  # the demo and the page read so many events of these
@@ -265,6 +272,64 @@ def test_the_room_of_the_page_says_what_is_missing(all_examples: Server) -> None
             reset = next(events)
             assert (reset.event, reset.json()) == ("reset", {"reason": "unknown"})
             assert [next(events) for _ in expected] == expected
+
+
+def test_a_board_sends_its_states_and_then_each_change_once(serve: Any, tmp_path: Path) -> None:
+    environment = {"BOARDS_FILE": str(tmp_path / "boards.sqlite")}
+    server = serve(uvicorn("app:app"), EXAMPLES, **environment)
+    board = f"{server.url}/live/boards/market"
+    trade = {"figures": {"Visitors": 7.5}, "order": {"price": 101, "amount": 50}}
+    with httpx.Client() as client:
+        with connect_sse(client, "GET", board) as source:
+            events = events_of(source)
+            assert [(each.event, each.json()) for each in (next(events), next(events))] == [
+                ("dashboard", {}),
+                ("book", {}),
+            ]
+            for _ in range(2):
+                client.post(board, json=trade).raise_for_status()
+            changes = [next(events) for _ in range(4)]
+        # Across channels there is no order.
+        assert sorted((each.event, compact(each.json())) for each in changes) == [
+            *2 * [("figures", compact({"Visitors": 7.5}))],
+            *2 * [("order", compact({"price": 101, "amount": 50}))],
+        ]
+
+        server.process.kill()
+        again = serve(uvicorn("app:app"), EXAMPLES, **environment)
+        board = f"{again.url}/live/boards/market"
+        with connect_sse(client, "GET", board, headers={"Last-Event-ID": changes[-1].id}) as source:
+            events = events_of(source)
+            assert [(each.event, each.json()) for each in (next(events), next(events))] == [
+                ("dashboard", {"Visitors": 7.5}),
+                ("book", {"101": 100}),
+            ]
+
+
+def test_a_change_that_was_published_and_not_stored_is_taken_back(
+    serve: Any, kept_redis: RedisServer, tmp_path: Path
+) -> None:
+    """A process is killed between the two; another one goes on with what is stored."""
+    environment = {"BOARDS_FILE": str(tmp_path / "boards.sqlite"), "REDIS_URL": kept_redis.url}
+    url = serve(uvicorn("app:app"), EXAMPLES, **environment).url
+    board = f"{url}/live/boards/killed"
+    script = (
+        "import asyncio, os, boards, live\n"
+        "async def main():\n"
+        "    async with live.channels:\n"
+        "        book = live.channels.channel('book', keyed=True, history=100)\n"
+        "        await book.publish({'price': 1, 'amount': 9}, key='killed', event='order')\n"
+        "asyncio.run(main())"
+    )
+    with httpx.Client() as client, connect_sse(client, "GET", board) as source:
+        events = events_of(source)
+        assert [next(events).event, next(events).event] == ["dashboard", "book"]
+        command = [sys.executable, "-c", script]
+        subprocess.run(command, cwd=EXAMPLES, env={**os.environ, **environment}, check=True)
+        assert next(events).json() == {"price": 1, "amount": 9}
+        client.post(board, json={"order": {"price": 2, "amount": 3}}).raise_for_status()
+        healed = next(events)
+    assert (healed.event, healed.json()) == ("book", {"2": 3})
 
 
 def test_tokens(all_examples: Server) -> None:
