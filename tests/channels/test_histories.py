@@ -79,7 +79,9 @@ class Reader:
         if self.client is not None:
             self.client.disconnect()
             self.client.unstall()
-            without_data = [names for names in blocks(self.client.stream.fields) if "data" not in names]
+            without_data = [
+                names for names in blocks(self.client.stream.fields) if "data" not in names
+            ]
             if without_data:
                 self.learn_position(without_data)
             for each in self.client.seen:
