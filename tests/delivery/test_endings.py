@@ -20,7 +20,7 @@ from sserpent._delivery.life import Ending
 from sserpent._fastapi.response import _delivery_class
 from sserpent._shutdown import streams as shutdown
 from timelines import PING, runners, timeline
-from virtual_time import run_on_asyncio
+from virtual_time import run_on_asyncio, run_on_trio
 
 Run = Callable[..., None]
 
@@ -173,8 +173,10 @@ def test_d8_a_client_that_does_not_read_cannot_hold_the_exit(run: Run, grace: fl
 class Droppable(Connection):
     """A connection that its server drops when it is asked to, and then tells of it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, tells: bool = True) -> None:
-        super().__init__()
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, tells: bool = True, http_version: str = "1.1"
+    ) -> None:
+        super().__init__(http_version=http_version)
         self.receiving = False
         self.tells = tells
         #: What the server was told to wait for when it was asked.
@@ -232,6 +234,68 @@ def test_d8_a_dropped_connection_is_told_of_before_the_response_returns(
     assert stream.connection.dropped == ["receive and send"]
     assert stream.ended_at == drops_at + (0.1 if tells else 1)
     assert not stream.connection.complete
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["told", "silent"])
+@pytest.mark.parametrize(("options", "shuts_down", "drops_at"), DROPS.values(), ids=DROPS)
+def test_d8_over_http_2_no_send_waits_when_the_connection_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    shuts_down: bool,
+    drops_at: float,
+    tells: bool,
+) -> None:
+    """granian tells a `send` there before `receive`, and its worker never ended then."""
+
+    async def act(stream: Stream) -> None:
+        stream.connection.stall()
+        await anyio.sleep(1)
+        if shuts_down:
+            begin_shutdown()
+
+    def make() -> Stream:
+        stream = Stream(endless(), ping_interval=None, **options)
+        stream.connection = Droppable(monkeypatch, tells, http_version="2")
+        return stream
+
+    stream = play(run_on_asyncio, make, act)
+    assert stream.connection.dropped == ["receive"]
+    assert stream.ended_at == drops_at + 0.05 + (0.1 if tells else 1)
+    assert not stream.connection.complete
+
+
+class Shielded(Connection):
+    """A connection whose `send` cannot be cancelled, as hypercorn's on Trio: it ends when the
+    connection is dropped."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        monkeypatch.setattr(shutdown.ServerStreams, "abort_connection", lambda *_: self.drop())
+
+    async def send(self, message: Any) -> None:
+        with anyio.CancelScope(shield=True):
+            await super().send(message)
+
+    def drop(self) -> bool:
+        self.unstall()
+        return True
+
+
+def test_d8_a_cancelled_request_drops_the_connection_in_whatever_order_trio_cancels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Trio takes the tasks of a turn in one order or the other, by chance."""
+
+    async def main() -> None:
+        for _ in range(20):
+            connection = Shielded(monkeypatch)
+            connection.stall()
+            begin = anyio.current_time()
+            with anyio.fail_after(100), anyio.move_on_after(5):
+                await connection.run(EventSourceResponse(endless()))
+            assert anyio.current_time() == begin + 5
+
+    run_on_trio(main)
 
 
 def test_d8_a_cancelled_request_drops_the_connection_that_a_send_waits_for(

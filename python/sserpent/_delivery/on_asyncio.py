@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 # Event loops call timers up to this many seconds before they are due.
 _EARLY = 0.001
 
+# Seconds that a server's own threads have to let go of a `send` that is given up.
+_GIVEN_UP = 0.05
+
 
 class Delivery:
     """Streams one response to one client.
@@ -373,10 +376,23 @@ class Delivery:
     def _abort_connection(self) -> None:
         """Drops the connection, and lets the server say that it is gone, first to `receive` and
         then to the `send` in progress, before the response returns. granian's worker never ends if
-        the last connection of a shutdown goes while a `send` waits and nothing is in `receive`."""
-        if not self._dropped and self._drop_connection():
+        the last connection of a shutdown goes while a `send` waits and nothing is in `receive`.
+        Over HTTP/2 its `send` is told first whatever we do, so no `send` may wait by then."""
+        if self._dropped or self._leaving is not None or self._streams is None:
+            return
+        if self._streams.tells_send_first(self._scope):
+            self._sender.give_up()
+            self._leaving = self._loop.call_later(_GIVEN_UP, self._drop_and_leave)
+        else:
+            self._drop_and_leave()
+
+    def _drop_and_leave(self) -> None:
+        self._leaving = None
+        if self._drop_connection():
             self._sender.stop()
             self._leaving = self._loop.call_later(LAST_SEND, self._left)
+        else:
+            self._interrupt()
 
     def _left(self) -> None:
         """The server has not said it in time, or says nothing of it."""

@@ -178,6 +178,15 @@ class ServerStreams:
 
         return abort
 
+    def tells_send_first(self, scope: Scope) -> bool:
+        """Returns whether the server tells a `send` before `receive` that a connection is gone:
+        granian does over HTTP/2. Never raises.
+
+        Args:
+            scope: The request's ASGI scope, or a copy of it.
+        """
+        return scope.get("http_version") == "2" and self.server is None
+
     def watch_connection(self, scope: Scope) -> Callable[[], bool]:
         """Finds the connection of a request, and returns what says later whether it is closed.
         Where it is not found (granian's never is), that says no.
