@@ -6,15 +6,18 @@ import contextlib
 from collections.abc import Callable
 
 import anyio
+import httpx
 import mcp.types as types
 import pytest
 from mcp import ClientSession
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
+import blocking
 from servers import Server, on, until, uvicorn
 
-APP = "mcp_app:app"
+APP = "mcp_app:app"  # under BlockBuster, where that can run
+BLOCKED = "Blocking call"
 TRANSPORTS = {
     "streamable HTTP": (streamable_http_client, "/mcp"),
     "SSE": (sse_client, "/sse"),
@@ -24,7 +27,7 @@ transports = pytest.mark.parametrize("transport", TRANSPORTS)
 
 @on("uvicorn")
 @transports
-def test_tools_progress_and_notifications(shared: Server, transport: str) -> None:
+def test_e4_tools_progress_and_notifications(shared: Server, transport: str) -> None:
     connect, path = TRANSPORTS[transport]
     progress: list[float] = []
     messages: list[object] = []
@@ -49,11 +52,14 @@ def test_tools_progress_and_notifications(shared: Server, transport: str) -> Non
         assert messages == ["at 1", "at 2", "at 3"]
 
     anyio.run(main)
+    assert BLOCKED not in shared.log
 
 
 @on("uvicorn")
 @transports
-def test_a_call_that_is_given_up_leaves_the_session_usable(shared: Server, transport: str) -> None:
+def test_e4_a_call_that_is_given_up_leaves_the_session_usable(
+    shared: Server, transport: str
+) -> None:
     connect, path = TRANSPORTS[transport]
 
     async def main() -> None:
@@ -68,10 +74,18 @@ def test_a_call_that_is_given_up_leaves_the_session_usable(shared: Server, trans
                     assert added.content[0].text == "2"
 
     anyio.run(main)
+    assert BLOCKED not in shared.log
+
+
+@on("uvicorn")
+@pytest.mark.skipif(not blocking.CAN_RUN, reason=blocking.REASON)
+def test_e3_a_blocking_call_in_the_event_loop_of_this_server_is_noticed(shared: Server) -> None:
+    assert httpx.get(f"{shared.url}/block").status_code == 500
+    assert f"{BLOCKED} to time.sleep" in shared.log
 
 
 @transports
-def test_a_server_with_an_open_session_shuts_down(
+def test_e4_a_server_with_an_open_session_shuts_down(
     serve: Callable[..., Server], transport: str
 ) -> None:
     connect, path = TRANSPORTS[transport]
@@ -88,3 +102,4 @@ def test_a_server_with_an_open_session_shuts_down(
     with contextlib.suppress(Exception):  # whatever its client makes of it
         anyio.run(main)
     assert server.process.poll() is not None
+    assert BLOCKED not in server.log

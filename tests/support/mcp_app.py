@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
-import sys
+import time
+from contextlib import ExitStack
 from typing import Any
 
+import blocking
+import compat_setup  # noqa: F401 - before the SDK
+
+# isort: split
 import anyio
+import mcp.server.streamable_http
+from mcp.server.mcpserver import Context, MCPServer
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from sserpent.compat import sse_starlette
-
-sys.modules["sse_starlette"] = sse_starlette
-
-import mcp.server.streamable_http  # noqa: E402
-from mcp.server.mcpserver import Context, MCPServer  # noqa: E402
 
 assert mcp.server.streamable_http.EventSourceResponse is sse_starlette.EventSourceResponse
 
@@ -39,5 +44,13 @@ async def wait() -> str:
     return "never"
 
 
+async def block(request: Request) -> Response:
+    time.sleep(0.001)  # noqa: ASYNC251
+    return Response()
+
+
 app = server.streamable_http_app()
-app.router.routes.extend(server.sse_app().routes)
+app.router.routes.extend([*server.sse_app().routes, Route("/block", block)])
+watched = ExitStack()
+if blocking.CAN_RUN:
+    watched.enter_context(blocking.forbidden())
