@@ -260,7 +260,7 @@ def test_d8_over_http_2_no_send_waits_when_the_connection_is_dropped(
 
     stream = play(run_on_asyncio, make, act)
     assert stream.connection.dropped == ["receive"]
-    assert stream.ended_at == drops_at + 0.05 + (0.1 if tells else 1)
+    assert stream.ended_at == pytest.approx(drops_at + 0.05 + (0.1 if tells else 1))
     assert not stream.connection.complete
 
 
