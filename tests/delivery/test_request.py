@@ -231,6 +231,38 @@ async def test_d15_a_body_that_nobody_reads_is_not_kept_whole(
 
 
 @runners
+def test_d15_a_connection_that_is_closed_is_noticed_before_the_body_is_thrown_away(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server knows of it from a `send`, and tells `receive` after the body that it holds."""
+    closed_at: list[float] = []
+    monkeypatch.setattr(
+        "sserpent._shutdown.watch_connection", lambda _: lambda: anyio.current_time() >= begin + 2
+    )
+
+    async def main() -> None:
+        nonlocal begin
+        begin = anyio.current_time()
+
+        async def read(request: Request) -> AsyncIterator[Any]:
+            try:
+                while True:
+                    yield "progress"
+                    await anyio.sleep(0.2)
+            finally:
+                closed_at.append(anyio.current_time() - begin)
+
+        connection = Uploading()
+        for _ in range(100):
+            connection.part(b"x" * 10_000)
+        await connection.run(fastapi_app(read))
+
+    begin = 0.0
+    run(main)
+    assert closed_at[0] <= 2 + ASK_AGAIN < PATIENCE
+
+
+@runners
 def test_d15_a_client_that_leaves_is_noticed_behind_a_body_that_nobody_reads(
     run: Callable[..., None],
 ) -> None:

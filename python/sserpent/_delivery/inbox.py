@@ -75,11 +75,16 @@ class Pace:
         replays the body may never say so, and no server's `send` fails then."""
         if seconds is None:
             return False
-        if seconds and self._is_closed is None:
-            # Now, while its server knows of it.
-            self._is_closed = _shutdown.watch_connection(self._scope)
+        is_closed = self.watch() if seconds else _never
         await anyio.sleep(seconds)
-        return bool(seconds) and self._is_closed is not None and self._is_closed()
+        return is_closed()
+
+    def watch(self) -> Callable[[], bool]:
+        """Returns what says later whether the client has left. To be called while the server knows
+        of the connection."""
+        if self._is_closed is None:
+            self._is_closed = _shutdown.watch_connection(self._scope)
+        return self._is_closed
 
 
 class Inbox:
@@ -157,10 +162,16 @@ class Inbox:
         return _DISCONNECT
 
     async def _wait_for_request(self) -> None:
-        reads = self._reads
+        reads, is_closed = self._reads, self._pace.watch()
         with anyio.move_on_after(PATIENCE):
             while self._reads == reads:
-                await self._wait()
+                with anyio.move_on_after(ASK_AGAIN):
+                    await self._wait()
+                # Its server may know, from a `send`, and not say so before all of the body is read.
+                if is_closed():
+                    self._gone = True
+                    self._tell()
+                    return
         if self._reads == reads:
             self._lost = True
             self._kept.clear()
@@ -193,6 +204,10 @@ class Inbox:
         if self._news is not None:
             self._news.set()
             self._news = None
+
+
+def _never() -> bool:
+    return False
 
 
 def _size(message: Message) -> int:
