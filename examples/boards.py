@@ -17,6 +17,38 @@ from sserpent.channels import Channels, LastEventID, Subscription
 State = dict[str, Any]
 
 
+class Database:
+    """States in SQLite, which several processes may share."""
+
+    def __init__(self, file: str) -> None:
+        self.connection = sqlite3.connect(file, isolation_level=None)
+        self.execute = self.connection.execute
+        self.lock = asyncio.Lock()
+        self.execute("PRAGMA journal_mode = WAL")  # readers do not wait for a writer
+        self.execute(
+            "CREATE TABLE IF NOT EXISTS states"
+            " (kind TEXT, name TEXT, state TEXT, last TEXT, PRIMARY KEY (kind, name))"
+        )
+        # No other statement may wait for another process: the event loop would wait too.
+        self.execute("PRAGMA busy_timeout = 0")
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """One at a time: the lock is this process's, the transaction that of all processes."""
+        async with self.lock:
+            while not self.begins():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            with self.connection:
+                yield
+
+    def begins(self) -> bool:
+        try:
+            self.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:  # another process writes
+            return False
+        return True
+
+
 class States:
     """The states of one kind, by their names, and a channel that says what changes.
 
@@ -29,7 +61,7 @@ class States:
     def __init__(
         self,
         channels: Channels,
-        database: sqlite3.Connection,
+        database: Database,
         kind: str,
         change: str,
         apply: Callable[[State, State], None],
@@ -42,16 +74,14 @@ class States:
 
     async def load(self, name: str) -> tuple[State, str]:
         """Returns a state, and the id of the newest change that it has."""
-        if (found := self.stored(name)) is None:
-            # What a new state begins with. If another process is quicker, its row stays.
-            last = await self.channel.position(key=name)
-            row = (self.kind, name, "{}", last)
-            self.database.execute("INSERT OR IGNORE INTO states VALUES (?, ?, ?, ?)", row)
-            found = self.stored(name)
-        state, last = found
+        if self.row(name) is None:
+            async with self.database.writing():
+                new = (self.kind, name, "{}", await self.channel.position(key=name))
+                self.database.execute("INSERT OR IGNORE INTO states VALUES (?, ?, ?, ?)", new)
+        state, last = self.row(name)
         return json.loads(state), last
 
-    def stored(self, name: str) -> Any:
+    def row(self, name: str) -> Any:
         query = "SELECT state, last FROM states WHERE kind = ? AND name = ?"
         return self.database.execute(query, (self.kind, name)).fetchone()
 
@@ -59,16 +89,21 @@ class States:
         state, last = await self.load(name)
         return ServerSentEvent(data=state, event=self.kind, id=last)
 
-    async def publish(self, name: str, change: State) -> None:
-        """Changes a state; nobody else may write meanwhile."""
+    async def write(self, name: str, change: State) -> None:
+        """Changes a state, and publishes that."""
+        await self.load(name)  # so that it is stored, whatever becomes of the change
+        async with self.database.writing():
+            await self._write(name, change)
+
+    async def _write(self, name: str, change: State) -> None:
         state, last = await self.load(name)
         is_newest = last == await self.channel.position(key=name)
         self.apply(state, change)
         if is_newest:
             last = await self.channel.publish(change, key=name, event=self.change)
         else:
-            # A process was killed between `publish` and COMMIT: its change is not stored, and may
-            # have been seen. Everybody gets the state as it is.
+            # A process was killed between `publish` and COMMIT, or was not told whether its change
+            # is published: that is not stored, and may have been seen. All get the whole state.
             last = await self.channel.publish(state, key=name, event=self.kind)
         update = "UPDATE states SET state = ?, last = ? WHERE kind = ? AND name = ?"
         self.database.execute(update, (json.dumps(state), last, self.kind, name))
@@ -98,22 +133,9 @@ def add_order(amounts: State, order: State) -> None:
 def routes(channels: Channels, file: str) -> APIRouter:
     """Returns the routes of boards that are stored in a file, which several processes may share."""
     router = APIRouter()
-    database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-    database.execute(
-        "CREATE TABLE IF NOT EXISTS states"
-        " (kind TEXT, name TEXT, state TEXT, last TEXT, PRIMARY KEY (kind, name))"
-    )
+    database = Database(file)
     dashboard = States(channels, database, "dashboard", "figures", set_figures)
     book = States(channels, database, "book", "order", add_order)
-    lock = asyncio.Lock()
-
-    @asynccontextmanager
-    async def writing() -> AsyncIterator[None]:
-        """One at a time: the lock is this process's, the transaction that of all processes."""
-        async with lock:
-            await asyncio.to_thread(database.execute, "BEGIN IMMEDIATE")
-            with database:
-                yield
 
     @router.get("/boards/{name}", response_class=EventSourceResponse)
     async def read(
@@ -128,13 +150,10 @@ def routes(channels: Channels, file: str) -> APIRouter:
 
     @router.post("/boards/{name}", status_code=204)
     async def write(name: str, change: Change) -> None:
-        for states in (dashboard, book):
-            await states.load(name)  # is stored from now on, whatever becomes of the change
-        async with writing():
-            if change.figures:
-                await dashboard.publish(name, change.figures)
-            if change.order is not None:
-                await book.publish(name, change.order.model_dump())
+        if change.figures:
+            await dashboard.write(name, change.figures)
+        if change.order is not None:
+            await book.write(name, change.order.model_dump())
 
     return router
 

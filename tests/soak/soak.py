@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import shutil
+import sqlite3
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -26,13 +29,21 @@ import redis  # noqa: E402
 
 from redis_server import RedisServer  # noqa: E402
 from servers import Server, free_port, give_back, uvicorn  # noqa: E402
-from soak_clients import Publisher, Reader, start_run  # noqa: E402
+from soak_clients import (  # noqa: E402
+    BOARD,
+    BoardReader,
+    BoardWriter,
+    Publisher,
+    Reader,
+    start_run,
+)
 from soak_history import History, Loss, Trim, position_of, violations  # noqa: E402
 from soak_links import Kind, Links  # noqa: E402
 
 ROOMS = "lobby", "kitchen", "attic"
 PROCESSES = 3
 READERS = 9
+BOARD_READERS = 4
 
 # What is stored survives a kill: only what is meant to lose data does.
 _DURABLE = {"appendonly": "yes", "appendfsync": "always"}
@@ -54,8 +65,9 @@ return {string.match(newest[2][2], '^(%x+)'), first - 1}
 class AppProcess:
     """One process of the application, with its own way to Redis."""
 
-    def __init__(self, name: str, target: Callable[[], int]) -> None:
+    def __init__(self, name: str, target: Callable[[], int], boards: Path) -> None:
         self.name = name
+        self._boards = boards
         self.links = Links(target)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -68,7 +80,12 @@ class AppProcess:
         url = f"redis://127.0.0.1:{self.links.port}/0"
         command = [*uvicorn("soak_app:app"), "--timeout-graceful-shutdown", "2"]
         self._server = await asyncio.to_thread(
-            Server, command, FOLDER, port=self.port, REDIS_URL=url
+            Server,
+            command,
+            FOLDER,
+            port=self.port,
+            REDIS_URL=url,
+            BOARDS_FILE=str(self._boards),
         )
 
     async def kill(self) -> None:
@@ -111,9 +128,14 @@ class Soak:
         self._seconds = seconds
         self._say = say
         self._servers = [RedisServer(**_DURABLE) for _ in range(2)]
+        self._folder = tempfile.TemporaryDirectory()
+        self._boards = Path(self._folder.name, "boards.sqlite")
         self._processes = [
-            AppProcess(f"process {number}", lambda: self._redis.port) for number in range(PROCESSES)
+            AppProcess(f"process {number}", lambda: self._redis.port, self._boards)
+            for number in range(PROCESSES)
         ]
+        self._board_writer = BoardWriter(self._choices)
+        self._board_readers: list[BoardReader] = []
         self._publishers = {room: Publisher(room, self.history, self._choices) for room in ROOMS}
         self._readers: list[Reader] = []
         self._followers: list[Reader] = []
@@ -139,14 +161,18 @@ class Soak:
             self._began = monotonic()
             for number in range(READERS):
                 self._begin_reading(f"reader {number}", ROOMS[number % len(ROOMS)])
-            publishing = [self._spawn(each.run(self._pick)) for each in self._publishers.values()]
+            for number in range(BOARD_READERS):
+                self._begin_board(f"board {number}")
+            writers = [*self._publishers.values(), self._board_writer]
+            publishing = [self._spawn(each.run(self._pick)) for each in writers]
             running = self._spawn(self._start_runs())
             await self._do_faults()
             await self._calm_down(publishing, running)
             self._note_what_is_stored()
         finally:
             await self._close()
-        return [*self._failed_tasks(), *self._complaints(), *violations(self.history)]
+        found = [*self._failed_tasks(), *self._complaints(), *violations(self.history)]
+        return found + [each for reader in self._board_readers for each in reader.complaints]
 
     # Clients
 
@@ -159,6 +185,11 @@ class Soak:
     def _begin(self, reader: Reader, among: list[Reader]) -> None:
         among.append(reader)
         self.history.clients.append(reader.record)
+        self._spawn(reader.run())
+
+    def _begin_board(self, name: str) -> None:
+        reader = BoardReader(name, lambda: self._choices.uniform(0.1, 2), self._pick)
+        self._board_readers.append(reader)
         self._spawn(reader.run())
 
     async def _start_runs(self) -> None:
@@ -246,7 +277,7 @@ class Soak:
         await process.start()
 
     async def _trim(self) -> None:
-        room, kept = self._rng.choice(ROOMS), self._rng.choice([0, 1, 5])
+        room, kept = self._rng.choice([*ROOMS, BOARD]), self._rng.choice([0, 1, 5])
         for name in self._names_of(room):
             trimmed = await asyncio.to_thread(self._redis.ask, "EVAL", _TRIM, 1, name, kept)
             if trimmed:
@@ -290,7 +321,7 @@ class Soak:
         self._say(f"{monotonic() - self._began:6.2f} no more faults")
         for process in self._processes:
             process.links.heal()
-        for reader in self._readers:
+        for reader in [*self._readers, *self._board_readers]:
             reader.moves = False
         running.cancel()
         for each in publishing:
@@ -299,6 +330,7 @@ class Soak:
         await self._publish_everywhere()
         self.history.calm_from = monotonic()
         await self._publish_everywhere()
+        await self._compare_boards()
         await _wait(lambda: all(each.finished for each in self._followers), _END)
         for reader in [*self._readers, *self._followers]:
             reader.record.stays = True
@@ -312,6 +344,30 @@ class Soak:
         await _wait(
             lambda: all(each.at == newest[each.record.room] for each in self._readers), _CATCH_UP
         )
+
+    async def _compare_boards(self) -> None:
+        """Writes by each process, and waits until all clients have the state that is stored."""
+        for process in self._processes:
+            await self._board_writer.write_surely(process, _CATCH_UP)
+        stored = self._stored_board()
+        readers = self._board_readers
+        await _wait(lambda: all(each.state == stored for each in readers), _CATCH_UP)
+        for each in readers:
+            if each.state != stored:
+                differs = {
+                    f"{kind} {name}": (state.get(name), stored[kind].get(name))
+                    for kind, state in each.state.items()
+                    for name in state.keys() | stored[kind].keys()
+                    if state.get(name) != stored[kind].get(name)
+                }
+                each.complaints.append(
+                    f"{each.record.name}: differs from what is stored: {differs}"
+                )
+
+    def _stored_board(self) -> dict[str, Any]:
+        with sqlite3.connect(self._boards) as database:
+            rows = database.execute("SELECT kind, state FROM states WHERE name = ?", (BOARD,))
+            return {kind: json.loads(state) for kind, state in rows}
 
     def _note_what_is_stored(self) -> None:
         client = redis.Redis(port=self._redis.port)
@@ -351,6 +407,7 @@ class Soak:
             await process.close()
         for server in self._servers:
             await asyncio.to_thread(server.close)
+        self._folder.cleanup()
 
     def summary(self) -> str:
         seen = Counter(
@@ -359,6 +416,7 @@ class Soak:
             for connection in client.connections
             for each in connection.seen
         )
+        snapshots = sum(each.snapshots for each in self._board_readers)
         moves = sum(len(each.connections) for each in self.history.clients)
         told = Counter(
             "stored" if position_of(each.outcome) else each.outcome
@@ -368,6 +426,7 @@ class Soak:
             [
                 f"faults: {_counted(self.faults)}",
                 f"publishes: {_counted(told)}; runs: {len(self.history.runs)}",
+                f"changes of the board: {self._board_writer.written}; snapshots seen: {snapshots}",
                 f"connections: {moves}; blocks seen: {_counted(seen)}",
             ]
         )
@@ -395,7 +454,7 @@ def main() -> int:
     soak = Soak(seed, options.seconds)
     found = asyncio.run(soak.run())
     print(soak.summary())
-    if options.logs:
+    if options.logs or found:
         print(soak.logs)
     print(*found, sep="\n")
     print(f"seed {seed}: {len(found)} violations")

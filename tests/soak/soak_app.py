@@ -1,17 +1,21 @@
-"""The application of the soak, which runs in several processes: rooms, and runs."""
+"""The application of the soak, which runs in several processes: rooms, runs, and the boards of the
+examples, whose states are in a file."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import anyio
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from sserpent import EventSourceResponse
 from sserpent.channels import (
+    BrokerError,
     BrokerUnavailable,
     Channels,
     LastEventID,
@@ -20,6 +24,10 @@ from sserpent.channels import (
 )
 from sserpent.channels.history.broker import Lease
 
+sys.path.append(str(Path(__file__).parents[2] / "examples"))
+
+import boards
+
 # Before anything reads them: a run whose process was killed is to end before the soak does.
 Lease.RENEWAL, Lease.DURATION = 1.0, 8.0
 
@@ -27,6 +35,12 @@ channels = Channels(os.environ["REDIS_URL"], publish_timeout=3)
 rooms = channels.channel("rooms", int, keyed=True)
 runs = channels.runs("answers")
 app = FastAPI(lifespan=channels.lifespan)
+app.include_router(boards.routes(channels, os.environ["BOARDS_FILE"]))
+
+
+@app.exception_handler(BrokerError)
+async def on_unavailable(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(str(error), 503)
 
 
 @app.get("/rooms/{room}", response_class=EventSourceResponse)

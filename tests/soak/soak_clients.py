@@ -22,6 +22,9 @@ from soak_history import (
     position_of,
 )
 
+#: The name of the board.
+BOARD = "market"
+
 _TIMEOUT = httpx.Timeout(15, read=60)
 
 
@@ -121,6 +124,81 @@ class Reader:
         connection.seen.append(Seen(monotonic(), kind, self.at, data))
         if kind == "run-end":
             self.finished = True
+
+
+class BoardReader(Reader):
+    """One client of a board, which keeps its state as a page does.
+
+    Attributes:
+        state: The figures and the order book.
+        snapshots: How many states it was sent.
+        complaints: What it should not have seen.
+    """
+
+    def __init__(self, name: str, stay: Callable[[], float], pick: Callable[[], Place]) -> None:
+        super().__init__(name, BOARD, f"/boards/{BOARD}", stay, pick)
+        self.state: dict[str, dict[str, int]] = {"dashboard": {}, "book": {}}
+        self.snapshots = 0
+        self.complaints: list[str] = []
+
+    def _see(self, connection: Connection, block: str) -> None:
+        super()._see(connection, block)
+        if not connection.seen:
+            return
+        kind, data = connection.seen[-1].kind, connection.seen[-1].data
+        book = self.state["book"]
+        if kind in self.state:
+            self.state[kind] = data
+            self.snapshots += 1
+        elif kind == "figures":
+            self.state["dashboard"].update(data)
+        elif kind == "order":
+            price = str(data["price"])
+            book[price] = book.get(price, 0) + data["amount"]
+            if book[price] > 1:
+                self.complaints.append(f"{self.record.name}: order {price} came twice")
+        elif kind != "position":
+            self.complaints.append(f"{self.record.name}: was told {kind}, {data}")
+
+
+class BoardWriter:
+    """Changes the board, each time with an order that there was not before.
+
+    Attributes:
+        written: How many changes were confirmed.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._number = 0
+        self.written = 0
+
+    async def run(self, pick: Callable[[], Place]) -> None:
+        async with httpx.AsyncClient(timeout=_TIMEOUT) as client:
+            while True:
+                await self.write(client, pick())
+                await asyncio.sleep(self._rng.uniform(0, 0.2))
+
+    async def write(self, client: httpx.AsyncClient, place: Place) -> bool:
+        """Returns whether the change is confirmed."""
+        self._number += 1
+        figures = {f"figure {self._number % 5}": self._number}
+        order = {"price": self._number, "amount": 1}
+        try:
+            url = f"{place.url}/boards/{BOARD}"
+            response = await client.post(url, json={"figures": figures, "order": order})
+        except httpx.HTTPError:
+            return False
+        self.written += response.is_success
+        return response.is_success
+
+    async def write_surely(self, place: Place, timeout: float) -> None:
+        deadline = monotonic() + timeout
+        async with httpx.AsyncClient(timeout=_TIMEOUT) as client:
+            while not await self.write(client, place):
+                if monotonic() > deadline:
+                    raise AssertionError(f"writing by {place.name} does not work")
+                await asyncio.sleep(0.1)
 
 
 class Publisher:
