@@ -10,7 +10,7 @@ use pyo3::types::{PyString, PyTuple, PyType};
 use crate::cpython::{dict_of, version_of};
 use sserpent_wire::json;
 
-/// What FastAPI's encoder does with an instance; see `treatment` in `conversion.py`.
+/// What FastAPI's encoder does with an instance; see `treatment.py`.
 pub enum Treatment {
     /// Dumps it.
     Model(Model),
@@ -107,7 +107,7 @@ fn ask(class: &Bound<'_, PyType>) -> PyResult<Treatment> {
     static TREATMENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = class.py();
     let answer = TREATMENT
-        .import(py, "sserpent._core.conversion", "treatment")?
+        .import(py, "sserpent._core.treatment", "treatment")?
         .call1((class,))?
         .cast_into::<PyTuple>()?;
     let name = answer.get_item(0)?.cast_into::<PyString>()?;

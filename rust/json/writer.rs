@@ -525,10 +525,10 @@ impl FastAPI {
             (&FASTAPI, "jsonable_encoder", "MODEL_DUMP_OPTIONS")
         };
         fastapi.get_or_try_init(py, || {
-            let conversion = py.import("sserpent._core.conversion")?;
-            let function = |name: &str| conversion.getattr(name).map(Bound::unbind);
+            let treatment = py.import("sserpent._core.treatment")?;
+            let function = |name: &str| treatment.getattr(name).map(Bound::unbind);
             let dict = |name: &str| -> PyResult<Bound<'_, PyDict>> {
-                Ok(conversion.getattr(name)?.cast_into::<PyDict>()?)
+                Ok(treatment.getattr(name)?.cast_into::<PyDict>()?)
             };
             let mut leaves = Vec::new();
             for (class, encoder) in dict("LEAF_ENCODERS")? {

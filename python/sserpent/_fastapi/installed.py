@@ -16,9 +16,10 @@ if find_spec("fastapi") is None:
         "sserpent needs FastAPI to serve streams: pip install fastapi. Reading them does not:"
         " sserpent.client"
     )
-# Here, not where it is first used, by when someone may have patched what it looks up. It says which
-# FastAPI is needed.
+# Here, not where they are first used, by when someone may have patched what they look up.
+# `conversion` says which FastAPI is needed.
 import_module("sserpent._core.conversion")
+import_module("sserpent._core.treatment")
 
 from .._core import ServerSentEvent  # noqa: E402
 from . import routing  # noqa: E402
