@@ -12,28 +12,16 @@ use crate::cpython::Sent;
 use crate::meter::Meter;
 use crate::stepping::sent_as;
 
-/// Sends what is pending, one `send` at a time, each of which it steps as asyncio's current
-/// task: the part of a sender that runs for each event that trickles.
-///
-/// A base class. `flush` calls a method of the subclass where there is more to it:
-/// `_flush_closed()` while it is not open, `_wait_for(what)` when the `send` waits,
-/// `_failed(error)` when it raises, and `_finish()` when it was cancelled and has ended.
-///
-/// Args:
-///     send: The ASGI callable; returns coroutines.
-///     pending: Has `take` and `pending`, as a buffer has.
-///     loop: The event loop.
-///     context: The context of each step.
-///     current_tasks: As for `step_as`.
+#[doc = doc!("BaseSender")]
 #[pyclass(frozen, subclass, module = "sserpent._core.compiled")]
 pub struct BaseSender {
-    /// The buffer: has `take` and `pending`.
+    #[doc = doc!("BaseSender.pending")]
     #[pyo3(get)]
     pending: Py<PyAny>,
     loop_: Py<PyAny>,
     /// The loop's, bound once.
     time: Py<PyAny>,
-    /// The context of each step.
+    #[doc = doc!("BaseSender.context")]
     #[pyo3(get)]
     context: Py<PyAny>,
     current_tasks: Py<PyAny>,
@@ -77,7 +65,7 @@ impl BaseSender {
         })
     }
 
-    /// Sends what is pending, if anything is, unless a `send` is in progress.
+    #[doc = doc!("BaseSender.flush")]
     pub fn flush(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, sender) = (slf.py(), slf.get());
         let send = {
@@ -123,13 +111,13 @@ impl BaseSender {
         Ok(())
     }
 
-    /// The event loop.
+    #[doc = doc!("BaseSender.loop")]
     #[getter]
     fn r#loop(&self, py: Python<'_>) -> Py<PyAny> {
         self.loop_.clone_ref(py)
     }
 
-    /// The ASGI callable.
+    #[doc = doc!("BaseSender.send")]
     #[getter]
     fn send(&self, py: Python<'_>) -> Py<PyAny> {
         self.lock().send.clone_ref(py)
@@ -141,7 +129,7 @@ impl BaseSender {
         drop(replaced); // after the lock: that may run Python code
     }
 
-    /// The `send` in progress, or None.
+    #[doc = doc!("BaseSender.in_progress")]
     #[getter]
     fn in_progress(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let state = self.lock();
@@ -154,7 +142,7 @@ impl BaseSender {
         drop(replaced); // as above
     }
 
-    /// Whether `flush` sends; not at first.
+    #[doc = doc!("BaseSender.is_open")]
     #[getter]
     fn is_open(&self) -> bool {
         self.lock().is_open
@@ -165,7 +153,7 @@ impl BaseSender {
         self.lock().is_open = is_open;
     }
 
-    /// How often the `send` in progress was cancelled.
+    #[doc = doc!("BaseSender.cancellations")]
     #[getter]
     fn cancellations(&self) -> u32 {
         self.lock().cancellations
@@ -176,7 +164,7 @@ impl BaseSender {
         self.lock().cancellations = cancellations;
     }
 
-    /// When the last `send` ended, or all began, in the event loop's time.
+    #[doc = doc!("BaseSender.sent_at")]
     #[getter]
     fn sent_at(&self) -> f64 {
         self.lock().sent_at

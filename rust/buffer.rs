@@ -24,21 +24,7 @@ const MAX_IDLE_CAPACITY: usize = 1024;
 /// Longer than any stream: a century, which can be added to any time.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
-/// The buffer between a stream's generator and its connection; safe to use from any thread.
-///
-/// Args:
-///     item_schema: What the route declares: the type of its items, which events are never checked
-///         against, or its events.
-///     max_pending: How many bytes may be pending before it is time to hand them over.
-///     max_age: How many seconds may pass after the oldest pending event, or after `restart_age`,
-///         until it is time.
-///     framed: Whether items that are text or bytes are parts of the stream as they are.
-///     rules: What a protocol asks of the items.
-///     count: How many events there were before.
-///
-/// Raises:
-///     TypeError: an argument has the wrong type; the message names it.
-///     ValueError: `max_pending` is negative, or `max_age` is negative or not finite.
+#[doc = doc!("Buffer")]
 #[pyclass(frozen, module = "sserpent._core.compiled")]
 pub struct Buffer {
     schema: Schema,
@@ -132,18 +118,7 @@ impl Buffer {
         })
     }
 
-    /// Appends one framed event; if that fails, the pending bytes stay as they were.
-    ///
-    /// Args:
-    ///     item: An event, ours or FastAPI's, or a value for the `data` field; or what is framed
-    ///         already.
-    ///
-    /// Returns:
-    ///     Whether it is time to hand the pending bytes over.
-    ///
-    /// Raises:
-    ///     ValueError: a field of an event breaks a rule, or text has lone surrogates.
-    ///     Exception: whatever the item's schema or FastAPI's encoder raise.
+    #[doc = doc!("Buffer.push")]
     pub fn push(&self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
         if let Some(rules) = &self.rules {
             return self.push_by(rules.get(), item);
@@ -178,7 +153,7 @@ impl Buffer {
         Ok(due)
     }
 
-    /// Appends one event that is framed already.
+    #[doc = doc!("Buffer.append")]
     fn append(&self, event: &[u8]) {
         let mut pending = self.lock();
         pending.events += 1;
@@ -186,8 +161,7 @@ impl Buffer {
         self.is_due(&mut pending);
     }
 
-    /// Returns the first event with data, if the rules keep it, and the last one, as they were
-    /// framed, and how many events were pushed; nothing and 0 without rules.
+    #[doc = doc!("Buffer.kept")]
     fn kept<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>, Bound<'py, PyBytes>, u64) {
         let (first, last, count) = {
             let pending = self.lock();
@@ -203,25 +177,23 @@ impl Buffer {
         (PyBytes::new(py, &first), PyBytes::new(py, &last), count)
     }
 
-    /// Returns the pending bytes, whole events in the order of their pushes, and keeps none.
+    #[doc = doc!("Buffer.take")]
     pub fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         self.take_all(py, false).0
     }
 
-    /// Whether a line of the stream begins after all that has been taken. A CR alone may be the
-    /// first half of a line's end.
+    #[doc = doc!("Buffer.at_line_start")]
     #[getter]
     fn at_line_start(&self) -> bool {
         self.lock().last.last().is_none_or(|&last| last == b'\n')
     }
 
-    /// Says that the generator goes on after a turn of the event loop: if it takes longer than
-    /// `max_age` to its next event, that event is due at once.
+    #[doc = doc!("Buffer.restart_age")]
     fn restart_age(&self) {
         self.lock().due_at = Some(Instant::now() + self.max_age);
     }
 
-    /// How many bytes are pending.
+    #[doc = doc!("Buffer.pending")]
     #[getter]
     pub fn pending(&self) -> usize {
         self.lock().stream.len()

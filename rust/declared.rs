@@ -8,16 +8,7 @@ use crate::event::{self, ServerSentEvent};
 use crate::json::{self, ItemSchema, Json, wrong_type};
 use sserpent_wire::frame::Fields;
 
-/// The events that a route declares, each with the type of its data.
-///
-/// Args:
-///     by_name: The schema of an event's `data`, by the event's name; under None for all others.
-///     by_class: The event's name and the schema of an item that is no event, by its exact class.
-///     otherwise: Called with an event or an item that neither has; returns the name, the schema
-///         and the data, which is not validated again, or raises.
-///
-/// Raises:
-///     TypeError: an argument has the wrong type; the message names it.
+#[doc = doc!("DeclaredEvents")]
 #[pyclass(frozen, module = "sserpent._core.compiled")]
 pub struct DeclaredEvents {
     by_name: Py<PyDict>,

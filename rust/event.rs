@@ -18,24 +18,7 @@ pub fn refusal(error: FieldError) -> PyErr {
     PyValueError::new_err(error.to_string())
 }
 
-/// One event, to be yielded by a path operation or turned into bytes with `encode()`.
-///
-/// Immutable, comparable, hashable where its data is, picklable.
-///
-/// Args:
-///     data: Any value that FastAPI can encode as JSON. Strings too are sent as JSON, in quotes.
-///         None leaves the field out. Not together with `raw_data`.
-///     raw_data: Text that is sent as it is, one `data:` line for each of its lines.
-///     event: The event type, a single line; browsers dispatch `message` when it is left out.
-///     id: The event's ID, a single line without NUL; browsers send the last one back in the
-///         `Last-Event-ID` header when they reconnect.
-///     retry: The time to wait before reconnecting; a non-negative integer of milliseconds.
-///     comment: Text that clients ignore, one `:` line for each of its lines.
-///
-/// Raises:
-///     ValueError: a field breaks one of these rules; the message names it.
-///
-/// Fields as in https://html.spec.whatwg.org/multipage/server-sent-events.html
+#[doc = doc!("ServerSentEvent")]
 #[pyclass(frozen, subclass, module = "sserpent", weakref)]
 pub struct ServerSentEvent {
     data: Option<Py<PyAny>>,
@@ -121,45 +104,42 @@ impl ServerSentEvent {
         Ok(())
     }
 
-    /// The value that is sent as JSON, or None.
+    #[doc = doc!("ServerSentEvent.data")]
     #[getter]
     pub fn data<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyAny>> {
         self.given().data.as_ref().map(|data| data.bind(py))
     }
 
-    /// The text that is sent as it is, or None.
+    #[doc = doc!("ServerSentEvent.raw_data")]
     #[getter]
     fn raw_data<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyString>> {
         self.given().raw_data.as_ref().map(|text| text.bind(py))
     }
 
-    /// The event type, or None.
+    #[doc = doc!("ServerSentEvent.event")]
     #[getter]
     pub fn event<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyString>> {
         self.given().event.as_ref().map(|text| text.bind(py))
     }
 
-    /// The event's ID, or None.
+    #[doc = doc!("ServerSentEvent.id")]
     #[getter]
     fn id<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyString>> {
         self.given().id.as_ref().map(|text| text.bind(py))
     }
 
-    /// The text that clients ignore, or None.
+    #[doc = doc!("ServerSentEvent.comment")]
     #[getter]
     fn comment<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyString>> {
         self.given().comment.as_ref().map(|text| text.bind(py))
     }
 
-    /// Returns the event in wire format, with the blank line that ends it.
-    ///
-    /// Raises:
-    ///     Exception: whatever FastAPI's `jsonable_encoder` or `json.dumps` raise for `data`.
+    #[doc = doc!("ServerSentEvent.encode")]
     fn encode<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyBytes>> {
         Self::with_fields(slf, |fields| to_bytes(slf.py(), fields))
     }
 
-    /// The time to wait before reconnecting in milliseconds, or None.
+    #[doc = doc!("ServerSentEvent.retry")]
     #[getter]
     fn retry<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyInt>> {
         let retry = self.given().retry.as_ref();
@@ -429,22 +409,7 @@ fn to_bytes<'py>(py: Python<'py>, fields: &Fields<'_>) -> PyResult<Bound<'py, Py
     frame_bytes(py, &frame)
 }
 
-/// Returns one event in wire format, from data that is already text: the bytes that the
-/// function of this name in `fastapi.sse` returns.
-///
-/// Args:
-///     data_str: The `data` field, one `data:` line for each of its lines.
-///     event: The event type, a single line.
-///     id: The event's ID, a single line without NUL.
-///     retry: The time to wait before reconnecting; a non-negative integer of milliseconds.
-///     comment: Text that clients ignore, one `:` line for each of its lines.
-///
-/// Returns:
-///     The bytes of the event, with the blank line that ends it.
-///
-/// Raises:
-///     ValueError: a field breaks one of these rules; the message names it. FastAPI's function
-///         lets a line break in `event` or `id` start a field of its own.
+#[doc = doc!("format_sse_event")]
 #[pyfunction]
 #[pyo3(signature = (*, data_str=None, event=None, id=None, retry=None, comment=None))]
 pub fn format_sse_event<'py>(

@@ -97,20 +97,7 @@ fn is_builtin(value: &Bound<'_, PyAny>) -> bool {
         || value.is_none()
 }
 
-/// A declared item type: how its values are validated and serialized.
-///
-/// Args:
-///     validate: Called with the item and `validate_options`; returns the value to serialize.
-///     validate_options: Keyword arguments for `validate`, 16 at most.
-///     to_json: Called with that value and `json_options`; returns compact JSON in UTF-8, without
-///         raw line breaks, as pydantic-core writes it.
-///     json_options: Keyword arguments for `to_json`, 16 at most.
-///     valid_class: A class whose own instances, not those of its subclasses, `validate` would
-///         return as they are; they are not validated.
-///
-/// Raises:
-///     TypeError: an argument has the wrong type; the message names it.
-///     ValueError: there are more than 16 options.
+#[doc = doc!("ItemSchema")]
 #[pyclass(frozen, module = "sserpent._core.compiled")]
 pub struct ItemSchema {
     validate: Py<PyAny>,

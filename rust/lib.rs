@@ -6,6 +6,9 @@
 //! No lock is held and no borrow is live while Python code can run, so the module is sound
 //! without the GIL.
 
+#[macro_use]
+mod docs;
+
 mod base_sender;
 mod buffer;
 mod cpython;

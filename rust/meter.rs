@@ -9,12 +9,7 @@ use pyo3::{PyTraverseError, PyVisit, intern};
 
 use crate::buffer::Buffer;
 
-/// Stands before what is pending, and counts what is taken of it. One task takes; any thread may
-/// read the counts.
-///
-/// Args:
-///     pending: A buffer, or whatever else has `take` and `pending`.
-///     on_first_event: Called without arguments when the first event is taken.
+#[doc = doc!("Meter")]
 #[pyclass(frozen, module = "sserpent._core.compiled")]
 pub struct Meter {
     pending: Py<PyAny>,
@@ -37,7 +32,7 @@ impl Meter {
         }
     }
 
-    /// Returns what is pending, and counts it.
+    #[doc = doc!("Meter.take")]
     pub fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let pending = self.pending.bind(py);
         let (taken, found) = if let Ok(buffer) = pending.cast_exact::<Buffer>() {
@@ -60,19 +55,19 @@ impl Meter {
         Ok(taken)
     }
 
-    /// As `at_line_start` of what it counts says.
+    #[doc = doc!("Meter.at_line_start")]
     #[getter]
     fn at_line_start<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.pending.bind(py).getattr(intern!(py, "at_line_start"))
     }
 
-    /// What is pending, as `pending` of what it counts says.
+    #[doc = doc!("Meter.pending")]
     #[getter]
     fn pending<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.pending.bind(py).getattr(intern!(py, "pending"))
     }
 
-    /// How many times something was taken, how many events, and how many bytes.
+    #[doc = doc!("Meter.counted")]
     #[getter]
     fn counted(&self) -> (u64, u64, u64) {
         (

@@ -17,18 +17,10 @@ create_exception!(
     sserpent.client,
     EventTooLarge,
     PyValueError,
-    "An event of the stream is larger than `max_event_size`."
+    doc!("EventTooLarge")
 );
 
-/// One event as a client receives it; immutable, comparable, hashable, picklable.
-///
-/// Args:
-///     data: The data; bytes stand for their text in UTF-8.
-///     type: The event type; `message` if left out.
-///     last_event_id: The ID to go on after; empty if left out.
-///
-/// Raises:
-///     ValueError: a value is no text; the message names it.
+#[doc = doc!("MessageEvent")]
 #[pyclass(frozen, module = "sserpent.client")]
 pub struct MessageEvent {
     event_type: Py<PyString>,
@@ -111,34 +103,31 @@ impl MessageEvent {
         })
     }
 
-    /// The event type, `message` unless the stream names another.
+    #[doc = doc!("MessageEvent.type")]
     #[getter]
     fn r#type<'py>(&self, py: Python<'py>) -> &Bound<'py, PyString> {
         self.event_type.bind(py)
     }
 
-    /// The lines of the `data` field, joined with LF. U+FFFD stands for what is no UTF-8.
+    #[doc = doc!("MessageEvent.data")]
     #[getter]
     fn data<'py>(&self, py: Python<'py>) -> &Bound<'py, PyString> {
         self.data.text(py)
     }
 
-    /// The data as it came, with nothing replaced.
+    #[doc = doc!("MessageEvent.data_bytes")]
     #[getter]
     fn data_bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         self.data.bytes(py)
     }
 
-    /// The ID to go on after: of this event, or of the last one before it that had one.
+    #[doc = doc!("MessageEvent.last_event_id")]
     #[getter]
     fn last_event_id<'py>(&self, py: Python<'py>) -> &Bound<'py, PyString> {
         self.last_event_id.bind(py)
     }
 
-    /// The value of the data as JSON: what `json.loads(event.data)` returns.
-    ///
-    /// Raises:
-    ///     ValueError: the data is no JSON, or nested too deeply.
+    #[doc = doc!("MessageEvent.json")]
     fn json<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         static EVENT_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         EVENT_JSON
@@ -146,14 +135,7 @@ impl MessageEvent {
             .call1((slf,))
     }
 
-    /// The data as JSON, validated by pydantic from the bytes.
-    ///
-    /// Args:
-    ///     item: A model or any other type that pydantic validates.
-    ///
-    /// Raises:
-    ///     pydantic.ValidationError: the data is no JSON or does not fit; this event is its
-    ///         attribute `event`.
+    #[doc = doc!("MessageEvent.decode")]
     #[pyo3(signature = (item, /))]
     fn decode<'py>(
         slf: &Bound<'py, Self>,
@@ -209,17 +191,7 @@ impl MessageEvent {
     }
 }
 
-/// Reads the events of one stream from its bytes, however they are cut into chunks.
-///
-/// Not for several threads at a time.
-///
-/// Args:
-///     max_event_size: How many bytes an event may take: those of the line being read and of the
-///         data before it, with a line break for each of its lines. At least 1.
-///     last_event_id: The ID that the stream goes on after, if it is resumed; one line, no NUL.
-///
-/// Raises:
-///     ValueError: an argument breaks one of these rules; the message names it.
+#[doc = doc!("EventStreamParser")]
 #[pyclass(frozen, module = "sserpent.client")]
 pub struct EventStreamParser {
     stream: Mutex<Stream>,
@@ -254,16 +226,7 @@ impl EventStreamParser {
         })
     }
 
-    /// Reads the next bytes of the stream, and keeps no reference to them.
-    ///
-    /// Returns:
-    ///     The events that are complete now. What is still incomplete when the stream ends is no
-    ///     event.
-    ///
-    /// Raises:
-    ///     EventTooLarge: the next event is larger than `max_event_size`. If there are events
-    ///         before it in the chunk, they are returned first, and the next call raises, also one
-    ///         without bytes. Then every call raises.
+    #[doc = doc!("EventStreamParser.feed")]
     #[pyo3(signature = (chunk, /))]
     fn feed<'py>(&self, chunk: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
         let py = chunk.py();
@@ -282,14 +245,13 @@ impl EventStreamParser {
         }
     }
 
-    /// The ID to go on after: of the last complete event, also of one without data.
+    #[doc = doc!("EventStreamParser.last_event_id")]
     #[getter]
     fn last_event_id<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
         string(py, self.lock().parser.last_event_id())
     }
 
-    /// The time to wait before reconnecting, in milliseconds, if the stream has said so; at most
-    /// 2**31 - 1.
+    #[doc = doc!("EventStreamParser.reconnection_time")]
     #[getter]
     fn reconnection_time(&self) -> Option<u32> {
         self.lock().parser.reconnection_time()

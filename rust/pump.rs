@@ -14,25 +14,7 @@ use crate::cpython::{Sent, is_async_iterator, send_none, steps_of, steps_of_next
 use crate::json::wrong_type;
 use crate::stepping::throw;
 
-/// Runs an async iterator and pushes what it yields into a buffer.
-///
-/// To be awaited again and again, by one task. Each time it runs the iterator until that has ended,
-/// or until the task has something to do before the iterator goes on: the buffer is due, the
-/// iterator is at a yield and to stop, or the sender is busy.
-///
-/// Args:
-///     iterator: What is run.
-///     buffer: Where the items go.
-///     sender: Its `flush()` is called whenever the iterator suspends and something is
-///         pending, before the suspension is passed on. It is busy while a `send` is in progress.
-///     explain: Called with an error of `push` and the item; returns what is raised instead.
-///
-/// Returns:
-///     Whether the iterator has ended.
-///
-/// Raises:
-///     TypeError: `iterator` is no async iterator; the message names it.
-///     Exception: whatever the iterator raises.
+#[doc = doc!("Pump")]
 #[pyclass(frozen, module = "sserpent._core.compiled")]
 pub struct Pump {
     iterator: Py<PyAny>,
@@ -87,24 +69,24 @@ impl Pump {
         })
     }
 
-    /// Whether the iterator has suspended since the pump was last awaited.
+    #[doc = doc!("Pump.suspended")]
     #[getter]
     fn suspended(&self) -> bool {
         self.suspended.load(Ordering::Relaxed)
     }
 
-    /// Whether the iterator is at a yield, or has not begun.
+    #[doc = doc!("Pump.at_yield")]
     #[getter]
     fn at_yield(&self) -> bool {
         self.lock().steps.is_none()
     }
 
-    /// Lets the iterator get no further than its next yield, whatever the sender does.
+    #[doc = doc!("Pump.stop")]
     fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Has an error thrown into the iterator, where it is, when it would go on.
+    #[doc = doc!("Pump.throw_next")]
     #[pyo3(signature = (error, /))]
     fn throw_next(&self, error: Bound<'_, PyAny>) -> PyResult<()> {
         let error = PyTuple::new(error.py(), [error])?.unbind();

@@ -13,18 +13,7 @@ use sserpent_wire::frame::{Data, Fields};
 use sserpent_wire::object::members;
 use sserpent_wire::{blocks, json};
 
-/// What a protocol asks of the items of a stream.
-///
-/// Args:
-///     owner: The class whose rules these are, for errors.
-///     only_objects: Whether items other than events have to be objects in JSON.
-///     name_from: The field of an item that names its event.
-///     exclude_none: Whether the fields of models that are None are left out.
-///     number_as: The field of an item that gets its number, from 0, whatever it had there.
-///     leaves_out: The whole data of events that are left out.
-///     keeps_first: Whether the first event is kept.
-///     convert: Called with an item and its number; returns what is sent for it, or None for
-///         nothing.
+#[doc = doc!("ItemRules")]
 #[pyclass(frozen, module = "sserpent._core.compiled")]
 pub struct ItemRules {
     owner: String,

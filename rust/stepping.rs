@@ -7,10 +7,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::cpython::{Sent, in_context, send_none};
 
-/// Runs a coroutine to its next suspension.
-///
-/// Returns:
-///     What it waits for; `default` if it has ended, whatever it returned.
+#[doc = doc!("step")]
 #[pyfunction]
 #[pyo3(signature = (coroutine, default, /))]
 pub fn step<'py>(
@@ -20,20 +17,7 @@ pub fn step<'py>(
     Ok(send_none(coroutine)?.yielded_or(default))
 }
 
-/// Runs a coroutine to its next suspension, in a context, as asyncio's current task.
-///
-/// Args:
-///     task: The task.
-///     current_tasks: Where asyncio keeps the current task of each event loop: the dict of them,
-///         or the function that exchanges one, which it has since Python 3.12.
-///     loop: The event loop.
-///     context: The context.
-///     coroutine: What is run.
-///     default: What is returned at its end.
-///     error: What is thrown into it first.
-///
-/// Returns:
-///     What it waits for; `default` if it has ended, whatever it returned.
+#[doc = doc!("step_as")]
 #[pyfunction]
 #[pyo3(signature = (task, current_tasks, loop_, context, coroutine, default, error=None, /))]
 #[pyo3(text_signature = "(task, current_tasks, loop, context, coroutine, default, error=None, /)")]
