@@ -130,7 +130,7 @@ def check(module: str, is_package: bool, source: str) -> list[str]:
 @cache
 def modules() -> dict[str, Path]:
     found = {}
-    for path in sorted([*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pyi")]):
+    for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         found[".".join(parts).removesuffix("__init__").rstrip(".")] = path
     return found
