@@ -1,6 +1,8 @@
 """Streams every example through a real server and prints what comes; then the speed.
 
-What `make demo` runs. On a terminal it goes on serving the live page until Ctrl-C.
+What `make demo` runs. On a terminal it goes on serving the live page until Ctrl-C. `demo.py
+examples` and `demo.py speed` run one half each: the first can be read while the core in Rust is
+built, which the second takes.
 """
 
 from __future__ import annotations
@@ -32,13 +34,20 @@ BAR = 24
 PORT = 8000
 
 
-def main() -> None:
+HALVES = ("examples", "speed")
+
+
+def main(*halves: str) -> None:
+    halves = halves or HALVES
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    print_backend()
+    print_backend(is_building=halves == ("examples",))
     with redis_url() as redis, serving(redis) as (server, *others):
         print_where(redis)
-        for number, example in enumerate(EXAMPLES, start=1):
-            show(server.url, number, example)
+        if "examples" in halves:
+            for number, example in enumerate(EXAMPLES, start=1):
+                show(server.url, number, example)
+        if "speed" not in halves:
+            return
         print_speed()
         if sys.stdin.isatty() and sys.stdout.isatty():
             print(f"\nThe live page:  {bold(server.url)}   (Ctrl-C to end)", flush=True)
@@ -77,10 +86,11 @@ def serve_until_interrupted(server: Server) -> None:
         raise RuntimeError("the server ended by itself; its log is above")
 
 
-def print_backend() -> None:
+def print_backend(*, is_building: bool) -> None:
     print(f"{bold('sserpent')} {sserpent.__version__}, backend: {bold(sserpent.BACKEND)}")
     if sserpent.BACKEND == "python":
-        print(f"  pure Python, because {why_pure()}")
+        why = "until the core in Rust is built" if is_building else f"because {why_pure()}"
+        print(f"  pure Python, {why}")
     packages = ("uvicorn", "uvloop", "httptools", "fastapi", "pydantic")
     used = [f"{name} {found}" for name in packages if (found := has(name))]
     print(f"  on {', '.join(used)}, Python {platform.python_version()}\n")
@@ -170,7 +180,7 @@ def dim(text: str) -> str:
 
 if __name__ == "__main__":
     try:
-        main()
+        main(*sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit(130)
     except (RuntimeError, OSError, httpx.HTTPError) as error:

@@ -1,7 +1,7 @@
 """Installs what the demo runs, and no more, into an environment of its own, and runs it.
 
-What `make demo` calls. It needs Python alone; with a Rust toolchain the core is compiled, beside
-pip's downloads.
+What `make demo` calls. It needs Python alone. With a Rust toolchain it begins on the pure core, and
+goes on with the compiled one when cargo is done: that takes a minute of one processor.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pure_wheel
 
 REQUIREMENTS = ["fastapi>=0.135", "uvicorn>=0.30", "httptools", "httpx", "httpx2"]
 if sys.platform != "win32":
@@ -34,31 +32,30 @@ def main() -> None:
     if not PYTHON.exists():
         with step("a Python environment in .venv-demo", "3 s"):
             venv.create(ENVIRONMENT, with_pip=True)
-    with tempfile.TemporaryDirectory() as wheels:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as wheels:
         if has_cargo:
-            with step("maturin, which builds the wheel", "5 s"):
-                pip("install", "--quiet", MATURIN)
-        log = Path(wheels, "maturin.log")
-        packages = "FastAPI, uvicorn and httpx" + (
-            "; the core in Rust beside it" if has_cargo else ""
-        )
-        with step(packages, "a minute" if has_cargo else "15 s"):
-            building = start_building(wheels, log) if has_cargo else None
-            pip("install", "--quiet", *REQUIREMENTS, *redis_packages())
-            if building is not None and building.wait():
-                sys.exit(f"{log.read_text()}\ncargo could not build the core; its message is above")
-        if not has_cargo:
-            print(
-                "      no Rust toolchain (rustup.rs): the core in pure Python sends the same bytes"
-            )
-            with step("the pure-Python wheel", "5 s"):
-                pure_wheel.build(wheels)
-        with step("sserpent", "2 s"):
-            (wheel,) = Path(wheels).glob("*.whl")
-            pip("install", "--quiet", "--force-reinstall", "--no-deps", str(wheel))
-    print(flush=True)
-    os.chdir(ROOT)
-    sys.exit(subprocess.run([PYTHON, ROOT / "examples" / "demo.py"]).returncode)
+            demonstrate_both(wheels)
+        else:
+            print("  no Rust toolchain (rustup.rs): the core in pure Python sends the same bytes")
+            install_requirements()
+            install_pure(wheels)
+            demonstrate()
+
+
+def demonstrate_both(wheels: str) -> None:
+    """Shows the examples on the pure core while cargo compiles the other one, then that."""
+    with step("maturin, which builds the core in Rust", "5 s"):
+        pip("install", MATURIN)
+    with Building(wheels) as building:
+        install_requirements(" (and cargo compiles the core)")
+        halves = ["examples", "speed"]
+        if building.goes_on():
+            install_pure(wheels)
+            demonstrate(halves.pop(0))
+        with step("sserpent with its core in Rust, once cargo has compiled it", "30 s"):
+            building.finish()
+            install_wheel(wheels, "*-cp*.whl")
+    demonstrate(*halves)
 
 
 @contextmanager
@@ -74,21 +71,44 @@ def step(what: str, about: str) -> Iterator[None]:
     print(f": {time.monotonic() - started:.0f} s", flush=True)
 
 
-def start_building(wheels: str, log: Path) -> subprocess.Popen[bytes]:
-    command: list[str | Path] = [
-        PYTHON,
-        "-m",
-        "maturin",
-        "build",
-        "--release",
-        "--quiet",
-        "--interpreter",
-        PYTHON,
-    ]
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            [*command, "--out", wheels], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
-        )
+class Building:
+    """A build of the native wheel, in a process that runs beside pip and the first examples."""
+
+    def __init__(self, wheels: str) -> None:
+        self._log = Path(wheels, "maturin.log")
+        command: list[str | Path] = [PYTHON, "-m", "maturin", "build", "--release", "--quiet"]
+        command += ["--interpreter", PYTHON, "--out", wheels]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+
+    def __enter__(self) -> Building:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def goes_on(self) -> bool:
+        return self._process.poll() is None
+
+    def finish(self) -> None:
+        if self._process.wait():
+            log = self._log.read_text(encoding="utf-8", errors="replace")
+            sys.exit(f"{log}\ncargo could not build the core; its message is above")
+
+
+def demonstrate(*halves: str) -> None:
+    """Runs the demo, or a half of it, and ends with it if it fails."""
+    print(flush=True)
+    done = subprocess.run([PYTHON, ROOT / "examples" / "demo.py", *halves], cwd=ROOT)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def install_requirements(beside: str = "") -> None:
+    with step(f"FastAPI, uvicorn and httpx{beside}", "15 s"):
+        # What is imported is compiled then: a third of the modules, and of the time.
+        pip("install", "--no-compile", *REQUIREMENTS, *redis_packages())
 
 
 def redis_packages() -> list[str]:
@@ -97,9 +117,24 @@ def redis_packages() -> list[str]:
     return ["redis>=5.1", "hiredis>=3"] if has_redis else []
 
 
+def install_pure(wheels: str) -> None:
+    with step("sserpent with its core in pure Python", "4 s"):
+        # In the environment, since not every Python has pip.
+        command: list[str | Path] = [PYTHON, ROOT / "tools" / "pure_wheel.py", wheels]
+        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+            sys.exit("the pure-Python wheel could not be built; the message is above")
+        install_wheel(wheels, "*-none-any.whl")
+
+
+def install_wheel(wheels: str, pattern: str) -> None:
+    (wheel,) = Path(wheels).glob(pattern)
+    # The version may be the one that is installed, with another core.
+    pip("install", "--force-reinstall", "--no-deps", str(wheel))
+
+
 def pip(*arguments: str) -> None:
-    command: list[str | Path] = [PYTHON, "-m", "pip", "--disable-pip-version-check", *arguments]
-    if subprocess.run(command, cwd=ROOT).returncode:
+    command: list[str | Path] = [PYTHON, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    if subprocess.run([*command, *arguments], cwd=ROOT).returncode:
         sys.exit("pip could not install that; its message is above")
 
 

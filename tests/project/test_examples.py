@@ -425,6 +425,16 @@ def test_the_demo_streams_every_example_and_measures(all_examples: Server) -> No
 
 
 @pytest.mark.once  # it names its backend
+def test_a_half_of_the_demo_shows_the_examples_until_the_core_in_rust_is_built() -> None:
+    done = run_demo(EXAMPLES, "demo.py", "examples", SSERPENT_PURE="1")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "pure Python, until the core in Rust is built" in done.stdout
+    assert '"author":"Grace","text":"All who read the lobby are"' in done.stdout
+    assert "events/s" not in done.stdout
+
+
+@pytest.mark.once  # it names its backend
 def test_the_demo_fails_when_a_stream_breaks(tmp_path: Path) -> None:
     examples = shutil.copytree(EXAMPLES, tmp_path / "examples")
     file = examples / "raw_data.py"
