@@ -314,10 +314,11 @@ def test_a_change_that_was_published_and_not_stored_is_taken_back(
     url = serve(uvicorn("app:app"), EXAMPLES, **environment).url
     board = f"{url}/live/boards/killed"
     script = (
-        "import asyncio, os, boards, live\n"
+        "import asyncio, os\n"
+        "from sserpent.channels import Channels\n"
         "async def main():\n"
-        "    async with live.channels:\n"
-        "        book = live.channels.channel('book', keyed=True, history=100)\n"
+        "    async with Channels(os.environ['REDIS_URL']) as channels:\n"
+        "        book = channels.channel('book', keyed=True, history=100)\n"
         "        await book.publish({'price': 1, 'amount': 9}, key='killed', event='order')\n"
         "asyncio.run(main())"
     )
