@@ -4,21 +4,23 @@ a map that is changed before `publish`, and a counter whose state knows its last
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from redis.crc import key_slot
 
 from channel_clients import Client, Run
-from redis_checks import MakeRedis
-from redis_server import RedisServer
+from redis_checks import MakeRedis, until
+from redis_server import Cluster, RedisServer, Sentinel
 from soak_links import Links
 from sserpent import ServerSentEvent
 from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain
-from sserpent.channels.history.position import parse_id
+from sserpent.channels.history.position import HistoryKey, parse_id
+from sserpent.channels.redis.names import name_of
 
 NAMES = "abcdef"
 
@@ -166,12 +168,19 @@ class World:
             if self.randomly.random() < 0.2:
                 await anyio.lowlevel.checkpoint()
 
-    async def play(self, steps: int, subscribe: Callable[[str | None], Any]) -> None:
+    async def play(
+        self,
+        steps: int,
+        subscribe: Callable[[str | None], Any],
+        fail_over: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
         async with anyio.create_task_group() as tasks:
             for tab in self.tabs:
                 tasks.start_soon(tab.live, subscribe)
-            for _ in range(steps):
+            for step in range(steps):
                 await self.burst()
+                if fail_over is not None and step == steps // 2:
+                    await fail_over()
                 if self.randomly.random() < 0.5:
                     await self.randomly.choice(self.faults)()
                 await anyio.sleep(self.randomly.choice([0, 0, 0.001, 0.01]))
@@ -288,3 +297,61 @@ def test_a_client_has_the_state_of_its_server_when_redis_is_well_again(
             )
 
     anyio.run(main)
+
+
+# At a failover
+
+
+async def play_over_a_failover(
+    url: str, counts: bool, fail_over: Callable[[], Awaitable[object]]
+) -> None:
+    database = Database(counts)
+    world = World(database, random.Random(7))
+    async with Channels(url, publish_timeout=4) as writing, Channels(url) as reading:
+        database.channel = writing.channel("state", history=50)
+        read = reading.channel("state", history=50)
+        await database.change("a", 1)
+        await world.play(
+            20, lambda after: read.subscribe(after=after, snapshot=database.snapshot), fail_over
+        )
+
+
+@pytest.mark.parametrize("counts", [False, True], ids=["map", "counter"])
+def test_a_client_has_the_state_of_its_server_after_sentinel_has_moved_the_master(
+    make_redis: MakeRedis, counts: bool
+) -> None:
+    master = make_redis()
+    replica = make_redis(replicaof=f"127.0.0.1 {master.port}")
+    sentinel = Sentinel(master)
+
+    def sees_the_replica() -> bool:
+        return int(sentinel.ask("INFO", "sentinel")["master0"]["slaves"]) == 1
+
+    async def fail_over() -> None:
+        await until(sees_the_replica)
+        sentinel.ask("SENTINEL", "FAILOVER", "main")
+
+    try:
+        anyio.run(play_over_a_failover, sentinel.url, counts, fail_over)
+        assert replica.ask("ROLE")[0] == "master"
+    finally:
+        sentinel.close()
+
+
+@pytest.mark.parametrize("counts", [False, True], ids=["map", "counter"])
+def test_a_client_has_the_state_of_its_server_after_a_node_of_a_cluster_has_failed(
+    make_redis: MakeRedis, counts: bool
+) -> None:
+    cluster = Cluster(make_redis, cluster_node_timeout="2000", cluster_replica_validity_factor="0")
+    slot = key_slot(name_of("sserpent", 0, HistoryKey("state", None)))
+    node = cluster.node_of(slot)
+    replica = cluster.add_replica(node)
+
+    async def fail_over() -> None:
+        await until(lambda: replica.ask("ROLE")[4] == node.ask("ROLE")[1])
+        await anyio.to_thread.run_sync(node.kill)
+
+    try:
+        anyio.run(play_over_a_failover, cluster.url, counts, fail_over)
+    finally:
+        cluster.close()

@@ -91,6 +91,13 @@ class Stream:
                 return line.removeprefix("id: ")
         raise AssertionError("the stream ended before an id")
 
+    def read_data(self) -> int:
+        """Reads the data of the next event."""
+        for line in self._lines:
+            if line.startswith("data: "):
+                return int(line.removeprefix("data: "))
+        raise AssertionError("the stream ended before an event")
+
     def is_whole(self) -> bool:
         """Reads to the end, and returns whether the client takes the body for complete."""
         try:
@@ -162,6 +169,33 @@ def test_a_subscriber_that_comes_back_gets_what_it_missed(deploy: Deploy, result
             stream.read("data: 2")
             publish(3)
             stream.read("data: 3")
+
+
+@of([each for each in RESULTS if each.name == "nginx"])
+def test_n3_a_client_that_missed_too_much_gets_the_state_through_nginx(
+    deploy: Deploy, result: Result
+) -> None:
+    deployment = deploy(result.name)
+
+    def read_state(stream: Stream) -> tuple[str, int]:
+        event_id = stream.read_id()
+        stream.read("event: snapshot")
+        return event_id, stream.read_data()
+
+    with deployment.client("HTTP/1.1") as publisher, deployment.client(result.protocol) as client:
+        stream = Stream(client, "/board")
+        last, state = read_state(stream)
+        publisher.post("/board/3").raise_for_status()
+        with deployment.client(result.protocol) as another:
+            kept = Stream(another, "/board", last_event_id=last)
+            assert [kept.read_data() for _ in range(3)] == [1, 1, 1]
+        # More than what is kept.
+        publisher.post("/board/500").raise_for_status()
+        with deployment.client(result.protocol) as another:
+            late = Stream(another, "/board", last_event_id=last)
+            assert read_state(late)[1] == state + 503
+            publisher.post("/board/1").raise_for_status()
+            assert late.read_data() == 1
 
 
 # Silence

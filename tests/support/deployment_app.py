@@ -21,6 +21,7 @@ FOLDER = Path(os.environ["DEPLOYMENT_FOLDER"])
 
 channels = Channels(os.environ["REDIS_URL"])
 numbers = channels.channel("numbers", int)
+board = channels.channel("board", history=5)
 app = FastAPI(lifespan=channels.lifespan)
 
 
@@ -90,3 +91,19 @@ async def follow(last_event_id: LastEventID = None) -> Subscription[Any]:
 @app.post("/numbers/{number}")
 async def publish(number: int) -> None:
     await numbers.publish(number)
+
+
+async def total() -> ServerSentEvent:
+    """The state: how many events there were, which each of them increases."""
+    position = await board.position()
+    return ServerSentEvent(data=int(position.split("-")[1]), event="snapshot", id=position)
+
+
+@app.get("/board", response_class=EventSourceResponse)
+async def follow_board(last_event_id: LastEventID = None) -> Subscription[Any]:
+    return board.subscribe(after=last_event_id, snapshot=total)
+
+
+@app.post("/board/{count}")
+async def add(count: int) -> None:
+    await board.publish_many([1] * count)
