@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from fastapi import FastAPI, HTTPException
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from channel_clients import Client, Run, connected, offset_of
 from channel_places import Place, check, heard, turns, until
@@ -190,6 +190,79 @@ def test_n2_a_whole_state_can_be_published_as_a_snapshot(place: Place) -> None:
             await board.channel.publish({"z": 26}, event="snapshot")
             await has_seen(client, "snapshot", "snapshot")
             assert shown(client) == {"z": 26}
+
+    check(place, test)
+
+
+def test_n2_the_first_event_of_a_task_is_the_task_as_a2a_wants_it(place: Place) -> None:
+    """Plain JSON, by the names of A2A 1.0: a stream response is a task, or an update of one."""
+
+    async def test(channels: Channels) -> None:
+        updates = channels.channel("tasks", keyed=True, history=5)
+        task: dict[str, Any] = {"id": "t1", "contextId": "c1", "status": {}}
+        last = await updates.position(key="t1")
+
+        async def set_state(state: str) -> None:
+            nonlocal last
+            status = {"state": f"TASK_STATE_{state}"}
+            update = {"taskId": "t1", "contextId": "c1", "status": status}
+            last = await updates.publish({"statusUpdate": update}, key="t1")
+            task["status"] = status
+
+        async def current(task_id: str) -> ServerSentEvent:
+            assert task_id == task["id"]
+            return ServerSentEvent(data={"task": task}, id=last)
+
+        await set_state("WORKING")
+        subscription = updates.subscribe(key="t1", snapshot=current)
+        async with connected(subscription) as client:
+            await has_seen(client, "message")
+            await set_state("COMPLETED")
+            await has_seen(client, "message", "message")
+        first, second = client.data
+        assert first["task"]["status"] == {"state": "TASK_STATE_WORKING"}
+        assert second["statusUpdate"]["status"] == {"state": "TASK_STATE_COMPLETED"}
+        # It comes back for what is kept no longer, and its first event is the task again.
+        for _ in range(150):
+            await set_state("WORKING")
+        again = updates.subscribe(key="t1", after=client.last_id, snapshot=current)
+        async with connected(again) as client:
+            await has_seen(client, "message")
+            assert client.data == [{"task": task}]
+
+    check(place, test)
+
+
+def test_n2_the_state_of_an_agent_is_a_state_snapshot_of_ag_ui(place: Place) -> None:
+    core = pytest.importorskip("ag_ui.core")
+    event_of: Any = TypeAdapter(core.Event)
+
+    def sent(event: Any, event_id: str | None = None) -> ServerSentEvent:
+        text = event.model_dump_json(by_alias=True, exclude_none=True)
+        return ServerSentEvent(raw_data=text, id=event_id)
+
+    async def test(channels: Channels) -> None:
+        agents = channels.channel("agents")
+        state = {"steps": 0}
+        last = await agents.position()
+
+        async def step() -> None:
+            nonlocal last
+            operation = {"op": "replace", "path": "/steps", "value": state["steps"] + 1}
+            last = await agents.publish(sent(core.StateDeltaEvent(delta=[operation])))
+            state["steps"] += 1
+
+        async def snapshot() -> ServerSentEvent:
+            return sent(core.StateSnapshotEvent(snapshot=state), last)
+
+        await step()
+        async with connected(agents.subscribe(snapshot=snapshot)) as client:
+            await has_seen(client, "message")
+            await step()
+            await has_seen(client, "message", "message")
+        first, second = (event_of.validate_python(each) for each in client.data)
+        assert (first.type, first.snapshot) == ("STATE_SNAPSHOT", {"steps": 1})
+        assert (second.type, second.delta[0].value) == ("STATE_DELTA", 2)
 
     check(place, test)
 
