@@ -119,6 +119,7 @@ class Lump(NamedTuple):
     in_event: bool
 
     def with_chunk(self, chunk: Chunk) -> Lump:
+        """Returns the lump with one more chunk at its end."""
         return self._replace(
             size=self.size + chunk.size,
             events=self.events + chunk.events,

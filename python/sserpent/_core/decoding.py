@@ -18,9 +18,14 @@ class Received(Protocol):
     """An event that was read."""
 
     @property
-    def data(self) -> str: ...
+    def data(self) -> str:
+        """The data as text."""
+        ...
+
     @property
-    def data_bytes(self) -> bytes: ...
+    def data_bytes(self) -> bytes:
+        """The data as it came."""
+        ...
 
 
 def event_json(event: Received) -> Any:
@@ -38,6 +43,12 @@ def event_json(event: Received) -> Any:
 
 
 def decode_event(event: Received, item: Any) -> Any:
+    """Returns an event's data as JSON, validated as `item`.
+
+    Raises:
+        pydantic.ValidationError: the data is no JSON or does not fit; the event is its attribute
+            `event`.
+    """
     return validate_event(event, json_validator(item))
 
 

@@ -7,10 +7,20 @@ from __future__ import annotations
 
 
 def check_event(value: str | None) -> str | None:
+    """Returns the name of an event.
+
+    Raises:
+        ValueError: it has more than one line.
+    """
     return _single_line("event", value)
 
 
 def check_id(value: str | None) -> str | None:
+    """Returns the ID of an event.
+
+    Raises:
+        ValueError: it has a NUL, or more than one line.
+    """
     # "If the field value does not contain U+0000 NULL, then set the last event ID buffer":
     # clients ignore an id with NUL.
     if value is not None and "\0" in value:

@@ -167,4 +167,5 @@ def _json_text(json: Any) -> str:
 
 
 def wrong_type(rule: str, value: object) -> TypeError:
+    """Returns the error for a value that breaks a rule about types, with the name of its class."""
     return TypeError(f"{rule}, not {type(value).__name__}")

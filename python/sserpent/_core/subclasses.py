@@ -36,6 +36,7 @@ class Rules(NamedTuple):
     goes_on: bool
 
     def complete(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the fields that an event is given, and the class's defaults for all others."""
         completed = {**self.defaults, **fields}
         data = self.defaults.get("data")
         if data is not None and "data" not in fields and type(data).__hash__ is None:

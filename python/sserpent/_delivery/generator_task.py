@@ -96,6 +96,7 @@ class GeneratorTask:
             self.go_on()
 
     def cancel(self) -> None:
+        """Cancels the generator's task; the body that it leaves is not whole."""
         self.cut = True
         if self.task is not None:
             self.task.cancel()

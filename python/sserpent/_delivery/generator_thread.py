@@ -188,6 +188,7 @@ class GeneratorThread:
             self._worker.cancel()
 
     def raise_error(self) -> None:
+        """Raises what the generator has raised, if anything."""
         if self._error is not None:
             raise self._error
 

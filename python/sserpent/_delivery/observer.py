@@ -50,6 +50,8 @@ class Record:
         return self._meter
 
     def totals(self) -> dict[str, int]:
+        """Returns what the stream has sent so far: events, bytes before and after compression, and
+        calls of `send`."""
         sends, events, sent_bytes = (0, 0, 0) if self._meter is None else self._meter.counted
         wire_bytes = 0 if self._wire is None else self._wire.wire_bytes(sent_bytes)
         return {
@@ -60,6 +62,7 @@ class Record:
         }
 
     def pending_bytes(self) -> int:
+        """Returns how many bytes wait for the stream's client now."""
         of_source = getattr(self._pending, "pending_bytes", None)
         if of_source is not None:
             return int(of_source())
@@ -111,12 +114,15 @@ class Observer:
     # For streams and channels
 
     def opened(self, scope: Scope) -> Record:
+        """Notes that a stream begins, and returns its record, which `closed` is called with."""
         record = Record(self, route_of(scope))
         with self._lock:
             self._open.add(record)
         return record
 
     def closed(self, record: Record, ending: Ending | None) -> None:
+        """Notes that a stream has ended, and why; None stands for one that failed before that was
+        decided."""
         reason = (ending or Ending.FAILED).name.lower()
         with self._lock:
             self._open.discard(record)
@@ -125,22 +131,38 @@ class Observer:
             listener.ended(record.route, reason, monotonic() - record.opened_at)
 
     def refused(self, scope: Scope) -> None:
+        """Counts a request that was refused because of a limit."""
         with self._lock:
             self._ended.setdefault(route_of(scope), Counter())["refused"] += 1
 
     def first_event(self, route: str, opened_at: float) -> None:
+        """Tells the listeners how long a stream's first event took.
+
+        Args:
+            route: The template of the route's path.
+            opened_at: When the stream began, in `time.monotonic()`.
+        """
         for listener in self._listeners:
             listener.first_event(route, monotonic() - opened_at)
 
     def gap(self, channel: str, reason: str, missed: int) -> None:
+        """Tells the listeners that a client was told of missing events.
+
+        Args:
+            channel: The channel's name.
+            reason: "trimmed" or "overflow".
+            missed: How many events.
+        """
         for listener in self._listeners:
             listener.gap(channel, reason, missed)
 
     def reset(self, channel: str, reason: str) -> None:
+        """Tells the listeners that a client was told that its place is not known, and why."""
         for listener in self._listeners:
             listener.reset(channel, reason)
 
     def published(self, channel: str) -> None:
+        """Counts an event that was published to a channel."""
         with self._lock:
             self._published[channel] += 1
 

@@ -308,6 +308,7 @@ class Delivery:
 
     @property
     def ending(self) -> Ending | None:
+        """Why the stream ends, or None while it goes on."""
         return self._life.ending
 
     # Events, and their actions

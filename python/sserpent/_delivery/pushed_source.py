@@ -53,6 +53,7 @@ class PushedSource:
             self._sender.open()
 
     def stop(self) -> None:
+        """Stops the source; nothing more is pushed."""
         self._stopped = True
         self.cut = self.cut or (self._cuts and self._on_end is not None)
         self._source.stop()
@@ -70,7 +71,7 @@ class PushedSource:
             on_end(error)
 
     def cancel(self) -> None:
-        pass
+        """Does nothing: there is no task to cancel."""
 
     def go_on(self) -> None:
-        pass
+        """Does nothing: the source pushes again by itself when a `send` has ended."""

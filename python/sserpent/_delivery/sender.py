@@ -276,30 +276,38 @@ class Sender(BaseSender):
         return True
 
     def cancelling(self) -> int:
+        """Returns how often the `send` in progress was cancelled, as `Task.cancelling`."""
         return self.cancellations
 
     def uncancel(self) -> int:
+        """Takes one cancellation back, and returns how many are left, as `Task.uncancel`."""
         if self.cancellations > 0:
             self.cancellations -= 1
         return self.cancellations
 
     def done(self) -> bool:
+        """Returns whether no `send` is in progress."""
         return self.in_progress is None
 
     def cancelled(self) -> bool:
+        """Returns False: a `send` that was cancelled is followed by others."""
         return False
 
     def get_coro(self) -> Any:
+        """Returns the `send` in progress, or None."""
         return self.in_progress
 
     def get_context(self) -> contextvars.Context:
+        """Returns the context in which each `send` is stepped."""
         return self.context
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Returns the event loop."""
         loop: asyncio.AbstractEventLoop = self.loop
         return loop
 
     def get_name(self) -> str:
+        """Returns the name that debuggers show."""
         return "sserpent send"
 
 

@@ -105,6 +105,7 @@ async def close_unstarted(content: Any) -> None:
 
 
 def release(content: Any) -> None:
+    """Notes that a generator is streamed no longer."""
     try:
         _streaming.discard(content)
     except TypeError:

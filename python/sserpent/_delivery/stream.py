@@ -87,6 +87,7 @@ async def call_on_disconnect(response: Streamable) -> None:
 
 
 def warn_of_stall(response: Streamable) -> None:
+    """Notes that a client has not read for `send_timeout`, and logs a warning."""
     response._stalled = True
     logger.warning(
         "A client of %s has not read for send_timeout (%s s) and is dropped",
@@ -96,4 +97,5 @@ def warn_of_stall(response: Streamable) -> None:
 
 
 def log_send_error(error: BaseException | None) -> None:
+    """Logs the error of a `send` that no stream is left to raise."""
     logger.error("A send failed after its stream had ended", exc_info=error)

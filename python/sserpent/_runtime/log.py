@@ -21,6 +21,7 @@ class SayOnce:
         self._reason = ""
 
     def warn(self, reason: str) -> None:
+        """Logs a warning with a reason, unless the last one had the same reason."""
         if reason != self._reason:
             self._reason = reason
             logger.warning(self._message, self._name, reason)

@@ -45,6 +45,8 @@ _DESCRIPTORS = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
 
 class Connection(Protocol):
+    """One connection of a server, or one stream of it over HTTP/2."""
+
     def close(self) -> None:
         """Closes it as soon as what is written has gone out."""
 
@@ -57,6 +59,8 @@ class Connection(Protocol):
 
 
 class AsyncioConnection:
+    """A connection that is a transport of asyncio."""
+
     def __init__(self, transport: Any) -> None:
         self._transport = transport
 
@@ -127,6 +131,8 @@ async def drained(stream: Http2Stream, down_to: int) -> None:
 
 
 class UvicornHttp2Stream:
+    """A stream of uvicorn over HTTP/2."""
+
     def __init__(self, cycle: Any) -> None:
         self._cycle = cycle
 

@@ -49,7 +49,9 @@ class Server(ABC):
         return set()
 
     @abstractmethod
-    def is_exiting(self) -> bool: ...
+    def is_exiting(self) -> bool:
+        """Returns whether the server shuts down, or has ended."""
+        ...
 
     @abstractmethod
     def requests(self) -> Iterator[Candidate]:
@@ -57,6 +59,8 @@ class Server(ABC):
 
 
 class Uvicorn(Server):
+    """A server of uvicorn."""
+
     @property
     def addresses(self) -> set[Address]:
         names = [

@@ -48,6 +48,8 @@ _LOOK_AGAIN = 1.0
 
 
 class Stream(Protocol):
+    """A stream that is told when its server shuts down."""
+
     def shut_down(self) -> None:
         """Called once, in the event loop, when the server begins to shut down. Must not raise."""
 

@@ -40,6 +40,11 @@ def checked_name(name: str, value: Any) -> str:
 
 
 def checked_response_class(value: Any) -> type[EventSourceResponse]:
+    """Returns `response_class`.
+
+    Raises:
+        TypeError: it is no class of `EventSourceResponse`.
+    """
     if isinstance(value, type) and issubclass(value, EventSourceResponse):
         return value
     given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
@@ -131,6 +136,11 @@ def checked_request(
 
 
 def checked_snapshot(value: Any) -> Any:
+    """Returns `snapshot`.
+
+    Raises:
+        TypeError: it is neither a function nor None.
+    """
     if value is not None and not callable(value):
         raise TypeError(
             f"'snapshot' must be a function that returns the state, or None, not"

@@ -87,6 +87,7 @@ class Sink:
         self._news = anyio.Event()
 
     async def wait(self) -> None:
+        """Waits until there is something new."""
         self._news = anyio.Event()
         await self._news.wait()
 

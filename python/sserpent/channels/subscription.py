@@ -152,6 +152,7 @@ async def _opened(subscriber: Subscriber) -> bool:
 
 
 def broker_is_away() -> HTTPException:
+    """Returns the error for a client that comes while the broker cannot be reached."""
     return HTTPException(503, "The broker is away", {"Retry-After": retry_after()})
 
 

@@ -116,6 +116,7 @@ class AsyncResponseBytes(_Response):
         return body[:_SHOWN]
 
     async def aclose(self) -> None:
+        """Closes the response, however its library does that."""
         response = self.response
         closed = response.aclose() if hasattr(response, "aclose") else response.close()
         if isawaitable(closed):
@@ -151,6 +152,7 @@ class ResponseBytes(_Response):
         return body[:_SHOWN]
 
     def close(self) -> None:
+        """Closes the response."""
         self.response.close()
 
 

@@ -267,17 +267,21 @@ class EventSourceResponse(sserpent.EventSourceResponse):
         raise NotImplementedError("Compression is not supported for SSE streams.")
 
     def ping_event(self) -> bytes:
+        """Returns the keep-alive: what `ping_message_factory` makes, or a comment `ping`."""
         if self.ping_message_factory is None:
             return f": ping{self.sep}".encode()
         return ensure_bytes(self.ping_message_factory(), self.sep)
 
     async def on_disconnect(self) -> None:
+        """Calls `client_close_handler_callable`, unless the client was dropped as a slow one."""
         self.active = False
         if self.client_close_handler_callable is not None and not self._stalled:
             await self.client_close_handler_callable({"type": "http.disconnect"})
 
     @property
     def shutdown_grace(self) -> float:  # type: ignore[override] # pyright: ignore[reportIncompatibleVariableOverride]
+        """Seconds until the stream is ended when its server shuts down; no end where `AppStatus`
+        leaves it to the application."""
         ends = AppStatus.enable_automatic_graceful_drain or AppStatus.should_exit
         return self._grace if ends else _NEVER
 

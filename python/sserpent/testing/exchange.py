@@ -234,9 +234,11 @@ class Exchange:
     # For `sserpent._shutdown`, to which this is a connection.
 
     def close(self) -> None:
+        """Ends the connection, as a server does."""
         self.lose("the server has closed the connection")
 
     def abort(self) -> None:
+        """Drops the connection, with what the client has not read."""
         self._take_back(self._unread)
         self.lose("the server has aborted the connection")
 
@@ -250,10 +252,12 @@ class Exchange:
 
     @property
     def has_unseen_error(self) -> bool:
+        """Whether the application has raised something that the test has not been shown."""
         return self.task.error is not None and not self.seen
 
     @property
     def is_done(self) -> bool:
+        """Whether the application has returned, and nothing is left to show."""
         return self.task.ended and not self.has_unseen_error
 
     @property

@@ -43,9 +43,11 @@ class Task:
 
     @property
     def ended(self) -> bool:
+        """Whether it has ended."""
         return self._ended.is_set()
 
     def cancel(self) -> None:
+        """Cancels it."""
         self._scope.cancel()
 
     async def wait(self) -> None:

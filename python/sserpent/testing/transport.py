@@ -180,6 +180,7 @@ class BodyStream:
         return chunk
 
     async def aclose(self) -> None:
+        """Ends the exchange, as a client that leaves does."""
         await self.server.end(self.exchange)
 
 
@@ -202,6 +203,11 @@ class Transport:
         """Ends nothing: the server does."""
 
     async def handle_async_request(self, request: Any) -> Any:
+        """Begins a request, and returns its response when the headers have come.
+
+        Raises:
+            ReadTimeout: no headers came within the timeout for reading.
+        """
         exchange = self._server.begin(request)
         try:
             await exchange.started(_read_timeout(request))

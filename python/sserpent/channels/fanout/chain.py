@@ -77,6 +77,7 @@ class Segment:
 
     @property
     def length(self) -> int:
+        """How many bytes of the plain stream it has."""
         return self.end - self.start
 
     def append(self, frame: bytes) -> bytes:

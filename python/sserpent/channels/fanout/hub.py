@@ -54,7 +54,9 @@ class HubSubscriber(TailSubscriber, Protocol):
     flush: Flush
 
     @property
-    def owner(self) -> str | None: ...
+    def owner(self) -> str | None:
+        """The user it belongs to, or None."""
+        ...
 
     def send_position(self) -> None:
         """Sends the client its position, if a filter has hidden the newest events."""

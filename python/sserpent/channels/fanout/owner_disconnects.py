@@ -19,7 +19,9 @@ class Owned(Protocol):
     """A subscriber that may belong to a user."""
 
     @property
-    def owner(self) -> str | None: ...
+    def owner(self) -> str | None:
+        """The user it belongs to, or None."""
+        ...
 
 
 class OwnerDisconnects:

@@ -44,7 +44,9 @@ class TailHub(Protocol):
     """A hub as its tails see it."""
 
     @property
-    def broker(self) -> Broker: ...
+    def broker(self) -> Broker:
+        """The broker that keeps the history."""
+        ...
 
     def now(self) -> float:
         """Returns the time by the broker's clock."""
@@ -252,6 +254,7 @@ class Tail:
             self.trim()
 
     def trim(self) -> None:
+        """Forgets entries that are beyond the limits, unless a subscriber has still to get them."""
         self._forget_chunks()
         self.ring.trim(self._hub.now(), self._untrimmed)
 

@@ -41,6 +41,11 @@ class BaseBroker(Broker):
 
     @property
     def runs(self) -> RunBroker:
+        """The part for runs.
+
+        Raises:
+            NotImplementedError: the broker keeps no runs.
+        """
         raise NotImplementedError(f"{type(self).__name__} keeps no runs: it has no 'runs'")
 
     def open(self) -> None:

@@ -100,7 +100,9 @@ class Broker(Protocol):
     """
 
     @property
-    def runs(self) -> RunBroker: ...
+    def runs(self) -> RunBroker:
+        """The part for runs."""
+        ...
 
     def open(self) -> None:
         """Begins, also again after `aclose`. Called in the event loop of the application, if it

@@ -188,6 +188,11 @@ def _adapter(item_type: Any) -> TypeAdapter[Any]:
 
 
 def checked_size(body: bytes, owner: str) -> bytes:
+    """Returns the bytes of an event.
+
+    Raises:
+        Refusal: they are more than `MAX_EVENT_SIZE`; the message names the owner.
+    """
     if len(body) > MAX_EVENT_SIZE:
         raise Refusal(
             f"An event of {owner} must have at most {MAX_EVENT_SIZE} bytes, not {len(body)}"
@@ -196,6 +201,12 @@ def checked_size(body: bytes, owner: str) -> bytes:
 
 
 def checked_event_name(name: Any) -> Any:
+    """Returns the name of an event.
+
+    Raises:
+        TypeError: it is neither a string nor None.
+        ReservedField: channels use the name themselves.
+    """
     if name is not None and not isinstance(name, str):
         raise TypeError(f"'event' must be a string or None, not {type(name).__name__}")
     if name in _RESERVED:

@@ -292,6 +292,7 @@ class MemoryBroker:
             return bool(self._expiries)
 
     def check_open(self) -> None:
+        """Raises `ChannelsClosed` after `aclose`."""
         if self._closed:
             raise ChannelsClosed
 

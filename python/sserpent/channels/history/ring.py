@@ -59,6 +59,7 @@ class Entry:
 
     @property
     def id(self) -> str:
+        """The ID that clients are sent."""
         return str(self.position)
 
     @property

@@ -289,6 +289,7 @@ def key_of(name: bytes) -> bytes:
 
 
 def read_status(reply: list[Any] | None) -> RunRecord | None:
+    """Returns what a script has answered about a run; None where there is no run."""
     if reply is None:
         return None
     fence, is_evicted, is_alive, *head = reply

@@ -160,6 +160,12 @@ class Session:
     async def publish_many(
         self, key: HistoryKey, limits: Retention, items: Sequence[Item]
     ) -> list[str]:
+        """Publishes several events to one history, next to each other, and returns their IDs.
+
+        Raises:
+            BrokerUnavailable: Redis could not be reached within the timeout.
+            PublishUncertain: whether they were published is not known.
+        """
         if self._closed:
             raise ChannelsClosed
         history, name = self._followed.get(key), self.name_of(key)
@@ -181,6 +187,7 @@ class Session:
         return [str(Position(first.epoch, first.offset + n, tag)) for n, tag in enumerate(tags)]
 
     async def count_subscribers(self, key: HistoryKey) -> int:
+        """Returns how many subscribers a history has in all processes."""
         if self._inbox is None:
             name = name_of(self._prefix, self._database, HistoryKey("", f"inbox:{new_epoch()}"))
             self._inbox = Inbox(name)
@@ -217,6 +224,7 @@ class Session:
         return command.future
 
     def name_of(self, key: HistoryKey) -> bytes:
+        """Returns what a history is called in Redis, as a key and on pub/sub."""
         history = self._followed.get(key)
         return self._unfollowed_name(key) if history is None else history.name
 
@@ -308,6 +316,11 @@ class Session:
     # Following
 
     async def follow(self, key: HistoryKey, limits: Retention, follower: Follower) -> Position:
+        """Gives a follower what is published from now on, and returns the position before it.
+
+        Raises:
+            BrokerUnavailable: Redis could not be reached within the timeout.
+        """
         history = self._followed.get(key) or self._begin(key, limits)
         history.users += 1
         deadline = self._deadline()
@@ -339,6 +352,7 @@ class Session:
             await history.caught_up(self._deadline())
 
     def unfollow(self, key: HistoryKey, follower: Follower) -> None:
+        """Gives a follower nothing more."""
         history = self._followed.get(key)
         if history is not None:
             history.followers = tuple(each for each in history.followers if each is not follower)
@@ -443,6 +457,7 @@ class Session:
             raise Refused(f"the newest entry of {text_of(name)} in Redis is not an event") from None
 
     async def position(self, key: HistoryKey, limits: Retention) -> Position:
+        """Returns the position of the newest entry."""
         return (await self.head(self.name_of(key), limits)).position
 
     async def page(self, name: bytes, first: int, count: int) -> list[Stored]:
@@ -488,6 +503,7 @@ class Session:
     # The end
 
     async def aclose(self) -> None:
+        """Waits until what was accepted is sent, or has failed, and ends the connections."""
         await asyncio.sleep(0)  # what threads have asked for comes first
         self._closed = True
         self.slots.close()

@@ -93,6 +93,7 @@ class SharedSlots:
                 del self._taken[limit]
 
     def close(self) -> None:
+        """Stops renewing what this process has."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

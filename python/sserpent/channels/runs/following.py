@@ -205,6 +205,11 @@ def _with_run_id(given: Mapping[str, str] | None, run_id: str) -> dict[str, str]
 
 
 def checked_after(value: Any) -> str | int | None:
+    """Returns `after`, of an id as much as one of ours can have.
+
+    Raises:
+        TypeError: it is no id, number or None.
+    """
     if isinstance(value, bool) or not (value is None or isinstance(value, (str, int))):
         raise TypeError(
             f"'after' must be an id, the number of an event or None, not {type(value).__name__}"
@@ -231,6 +236,7 @@ def _id_after(record: RunRecord, after: str | int | None) -> str | None:
 
 
 def unknown() -> HTTPException:
+    """Returns the error for a run that does not exist, or belongs to somebody else."""
     return HTTPException(404, "There is no such run")
 
 
@@ -250,11 +256,13 @@ class Watch:
         self._end = call_every(Lease.RENEWAL, self._look)
 
     def add(self, run: HistoryKey, run_id: str) -> None:
+        """Watches a run for one more follower."""
         self._followers[run] += 1
         self._ids[run] = run_id
         spawn(self._end_lost, run, run_id)
 
     def discard(self, run: HistoryKey) -> None:
+        """Watches a run for one follower less."""
         self._followers[run] -= 1
         if not self._followers[run]:
             del self._followers[run], self._ids[run]

@@ -117,6 +117,7 @@ class RunKeys:
         return await self._broker.claim(*claim) is not None
 
     async def free(self, claim: Claim) -> None:
+        """Gives a key back that a run has claimed."""
         await self._broker.free(*claim)
 
     async def _record(self, run_id: str, owner: str | None) -> RunRecord | None:

@@ -52,17 +52,31 @@ class Connection(Protocol):
     """The part of redis-py's connections that is used here."""
 
     @property
-    def is_connected(self) -> bool: ...
+    def is_connected(self) -> bool:
+        """Whether it is connected."""
+        ...
 
-    async def connect(self) -> None: ...
+    async def connect(self) -> None:
+        """Connects, and logs in."""
+        ...
 
-    async def disconnect(self, nowait: bool = False) -> None: ...
+    async def disconnect(self, nowait: bool = False) -> None:
+        """Ends the connection; with `nowait` without waiting until it is closed."""
+        ...
 
     async def send_packed_command(
         self, command: Iterable[bytes], check_health: bool = True
-    ) -> None: ...
+    ) -> None:
+        """Sends bytes; with `check_health` redis-py may ask for a sign of life before."""
+        ...
 
-    async def read_response(self) -> Any: ...
+    async def read_response(self) -> Any:
+        """Returns the next answer.
+
+        Raises:
+            RedisError: the answer is an error, or the connection was lost.
+        """
+        ...
 
 
 class Server:
@@ -219,6 +233,7 @@ class Pauses:
         self._next = 0.0
 
     def reset(self) -> None:
+        """Has the next attempt begin at once: the server answers."""
         self._next = 0.0
 
     def grow(self) -> None:
@@ -226,6 +241,7 @@ class Pauses:
         self._next = _MOST_PAUSE
 
     async def pause(self) -> None:
+        """Waits before an attempt: not at all before the first, then longer each time."""
         pause = self._next
         self._next = min(max(2 * pause, _LEAST_PAUSE), _MOST_PAUSE)
         await asyncio.sleep(pause)

@@ -123,6 +123,7 @@ class PubSub:
             self._dropped.set_result(None)
 
     async def aclose(self) -> None:
+        """Ends the connection."""
         if self._task is not None:
             await end(self._task)
 

@@ -50,6 +50,7 @@ def split(url: str) -> SplitResult:
 
 
 def not_a_url() -> ValueError:
+    """Returns the error for a URL of which nothing may be shown, because it may be a password."""
     return ValueError(
         "'broker' is not the URL of a Redis server; in a user or a password '#', '/', '?' and '@'"
         " are written as %23, %2F, %3F and %40"
