@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -760,6 +762,53 @@ def test_n6_a_failure_is_told_to_all_who_wait_and_is_not_kept(place: Place) -> N
         assert [client.status for client in clients] == [418] * 5
         async with connected(board.channel.subscribe(snapshot=fails)) as client:
             await client.has(2)
+
+    check(place, test)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_n6_a_function_that_would_wait_for_itself_fails_at_once(
+    place: Place, over: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own channel's, or by another function that waits for it."""
+
+    async def test(channels: Channels) -> None:
+        boards = [channels.channel(f"board-{number}") for number in range(1 + over)]
+
+        async def state(number: int) -> Any:
+            following = (number + 1) % len(boards)
+            async with boards[following].listen(snapshot=functions[following]) as events:
+                return (await events.__anext__()).data
+
+        functions = [partial(state, number) for number in range(len(boards))]
+        with pytest.raises(RuntimeError, match="'snapshot' of channel 'board-0' would wait for it"):
+            async with boards[0].listen(snapshot=functions[0]) as events:
+                await events.__anext__()
+        # A function may listen to what does not wait for it.
+        async with boards[0].listen(snapshot=lambda: 1) as events:
+            assert (await events.__anext__()).data == 1
+
+    began = time.monotonic()
+    check(place, test)
+    assert time.monotonic() - began < snapshots.CALL_TIMEOUT / 2
+
+
+def test_n6_a_function_may_publish_while_others_fall_behind(place: Place) -> None:
+    """What is sent in its turn is none of what it waits for."""
+
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board", history=2))
+
+        async def publishing() -> dict[str, int]:
+            for number in range(5):
+                await board.set("a", number)
+            return await board.snapshot()
+
+        async with connected(board.channel.subscribe(snapshot=publishing)) as client:
+            await client.until(lambda: shown(client) == {"a": 4})
+            async with connected(board.channel.subscribe(snapshot=publishing)) as second:
+                await second.until(lambda: shown(second) == {"a": 4})
+                assert second.status == 200
 
     check(place, test)
 

@@ -39,6 +39,10 @@ _AGAIN = 3
 _LOOKUP_TIMEOUT = 2.0
 
 
+# The call in whose function this is, in its tasks too.
+_calling: contextvars.ContextVar[SnapshotCall] = contextvars.ContextVar("sserpent_snapshot_call")
+
+
 class SnapshotHub(Protocol):
     """A hub as the calls see it."""
 
@@ -150,6 +154,8 @@ class SnapshotCall:
         self._snapshot = snapshot
         self._on_end = on_end
         self._waiting: dict[Any, SnapshotSubscriber] = {}
+        # The calls that the function waits for, by listening itself.
+        self._awaited: list[SnapshotCall] = []
         self._has_ended = False
         # In a context of its own: that of a request would be that of whoever has come first.
         context = contextvars.Context()
@@ -162,6 +168,33 @@ class SnapshotCall:
     def join(self, cursor: Any, subscriber: SnapshotSubscriber) -> None:
         """Has a subscriber told of the outcome."""
         self._waiting[cursor] = subscriber
+
+    def await_from_within(self) -> None:
+        """Notes that the function in which this is called waits for this call.
+
+        Raises:
+            RuntimeError: this call waits for that function.
+        """
+        caller = _calling.get(None)
+        if caller is None or caller._has_ended:
+            return
+        if self._leads_to(caller):
+            raise RuntimeError(
+                f"'snapshot' of {_name(self._tail.key)} would wait for itself: the function listens"
+                " with the same 'snapshot'. Listen without 'snapshot', or load the state elsewhere"
+            )
+        caller._awaited.append(self)
+
+    def _leads_to(self, other: SnapshotCall) -> bool:
+        seen, todo = set[SnapshotCall](), [self]
+        while todo:
+            call = todo.pop()
+            if call is other:
+                return True
+            if call not in seen:
+                seen.add(call)
+                todo += call._awaited
+        return False
 
     def leave(self, cursor: Any) -> None:
         """Tells a subscriber nothing any more."""
@@ -176,6 +209,7 @@ class SnapshotCall:
         self._end_timer()
         # They refer back to this.
         self._end_timer = self._cancel = _nothing
+        self._awaited.clear()
         self._on_end(entry)
         self._tail.let_go(self)
         self._hub.settle_later(self._tail)
@@ -212,6 +246,7 @@ class SnapshotCall:
     # The call
 
     async def _run(self) -> None:
+        _calling.set(self)
         error: Exception | None = None
         entry = None
         try:

@@ -187,6 +187,7 @@ class Subscriber:
 
         Raises:
             BrokerUnavailable: the broker could not be reached.
+            RuntimeError: a function for snapshots would wait for itself.
         """
         self._hub.add_subscriber(self)
         positions, resets = self._asked_for()
@@ -222,6 +223,8 @@ class Subscriber:
         cursor.tail.add_subscriber(self)
         if cursor.position is NOWHERE:
             self._ask_for_snapshot(cursor)
+            if cursor.call is not None:
+                cursor.call.await_from_within()
             return
         reason = cursor.tail.why_not(cursor.position)
         if reason is not None:  # it has begun anew while another stream was asked for
