@@ -1,0 +1,53 @@
+"""Jobs that tell how far they are, from where a client left off. Written for sse-starlette."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from sse_starlette import EventSourceResponse, JSONServerSentEvent, ServerSentEvent
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+finished: list[str] = []
+
+
+async def progress(request: Request) -> EventSourceResponse:
+    job = request.path_params["job"]
+    begin = int(request.headers.get("Last-Event-ID", "0"))
+
+    async def events() -> AsyncIterator[Any]:
+        yield ServerSentEvent(comment=f"job {job}", retry=500)
+        for number in range(begin + 1, 4):
+            await asyncio.sleep(0.01)
+            data = {"percent": number * 25, "step": f"step {number}\nof 4"}
+            yield JSONServerSentEvent(data, event="progress", id=str(number))
+        yield "nearly\ndone"
+        yield ServerSentEvent("all done", event="end", id="4")
+
+    background = BackgroundTask(finished.append, job)
+    headers = {"X-Job": job}
+    return EventSourceResponse(events(), sep="\n", headers=headers, background=background)
+
+
+async def log(request: Request) -> EventSourceResponse:
+    def lines() -> Iterator[dict[str, Any]]:
+        for number in range(3):
+            yield {"data": f"line {number}", "event": "log", "retry": 100}
+
+    return EventSourceResponse(lines(), ping=5)
+
+
+async def done(request: Request) -> JSONResponse:
+    return JSONResponse(finished)
+
+
+app = Starlette(
+    routes=[
+        Route("/jobs/{job}", progress),
+        Route("/jobs/{job}/log", log),
+        Route("/finished", done),
+    ]
+)
