@@ -153,6 +153,10 @@ lint-workflows: install ## Check the GitHub workflows
 docs: .venv/installed-docs ## Build the documentation into site/, and fail on a warning or a dead link
 	$(BIN)/python tools/docs.py
 
+.PHONY: test-site
+test-site: build .venv/installed-docs ## Test the documentation as a phone shows it, and its search
+	$(BIN)/python -m pytest -q tests/project/test_site.py
+
 .PHONY: docs-serve
 docs-serve: .venv/installed-docs ## Show the documentation at http://localhost:8000, and each change of it
 	$(BIN)/zensical serve

@@ -1,7 +1,8 @@
 """Builds the documentation into `site/`, and fails on a warning or a link that leads nowhere.
 
 First it copies the examples and the docstrings into the pages (`tools/copies.py`,
-`tools/reference.py`); last it writes `llms.txt`.
+`tools/reference.py`); last it keeps the code in tables from being broken within a word, and writes
+`llms.txt`.
 
 The generator checks the links of the pages' sources. This also follows the links of what it has
 made, of text that pages include too.
@@ -14,13 +15,16 @@ only maintain that.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 SITE = Path("site")
+LONGEST_WORD = 34  # characters, which a phone can show in one line
 
 
 class Page(HTMLParser):
@@ -53,10 +57,36 @@ def main() -> None:
     if done.returncode and not problems:
         problems = ["the build failed"]
     problems = problems or dead_links(SITE)
+    keep_words_whole(SITE)
     llms.write(SITE)
     if problems:
         sys.exit("\n".join(problems))
     print(f"The documentation is in {SITE}/")
+
+
+def keep_words_whole(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        page.write_text(with_whole_words(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def with_whole_words(html: str) -> str:
+    """Returns a page whose style sheet can keep each word of code in a table on one line.
+
+    Longer words, which only tests and expressions have, may break anywhere.
+    """
+
+    def marked(word: re.Match[str]) -> str:
+        is_short = len(unescape(word[0])) <= LONGEST_WORD
+        return f'<span class="word">{word[0]}</span>' if is_short else word[0]
+
+    def marked_code(code: re.Match[str]) -> str:
+        words = re.sub(r"\S+", marked, code[1])
+        return f"<code>{words}</code>"
+
+    def marked_cell(cell: re.Match[str]) -> str:
+        return re.sub(r"<code>([^<]*)</code>", marked_code, cell[0])
+
+    return re.sub(r"<(t[dh])\b.*?</\1>", marked_cell, html, flags=re.DOTALL)
 
 
 def dead_links(site: Path) -> list[str]:
