@@ -113,7 +113,7 @@ bench-quick: build .venv/installed-bench ## Run the core of the benchmarks (a mi
 	$(BIN)/python -m benches.run quick
 
 .PHONY: bench-calls
-bench-calls: build .venv/installed-bench ## Time calls with pytest-benchmark; OPTIONS="-k push --benchmark-autosave"
+bench-calls: build .venv/installed-bench ## Time calls with pytest-benchmark, and try other decoders; OPTIONS="-k push --benchmark-autosave"
 	$(BIN)/python -m pytest -q benches $(OPTIONS)
 
 .PHONY: bench-compare

@@ -178,3 +178,14 @@ def page() -> str:
         "",
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def cells(page: str) -> dict[str, dict[str, str]]:
+    """Returns the verdicts that a page has, by reader and stream."""
+    rows = [
+        [cell.strip() for cell in row.strip("|").split("|")]
+        for row in page.splitlines()
+        if row.startswith("|")
+    ]
+    names, body = rows[0][1:], rows[2:-1]
+    return {name: {row[0]: row[1 + at] for row in body} for at, name in enumerate(names)}
