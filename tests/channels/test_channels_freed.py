@@ -13,8 +13,10 @@ from weakref import ref
 import anyio
 import pytest
 
-from channel_clients import Client, Run, connected
+from channel_clients import Client, connected
 from sserpent.channels import BrokerUnavailable, Channels
+
+pytestmark = pytest.mark.anyio
 
 
 def leftovers(channels: Channels) -> list[Any]:
@@ -197,14 +199,11 @@ def test_an_open_that_fails_leaves_no_follower(
     asyncio.run(main())
 
 
-def test_a_client_that_leaves_during_open_leaves_nothing(run: Run) -> None:
-    async def main() -> None:
-        channels = Channels()
-        news = channels.channel("news")
-        client = Client()
-        client.disconnect()
-        with anyio.fail_after(20):
-            await client.run(news.subscribe())
-        assert leftovers(channels) == []
-
-    run(main)
+async def test_a_client_that_leaves_during_open_leaves_nothing() -> None:
+    channels = Channels()
+    news = channels.channel("news")
+    client = Client()
+    client.disconnect()
+    with anyio.fail_after(20):
+        await client.run(news.subscribe())
+    assert leftovers(channels) == []

@@ -16,134 +16,121 @@ import anyio.lowlevel
 import pytest
 from fastapi import HTTPException
 
-from channel_clients import Client, Run, connected, offset_of
+from channel_clients import Client, connected, offset_of
 from sserpent.channels import Channels
 from sserpent.channels.history.position import HistoryKey
 from sserpent.channels.redis.names import name_of
 
-
-def test_a_subscription_that_is_returned_twice_serves_both(run: Run) -> None:
-    async def main() -> None:
-        channels = Channels()
-        news = channels.channel("news")
-        subscription = news.subscribe()
-        async with connected(subscription) as one, connected(subscription) as two:
-            await news.publish(1)
-            for client in (one, two):
-                await client.has(1)
-        assert channels._hubs._by_loop == {}
-
-    run(main)
+pytestmark = pytest.mark.anyio
 
 
-def test_a_filter_that_publishes(run: Run) -> None:
-    async def main() -> None:
-        news = Channels().channel("news")
-
-        def publish_more(event: Any) -> bool:
-            if event.data < 10:
-                news.publish_soon(event.data + 1)
-            return True
-
-        async with connected(news.subscribe(filter=publish_more)) as client:
-            await news.publish(0)
-            await client.has(*range(11))
-
-    run(main)
+async def test_a_subscription_that_is_returned_twice_serves_both() -> None:
+    channels = Channels()
+    news = channels.channel("news")
+    subscription = news.subscribe()
+    async with connected(subscription) as one, connected(subscription) as two:
+        await news.publish(1)
+        for client in (one, two):
+            await client.has(1)
+    assert channels._hubs._by_loop == {}
 
 
-def test_channels_that_are_closed_during_publishing_and_subscribing(run: Run) -> None:
-    async def main() -> None:
-        channels = Channels()
-        news = channels.channel("news")
-        published: list[str] = []
-        statuses: list[int] = []
+async def test_a_filter_that_publishes() -> None:
+    news = Channels().channel("news")
 
-        async def publish() -> None:
-            while True:
-                try:
-                    published.append(await news.publish(len(published)))
-                except RuntimeError:
-                    break
+    def publish_more(event: Any) -> bool:
+        if event.data < 10:
+            news.publish_soon(event.data + 1)
+        return True
+
+    async with connected(news.subscribe(filter=publish_more)) as client:
+        await news.publish(0)
+        await client.has(*range(11))
+
+
+async def test_channels_that_are_closed_during_publishing_and_subscribing() -> None:
+    channels = Channels()
+    news = channels.channel("news")
+    published: list[str] = []
+    statuses: list[int] = []
+
+    async def publish() -> None:
+        while True:
+            try:
+                published.append(await news.publish(len(published)))
+            except RuntimeError:
+                break
+            await anyio.lowlevel.checkpoint()
+
+    async def read() -> None:
+        client = Client()
+        await client.run(news.subscribe(start="earliest"))
+        statuses.append(client.status)
+        assert client.data == list(range(len(client.data)))
+        assert client.stream.retry is not None
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(publish)
+            for _ in range(20):
+                tasks.start_soon(read)
                 await anyio.lowlevel.checkpoint()
-
-        async def read() -> None:
-            client = Client()
-            await client.run(news.subscribe(start="earliest"))
-            statuses.append(client.status)
-            assert client.data == list(range(len(client.data)))
-            assert client.stream.retry is not None
-
-        with anyio.fail_after(20):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(publish)
-                for _ in range(20):
-                    tasks.start_soon(read)
-                    await anyio.lowlevel.checkpoint()
-                await channels.aclose()
-                for _ in range(5):
-                    tasks.start_soon(read)
-        assert statuses == [200] * 25
-        assert channels._hubs._by_loop == {}
-
-    run(main)
+            await channels.aclose()
+            for _ in range(5):
+                tasks.start_soon(read)
+    assert statuses == [200] * 25
+    assert channels._hubs._by_loop == {}
 
 
-def test_channels_that_are_entered_again_while_an_old_subscriber_is_left(run: Run) -> None:
-    async def main() -> None:
-        channels = Channels()
-        news = channels.channel("news")
-        async with connected(news.subscribe()) as old:
-            old.stall()
-            async with channels:
-                await news.publish("before")
-            async with channels, connected(news.subscribe()) as new:
-                await news.publish("after")
-                await new.has("after")
-                await channels.disconnect(owner="nobody")
-                old.unstall()
-                await old.until(lambda: old.complete)
-                assert old.data == ["before"]
-                await news.publish("later")
-                await new.has("after", "later")
-
-    run(main)
+async def test_channels_that_are_entered_again_while_an_old_subscriber_is_left() -> None:
+    channels = Channels()
+    news = channels.channel("news")
+    async with connected(news.subscribe()) as old:
+        old.stall()
+        async with channels:
+            await news.publish("before")
+        async with channels, connected(news.subscribe()) as new:
+            await news.publish("after")
+            await new.has("after")
+            await channels.disconnect(owner="nobody")
+            old.unstall()
+            await old.until(lambda: old.complete)
+            assert old.data == ["before"]
+            await news.publish("later")
+            await new.has("after", "later")
 
 
-def test_what_strangers_send_is_not_kept(run: Run) -> None:
+async def test_what_strangers_send_is_not_kept() -> None:
     """Ids of runs, last event ids and keys come from URLs and headers."""
 
-    async def main() -> None:
-        channels = Channels()
-        runs, rooms = channels.runs("answers"), channels.channel("rooms", keyed=True)
-        news = channels.channel("news", history=1)
+    channels = Channels()
+    runs, rooms = channels.runs("answers"), channels.channel("rooms", keyed=True)
+    news = channels.channel("news", history=1)
 
-        async def ask(number: int) -> None:
-            text = f"{number:03}" * 3_000
-            for run_id in (text, text[:100]):
-                with suppress(HTTPException):
-                    await runs.follow(run_id, after=text)
-            with suppress(ValueError):
-                rooms.subscribe(key=text)
-            for key in (text[:500], str(number)):
-                async with connected(rooms.subscribe(key=key, after=text)):
-                    pass
-            await news.publish(number, event=text, conflate=text[:500])
+    async def ask(number: int) -> None:
+        text = f"{number:03}" * 3_000
+        for run_id in (text, text[:100]):
+            with suppress(HTTPException):
+                await runs.follow(run_id, after=text)
+        with suppress(ValueError):
+            rooms.subscribe(key=text)
+        for key in (text[:500], str(number)):
+            async with connected(rooms.subscribe(key=key, after=text)):
+                pass
+        await news.publish(number, event=text, conflate=text[:500])
 
-        await ask(0)
-        gc.collect()
-        tracemalloc.start()
-        try:
-            for number in range(1, 200):
-                await ask(number)
-            async with connected(news.subscribe(after="x" * 10**6)):
-                gc.collect()
-                kept, _ = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert kept < 500_000
-
-    run(main)
+    await ask(0)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(1, 200):
+            await ask(number)
+        async with connected(news.subscribe(after="x" * 10**6)):
+            gc.collect()
+            kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 500_000
 
 
 def test_the_names_that_keys_have_in_redis_are_not_kept() -> None:
@@ -158,21 +145,18 @@ def test_the_names_that_keys_have_in_redis_are_not_kept() -> None:
     assert kept < 100_000
 
 
-def test_a_listener_that_was_made_long_ago_is_of_these_channels(run: Run) -> None:
-    async def main() -> None:
-        channels = Channels()
-        news = channels.channel("news")
-        listener = news.listen()
-        async with connected(news.subscribe()):
-            pass
-        async with connected(news.subscribe()) as client, listener as events:
-            await news.publish(1)
-            await client.has(1)
-            await channels.aclose()
-            with anyio.fail_after(20):
-                assert [event.data async for event in events] == [1]
-
-    run(main)
+async def test_a_listener_that_was_made_long_ago_is_of_these_channels() -> None:
+    channels = Channels()
+    news = channels.channel("news")
+    listener = news.listen()
+    async with connected(news.subscribe()):
+        pass
+    async with connected(news.subscribe()) as client, listener as events:
+        await news.publish(1)
+        await client.has(1)
+        await channels.aclose()
+        with anyio.fail_after(20):
+            assert [event.data async for event in events] == [1]
 
 
 @contextmanager
@@ -213,22 +197,17 @@ def test_a_finalizer_that_publishes_while_an_event_is_published() -> None:
     assert sorted(map(offset_of, ids)) == list(range(1, 601))
 
 
-def test_a_finalizer_that_publishes_while_others_are_subscribed(run: Run) -> None:
-    async def main() -> None:
-        news = Channels().channel("news", history=100_000)
-        futures: list[Any] = []
-        async with connected(news.subscribe()) as client:
-            with finalizers(
-                lambda: futures.append(news.publish_soon("finalizer"))
-            ) as finalize_after:
-                for n in range(100):
-                    finalize_after(1 + n % 20)
-                    await news.publish(n)
-            await client.until(lambda: len(client.data) == 100 + len(futures))
-            assert [offset_of(each.id) for each in client.seen] == list(range(1, 201))
-            assert [each for each in client.data if each != "finalizer"] == list(range(100))
-
-    run(main)
+async def test_a_finalizer_that_publishes_while_others_are_subscribed() -> None:
+    news = Channels().channel("news", history=100_000)
+    futures: list[Any] = []
+    async with connected(news.subscribe()) as client:
+        with finalizers(lambda: futures.append(news.publish_soon("finalizer"))) as finalize_after:
+            for n in range(100):
+                finalize_after(1 + n % 20)
+                await news.publish(n)
+        await client.until(lambda: len(client.data) == 100 + len(futures))
+        assert [offset_of(each.id) for each in client.seen] == list(range(1, 201))
+        assert [each for each in client.data if each != "finalizer"] == list(range(100))
 
 
 def test_an_exception_in_one_flush_leaves_nobody_waiting() -> None:
@@ -345,26 +324,23 @@ def test_a_flood_from_a_thread_while_the_event_loop_is_slow(count: int) -> None:
 
 
 @pytest.mark.parametrize("turn", [anyio.lowlevel.checkpoint, None])
-def test_a_publisher_that_never_waits_does_not_keep_the_event_loop(
-    run: Run, turn: Callable[[], Any] | None
+async def test_a_publisher_that_never_waits_does_not_keep_the_event_loop(
+    turn: Callable[[], Any] | None,
 ) -> None:
-    async def main() -> None:
-        news = Channels().channel("news", history=100)
-        async with connected(news.subscribe()) as client:
+    news = Channels().channel("news", history=100)
+    async with connected(news.subscribe()) as client:
 
-            async def publish() -> None:
-                for n in range(5_000):
-                    await news.publish(n)
-                    if turn is not None and n % 100 == 0:
-                        await turn()
+        async def publish() -> None:
+            for n in range(5_000):
+                await news.publish(n)
+                if turn is not None and n % 100 == 0:
+                    await turn()
 
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(publish)
-                # It is served in between.
-                await client.until(lambda: any(b"data: 0\n" in each for each in client.bodies))
-                assert b"data: 4999\n" not in client.body
-                await client.until(lambda: b"data: 4999\n" in client.bodies[-1])
-            missed = sum(each.data["missed"] for each in client.said)
-            assert len(client.data) + missed == 5_000
-
-    run(main)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(publish)
+            # It is served in between.
+            await client.until(lambda: any(b"data: 0\n" in each for each in client.bodies))
+            assert b"data: 4999\n" not in client.body
+            await client.until(lambda: b"data: 4999\n" in client.bodies[-1])
+        missed = sum(each.data["missed"] for each in client.said)
+        assert len(client.data) + missed == 5_000

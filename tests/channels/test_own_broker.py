@@ -7,11 +7,11 @@ from typing import Any
 import anyio
 import pytest
 
-from channel_clients import Client, Run, connected
+from channel_clients import Client, connected
 from pages import DOCS, run_blocks
 from sserpent.channels import Channels
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.anyio]
 
 
 @pytest.fixture
@@ -19,41 +19,35 @@ def broker() -> Any:
     return run_blocks(DOCS / "architecture.md")["DictBroker"]()
 
 
-def test_clients_of_two_applications_share_its_histories(run: Run, broker: Any) -> None:
-    async def main() -> None:
-        async with Channels(broker) as one:
-            rooms = [each.channel("rooms", keyed=True) for each in (one, Channels(broker))]
-            async with connected(rooms[0].subscribe(key="lobby")) as client:
-                first = await rooms[1].publish(1, key="lobby")
-                await rooms[0].publish(2, key="lobby")
-                await client.has(1, 2)
-            async with connected(rooms[1].subscribe(key="lobby", after=first)) as client:
-                await client.has(2)
-                assert rooms[0].publish_soon(3, key="lobby") is not None
-                await client.has(2, 3)
-
-    run(main)
+async def test_clients_of_two_applications_share_its_histories(broker: Any) -> None:
+    async with Channels(broker) as one:
+        rooms = [each.channel("rooms", keyed=True) for each in (one, Channels(broker))]
+        async with connected(rooms[0].subscribe(key="lobby")) as client:
+            first = await rooms[1].publish(1, key="lobby")
+            await rooms[0].publish(2, key="lobby")
+            await client.has(1, 2)
+        async with connected(rooms[1].subscribe(key="lobby", after=first)) as client:
+            await client.has(2)
+            assert rooms[0].publish_soon(3, key="lobby") is not None
+            await client.has(2, 3)
 
 
-def test_c16_the_streams_of_a_user_end_in_every_application(run: Run, broker: Any) -> None:
-    async def main() -> None:
-        one, other = Channels(broker), Channels(broker)
-        news = [each.channel("news") for each in (one, other)]
-        async with one, anyio.create_task_group() as tasks:
-            clients = [Client() for _ in range(3)]
-            owners = [(0, "7"), (1, "7"), (1, "8")]
-            for client, (at, owner) in zip(clients, owners, strict=True):
-                tasks.start_soon(client.run, news[at].subscribe(owner=owner))
-                await client.until(lambda client=client: client.started)
-            assert await one.disconnect(owner=7) == 1
-            for client in clients[:2]:
-                await client.until(lambda client=client: client.complete)
-            await news[0].publish(1)
-            await clients[2].has(1)
-            clients[2].disconnect()
-        assert not any(broker.followers.values())
-
-    run(main)
+async def test_c16_the_streams_of_a_user_end_in_every_application(broker: Any) -> None:
+    one, other = Channels(broker), Channels(broker)
+    news = [each.channel("news") for each in (one, other)]
+    async with one, anyio.create_task_group() as tasks:
+        clients = [Client() for _ in range(3)]
+        owners = [(0, "7"), (1, "7"), (1, "8")]
+        for client, (at, owner) in zip(clients, owners, strict=True):
+            tasks.start_soon(client.run, news[at].subscribe(owner=owner))
+            await client.until(lambda client=client: client.started)
+        assert await one.disconnect(owner=7) == 1
+        for client in clients[:2]:
+            await client.until(lambda client=client: client.complete)
+        await news[0].publish(1)
+        await clients[2].has(1)
+        clients[2].disconnect()
+    assert not any(broker.followers.values())
 
 
 def test_it_may_keep_no_runs(broker: Any) -> None:
@@ -70,13 +64,10 @@ def test_what_is_no_broker_is_refused_with_what_it_lacks() -> None:
         Channels(not_a_broker)
 
 
-def test_a_closed_one_refuses(run: Run, broker: Any) -> None:
-    async def main() -> None:
-        async with Channels(broker) as channels:
-            news = channels.channel("news")
-        with pytest.raises(RuntimeError, match="closed"):
-            await news.publish(1)
-        with pytest.raises(RuntimeError, match="closed"):
-            news.publish_soon(1).result(0)
-
-    run(main)
+async def test_a_closed_one_refuses(broker: Any) -> None:
+    async with Channels(broker) as channels:
+        news = channels.channel("news")
+    with pytest.raises(RuntimeError, match="closed"):
+        await news.publish(1)
+    with pytest.raises(RuntimeError, match="closed"):
+        news.publish_soon(1).result(0)

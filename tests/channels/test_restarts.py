@@ -8,12 +8,14 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from channel_clients import Run, connected
+from channel_clients import connected
 from sserpent.channels import Channels
 from sserpent.channels.history.broker import Follower
 from sserpent.channels.history.memory import MemoryBroker
 from sserpent.channels.history.position import HistoryKey, Position
 from sserpent.channels.history.ring import Entry, Retention
+
+pytestmark = pytest.mark.anyio
 
 AGAIN = Position("feed", 0, 0)
 
@@ -52,34 +54,28 @@ def make_channels() -> Callable[[str, str], Channels]:
     return make
 
 
-def test_somebody_who_comes_back_is_told(
-    run: Run, make_channels: Callable[[str, str], Channels]
+async def test_somebody_who_comes_back_is_told(
+    make_channels: Callable[[str, str], Channels],
 ) -> None:
-    async def main() -> None:
-        async with make_channels("news", "news") as channels:
-            news = channels.channel("news")
-            ids = [await news.publish(number) for number in range(3)]
-            async with connected(news.subscribe(after=ids[0])) as client:
-                await client.until(lambda: client.seen)
-                assert [event.type for event in client.seen] == ["reset"]
-                assert client.last_id == str(AGAIN)
-
-    run(main)
+    async with make_channels("news", "news") as channels:
+        news = channels.channel("news")
+        ids = [await news.publish(number) for number in range(3)]
+        async with connected(news.subscribe(after=ids[0])) as client:
+            await client.until(lambda: client.seen)
+            assert [event.type for event in client.seen] == ["reset"]
+            assert client.last_id == str(AGAIN)
 
 
-def test_somebody_of_several_channels_is_told(
-    run: Run, make_channels: Callable[[str, str], Channels]
+async def test_somebody_of_several_channels_is_told(
+    make_channels: Callable[[str, str], Channels],
 ) -> None:
-    async def main() -> None:
-        async with make_channels("news", "talk") as channels:
-            both = [channels.channel(name) for name in ("news", "talk")]
-            for channel in both:
-                await channel.publish(1)
-                await channel.publish(2)
-            selections = [channel.on() for channel in both]
-            async with connected(channels.subscribe(*selections, start="earliest")) as client:
-                await client.has(1, 2)  # of talk
-                assert [event.type for event in client.said] == ["reset"]
-                assert str(AGAIN) in client.last_id
-
-    run(main)
+    async with make_channels("news", "talk") as channels:
+        both = [channels.channel(name) for name in ("news", "talk")]
+        for channel in both:
+            await channel.publish(1)
+            await channel.publish(2)
+        selections = [channel.on() for channel in both]
+        async with connected(channels.subscribe(*selections, start="earliest")) as client:
+            await client.has(1, 2)  # of talk
+            assert [event.type for event in client.said] == ["reset"]
+            assert str(AGAIN) in client.last_id

@@ -26,7 +26,13 @@ from sserpent.channels.history.broker import BrokerUnavailable
 from sserpent.channels.runs.producer import Producer
 from sserpent.protocols import OpenAIChat
 
-setting, run, make_channels = run_places.setting, run_places.run, run_places.make_channels
+pytestmark = pytest.mark.anyio
+
+setting, anyio_backend, make_channels = (
+    run_places.setting,
+    run_places.anyio_backend,
+    run_places.make_channels,
+)
 
 
 async def status_of(awaitable: Any) -> int:
@@ -47,191 +53,168 @@ def closes(answers: list[Answer]) -> int:
     return sum(not each.entered for each in answers)
 
 
-def test_p16_a_second_start_is_refused_while_a_run_of_its_key_is_active(
-    run: Run, make_channels: MakeChannels
+async def test_p16_a_second_start_is_refused_while_a_run_of_its_key_is_active(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, first, second = channels.runs("answers", shutdown_grace=0), Answer(), Answer()
-            started = await runs.start(first(), key="chat", owner=1)
-            source = second()
-            assert await status_of(runs.start(source, key="chat", owner="1")) == 409
-            assert await status_of(runs.start(second(), key="chat", owner=1, id="other")) == 409
-            with pytest.raises(StopAsyncIteration):
-                await anext(source)  # it was closed
-            # Another key, and another owner's, are free.
-            for other in (
-                {"key": "other", "owner": 1},
-                {"key": "chat"},
-                {"key": "chat", "owner": 2},
-            ):
-                await runs.start(Answer()(), **other)
-            first.end()
-            await started.wait()
-            await runs.start(second(), key="chat", owner=1)
-
-    run(main)
+    async with make_channels() as channels:
+        runs, first, second = channels.runs("answers", shutdown_grace=0), Answer(), Answer()
+        started = await runs.start(first(), key="chat", owner=1)
+        source = second()
+        assert await status_of(runs.start(source, key="chat", owner="1")) == 409
+        assert await status_of(runs.start(second(), key="chat", owner=1, id="other")) == 409
+        with pytest.raises(StopAsyncIteration):
+            await anext(source)  # it was closed
+        # Another key, and another owner's, are free.
+        for other in (
+            {"key": "other", "owner": 1},
+            {"key": "chat"},
+            {"key": "chat", "owner": 2},
+        ):
+            await runs.start(Answer()(), **other)
+        first.end()
+        await started.wait()
+        await runs.start(second(), key="chat", owner=1)
 
 
-def test_p16_a_start_that_joins_gets_the_active_run(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, first, second = channels.runs("answers", shutdown_grace=0), Answer(), Answer()
-            started = await runs.start(first(), key="chat", if_active="join")
-            joined = await runs.start(second(), key="chat", if_active="join")
-            assert joined.id == started.id
-            first.say("a")
-            first.end()
-            client = await body_of(joined.follow())
-            assert said(client) == ["a"]
-            assert not second.entered
-            again = await runs.start(second(), key="chat", if_active="join")
-            assert again.id != started.id
-
-    run(main)
+async def test_p16_a_start_that_joins_gets_the_active_run(make_channels: MakeChannels) -> None:
+    async with make_channels() as channels:
+        runs, first, second = channels.runs("answers", shutdown_grace=0), Answer(), Answer()
+        started = await runs.start(first(), key="chat", if_active="join")
+        joined = await runs.start(second(), key="chat", if_active="join")
+        assert joined.id == started.id
+        first.say("a")
+        first.end()
+        client = await body_of(joined.follow())
+        assert said(client) == ["a"]
+        assert not second.entered
+        again = await runs.start(second(), key="chat", if_active="join")
+        assert again.id != started.id
 
 
-def test_p16_a_start_that_stops_begins_at_once_and_the_old_end_frees_nothing(
-    run: Run, make_channels: MakeChannels
+async def test_p16_a_start_that_stops_begins_at_once_and_the_old_end_frees_nothing(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, new = channels.runs("answers", shutdown_grace=0), Answer()
-            cleaning_up, may_end = anyio.Event(), anyio.Event()
+    async with make_channels() as channels:
+        runs, new = channels.runs("answers", shutdown_grace=0), Answer()
+        cleaning_up, may_end = anyio.Event(), anyio.Event()
 
-            async def slow() -> AsyncIterator[str]:
-                try:
-                    yield "old"
-                    await anyio.sleep_forever()
-                finally:
-                    cleaning_up.set()
-                    with anyio.CancelScope(shield=True):
-                        await may_end.wait()
+        async def slow() -> AsyncIterator[str]:
+            try:
+                yield "old"
+                await anyio.sleep_forever()
+            finally:
+                cleaning_up.set()
+                with anyio.CancelScope(shield=True):
+                    await may_end.wait()
 
-            old = await runs.start(slow(), key="chat")
-            async with connected(old.follow()) as client:
-                await client.until(lambda: said(client) == ["old"])
-            started = await runs.start(new(), key="chat", if_active="stop")
-            with anyio.fail_after(30):
-                await cleaning_up.wait()
-            active = await runs.active("chat")
-            assert active is not None
-            assert active.id == started.id
-            may_end.set()
-            assert (await old.wait()).state == "stopped"
-            assert end_of(await followed(runs, old.id)) == ("stopped", "request")
-            # The key is still the new one's.
-            assert await status_of(runs.start(Answer()(), key="chat")) == 409
-            new.end()
-            await started.wait()
-
-    run(main)
+        old = await runs.start(slow(), key="chat")
+        async with connected(old.follow()) as client:
+            await client.until(lambda: said(client) == ["old"])
+        started = await runs.start(new(), key="chat", if_active="stop")
+        with anyio.fail_after(30):
+            await cleaning_up.wait()
+        active = await runs.active("chat")
+        assert active is not None
+        assert active.id == started.id
+        may_end.set()
+        assert (await old.wait()).state == "stopped"
+        assert end_of(await followed(runs, old.id)) == ("stopped", "request")
+        # The key is still the new one's.
+        assert await status_of(runs.start(Answer()(), key="chat")) == 409
+        new.end()
+        await started.wait()
 
 
-def test_p16_an_id_that_exists_comes_before_the_key(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, first, second = channels.runs("answers", shutdown_grace=0), Answer(), Answer()
-            old = await runs.start(first(), key="chat", id="message-1")
-            assert (await runs.start(Answer()(), key="chat", id="message-1")).id == old.id
-            first.end()
-            await old.wait()
-            new = await runs.start(second(), key="chat", id="message-2")
-            for if_active in ("refuse", "join", "stop"):
-                again = await runs.start(
-                    Answer()(), key="chat", id="message-1", if_active=if_active
-                )  # type: ignore[arg-type]
-                assert again.id == "message-1"
-            assert (await runs.status(new.id)).state == "running"
-
-    run(main)
+async def test_p16_an_id_that_exists_comes_before_the_key(make_channels: MakeChannels) -> None:
+    async with make_channels() as channels:
+        runs, first, second = channels.runs("answers", shutdown_grace=0), Answer(), Answer()
+        old = await runs.start(first(), key="chat", id="message-1")
+        assert (await runs.start(Answer()(), key="chat", id="message-1")).id == old.id
+        first.end()
+        await old.wait()
+        new = await runs.start(second(), key="chat", id="message-2")
+        for if_active in ("refuse", "join", "stop"):
+            again = await runs.start(Answer()(), key="chat", id="message-1", if_active=if_active)  # type: ignore[arg-type]
+            assert again.id == "message-1"
+        assert (await runs.status(new.id)).state == "running"
 
 
 @pytest.mark.parametrize("if_active", ["refuse", "join", "stop"])
-def test_p16_of_ten_starts_at_once_one_is_active(
-    run: Run, make_channels: MakeChannels, if_active: Any
+async def test_p16_of_ten_starts_at_once_one_is_active(
+    make_channels: MakeChannels, if_active: Any
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", shutdown_grace=0)
-            answers = [Answer() for _ in range(10)]
-            ids: list[str] = []
-            refused: list[int] = []
+    async with make_channels() as channels:
+        runs = channels.runs("answers", shutdown_grace=0)
+        answers = [Answer() for _ in range(10)]
+        ids: list[str] = []
+        refused: list[int] = []
 
-            async def start(answer: Answer) -> None:
-                try:
-                    ids.append((await runs.start(answer(), key="chat", if_active=if_active)).id)
-                except HTTPException as error:
-                    refused.append(error.status_code)
+        async def start(answer: Answer) -> None:
+            try:
+                ids.append((await runs.start(answer(), key="chat", if_active=if_active)).id)
+            except HTTPException as error:
+                refused.append(error.status_code)
 
-            async with anyio.create_task_group() as tasks:
-                for answer in answers:
-                    tasks.start_soon(start, answer)
-            active = await runs.active("chat")
-            assert active is not None
-            if if_active == "refuse":
-                assert ids == [active.id]
-                assert refused == [409] * 9
-            elif if_active == "join":
-                assert ids == [active.id] * 10
-            else:
-                assert len(set(ids)) == 10
-                for each in set(ids) - {active.id}:
-                    with anyio.fail_after(30):
-                        assert (await runs.wait(each)).state == "stopped"
-            await until(lambda: sum(a.entered and not a.cleaned_up for a in answers) == 1)
-            assert (await runs.status(active.id)).state == "running"
-
-    run(main)
+        async with anyio.create_task_group() as tasks:
+            for answer in answers:
+                tasks.start_soon(start, answer)
+        active = await runs.active("chat")
+        assert active is not None
+        if if_active == "refuse":
+            assert ids == [active.id]
+            assert refused == [409] * 9
+        elif if_active == "join":
+            assert ids == [active.id] * 10
+        else:
+            assert len(set(ids)) == 10
+            for each in set(ids) - {active.id}:
+                with anyio.fail_after(30):
+                    assert (await runs.wait(each)).state == "stopped"
+        await until(lambda: sum(a.entered and not a.cleaned_up for a in answers) == 1)
+        assert (await runs.status(active.id)).state == "running"
 
 
-def test_p16_the_same_start_twice_at_once_runs_once(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", shutdown_grace=0)
-            answers = [Answer() for _ in range(5)]
-            ids: list[str] = []
+async def test_p16_the_same_start_twice_at_once_runs_once(make_channels: MakeChannels) -> None:
+    async with make_channels() as channels:
+        runs = channels.runs("answers", shutdown_grace=0)
+        answers = [Answer() for _ in range(5)]
+        ids: list[str] = []
 
-            async def start(answer: Answer) -> None:
-                ids.append((await runs.start(answer(), key="chat", id="message")).id)
+        async def start(answer: Answer) -> None:
+            ids.append((await runs.start(answer(), key="chat", id="message")).id)
 
-            async with anyio.create_task_group() as tasks:
-                for answer in answers:
-                    tasks.start_soon(start, answer)
-            assert ids == ["message"] * 5
-            await until(lambda: sum(each.entered for each in answers) == 1)
-
-    run(main)
+        async with anyio.create_task_group() as tasks:
+            for answer in answers:
+                tasks.start_soon(start, answer)
+        assert ids == ["message"] * 5
+        await until(lambda: sum(each.entered for each in answers) == 1)
 
 
-def test_p17_a_stop_frees_the_key_when_the_run_has_ended_its_cleanup_included(
-    run: Run, make_channels: MakeChannels
+async def test_p17_a_stop_frees_the_key_when_the_run_has_ended_its_cleanup_included(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, may_end = channels.runs("answers", shutdown_grace=0), anyio.Event()
-            entered = anyio.Event()
+    async with make_channels() as channels:
+        runs, may_end = channels.runs("answers", shutdown_grace=0), anyio.Event()
+        entered = anyio.Event()
 
-            async def slow() -> AsyncIterator[str]:
-                try:
-                    entered.set()
-                    await anyio.sleep_forever()
-                    yield ""
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await may_end.wait()
+        async def slow() -> AsyncIterator[str]:
+            try:
+                entered.set()
+                await anyio.sleep_forever()
+                yield ""
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await may_end.wait()
 
-            started = await runs.start(slow(), key="chat")
-            with anyio.fail_after(30):
-                await entered.wait()
-            await runs.stop(key="chat")
-            assert await status_of(runs.start(Answer()(), key="chat")) == 409
-            may_end.set()
-            assert (await started.wait()).state == "stopped"
-            assert await runs.active("chat") is None
-            await runs.start(Answer()(), key="chat")
-
-    run(main)
+        started = await runs.start(slow(), key="chat")
+        with anyio.fail_after(30):
+            await entered.wait()
+        await runs.stop(key="chat")
+        assert await status_of(runs.start(Answer()(), key="chat")) == 409
+        may_end.set()
+        assert (await started.wait()).state == "stopped"
+        assert await runs.active("chat") is None
+        await runs.start(Answer()(), key="chat")
 
 
 def test_p17_a_run_that_was_lost_is_not_active_and_its_producer_comes_too_late(
@@ -263,33 +246,30 @@ def test_p17_a_run_that_was_lost_is_not_active_and_its_producer_comes_too_late(
     run_in_time(main)
 
 
-def test_p17_a_key_that_was_lost_is_taken_back_or_ends_the_older_run(
-    run: Run, make_channels: MakeChannels
+async def test_p17_a_key_that_was_lost_is_taken_back_or_ends_the_older_run(
+    make_channels: MakeChannels,
 ) -> None:
     """As an eviction does it, or a failover."""
 
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", shutdown_grace=0)
-            answer = Answer()
-            answer.say("a")
-            old = await runs.start(answer(), key="chat")
-            [producer] = runs._producers
-            await until_async(lambda: _has(runs, old, 1, None))
-            await _lose(runs, "chat")
-            producer.renew_soon()
-            await until_async(lambda: runs.active("chat"))
-            await _lose(runs, "chat")
-            new = await runs.start(Answer()(), key="chat")
-            producer.renew_soon()
-            with anyio.fail_after(30):
-                status = await old.wait()
-            assert (status.state, status.reason, status.events) == ("lost", None, 1)
-            active = await runs.active("chat")
-            assert active is not None
-            assert active.id == new.id
-
-    run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers", shutdown_grace=0)
+        answer = Answer()
+        answer.say("a")
+        old = await runs.start(answer(), key="chat")
+        [producer] = runs._producers
+        await until_async(lambda: _has(runs, old, 1, None))
+        await _lose(runs, "chat")
+        producer.renew_soon()
+        await until_async(lambda: runs.active("chat"))
+        await _lose(runs, "chat")
+        new = await runs.start(Answer()(), key="chat")
+        producer.renew_soon()
+        with anyio.fail_after(30):
+            status = await old.wait()
+        assert (status.state, status.reason, status.events) == ("lost", None, 1)
+        active = await runs.active("chat")
+        assert active is not None
+        assert active.id == new.id
 
 
 def test_p16_a_run_that_redis_lost_is_started_again_and_both_give_back_their_places(
@@ -317,53 +297,47 @@ def test_p16_a_run_that_redis_lost_is_started_again_and_both_give_back_their_pla
     anyio.run(main)
 
 
-def test_p17_a_run_that_is_stopped_for_its_key_is_not_told_as_lost(
-    run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+async def test_p17_a_run_that_is_stopped_for_its_key_is_not_told_as_lost(
+    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is recorded that the run is to stop, after its producer has looked for that and before it
     looks at its key."""
 
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", shutdown_grace=0)
-            monkeypatch.setattr(Producer, "stop", lambda self, reason: None)  # it comes too late
-            old = await runs.start(Answer()(), key="chat")
-            [producer] = runs._producers
-            is_superseded = runs._keys.is_superseded
+    async with make_channels() as channels:
+        runs = channels.runs("answers", shutdown_grace=0)
+        monkeypatch.setattr(Producer, "stop", lambda self, reason: None)  # it comes too late
+        old = await runs.start(Answer()(), key="chat")
+        [producer] = runs._producers
+        is_superseded = runs._keys.is_superseded
 
-            async def after_a_takeover(claim: Any) -> bool:
-                monkeypatch.setattr(runs._keys, "is_superseded", is_superseded)
-                await runs.start(Answer()(), key="chat", if_active="stop")
-                return await is_superseded(claim)
+        async def after_a_takeover(claim: Any) -> bool:
+            monkeypatch.setattr(runs._keys, "is_superseded", is_superseded)
+            await runs.start(Answer()(), key="chat", if_active="stop")
+            return await is_superseded(claim)
 
-            monkeypatch.setattr(runs._keys, "is_superseded", after_a_takeover)
-            producer.renew_soon()
-            with anyio.fail_after(30):
-                status = await old.wait()
-            assert (status.state, status.reason) == ("stopped", "request")
-
-    run(main)
+        monkeypatch.setattr(runs._keys, "is_superseded", after_a_takeover)
+        producer.renew_soon()
+        with anyio.fail_after(30):
+            status = await old.wait()
+        assert (status.state, status.reason) == ("stopped", "request")
 
 
-def test_p17_followers_of_a_protocol_read_an_error_when_a_run_loses_its_key(
-    run: Run, make_channels: MakeChannels
+async def test_p17_followers_of_a_protocol_read_an_error_when_a_run_loses_its_key(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", response_class=OpenAIChat, shutdown_grace=0)
-            answer = Answer()
-            answer.say({"n": 1})
-            old = await runs.start(answer(), key="chat")
-            [producer] = runs._producers
-            await until_async(lambda: _has(runs, old, 1, None))
-            await _lose(runs, "chat")
-            await runs.start(Answer()(), key="chat")
-            producer.renew_soon()
-            client = await body_of(old.follow())
-            assert client.body.startswith(b'data: {"n":1}\n\ndata: {"error":')
-            assert b"[DONE]" not in client.body
-
-    run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers", response_class=OpenAIChat, shutdown_grace=0)
+        answer = Answer()
+        answer.say({"n": 1})
+        old = await runs.start(answer(), key="chat")
+        [producer] = runs._producers
+        await until_async(lambda: _has(runs, old, 1, None))
+        await _lose(runs, "chat")
+        await runs.start(Answer()(), key="chat")
+        producer.renew_soon()
+        client = await body_of(old.follow())
+        assert client.body.startswith(b'data: {"n":1}\n\ndata: {"error":')
+        assert b"[DONE]" not in client.body
 
 
 async def _lose(runs: Runs[Any], key: str) -> None:
@@ -380,84 +354,70 @@ async def until_async(ask: Any) -> None:
             await anyio.sleep(0.01)
 
 
-def test_p16_a_run_that_stops_another_has_its_place(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", shutdown_grace=0, max_runs_per_owner=1)
-            first = await runs.start(Answer()(), owner=1, key="chat")
-            assert await status_of(runs.start(Answer()(), owner=1, key="other")) == 429
-            assert await runs.active("other", owner=1) is None
-            second = await runs.start(Answer()(), owner=1, key="chat", if_active="stop")
-            await first.wait()
-            assert await status_of(runs.start(Answer()(), owner=1, key="other")) == 429
-            await second.stop()
-            await second.wait()
-            await until(lambda: not runs._producers)
-            await runs.start(Answer()(), owner=1, key="other")
-
-    run(main)
+async def test_p16_a_run_that_stops_another_has_its_place(make_channels: MakeChannels) -> None:
+    async with make_channels() as channels:
+        runs = channels.runs("answers", shutdown_grace=0, max_runs_per_owner=1)
+        first = await runs.start(Answer()(), owner=1, key="chat")
+        assert await status_of(runs.start(Answer()(), owner=1, key="other")) == 429
+        assert await runs.active("other", owner=1) is None
+        second = await runs.start(Answer()(), owner=1, key="chat", if_active="stop")
+        await first.wait()
+        assert await status_of(runs.start(Answer()(), owner=1, key="other")) == 429
+        await second.stop()
+        await second.wait()
+        await until(lambda: not runs._producers)
+        await runs.start(Answer()(), owner=1, key="other")
 
 
-def test_p18_follow_by_key_is_the_active_run_from_its_beginning_or_a_204(
-    run: Run, make_channels: MakeChannels
+async def test_p18_follow_by_key_is_the_active_run_from_its_beginning_or_a_204(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = channels.runs("answers", shutdown_grace=0), Answer()
-            nothing = await runs.follow(key="chat", owner=1)
-            assert isinstance(nothing, Subscription)
-            client = await body_of(nothing)
-            assert (client.status, client.body) == (204, b"")
-            started = await runs.start(answer(), owner=1, key="chat")
-            assert (await body_of(await runs.follow(key="chat", owner=2))).status == 204
-            answer.say("a")
-            async with connected(await runs.follow(key="chat", owner="1")) as client:
-                await client.until(lambda: said(client) == ["a"])
-                assert client.headers["run-id"] == started.id
-                assert client.headers["access-control-expose-headers"] == "Run-ID"
-                answer.end()
-                await client.until(lambda: client.complete)
-            await started.wait()
-            assert (await body_of(await runs.follow(key="chat", owner=1))).status == 204
-
-    run(main)
+    async with make_channels() as channels:
+        runs, answer = channels.runs("answers", shutdown_grace=0), Answer()
+        nothing = await runs.follow(key="chat", owner=1)
+        assert isinstance(nothing, Subscription)
+        client = await body_of(nothing)
+        assert (client.status, client.body) == (204, b"")
+        started = await runs.start(answer(), owner=1, key="chat")
+        assert (await body_of(await runs.follow(key="chat", owner=2))).status == 204
+        answer.say("a")
+        async with connected(await runs.follow(key="chat", owner="1")) as client:
+            await client.until(lambda: said(client) == ["a"])
+            assert client.headers["run-id"] == started.id
+            assert client.headers["access-control-expose-headers"] == "Run-ID"
+            answer.end()
+            await client.until(lambda: client.complete)
+        await started.wait()
+        assert (await body_of(await runs.follow(key="chat", owner=1))).status == 204
 
 
-def test_p18_stop_by_key_stops_the_active_run_and_nothing_else(
-    run: Run, make_channels: MakeChannels
+async def test_p18_stop_by_key_stops_the_active_run_and_nothing_else(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", shutdown_grace=0)
-            await runs.stop(key="chat")
-            started = await runs.start(Answer()(), key="chat", owner=1)
-            await runs.stop(key="chat")
-            await runs.stop(key="chat", owner=2)
-            assert (await runs.status(started.id, owner=1)).state == "running"
-            await runs.stop(key="chat", owner=1)
-            assert (await started.wait()).state == "stopped"
-
-    run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers", shutdown_grace=0)
+        await runs.stop(key="chat")
+        started = await runs.start(Answer()(), key="chat", owner=1)
+        await runs.stop(key="chat")
+        await runs.stop(key="chat", owner=2)
+        assert (await runs.status(started.id, owner=1)).state == "running"
+        await runs.stop(key="chat", owner=1)
+        assert (await started.wait()).state == "stopped"
 
 
 KEYS = [7, "7", UUID(int=7), "é", "a b/c:{x}", "x" * 512]
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda each: repr(each)[:12])
-def test_p23_keys_are_compared_by_their_text(
-    run: Run, make_channels: MakeChannels, key: Any
-) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", shutdown_grace=0)
-            started = await runs.start(Answer()(), key=key, owner="")
-            for text in (key, str(key)):
-                active = await runs.active(text, owner="")
-                assert active is not None
-                assert active.id == started.id
-            assert await runs.active(key) is None  # nobody's
-
-    run(main)
+async def test_p23_keys_are_compared_by_their_text(make_channels: MakeChannels, key: Any) -> None:
+    async with make_channels() as channels:
+        runs = channels.runs("answers", shutdown_grace=0)
+        started = await runs.start(Answer()(), key=key, owner="")
+        for text in (key, str(key)):
+            active = await runs.active(text, owner="")
+            assert active is not None
+            assert active.id == started.id
+        assert await runs.active(key) is None  # nobody's
 
 
 @pytest.mark.parametrize(
@@ -473,65 +433,54 @@ def test_p23_keys_are_compared_by_their_text(
     ],
     ids=str,
 )
-def test_p16_a_start_with_a_bad_argument_closes_its_source(
-    run: Run, make_channels: MakeChannels, arguments: Any, error: Any, names: str
+async def test_p16_a_start_with_a_bad_argument_closes_its_source(
+    make_channels: MakeChannels, arguments: Any, error: Any, names: str
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, source = channels.runs("answers"), Answer()()
-            with pytest.raises(error, match=names):
-                await runs.start(source, **arguments)
-            with pytest.raises(StopAsyncIteration):
-                await anext(source)
-
-    run(main)
+    async with make_channels() as channels:
+        runs, source = channels.runs("answers"), Answer()()
+        with pytest.raises(error, match=names):
+            await runs.start(source, **arguments)
+        with pytest.raises(StopAsyncIteration):
+            await anext(source)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"run_id": "a", "key": "b"}], ids=["neither", "both"])
-def test_p18_a_run_is_named_by_its_id_or_its_key(
-    run: Run, make_channels: MakeChannels, arguments: Any
+async def test_p18_a_run_is_named_by_its_id_or_its_key(
+    make_channels: MakeChannels, arguments: Any
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers")
+    async with make_channels() as channels:
+        runs = channels.runs("answers")
+        for method in (runs.follow, runs.stop):
+            with pytest.raises(TypeError, match="'run_id' or 'key', one of them, not"):
+                await method(**arguments)
+        for key in (True, 1.5, b"x"):
             for method in (runs.follow, runs.stop):
-                with pytest.raises(TypeError, match="'run_id' or 'key', one of them, not"):
-                    await method(**arguments)
-            for key in (True, 1.5, b"x"):
-                for method in (runs.follow, runs.stop):
-                    with pytest.raises(TypeError, match="'key' must be a str, int or UUID"):
-                        await method(key=key)  # type: ignore[arg-type]
-
-    run(main)
+                with pytest.raises(TypeError, match="'key' must be a str, int or UUID"):
+                    await method(key=key)  # type: ignore[arg-type]
 
 
-def test_p22_status_and_wait_say_how_a_run_stands(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = channels.runs("answers", shutdown_grace=0), Answer()
-            started = await runs.start(answer(), owner=1)
-            assert await runs.status(started.id, owner=1) == RunStatus(started.id, "running")
-            ends: list[RunStatus] = []
+async def test_p22_status_and_wait_say_how_a_run_stands(make_channels: MakeChannels) -> None:
+    async with make_channels() as channels:
+        runs, answer = channels.runs("answers", shutdown_grace=0), Answer()
+        started = await runs.start(answer(), owner=1)
+        assert await runs.status(started.id, owner=1) == RunStatus(started.id, "running")
+        ends: list[RunStatus] = []
 
-            async def wait() -> None:
-                ends.append(await started.wait())
+        async def wait() -> None:
+            ends.append(await started.wait())
 
-            with anyio.fail_after(60):
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(wait)
-                    tasks.start_soon(wait)
-                    answer.say("a", "b")
-                    await until_async(partial(_has, runs, started, 2, 1))
-                    answer.end()
-            done = RunStatus(started.id, "done", events=2)
-            assert [*ends, await started.wait(), await runs.status(started.id, owner=1)] == [
-                done
-            ] * 4
-            for method in (runs.status, runs.wait):
-                assert await status_of(method(started.id)) == 404
-                assert await status_of(method("a b")) == 404
-
-    run(main)
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(wait)
+                tasks.start_soon(wait)
+                answer.say("a", "b")
+                await until_async(partial(_has, runs, started, 2, 1))
+                answer.end()
+        done = RunStatus(started.id, "done", events=2)
+        assert [*ends, await started.wait(), await runs.status(started.id, owner=1)] == [done] * 4
+        for method in (runs.status, runs.wait):
+            assert await status_of(method(started.id)) == 404
+            assert await status_of(method("a b")) == 404
 
 
 async def _has(runs: Runs[Any], started: StartedRun[Any], events: int, owner: Any) -> bool:
@@ -548,61 +497,50 @@ async def _has(runs: Runs[Any], started: StartedRun[Any], events: int, owner: An
     ],
     ids=["detail", "phrase", "object", "other"],
 )
-def test_p20_an_http_exception_is_the_reason_and_has_its_status(
-    run: Run, make_channels: MakeChannels, raised: Exception, reason: str, status: int | None
+async def test_p20_an_http_exception_is_the_reason_and_has_its_status(
+    make_channels: MakeChannels, raised: Exception, reason: str, status: int | None
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels) as (runs, answer, started):
-            answer.say("a", raised)
-            client = await body_of(started.follow())
-            [end] = [each.data for each in client.seen if each.type == "run-end"]
-            expected = {"run": started.id, "end": "error", "reason": reason}
-            assert end == (expected if status is None else {**expected, "status": status})
-            assert await runs.status(started.id) == RunStatus(
-                started.id, "error", reason, status, 1
-            )
-
-    run(main)
+    async with answering(make_channels) as (runs, answer, started):
+        answer.say("a", raised)
+        client = await body_of(started.follow())
+        [end] = [each.data for each in client.seen if each.type == "run-end"]
+        expected = {"run": started.id, "end": "error", "reason": reason}
+        assert end == (expected if status is None else {**expected, "status": status})
+        assert await runs.status(started.id) == RunStatus(started.id, "error", reason, status, 1)
 
 
-def test_p15_a_number_says_which_event_is_the_last_that_a_client_has(
-    run: Run, make_channels: MakeChannels
+async def test_p15_a_number_says_which_event_is_the_last_that_a_client_has(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels) as (runs, answer, started):
-            answer.say("a", "b", "c")
-            await until_async(partial(_has, runs, started, 3, None))
-            async with connected(await runs.follow(started.id, after=1)) as client:
-                await client.until(lambda: said(client) == ["c"])
-            for no_place in (-1, 3, 10**20):
-                async with connected(started.follow(after=no_place)) as client:
-                    await client.until(lambda client=client: len(client.seen) == 4)
-                    assert client.seen[0].type == "reset"
-            answer.end()
-            await started.wait()
-            client = await body_of(started.follow(after=2))
-            assert (said(client), end_of(client)) == ([], ("done", None))
-            for behind in (3, 4, 10**20):
-                assert (await body_of(await runs.follow(started.id, after=behind))).status == 204
-                assert (await body_of(started.follow(after=behind))).status == 204
-            for wrong in (True, 1.5, b"1"):
-                with pytest.raises(TypeError, match="'after' must be an id, the number"):
-                    started.follow(after=wrong)  # type: ignore[arg-type]
-
-    run(main)
+    async with answering(make_channels) as (runs, answer, started):
+        answer.say("a", "b", "c")
+        await until_async(partial(_has, runs, started, 3, None))
+        async with connected(await runs.follow(started.id, after=1)) as client:
+            await client.until(lambda: said(client) == ["c"])
+        for no_place in (-1, 3, 10**20):
+            async with connected(started.follow(after=no_place)) as client:
+                await client.until(lambda client=client: len(client.seen) == 4)
+                assert client.seen[0].type == "reset"
+        answer.end()
+        await started.wait()
+        client = await body_of(started.follow(after=2))
+        assert (said(client), end_of(client)) == ([], ("done", None))
+        for behind in (3, 4, 10**20):
+            assert (await body_of(await runs.follow(started.id, after=behind))).status == 204
+            assert (await body_of(started.follow(after=behind))).status == 204
+        for wrong in (True, 1.5, b"1"):
+            with pytest.raises(TypeError, match="'after' must be an id, the number"):
+                started.follow(after=wrong)  # type: ignore[arg-type]
 
 
-def test_p24_a_response_that_cannot_look_says_404_when_it_is_called(
-    run: Run, make_channels: MakeChannels
+async def test_p24_a_response_that_cannot_look_says_404_when_it_is_called(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels) as (runs, _, _):
-            gone: Any = StartedRun(runs, "gone", None)
-            assert await status_of(Client().run(gone.follow())) == 404
-            assert await status_of(gone.wait()) == 404
-            assert await status_of(gone.stop()) == 404
-
-    run(main)
+    async with answering(make_channels) as (runs, _, _):
+        gone: Any = StartedRun(runs, "gone", None)
+        assert await status_of(Client().run(gone.follow())) == 404
+        assert await status_of(gone.wait()) == 404
+        assert await status_of(gone.stop()) == 404
 
 
 def test_p24_a_broker_that_is_slow_to_fail_is_away_and_not_without_a_run(run_in_time: Run) -> None:

@@ -14,7 +14,7 @@ from fastapi import HTTPException
 from pydantic import BaseModel
 
 import run_places
-from channel_clients import Client, MakeChannels, Run, connected
+from channel_clients import Client, MakeChannels, connected
 from redis_checks import until
 from run_answers import Answer, answering
 from sserpent import EventSourceResponse, ServerSentEvent
@@ -32,7 +32,13 @@ from sserpent.protocols import (
     VercelUI,
 )
 
-setting, run, make_channels = run_places.setting, run_places.run, run_places.make_channels
+pytestmark = pytest.mark.anyio
+
+setting, anyio_backend, make_channels = (
+    run_places.setting,
+    run_places.anyio_backend,
+    run_places.make_channels,
+)
 
 
 class Protocol(NamedTuple):
@@ -212,8 +218,7 @@ async def until_stored(runs: Runs[Any], run_id: str, events: int) -> None:
 
 @pytest.mark.parametrize("end", ["done", "error", "too_many", "stopped", "lost"])
 @by_class
-def test_p12_a_run_ends_in_the_way_of_its_protocol(
-    run: Run,
+async def test_p12_a_run_ends_in_the_way_of_its_protocol(
     make_channels: MakeChannels,
     protocol: Protocol,
     end: str,
@@ -221,43 +226,38 @@ def test_p12_a_run_ends_in_the_way_of_its_protocol(
 ) -> None:
     response_class = protocol.response_class
 
-    async def main() -> None:
+    if end == "lost":
+        monkeypatch.setattr(Lease, "DURATION", 0.0)
+    async with answering(make_channels, response_class=response_class) as (
+        runs,
+        answer,
+        started,
+    ):
+        answer.say(*protocol.items)
+        await until_stored(runs, started.id, 0 if end == "lost" else events_of(protocol))
         if end == "lost":
-            monkeypatch.setattr(Lease, "DURATION", 0.0)
-        async with answering(make_channels, response_class=response_class) as (
-            runs,
-            answer,
-            started,
-        ):
-            answer.say(*protocol.items)
-            await until_stored(runs, started.id, 0 if end == "lost" else events_of(protocol))
-            if end == "lost":
-                monkeypatch.setattr(Lease, "DURATION", 15.0)
-            elif end == "stopped":
-                await started.stop()
-            elif end == "done":
-                answer.end()
-            else:
-                answer.say(
-                    HTTPException(429, SLOW) if end == "too_many" else RuntimeError("secret")
-                )
-            first = await read(started.follow())
-            await started.wait()
-            for follow in (started.follow, partial(runs.follow, started.id)):
-                following: Any = follow()
-                following = following if isinstance(following, Subscription) else await following
-                assert isinstance(following, response_class)
-                client = await read(following)
-                if end != "lost":  # where it may have been lost before its first event
-                    assert without_ids(client.body) == protocol.events + getattr(protocol, end)
-                    assert without_ids(first.body) == without_ids(client.body)
-                assert client.complete
-                assert client.headers["run-id"] == started.id
-                assert bool(ids_of(client)) == response_class.event_ids
-            if end == "lost":
-                await lost_after_events(make_channels, protocol, monkeypatch)
-
-    run(main)
+            monkeypatch.setattr(Lease, "DURATION", 15.0)
+        elif end == "stopped":
+            await started.stop()
+        elif end == "done":
+            answer.end()
+        else:
+            answer.say(HTTPException(429, SLOW) if end == "too_many" else RuntimeError("secret"))
+        first = await read(started.follow())
+        await started.wait()
+        for follow in (started.follow, partial(runs.follow, started.id)):
+            following: Any = follow()
+            following = following if isinstance(following, Subscription) else await following
+            assert isinstance(following, response_class)
+            client = await read(following)
+            if end != "lost":  # where it may have been lost before its first event
+                assert without_ids(client.body) == protocol.events + getattr(protocol, end)
+                assert without_ids(first.body) == without_ids(client.body)
+            assert client.complete
+            assert client.headers["run-id"] == started.id
+            assert bool(ids_of(client)) == response_class.event_ids
+        if end == "lost":
+            await lost_after_events(make_channels, protocol, monkeypatch)
 
 
 async def lost_after_events(
@@ -276,104 +276,92 @@ async def lost_after_events(
 
 
 @by_class
-def test_p15_a_follower_that_comes_back_in_the_middle_sees_the_rest(
-    run: Run, make_channels: MakeChannels, protocol: Protocol
+async def test_p15_a_follower_that_comes_back_in_the_middle_sees_the_rest(
+    make_channels: MakeChannels, protocol: Protocol
 ) -> None:
-    async def main() -> None:
-        response_class = protocol.response_class
-        async with answering(make_channels, response_class=response_class) as (
-            runs,
-            answer,
-            started,
-        ):
-            answer.say(*protocol.items)
-            await until_stored(runs, started.id, events_of(protocol))
-            answer.say(RuntimeError("secret"))
-            await started.wait()
-            first, second = protocol.events.split("\n\n")[:2]
-            assert first
-            for after, rest in ((0, f"{second}\n\n"), (1, "")):
-                client = await read(await runs.follow(started.id, after=after))
-                # `first` is known also to those who have had it.
-                assert without_ids(client.body) == rest + protocol.error
-            for behind in (2, 3):
-                assert (await read(started.follow(after=behind))).status == 204
-            for no_place in (-1, "garbage", "0123456789abcdef-1-1"):
-                with pytest.raises(HTTPException) as error:
-                    await read(await runs.follow(started.id, after=no_place))
-                assert error.value.status_code == 400
-                with pytest.raises(HTTPException) as error:
-                    await read(started.follow(after=no_place))
-                assert error.value.status_code == 400
-
-    run(main)
+    response_class = protocol.response_class
+    async with answering(make_channels, response_class=response_class) as (
+        runs,
+        answer,
+        started,
+    ):
+        answer.say(*protocol.items)
+        await until_stored(runs, started.id, events_of(protocol))
+        answer.say(RuntimeError("secret"))
+        await started.wait()
+        first, second = protocol.events.split("\n\n")[:2]
+        assert first
+        for after, rest in ((0, f"{second}\n\n"), (1, "")):
+            client = await read(await runs.follow(started.id, after=after))
+            # `first` is known also to those who have had it.
+            assert without_ids(client.body) == rest + protocol.error
+        for behind in (2, 3):
+            assert (await read(started.follow(after=behind))).status == 204
+        for no_place in (-1, "garbage", "0123456789abcdef-1-1"):
+            with pytest.raises(HTTPException) as error:
+                await read(await runs.follow(started.id, after=no_place))
+            assert error.value.status_code == 400
+            with pytest.raises(HTTPException) as error:
+                await read(started.follow(after=no_place))
+            assert error.value.status_code == 400
 
 
-def test_p15_a_number_beyond_the_newest_event_of_a_run_that_goes_on_is_a_400(
-    run: Run, make_channels: MakeChannels
+async def test_p15_a_number_beyond_the_newest_event_of_a_run_that_goes_on_is_a_400(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels, response_class=OpenAIChat) as (runs, answer, started):
-            huge = 10**4300 - 1  # Python does not write what comes after it
-            for beyond in (0, 5, 10**20, huge):
-                with pytest.raises(HTTPException) as error:
-                    await read(started.follow(after=beyond))
-                assert error.value.status_code == 400
-            answer.say({"n": 1})
-            await until_stored(runs, started.id, 1)
-            for beyond in (1, huge, -1):
-                with pytest.raises(HTTPException) as error:
-                    await read(started.follow(after=beyond))
-                assert error.value.status_code == 400
-            answer.end()
-            assert (await read(started.follow(after=0))).body == b"data: [DONE]\n\n"
-
-    run(main)
+    async with answering(make_channels, response_class=OpenAIChat) as (runs, answer, started):
+        huge = 10**4300 - 1  # Python does not write what comes after it
+        for beyond in (0, 5, 10**20, huge):
+            with pytest.raises(HTTPException) as error:
+                await read(started.follow(after=beyond))
+            assert error.value.status_code == 400
+        answer.say({"n": 1})
+        await until_stored(runs, started.id, 1)
+        for beyond in (1, huge, -1):
+            with pytest.raises(HTTPException) as error:
+                await read(started.follow(after=beyond))
+            assert error.value.status_code == 400
+        answer.end()
+        assert (await read(started.follow(after=0))).body == b"data: [DONE]\n\n"
 
 
-def test_p15_the_id_of_the_last_event_of_langgraph_is_a_204(
-    run: Run, make_channels: MakeChannels
+async def test_p15_the_id_of_the_last_event_of_langgraph_is_a_204(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels, response_class=LangGraph) as (runs, answer, started):
-            answer.say(ServerSentEvent(data=1, event="values"))
-            answer.end()
-            client = await read(started.follow())
-            ids = ids_of(client)
-            assert len(ids) == 2
-            again = await read(await runs.follow(started.id, after=ids[0]))
-            assert without_ids(again.body) == "event: end\ndata: null\n\n"
-            assert (await read(await runs.follow(started.id, after=ids[1]))).status == 204
-
-    run(main)
+    async with answering(make_channels, response_class=LangGraph) as (runs, answer, started):
+        answer.say(ServerSentEvent(data=1, event="values"))
+        answer.end()
+        client = await read(started.follow())
+        ids = ids_of(client)
+        assert len(ids) == 2
+        again = await read(await runs.follow(started.id, after=ids[0]))
+        assert without_ids(again.body) == "event: end\ndata: null\n\n"
+        assert (await read(await runs.follow(started.id, after=ids[1]))).status == 204
 
 
 @pytest.mark.parametrize("way", ["disconnect", "reset"])
-def test_p19_a_follower_that_ends_before_its_run_is_cut(
-    run: Run, make_channels: MakeChannels, way: str, monkeypatch: pytest.MonkeyPatch
+async def test_p19_a_follower_that_ends_before_its_run_is_cut(
+    make_channels: MakeChannels, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No connection can be closed here, so the frame of "lost" comes before the cut."""
 
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", response_class=OpenAIChat, shutdown_grace=0)
-            answer = Answer()
-            started = await runs.start(answer(), owner=1)
-            async with Follower().open(started.follow()) as client:
-                answer.say({"n": 1})
-                await client.until(lambda: client.body == b'data: {"n":1}\n\n')
-                if way == "disconnect":
-                    assert await channels.disconnect(owner=1) == 1
-                else:
-                    [tail] = runs._hubs.hub()._tails.values()
-                    for each in list(tail.subscribers):
-                        each.reset(tail, "epoch")
-                await client.until(lambda: client.finished)
-                assert not client.complete
-                assert client.body.decode() == 'data: {"n":1}\n\n' + openai(LOST, "server_error")
-            assert (await runs.status(started.id, owner=1)).state == "running"
-
-    run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers", response_class=OpenAIChat, shutdown_grace=0)
+        answer = Answer()
+        started = await runs.start(answer(), owner=1)
+        async with Follower().open(started.follow()) as client:
+            answer.say({"n": 1})
+            await client.until(lambda: client.body == b'data: {"n":1}\n\n')
+            if way == "disconnect":
+                assert await channels.disconnect(owner=1) == 1
+            else:
+                [tail] = runs._hubs.hub()._tails.values()
+                for each in list(tail.subscribers):
+                    each.reset(tail, "epoch")
+            await client.until(lambda: client.finished)
+            assert not client.complete
+            assert client.body.decode() == 'data: {"n":1}\n\n' + openai(LOST, "server_error")
+        assert (await runs.status(started.id, owner=1)).state == "running"
 
 
 class Whole(ProtocolResponse):
@@ -387,42 +375,34 @@ class Whole(ProtocolResponse):
         return {"end": end.kind}
 
 
-def test_p12_the_end_is_told_with_what_is_known_of_the_run(
-    run: Run, make_channels: MakeChannels
+async def test_p12_the_end_is_told_with_what_is_known_of_the_run(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels, response_class=Whole) as (runs, answer, started):
-            answer.say({"n": 1}, {"n": 2}, ServerSentEvent(comment="no data"))
-            await until_stored(runs, started.id, 3)
-            answer.say(HTTPException(404, "No such model"))
-            await started.wait()
-            for after in (None, 0, 1):
-                Whole.ends.clear()
-                await read(started.follow(after=after))
-                assert Whole.ends == [
-                    StreamEnd("error", "No such model", 404, {"n": 1}, {"n": 2}, 3)
-                ]
-
-    run(main)
+    async with answering(make_channels, response_class=Whole) as (runs, answer, started):
+        answer.say({"n": 1}, {"n": 2}, ServerSentEvent(comment="no data"))
+        await until_stored(runs, started.id, 3)
+        answer.say(HTTPException(404, "No such model"))
+        await started.wait()
+        for after in (None, 0, 1):
+            Whole.ends.clear()
+            await read(started.follow(after=after))
+            assert Whole.ends == [StreamEnd("error", "No such model", 404, {"n": 1}, {"n": 2}, 3)]
 
 
 @pytest.mark.parametrize("last", ["[" * 50_000, "1" * 5_000], ids=["deep", "long"])
-def test_p12_a_last_event_that_json_cannot_read_is_known_as_text(
-    run: Run, make_channels: MakeChannels, last: str
+async def test_p12_a_last_event_that_json_cannot_read_is_known_as_text(
+    make_channels: MakeChannels, last: str
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels, response_class=Whole) as (_, answer, started):
-            answer.say(ServerSentEvent(raw_data=last))
-            answer.end()
-            Whole.ends.clear()
-            client = Follower()
-            with anyio.fail_after(20):
-                await client.run(started.follow())
-            assert client.complete
-            assert client.body.endswith(b'\n\ndata: {"end":"done"}\n\n')
-            assert [each.last for each in Whole.ends] == [last]
-
-    run(main)
+    async with answering(make_channels, response_class=Whole) as (_, answer, started):
+        answer.say(ServerSentEvent(raw_data=last))
+        answer.end()
+        Whole.ends.clear()
+        client = Follower()
+        with anyio.fail_after(20):
+            await client.run(started.follow())
+        assert client.complete
+        assert client.body.endswith(b'\n\ndata: {"end":"done"}\n\n')
+        assert [each.last for each in Whole.ends] == [last]
 
 
 class Wrong(ProtocolResponse):
@@ -437,24 +417,21 @@ class Wrong(ProtocolResponse):
 
 
 @pytest.mark.parametrize("wrong", ["raises", "is cancelled", "object"])
-def test_p12_a_closing_event_that_fails_cuts_its_follower_and_nobody_else(
-    run: Run, make_channels: MakeChannels, wrong: str, caplog: pytest.LogCaptureFixture
+async def test_p12_a_closing_event_that_fails_cuts_its_follower_and_nobody_else(
+    make_channels: MakeChannels, wrong: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels, response_class=Wrong) as (_, answer, started):
-            bad, good = started.follow(), started.follow()
-            bad.wrong = wrong  # type: ignore[attr-defined]
-            async with Follower().open(bad) as one, Follower().open(good) as other:
-                answer.say({"n": 1})
-                await other.until(lambda: other.body != b"")
-                answer.end()
-                await one.until(lambda: one.finished)
-                await other.until(lambda: other.complete)
-            assert not one.complete
-            assert one.body == other.body == b'data: {"n":1}\n\n'
-            assert "is cut" in caplog.text
-
-    run(main)
+    async with answering(make_channels, response_class=Wrong) as (_, answer, started):
+        bad, good = started.follow(), started.follow()
+        bad.wrong = wrong  # type: ignore[attr-defined]
+        async with Follower().open(bad) as one, Follower().open(good) as other:
+            answer.say({"n": 1})
+            await other.until(lambda: other.body != b"")
+            answer.end()
+            await one.until(lambda: one.finished)
+            await other.until(lambda: other.complete)
+        assert not one.complete
+        assert one.body == other.body == b'data: {"n":1}\n\n'
+        assert "is cut" in caplog.text
 
 
 class Priced(BaseModel):
@@ -475,35 +452,29 @@ class Named(ProtocolResponse):
         return {"type": "text", "text": item, "number": number} if isinstance(item, str) else item
 
 
-def test_p12_as_event_and_the_rules_of_the_class_hold_where_an_item_is_yielded(
-    run: Run, make_channels: MakeChannels
+async def test_p12_as_event_and_the_rules_of_the_class_hold_where_an_item_is_yielded(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels, response_class=Named) as (_, answer, started):
-            answer.say(Priced(amount=1), "skip", "a")
-            answer.end()
-            expected = data({"type": "price", "amount": 1}, "price")
-            expected += data({"type": "text", "text": "a", "number": 1}, "text")
-            for _ in range(2):
-                assert (await read(started.follow())).body.decode() == expected
-
-    run(main)
+    async with answering(make_channels, response_class=Named) as (_, answer, started):
+        answer.say(Priced(amount=1), "skip", "a")
+        answer.end()
+        expected = data({"type": "price", "amount": 1}, "price")
+        expected += data({"type": "text", "text": "a", "number": 1}, "text")
+        for _ in range(2):
+            assert (await read(started.follow())).body.decode() == expected
 
 
-def test_p12_sync_generators_too(run: Run, make_channels: MakeChannels) -> None:
+async def test_p12_sync_generators_too(make_channels: MakeChannels) -> None:
     def answer() -> Iterator[Any]:
         yield "a"
         yield "skip"
         yield "b"
 
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", response_class=Named)
-            client = await read((await runs.start(answer())).follow())
-            numbers = [each.data["number"] for each in client.seen]
-            assert numbers == [0, 1]
-
-    run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers", response_class=Named)
+        client = await read((await runs.start(answer())).follow())
+        numbers = [each.data["number"] for each in client.seen]
+        assert numbers == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -517,27 +488,23 @@ def test_p12_sync_generators_too(run: Run, make_channels: MakeChannels) -> None:
     ],
     ids=str,
 )
-def test_p12_a_bad_item_ends_the_run_with_an_error_that_the_log_explains(
-    run: Run,
+async def test_p12_a_bad_item_ends_the_run_with_an_error_that_the_log_explains(
     make_channels: MakeChannels,
     item: Any,
     names: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def main() -> None:
-        class Ends(Named):
-            def closing_event(self, end: StreamEnd) -> Any:
-                return {"type": end.kind, "message": end.message}
+    class Ends(Named):
+        def closing_event(self, end: StreamEnd) -> Any:
+            return {"type": end.kind, "message": end.message}
 
-        async with answering(make_channels, response_class=Ends) as (_, answer, started):
-            answer.say({"type": "a"}, item, {"type": "never"})
-            client = await read(started.follow())
-            expected = data({"type": "a"}, "a")
-            expected += data({"type": "error", "message": INTERNAL}, "error")
-            assert client.body.decode() == expected
-            assert names in caplog.text
-
-    run(main)
+    async with answering(make_channels, response_class=Ends) as (_, answer, started):
+        answer.say({"type": "a"}, item, {"type": "never"})
+        client = await read(started.follow())
+        expected = data({"type": "a"}, "a")
+        expected += data({"type": "error", "message": INTERNAL}, "error")
+        assert client.body.decode() == expected
+        assert names in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -550,8 +517,7 @@ def test_p12_a_bad_item_ends_the_run_with_an_error_that_the_log_explains(
         ("event: run-end\n\n", "'event' must not be 'run-end'"),
     ],
 )
-def test_p6_an_item_of_a_run_that_is_framed_must_be_whole_events_and_no_run_end(
-    run: Run,
+async def test_p6_an_item_of_a_run_that_is_framed_must_be_whole_events_and_no_run_end(
     make_channels: MakeChannels,
     item: Any,
     names: str,
@@ -563,24 +529,19 @@ def test_p6_an_item_of_a_run_that_is_framed_must_be_whole_events_and_no_run_end(
         def closing_event(self, end: StreamEnd) -> Any:
             return {"end": end.kind}
 
-    async def main() -> None:
-        async with answering(make_channels, response_class=Framed) as (_, answer, started):
-            answer.say(
-                b"data: 1\r\n\r\n", "event:run-end-not\rdata: 2\r\r", item, "data: never\n\n"
-            )
-            client = Follower()
-            with anyio.fail_after(10):
-                await client.run(started.follow())
-            assert client.body == (
-                b'data: 1\r\n\r\nevent:run-end-not\rdata: 2\r\rdata: {"end":"error"}\n\n'
-            )
-            assert names in caplog.text
-
-    run(main)
+    async with answering(make_channels, response_class=Framed) as (_, answer, started):
+        answer.say(b"data: 1\r\n\r\n", "event:run-end-not\rdata: 2\r\r", item, "data: never\n\n")
+        client = Follower()
+        with anyio.fail_after(10):
+            await client.run(started.follow())
+        assert client.body == (
+            b'data: 1\r\n\r\nevent:run-end-not\rdata: 2\r\rdata: {"end":"error"}\n\n'
+        )
+        assert names in caplog.text
 
 
-def test_p12_a_follower_has_the_options_and_headers_of_its_class(
-    run: Run, make_channels: MakeChannels
+async def test_p12_a_follower_has_the_options_and_headers_of_its_class(
+    make_channels: MakeChannels,
 ) -> None:
     class Tuned(VercelUI):
         default_headers = {**VercelUI.default_headers, "X-Mine": "yes"}  # noqa: RUF012
@@ -589,18 +550,15 @@ def test_p12_a_follower_has_the_options_and_headers_of_its_class(
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             raise AssertionError("it is made without this")
 
-    async def main() -> None:
-        async with answering(make_channels, response_class=Tuned) as (_, answer, started):
-            answer.end()
-            following = started.follow(ping_interval=5, headers={"X-Other": "too"})
-            assert (following.ping_interval, started.follow().ping_interval) == (5, 3)
-            client = await read(following)
-            assert client.headers["x-vercel-ai-ui-message-stream"] == "v1"
-            assert (client.headers["x-mine"], client.headers["x-other"]) == ("yes", "too")
-            with pytest.raises(TypeError, match="Subscription has no option 'open_delay'"):
-                started.follow(open_delay=1)
-
-    run(main)
+    async with answering(make_channels, response_class=Tuned) as (_, answer, started):
+        answer.end()
+        following = started.follow(ping_interval=5, headers={"X-Other": "too"})
+        assert (following.ping_interval, started.follow().ping_interval) == (5, 3)
+        client = await read(following)
+        assert client.headers["x-vercel-ai-ui-message-stream"] == "v1"
+        assert (client.headers["x-mine"], client.headers["x-other"]) == ("yes", "too")
+        with pytest.raises(TypeError, match="Subscription has no option 'open_delay'"):
+            started.follow(open_delay=1)
 
 
 @pytest.mark.parametrize(
@@ -613,8 +571,8 @@ def test_p12_a_response_class_that_is_none_is_refused(value: Any) -> None:
         Channels().runs("answers", response_class=value)
 
 
-def test_p12_a_class_without_a_protocol_keeps_run_end_and_has_its_options(
-    run: Run, make_channels: MakeChannels
+async def test_p12_a_class_without_a_protocol_keeps_run_end_and_has_its_options(
+    make_channels: MakeChannels,
 ) -> None:
     class Mine(EventSourceResponse):
         ping_interval = 3
@@ -623,84 +581,72 @@ def test_p12_a_class_without_a_protocol_keeps_run_end_and_has_its_options(
         def closing_event(self, end: StreamEnd) -> Any:
             raise AssertionError("runs of this class end with run-end")
 
-    async def main() -> None:
-        async with answering(make_channels, response_class=Mine) as (_, answer, started):
-            answer.say(1)
-            answer.end()
-            client = await read(started.follow())
-            assert [each.type for each in client.seen] == ["message", "run-end"]
-            assert client.headers["x-mine"] == "yes"
-            assert isinstance(started.follow(), Mine)
-
-    run(main)
+    async with answering(make_channels, response_class=Mine) as (_, answer, started):
+        answer.say(1)
+        answer.end()
+        client = await read(started.follow())
+        assert [each.type for each in client.seen] == ["message", "run-end"]
+        assert client.headers["x-mine"] == "yes"
+        assert isinstance(started.follow(), Mine)
 
 
-def test_p24_broker_away_is_a_503_in_a_protocol_class(
-    run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+async def test_p24_broker_away_is_a_503_in_a_protocol_class(
+    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels, response_class=OpenAIChat) as (runs, _, started):
+    async with answering(make_channels, response_class=OpenAIChat) as (runs, _, started):
 
-            async def away(*_: Any) -> Any:
-                raise BrokerUnavailable("it is away")
+        async def away(*_: Any) -> Any:
+            raise BrokerUnavailable("it is away")
 
-            monkeypatch.setattr(runs._broker, "status", away)
-            monkeypatch.setattr(runs._broker, "holder", away)
-            for follow in (
-                lambda: runs.follow(started.id),
-                lambda: runs.follow(key="chat"),
-                lambda: read(started.follow()),
-            ):
-                with pytest.raises(HTTPException) as error:
-                    await follow()
-                assert error.value.status_code == 503
-                assert 5 <= int((error.value.headers or {})["Retry-After"]) <= 15
-            for ask in (runs.status, runs.wait):
-                with pytest.raises(BrokerUnavailable):
-                    await ask(started.id)
+        monkeypatch.setattr(runs._broker, "status", away)
+        monkeypatch.setattr(runs._broker, "holder", away)
+        for follow in (
+            lambda: runs.follow(started.id),
+            lambda: runs.follow(key="chat"),
+            lambda: read(started.follow()),
+        ):
+            with pytest.raises(HTTPException) as error:
+                await follow()
+            assert error.value.status_code == 503
+            assert 5 <= int((error.value.headers or {})["Retry-After"]) <= 15
+        for ask in (runs.status, runs.wait):
             with pytest.raises(BrokerUnavailable):
-                await runs.active("chat")
-            monkeypatch.undo()
-
-    run(main)
+                await ask(started.id)
+        with pytest.raises(BrokerUnavailable):
+            await runs.active("chat")
+        monkeypatch.undo()
 
 
 @by_class
-def test_p12_a_follower_is_read_by_its_body_iterator_too(
-    run: Run, make_channels: MakeChannels, protocol: Protocol
+async def test_p12_a_follower_is_read_by_its_body_iterator_too(
+    make_channels: MakeChannels, protocol: Protocol
 ) -> None:
-    async def main() -> None:
-        response_class = protocol.response_class
-        async with answering(make_channels, response_class=response_class) as (
-            runs,
-            answer,
-            started,
-        ):
-            answer.say(*protocol.items)
-            answer.end()
-            await started.wait()
-            following = await runs.follow(started.id)
-            body = b"".join([chunk async for chunk in following.body_iterator])
-            assert without_ids(body) == protocol.events + protocol.done
-
-    run(main)
+    response_class = protocol.response_class
+    async with answering(make_channels, response_class=response_class) as (
+        runs,
+        answer,
+        started,
+    ):
+        answer.say(*protocol.items)
+        answer.end()
+        await started.wait()
+        following = await runs.follow(started.id)
+        body = b"".join([chunk async for chunk in following.body_iterator])
+        assert without_ids(body) == protocol.events + protocol.done
 
 
-def test_p12_nothing_of_a_follower_is_left(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with answering(make_channels, response_class=OpenAIResponses) as (
-            runs,
-            answer,
-            started,
-        ):
-            async with connected(started.follow()) as client:
-                answer.say(CREATED)
-                await client.until(lambda: client.body != b"")
-            answer.end()
-            await read(started.follow())
-            await until(lambda: not runs._hubs.hub()._tails and not runs._watches)
-
-    run(main)
+async def test_p12_nothing_of_a_follower_is_left(make_channels: MakeChannels) -> None:
+    async with answering(make_channels, response_class=OpenAIResponses) as (
+        runs,
+        answer,
+        started,
+    ):
+        async with connected(started.follow()) as client:
+            answer.say(CREATED)
+            await client.until(lambda: client.body != b"")
+        answer.end()
+        await read(started.follow())
+        await until(lambda: not runs._hubs.hub()._tails and not runs._watches)
 
 
 async def forever() -> AsyncIterator[Any]:

@@ -34,7 +34,14 @@ from sserpent.channels import Run as StartedRun
 from sserpent.channels.history.broker import BrokerUnavailable, Fenced, Item, RunBroker
 from sserpent.channels.history.position import HistoryKey
 
-setting, run, make_channels = run_places.setting, run_places.run, run_places.make_channels
+pytestmark = pytest.mark.anyio
+
+setting, run, anyio_backend, make_channels = (
+    run_places.setting,
+    run_places.run,
+    run_places.anyio_backend,
+    run_places.make_channels,
+)
 
 
 @pytest.fixture
@@ -47,38 +54,32 @@ def in_memory() -> MakeChannels:
 # X1
 
 
-def test_x1_a_run_goes_on_when_its_followers_leave(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with answering(make_channels) as (runs, answer, started):
-            async with connected(started.follow()) as client:
-                answer.say("a")
-                await client.until(lambda: said(client) == ["a"])
-            answer.say("b")
-            answer.end()
-            later = await followed(runs, started.id, after=client.last_id)
-            assert said(later) == ["b"]
-            assert end_of(later) == ("done", None)
-            assert answer.cancelled == 0
-
-    run(main)
+async def test_x1_a_run_goes_on_when_its_followers_leave(make_channels: MakeChannels) -> None:
+    async with answering(make_channels) as (runs, answer, started):
+        async with connected(started.follow()) as client:
+            answer.say("a")
+            await client.until(lambda: said(client) == ["a"])
+        answer.say("b")
+        answer.end()
+        later = await followed(runs, started.id, after=client.last_id)
+        assert said(later) == ["b"]
+        assert end_of(later) == ("done", None)
+        assert answer.cancelled == 0
 
 
-def test_x1_what_a_stale_producer_appends_is_refused(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = channels.runs("answers"), Answer()
-            started = await runs.start(answer())
-            stream = runs._key(started.id, None)
-            item = runs_item("foreign")
-            with pytest.raises(Fenced):
-                await channels._broker.runs.append(stream, "0123456789abcdef", item)
-            assert not await channels._broker.runs.end(stream, "0123456789abcdef", item)
-            answer.end()
-            client = await followed(runs, started.id)
-            assert said(client) == []
-            assert end_of(client) == ("done", None)
-
-    run(main)
+async def test_x1_what_a_stale_producer_appends_is_refused(make_channels: MakeChannels) -> None:
+    async with make_channels() as channels:
+        runs, answer = channels.runs("answers"), Answer()
+        started = await runs.start(answer())
+        stream = runs._key(started.id, None)
+        item = runs_item("foreign")
+        with pytest.raises(Fenced):
+            await channels._broker.runs.append(stream, "0123456789abcdef", item)
+        assert not await channels._broker.runs.end(stream, "0123456789abcdef", item)
+        answer.end()
+        client = await followed(runs, started.id)
+        assert said(client) == []
+        assert end_of(client) == ("done", None)
 
 
 def runs_item(text: str) -> Any:
@@ -122,133 +123,115 @@ async def answering_while_away(
         yield runs, answer, await runs.start(answer()), away
 
 
-def test_c12_a_generator_waits_when_too_much_waits_for_the_broker(
-    run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+async def test_c12_a_generator_waits_when_too_much_waits_for_the_broker(
+    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        async with answering_while_away(make_channels, monkeypatch) as (
-            runs,
-            answer,
-            started,
-            broker,
-        ):
-            broker.is_away = True
-            answer.say(*range(250))
-            answer.end()
-            with anyio.fail_after(20):
-                while len(answer._items) > 151:
-                    await anyio.sleep(0.01)
-            await anyio.sleep(0.1)
-            assert len(answer._items) == 151  # the end is one
-            broker.is_away = False
-            client = await followed(runs, started.id)
-            assert said(client) == list(range(250))
-            assert end_of(client) == ("done", None)
-            assert broker.sizes == [100, 100, 50]
-
-    run(main)
+    async with answering_while_away(make_channels, monkeypatch) as (
+        runs,
+        answer,
+        started,
+        broker,
+    ):
+        broker.is_away = True
+        answer.say(*range(250))
+        answer.end()
+        with anyio.fail_after(20):
+            while len(answer._items) > 151:
+                await anyio.sleep(0.01)
+        await anyio.sleep(0.1)
+        assert len(answer._items) == 151  # the end is one
+        broker.is_away = False
+        client = await followed(runs, started.id)
+        assert said(client) == list(range(250))
+        assert end_of(client) == ("done", None)
+        assert broker.sizes == [100, 100, 50]
 
 
-def test_c12_large_events_wait_in_smaller_numbers(
-    run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+async def test_c12_large_events_wait_in_smaller_numbers(
+    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        async with answering_while_away(make_channels, monkeypatch) as (
-            runs,
-            answer,
-            started,
-            broker,
-        ):
-            texts = [str(number) * 30_000 for number in range(8)]
-            answer.say(*texts)
-            answer.end()
-            client = await followed(runs, started.id)
-            assert said(client) == texts
-            assert sum(broker.sizes) == 8
-            assert max(broker.sizes) == 3
-
-    run(main)
+    async with answering_while_away(make_channels, monkeypatch) as (
+        runs,
+        answer,
+        started,
+        broker,
+    ):
+        texts = [str(number) * 30_000 for number in range(8)]
+        answer.say(*texts)
+        answer.end()
+        client = await followed(runs, started.id)
+        assert said(client) == texts
+        assert sum(broker.sizes) == 8
+        assert max(broker.sizes) == 3
 
 
-def test_x3_what_waits_for_the_broker_when_a_run_is_stopped_is_kept(
-    run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+async def test_x3_what_waits_for_the_broker_when_a_run_is_stopped_is_kept(
+    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        async with answering_while_away(make_channels, monkeypatch) as (
-            runs,
-            answer,
-            started,
-            broker,
-        ):
-            broker.is_away = True
-            answer.say(*range(250))
-            with anyio.fail_after(20):
-                while len(answer._items) > 150:
-                    await anyio.sleep(0.01)
-            await runs.stop(started.id)
-            with anyio.fail_after(20):
-                while not answer.cleaned_up:
-                    await anyio.sleep(0.01)
-            broker.is_away = False
-            client = await followed(runs, started.id)
-            assert said(client) == list(range(100))
-            assert end_of(client) == ("stopped", "request")
-
-    run(main)
+    async with answering_while_away(make_channels, monkeypatch) as (
+        runs,
+        answer,
+        started,
+        broker,
+    ):
+        broker.is_away = True
+        answer.say(*range(250))
+        with anyio.fail_after(20):
+            while len(answer._items) > 150:
+                await anyio.sleep(0.01)
+        await runs.stop(started.id)
+        with anyio.fail_after(20):
+            while not answer.cleaned_up:
+                await anyio.sleep(0.01)
+        broker.is_away = False
+        client = await followed(runs, started.id)
+        assert said(client) == list(range(100))
+        assert end_of(client) == ("stopped", "request")
 
 
 # X2
 
 
-def test_x2_a_follower_gets_everything_then_live_then_one_end(
-    run: Run, make_channels: MakeChannels
+async def test_x2_a_follower_gets_everything_then_live_then_one_end(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels) as (_, answer, started):
-            async with connected(started.follow()) as first:
-                answer.say(1, 2)
-                await first.until(lambda: len(first.seen) == 2)
-                async with connected(started.follow()) as second:
-                    answer.say(ServerSentEvent(raw_data="3", event="token"))
-                    answer.end()
-                    for client in (first, second):
-                        await client.until(lambda client=client: client.complete)
-            for client in (first, second):
-                assert said(client) == [1, 2, 3]
-                assert end_of(client) == ("done", None)
-                assert client.headers["run-id"] == started.id
-            assert first.seen == second.seen
-
-    run(main)
+    async with answering(make_channels) as (_, answer, started):
+        async with connected(started.follow()) as first:
+            answer.say(1, 2)
+            await first.until(lambda: len(first.seen) == 2)
+            async with connected(started.follow()) as second:
+                answer.say(ServerSentEvent(raw_data="3", event="token"))
+                answer.end()
+                for client in (first, second):
+                    await client.until(lambda client=client: client.complete)
+        for client in (first, second):
+            assert said(client) == [1, 2, 3]
+            assert end_of(client) == ("done", None)
+            assert client.headers["run-id"] == started.id
+        assert first.seen == second.seen
 
 
-def test_x2_whoever_has_the_last_event_gets_a_204(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with answering(make_channels) as (runs, answer, started):
-            answer.say("a")
-            answer.end()
-            client = await followed(runs, started.id)
-            response = await runs.follow(started.id, after=client.last_id)
-            assert response.status_code == 204
-            first = client.seen[0].id
-            assert end_of(await followed(runs, started.id, after=first)) == ("done", None)
-
-    run(main)
+async def test_x2_whoever_has_the_last_event_gets_a_204(make_channels: MakeChannels) -> None:
+    async with answering(make_channels) as (runs, answer, started):
+        answer.say("a")
+        answer.end()
+        client = await followed(runs, started.id)
+        response = await runs.follow(started.id, after=client.last_id)
+        assert response.status_code == 204
+        first = client.seen[0].id
+        assert end_of(await followed(runs, started.id, after=first)) == ("done", None)
 
 
-def test_x2_a_garbage_id_gives_a_reset_and_then_everything(
-    run: Run, make_channels: MakeChannels
+async def test_x2_a_garbage_id_gives_a_reset_and_then_everything(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels) as (runs, answer, started):
-            answer.say("a")
-            answer.end()
-            for after in ("garbage", "0123456789abcdef-1-1", "x" * 10_000):
-                client = await followed(runs, started.id, after=after)
-                assert client.seen[0].type == "reset"
-                assert client.data == ["a", client.seen[-1].data]
-
-    run(main)
+    async with answering(make_channels) as (runs, answer, started):
+        answer.say("a")
+        answer.end()
+        for after in ("garbage", "0123456789abcdef-1-1", "x" * 10_000):
+            client = await followed(runs, started.id, after=after)
+            assert client.seen[0].type == "reset"
+            assert client.data == ["a", client.seen[-1].data]
 
 
 @pytest.mark.parametrize(
@@ -260,71 +243,59 @@ def test_x2_a_garbage_id_gives_a_reset_and_then_everything(
         (ServerSentEvent(data=1, event="reset"), "'event'"),
     ],
 )
-def test_x2_a_generator_may_not_speak_for_the_run(
-    run: Run, make_channels: MakeChannels, item: ServerSentEvent, names: str
+async def test_x2_a_generator_may_not_speak_for_the_run(
+    make_channels: MakeChannels, item: ServerSentEvent, names: str
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels) as (runs, answer, started):
-            answer.say("a", item, "never")
-            client = await followed(runs, started.id)
-            assert said(client) == ["a"]
-            end, reason = end_of(client)
-            assert end == "error"
-            assert reason is not None
-            assert reason.startswith(names)
-            assert answer.cleaned_up
-
-    run(main)
+    async with answering(make_channels) as (runs, answer, started):
+        answer.say("a", item, "never")
+        client = await followed(runs, started.id)
+        assert said(client) == ["a"]
+        end, reason = end_of(client)
+        assert end == "error"
+        assert reason is not None
+        assert reason.startswith(names)
+        assert answer.cleaned_up
 
 
-def test_x2_a_typed_run_reads_its_own_end(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with answering(make_channels, item_type=int) as (runs, answer, started):
-            answer.say(1)
-            answer.end()
-            following: Any = await runs.follow(started.id)
-            body = b"".join([chunk async for chunk in following.body_iterator])
-            assert [each.type for each in seen_in(body)] == ["message", "run-end"]
-
-    run(main)
+async def test_x2_a_typed_run_reads_its_own_end(make_channels: MakeChannels) -> None:
+    async with answering(make_channels, item_type=int) as (runs, answer, started):
+        answer.say(1)
+        answer.end()
+        following: Any = await runs.follow(started.id)
+        body = b"".join([chunk async for chunk in following.body_iterator])
+        assert [each.type for each in seen_in(body)] == ["message", "run-end"]
 
 
-def test_x7_an_event_that_no_reader_takes_ends_the_run_with_an_error(
-    run: Run, make_channels: MakeChannels
+async def test_x7_an_event_that_no_reader_takes_ends_the_run_with_an_error(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels, max_bytes=2**26) as (runs, answer, started):
-            answer.say("a", "x" * 2**24)
-            client = await followed(runs, started.id)
-            assert said(client) == ["a"]
-            end, reason = end_of(client)
-            assert end == "error"
-            assert "at most 16777216 bytes" in (reason or "")
-
-    run(main)
+    async with answering(make_channels, max_bytes=2**26) as (runs, answer, started):
+        answer.say("a", "x" * 2**24)
+        client = await followed(runs, started.id)
+        assert said(client) == ["a"]
+        end, reason = end_of(client)
+        assert end == "error"
+        assert "at most 16777216 bytes" in (reason or "")
 
 
 NO_IDS = ["", "a b", "a/b", "é", "x" * 129, "x" * 60_000, "a\n", "../a"]
 
 
 @pytest.mark.parametrize("run_id", NO_IDS, ids=lambda each: each[:10])
-def test_x5_what_is_no_id_is_unknown_and_leaves_nothing_behind(
-    run: Run, make_channels: MakeChannels, run_id: str
+async def test_x5_what_is_no_id_is_unknown_and_leaves_nothing_behind(
+    make_channels: MakeChannels, run_id: str
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels) as (runs, _, _):
-            answers = set()
-            for each in (run_id, "no-such-run"):
-                for method in (runs.follow, runs.stop):
-                    with pytest.raises(HTTPException) as error:
-                        await method(each)
-                    answers.add((error.value.status_code, error.value.detail))
-            assert answers == {(404, "There is no such run")}
+    async with answering(make_channels) as (runs, _, _):
+        answers = set()
+        for each in (run_id, "no-such-run"):
             for method in (runs.follow, runs.stop):
-                with pytest.raises(TypeError, match="'run_id' must be a string, not int"):
-                    await method(7)  # type: ignore[arg-type]
-
-    run(main)
+                with pytest.raises(HTTPException) as error:
+                    await method(each)
+                answers.add((error.value.status_code, error.value.detail))
+        assert answers == {(404, "There is no such run")}
+        for method in (runs.follow, runs.stop):
+            with pytest.raises(TypeError, match="'run_id' must be a string, not int"):
+                await method(7)  # type: ignore[arg-type]
 
 
 def test_x2_a_run_can_be_followed_until_its_ttl_counted_from_its_end(
@@ -354,24 +325,21 @@ def test_x2_a_run_can_be_followed_until_its_ttl_counted_from_its_end(
 # X3
 
 
-def test_x3_a_stop_cancels_once_and_keeps_what_was_yielded(
-    run: Run, make_channels: MakeChannels
+async def test_x3_a_stop_cancels_once_and_keeps_what_was_yielded(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels) as (runs, answer, started):
-            async with connected(started.follow()) as client:
-                answer.say("a")
-                await client.until(lambda: said(client) == ["a"])
-                await runs.stop(started.id)
-                await runs.stop(started.id)
-                await client.until(lambda: client.complete)
-            assert end_of(client) == ("stopped", "request")
-            assert said(client) == ["a"]
-            assert (answer.cancelled, answer.cleaned_up) == (1, True)
-            await runs.stop(started.id)  # changes nothing
-            assert end_of(await followed(runs, started.id)) == ("stopped", "request")
-
-    run(main)
+    async with answering(make_channels) as (runs, answer, started):
+        async with connected(started.follow()) as client:
+            answer.say("a")
+            await client.until(lambda: said(client) == ["a"])
+            await runs.stop(started.id)
+            await runs.stop(started.id)
+            await client.until(lambda: client.complete)
+        assert end_of(client) == ("stopped", "request")
+        assert said(client) == ["a"]
+        assert (answer.cancelled, answer.cleaned_up) == (1, True)
+        await runs.stop(started.id)  # changes nothing
+        assert end_of(await followed(runs, started.id)) == ("stopped", "request")
 
 
 def test_x3_a_run_that_is_in_its_finally_comes_to_the_end_of_it(
@@ -421,33 +389,30 @@ def test_x3_a_run_that_is_stopped_before_it_begins_is_not_entered(
     run_in_time(main)
 
 
-def test_x3_a_run_that_is_stopped_while_it_is_recorded_is_not_entered(
-    run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+async def test_x3_a_run_that_is_stopped_while_it_is_recorded_is_not_entered(
+    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer, broker = channels.runs("answers"), Answer(), channels._broker.runs
-            start = broker.start
+    async with make_channels() as channels:
+        runs, answer, broker = channels.runs("answers"), Answer(), channels._broker.runs
+        start = broker.start
 
-            async def start_and_stop(
-                stream: HistoryKey, ttl: float, on_stop: Callable[[str], None]
-            ) -> str | None:
-                heard = threading.Event()
-                fence = await start(stream, ttl, lambda reason: (on_stop(reason), heard.set())[0])
-                assert await broker.stop(stream, "request")
-                assert await anyio.to_thread.run_sync(heard.wait, 20)
-                return fence
+        async def start_and_stop(
+            stream: HistoryKey, ttl: float, on_stop: Callable[[str], None]
+        ) -> str | None:
+            heard = threading.Event()
+            fence = await start(stream, ttl, lambda reason: (on_stop(reason), heard.set())[0])
+            assert await broker.stop(stream, "request")
+            assert await anyio.to_thread.run_sync(heard.wait, 20)
+            return fence
 
-            monkeypatch.setattr(broker, "start", start_and_stop)
-            started = await runs.start(answer())
-            assert end_of(await followed(runs, started.id)) == ("stopped", "request")
-            assert not answer.entered
-
-    run(main)
+        monkeypatch.setattr(broker, "start", start_and_stop)
+        started = await runs.start(answer())
+        assert end_of(await followed(runs, started.id)) == ("stopped", "request")
+        assert not answer.entered
 
 
-def test_x3_a_generator_that_swallows_its_cancellation_gets_no_further_than_its_next_yield(
-    run: Run, make_channels: MakeChannels
+async def test_x3_a_generator_that_swallows_its_cancellation_gets_no_further_than_its_next_yield(
+    make_channels: MakeChannels,
 ) -> None:
     swallowed: list[str] = []
 
@@ -459,34 +424,28 @@ def test_x3_a_generator_that_swallows_its_cancellation_gets_no_further_than_its_
         yield "kept"
         swallowed.append("never")
 
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers")
-            started = await runs.start(stubborn())
-            await anyio.sleep(0.01)
-            await runs.stop(started.id)
-            client = await followed(runs, started.id)
-            assert end_of(client) == ("stopped", "request")
-            assert said(client) == ["kept"]
-            assert swallowed == ["cancelled"]
-
-    run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers")
+        started = await runs.start(stubborn())
+        await anyio.sleep(0.01)
+        await runs.stop(started.id)
+        client = await followed(runs, started.id)
+        assert end_of(client) == ("stopped", "request")
+        assert said(client) == ["kept"]
+        assert swallowed == ["cancelled"]
 
 
-def test_x3_a_stop_from_another_thread(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with answering(make_channels) as (runs, _, started):
-            stopped = threading.Thread(target=lambda: anyio.run(runs.stop, started.id))
-            stopped.start()
-            client = await followed(runs, started.id)
-            stopped.join()
-            assert end_of(client) == ("stopped", "request")
-
-    run(main)
+async def test_x3_a_stop_from_another_thread(make_channels: MakeChannels) -> None:
+    async with answering(make_channels) as (runs, _, started):
+        stopped = threading.Thread(target=lambda: anyio.run(runs.stop, started.id))
+        stopped.start()
+        client = await followed(runs, started.id)
+        stopped.join()
+        assert end_of(client) == ("stopped", "request")
 
 
-def test_x3_a_sync_generator_is_stopped_after_the_step_it_is_in(
-    run: Run, make_channels: MakeChannels
+async def test_x3_a_sync_generator_is_stopped_after_the_step_it_is_in(
+    make_channels: MakeChannels,
 ) -> None:
     entered, go_on, closed = threading.Event(), threading.Event(), threading.Event()
 
@@ -499,22 +458,19 @@ def test_x3_a_sync_generator_is_stopped_after_the_step_it_is_in(
         finally:
             closed.set()
 
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers")
-            started = await runs.start(answer())
-            await anyio.to_thread.run_sync(entered.wait, 20)
-            (producer,) = runs._producers
-            await runs.stop(started.id)
-            # It hears of it from the broker.
-            await until(lambda: producer._stopping)
-            go_on.set()
-            client = await followed(runs, started.id)
-            assert said(client) == ["a", "b"]
-            assert end_of(client) == ("stopped", "request")
-            assert closed.is_set()
-
-    run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers")
+        started = await runs.start(answer())
+        await anyio.to_thread.run_sync(entered.wait, 20)
+        (producer,) = runs._producers
+        await runs.stop(started.id)
+        # It hears of it from the broker.
+        await until(lambda: producer._stopping)
+        go_on.set()
+        client = await followed(runs, started.id)
+        assert said(client) == ["a", "b"]
+        assert end_of(client) == ("stopped", "request")
+        assert closed.is_set()
 
 
 # X4
@@ -577,112 +533,94 @@ STRANGERS = ["07", 8, UUID(int=7), "", "None", None]
 
 
 @pytest.mark.parametrize("stranger", STRANGERS, ids=repr)
-def test_x5_a_run_of_another_is_as_unknown_as_one_that_does_not_exist(
-    run: Run, make_channels: MakeChannels, stranger: Any
+async def test_x5_a_run_of_another_is_as_unknown_as_one_that_does_not_exist(
+    make_channels: MakeChannels, stranger: Any
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels, owner=7) as (runs, answer, started):
-            answers = []
-            for run_id, owner in ((started.id, stranger), ("no-such-run", 7)):
-                for method in (runs.follow, runs.stop):
-                    with pytest.raises(HTTPException) as error:
-                        await method(run_id, owner=owner)
-                    answers.append((error.value.status_code, error.value.detail))
-            assert set(answers) == {(404, answers[0][1])}
-            answer.end()
-            assert end_of(await followed(runs, started.id, owner=7)) == ("done", None)
-
-    run(main)
+    async with answering(make_channels, owner=7) as (runs, answer, started):
+        answers = []
+        for run_id, owner in ((started.id, stranger), ("no-such-run", 7)):
+            for method in (runs.follow, runs.stop):
+                with pytest.raises(HTTPException) as error:
+                    await method(run_id, owner=owner)
+                answers.append((error.value.status_code, error.value.detail))
+        assert set(answers) == {(404, answers[0][1])}
+        answer.end()
+        assert end_of(await followed(runs, started.id, owner=7)) == ("done", None)
 
 
-def test_x5_a_second_start_of_an_id_closes_its_source_and_returns_the_run(
-    run: Run, make_channels: MakeChannels
+async def test_x5_a_second_start_of_an_id_closes_its_source_and_returns_the_run(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, first, second = channels.runs("answers"), Answer(), Answer()
-            one = await runs.start(first(), owner="a", id="chat-1")
-            source = second()
-            two = await runs.start(source, owner="a", id="chat-1")
-            assert one.id == two.id == "chat-1"
-            with pytest.raises(StopAsyncIteration):
-                await source.__anext__()
-            assert not second.entered
-            # Of another owner it is another run.
-            third = Answer()
-            await runs.start(third(), owner="b", id="chat-1")
-            first.say(1)
-            third.say(3)
-            first.end()
-            third.end()
-            assert said(await followed(runs, "chat-1", owner="a")) == [1]
-            assert said(await followed(runs, "chat-1", owner="b")) == [3]
-
-    run(main)
+    async with make_channels() as channels:
+        runs, first, second = channels.runs("answers"), Answer(), Answer()
+        one = await runs.start(first(), owner="a", id="chat-1")
+        source = second()
+        two = await runs.start(source, owner="a", id="chat-1")
+        assert one.id == two.id == "chat-1"
+        with pytest.raises(StopAsyncIteration):
+            await source.__anext__()
+        assert not second.entered
+        # Of another owner it is another run.
+        third = Answer()
+        await runs.start(third(), owner="b", id="chat-1")
+        first.say(1)
+        third.say(3)
+        first.end()
+        third.end()
+        assert said(await followed(runs, "chat-1", owner="a")) == [1]
+        assert said(await followed(runs, "chat-1", owner="b")) == [3]
 
 
-def test_x5_ids_have_128_random_bits(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers")
-            ids = {(await runs.start(iter(()))).id for _ in range(100)}
-            assert len(ids) == 100
-            assert all(len(each) == 32 and int(each, 16) >= 0 for each in ids)
-
-    run(main)
+async def test_x5_ids_have_128_random_bits(make_channels: MakeChannels) -> None:
+    async with make_channels() as channels:
+        runs = channels.runs("answers")
+        ids = {(await runs.start(iter(()))).id for _ in range(100)}
+        assert len(ids) == 100
+        assert all(len(each) == 32 and int(each, 16) >= 0 for each in ids)
 
 
 @pytest.mark.parametrize(
     ("owner", "same"), [(7, "7"), ("7", 7), (UUID(int=7), str(UUID(int=7))), ("", "")]
 )
-def test_x5_owners_are_compared_by_their_text(
-    run: Run, make_channels: MakeChannels, owner: Any, same: Any
+async def test_x5_owners_are_compared_by_their_text(
+    make_channels: MakeChannels, owner: Any, same: Any
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels, owner=owner) as (runs, answer, started):
-            answer.say("a")
-            answer.end()
-            assert said(await followed(runs, started.id, owner=same)) == ["a"]
-            await runs.stop(started.id, owner=same)
-            for stranger in (None, "x"):
-                with pytest.raises(HTTPException):
-                    await runs.follow(started.id, owner=stranger)
-
-    run(main)
+    async with answering(make_channels, owner=owner) as (runs, answer, started):
+        answer.say("a")
+        answer.end()
+        assert said(await followed(runs, started.id, owner=same)) == ["a"]
+        await runs.stop(started.id, owner=same)
+        for stranger in (None, "x"):
+            with pytest.raises(HTTPException):
+                await runs.follow(started.id, owner=stranger)
 
 
 # X6
 
 
-def test_x6_an_exception_is_logged_and_followers_see_no_internals(
-    run: Run, make_channels: MakeChannels, caplog: pytest.LogCaptureFixture
+async def test_x6_an_exception_is_logged_and_followers_see_no_internals(
+    make_channels: MakeChannels, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels) as (runs, answer, started):
-            answer.say("a", RuntimeError("the password is secret"))
-            client = await followed(runs, started.id)
-            assert end_of(client) == ("error", "exception")
-            assert said(client) == ["a"]
-            assert b"secret" not in client.body
-            [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
-            assert started.id in record.getMessage()
-            assert record.exc_info is not None
-            assert "secret" in str(record.exc_info[1])
-
-    run(main)
+    async with answering(make_channels) as (runs, answer, started):
+        answer.say("a", RuntimeError("the password is secret"))
+        client = await followed(runs, started.id)
+        assert end_of(client) == ("error", "exception")
+        assert said(client) == ["a"]
+        assert b"secret" not in client.body
+        [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
+        assert started.id in record.getMessage()
+        assert record.exc_info is not None
+        assert "secret" in str(record.exc_info[1])
 
 
-def test_x6_an_item_that_cannot_be_encoded_is_such_an_exception(
-    run: Run, make_channels: MakeChannels
+async def test_x6_an_item_that_cannot_be_encoded_is_such_an_exception(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with answering(make_channels) as (runs, answer, started):
-            answer.say("a", object().__init__)
-            client = await followed(runs, started.id)
-            assert end_of(client) == ("error", "exception")
-            assert answer.cleaned_up
-
-    run(main)
+    async with answering(make_channels) as (runs, answer, started):
+        answer.say("a", object().__init__)
+        client = await followed(runs, started.id)
+        assert end_of(client) == ("error", "exception")
+        assert answer.cleaned_up
 
 
 class _Own(BaseException):
@@ -702,8 +640,7 @@ BASE_EXCEPTIONS = [_group, GeneratorExit, KeyboardInterrupt, SystemExit, _Own]
 
 @pytest.mark.parametrize("is_sync", [False, True], ids=["async", "sync"])
 @pytest.mark.parametrize("error", BASE_EXCEPTIONS, ids=lambda each: each.__name__)
-def test_x6_any_other_exception_ends_the_run_alone_and_is_logged_too(
-    run: Run,
+async def test_x6_any_other_exception_ends_the_run_alone_and_is_logged_too(
     make_channels: MakeChannels,
     error: Callable[[], BaseException],
     is_sync: bool,
@@ -718,26 +655,23 @@ def test_x6_any_other_exception_ends_the_run_alone_and_is_logged_too(
         yield "a"
         raise error()
 
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", shutdown_grace=0)
-            started = await runs.start(produce_in_thread() if is_sync else produce())
-            client = await followed(runs, started.id)
-            assert said(client) == ["a"]
-            assert end_of(client) == ("error", "exception")
-            await until(lambda: not runs._producers)
-            assert b"secret" not in client.body
-            [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
-            assert started.id in record.getMessage()
-            assert record.exc_info is not None
-            assert isinstance(record.exc_info[1], type(error()))
-
-    run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers", shutdown_grace=0)
+        started = await runs.start(produce_in_thread() if is_sync else produce())
+        client = await followed(runs, started.id)
+        assert said(client) == ["a"]
+        assert end_of(client) == ("error", "exception")
+        await until(lambda: not runs._producers)
+        assert b"secret" not in client.body
+        [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
+        assert started.id in record.getMessage()
+        assert record.exc_info is not None
+        assert isinstance(record.exc_info[1], type(error()))
 
 
 @pytest.mark.parametrize("is_stopped", [True, False], ids=["stopped", "failed"])
-def test_x6_a_run_with_a_task_group_is_stopped_or_fails_as_any_other(
-    run: Run, make_channels: MakeChannels, is_stopped: bool, caplog: pytest.LogCaptureFixture
+async def test_x6_a_run_with_a_task_group_is_stopped_or_fails_as_any_other(
+    make_channels: MakeChannels, is_stopped: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fail() -> None:
         if not is_stopped:
@@ -750,19 +684,16 @@ def test_x6_a_run_with_a_task_group_is_stopped_or_fails_as_any_other(
                 tasks.start_soon(each)
             await anyio.sleep_forever()
 
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", shutdown_grace=0)
-            started = await runs.start(produce())
-            if is_stopped:
-                await until_yielded(started, 1)
-                await started.stop()
-            client = await followed(runs, started.id)
-            expected = ("stopped", "request") if is_stopped else ("error", "exception")
-            assert end_of(client) == expected
-            assert len(caplog.records) == (not is_stopped)
-
-    run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers", shutdown_grace=0)
+        started = await runs.start(produce())
+        if is_stopped:
+            await until_yielded(started, 1)
+            await started.stop()
+        client = await followed(runs, started.id)
+        expected = ("stopped", "request") if is_stopped else ("error", "exception")
+        assert end_of(client) == expected
+        assert len(caplog.records) == (not is_stopped)
 
 
 async def until_yielded(started: StartedRun[Any], events: int) -> None:
@@ -830,33 +761,27 @@ def test_x6_a_run_that_the_end_of_the_event_loop_cancels_is_no_error(
 # X7
 
 
-def test_x7_a_run_beyond_max_bytes_ends_and_says_so(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with answering(make_channels, max_bytes=1_000) as (runs, answer, started):
-            answer.say(*["x" * 80] * 20)
-            client = await followed(runs, started.id)
-            end, reason = end_of(client)
-            assert end == "error"
-            assert reason is not None
-            assert "max_bytes" in reason
-            assert "1000" in reason
-            kept = said(client)
-            assert kept == ["x" * 80] * len(kept)
-            assert 8 <= len(kept) <= 12
-            assert answer.cleaned_up
-
-    run(main)
+async def test_x7_a_run_beyond_max_bytes_ends_and_says_so(make_channels: MakeChannels) -> None:
+    async with answering(make_channels, max_bytes=1_000) as (runs, answer, started):
+        answer.say(*["x" * 80] * 20)
+        client = await followed(runs, started.id)
+        end, reason = end_of(client)
+        assert end == "error"
+        assert reason is not None
+        assert "max_bytes" in reason
+        assert "1000" in reason
+        kept = said(client)
+        assert kept == ["x" * 80] * len(kept)
+        assert 8 <= len(kept) <= 12
+        assert answer.cleaned_up
 
 
-def test_x7_nothing_of_a_run_is_trimmed(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with answering(make_channels) as (runs, answer, started):
-            answer.say(*range(5_000))
-            answer.end()
-            client = await followed(runs, started.id)
-            assert said(client) == list(range(5_000))
-
-    run(main)
+async def test_x7_nothing_of_a_run_is_trimmed(make_channels: MakeChannels) -> None:
+    async with answering(make_channels) as (runs, answer, started):
+        answer.say(*range(5_000))
+        answer.end()
+        client = await followed(runs, started.id)
+        assert said(client) == list(range(5_000))
 
 
 # X8
@@ -904,41 +829,35 @@ def test_x8_a_run_without_followers_is_told_of_the_server_s_shutdown(
     run_in_time(main)
 
 
-def test_x8_nothing_is_left_of_a_run_that_has_ended(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = channels.runs("answers"), Answer()
-            started = await runs.start(answer())
-            answer.end()
-            await followed(runs, started.id)
-            with anyio.fail_after(20):
-                while runs._producers or runs._watches or channels._hubs._by_loop:
-                    await anyio.sleep(0.01)
-            assert not shutdown._of_this_loop().are_open()
-
-    run(main)
+async def test_x8_nothing_is_left_of_a_run_that_has_ended(make_channels: MakeChannels) -> None:
+    async with make_channels() as channels:
+        runs, answer = channels.runs("answers"), Answer()
+        started = await runs.start(answer())
+        answer.end()
+        await followed(runs, started.id)
+        with anyio.fail_after(20):
+            while runs._producers or runs._watches or channels._hubs._by_loop:
+                await anyio.sleep(0.01)
+        assert not shutdown._of_this_loop().are_open()
 
 
-def test_x8_an_ended_run_keeps_its_events_and_lets_go_of_its_generator(
-    run: Run, make_channels: MakeChannels
+async def test_x8_an_ended_run_keeps_its_events_and_lets_go_of_its_generator(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = channels.runs("answers"), Answer()
-            source = answer()
-            started = await runs.start(source)
-            [producer] = runs._producers
-            kept = [ref(source), ref(producer)]
-            del source, producer
-            answer.say("a")
-            answer.end()
-            await followed(runs, started.id)
-            await until(lambda: not runs._producers)
-            await until(lambda: gc.collect() >= 0 and not any(each() for each in kept))
-            assert said(await followed(runs, started.id)) == ["a"]
-            await started.stop()  # does nothing
-
-    run(main)
+    async with make_channels() as channels:
+        runs, answer = channels.runs("answers"), Answer()
+        source = answer()
+        started = await runs.start(source)
+        [producer] = runs._producers
+        kept = [ref(source), ref(producer)]
+        del source, producer
+        answer.say("a")
+        answer.end()
+        await followed(runs, started.id)
+        await until(lambda: not runs._producers)
+        await until(lambda: gc.collect() >= 0 and not any(each() for each in kept))
+        assert said(await followed(runs, started.id)) == ["a"]
+        await started.stop()  # does nothing
 
 
 # In an application
@@ -1014,75 +933,62 @@ class Sync:
                 await anyio.sleep(0.005)
 
 
-def test_a_sync_generator_has_one_thread_and_its_context(
-    run: Run, make_channels: MakeChannels
-) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = channels.runs("answers"), Sync()
-            _request.set("of the request")
-            started = await runs.start(answer())
-            _request.set("of another")
-            answer.go_on.set()
-            client = await followed(runs, started.id)
-            assert said(client) == [0, 1, 2, 3, 4]
-            assert end_of(client) == ("done", None)
-            assert len(answer.threads) == 1
-            assert threading.get_ident() not in answer.threads
-            assert set(answer.seen) == {"of the request and its own"}
-            assert _request.get() == "of another"
-
-    run(main)
+async def test_a_sync_generator_has_one_thread_and_its_context(make_channels: MakeChannels) -> None:
+    async with make_channels() as channels:
+        runs, answer = channels.runs("answers"), Sync()
+        _request.set("of the request")
+        started = await runs.start(answer())
+        _request.set("of another")
+        answer.go_on.set()
+        client = await followed(runs, started.id)
+        assert said(client) == [0, 1, 2, 3, 4]
+        assert end_of(client) == ("done", None)
+        assert len(answer.threads) == 1
+        assert threading.get_ident() not in answer.threads
+        assert set(answer.seen) == {"of the request and its own"}
+        assert _request.get() == "of another"
 
 
-def test_an_async_generator_has_the_context_of_its_start(
-    run: Run, make_channels: MakeChannels
-) -> None:
+async def test_an_async_generator_has_the_context_of_its_start(make_channels: MakeChannels) -> None:
     async def answer() -> AsyncIterator[str]:
         yield _request.get()
         _request.set("its own")
         yield _request.get()
 
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers")
-            _request.set("of the request")
-            started = await runs.start(answer())
-            assert said(await followed(runs, started.id)) == ["of the request", "its own"]
-
-    run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers")
+        _request.set("of the request")
+        started = await runs.start(answer())
+        assert said(await followed(runs, started.id)) == ["of the request", "its own"]
 
 
-def test_sync_generators_have_a_limit_and_take_no_thread_of_sync_routes(
-    run: Run, make_channels: MakeChannels, caplog: pytest.LogCaptureFixture
+async def test_sync_generators_have_a_limit_and_take_no_thread_of_sync_routes(
+    make_channels: MakeChannels, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", max_threads=2, shutdown_grace=0)
-            answers = [Sync() for _ in range(4)]
-            limiter = anyio.to_thread.current_default_thread_limiter()
-            started = []
-            for waiting, answer in zip((0, 0, 1, 2), answers, strict=True):
-                started.append(await runs.start(answer()))
-                if not waiting:
-                    await answer.has_begun()
-                await until(lambda waiting=waiting: len(runs._thread_slots._waiting) == waiting)
-            assert limiter.borrowed_tokens == 0
-            assert running_threads() == 2
-            assert [answer.running for answer in answers] == [True, True, False, False]
-            await runs.stop(started[3].id)  # it waits for its turn, and never gets one
-            assert end_of(await followed(runs, started[3].id)) == ("stopped", "request")
-            answers[0].go_on.set()
-            await answers[2].has_begun()
-            assert not answers[3].running
-            for answer in answers:
-                answer.go_on.set()
-            for each in started[:3]:
-                assert end_of(await followed(runs, each.id)) == ("done", None)
-            assert running_threads() == 0
-        assert "All of max_threads (2) sync generators are running" in caplog.text
-
-    run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers", max_threads=2, shutdown_grace=0)
+        answers = [Sync() for _ in range(4)]
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        started = []
+        for waiting, answer in zip((0, 0, 1, 2), answers, strict=True):
+            started.append(await runs.start(answer()))
+            if not waiting:
+                await answer.has_begun()
+            await until(lambda waiting=waiting: len(runs._thread_slots._waiting) == waiting)
+        assert limiter.borrowed_tokens == 0
+        assert running_threads() == 2
+        assert [answer.running for answer in answers] == [True, True, False, False]
+        await runs.stop(started[3].id)  # it waits for its turn, and never gets one
+        assert end_of(await followed(runs, started[3].id)) == ("stopped", "request")
+        answers[0].go_on.set()
+        await answers[2].has_begun()
+        assert not answers[3].running
+        for answer in answers:
+            answer.go_on.set()
+        for each in started[:3]:
+            assert end_of(await followed(runs, each.id)) == ("done", None)
+        assert running_threads() == 0
+    assert "All of max_threads (2) sync generators are running" in caplog.text
 
 
 def test_a_thousand_runs_that_block_have_no_more_threads_than_max_threads(
@@ -1141,8 +1047,8 @@ def test_what_is_no_generator_is_left_alone_by_a_run_that_never_begins(
     anyio.run(main)
 
 
-def test_a_sync_generator_waits_for_a_broker_that_is_away(
-    run: Run, make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+async def test_a_sync_generator_waits_for_a_broker_that_is_away(
+    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     yielded: list[int] = []
 
@@ -1151,102 +1057,90 @@ def test_a_sync_generator_waits_for_a_broker_that_is_away(
             yielded.append(number)
             yield f"{number}" * 5_000
 
-    async def main() -> None:
-        async with answering_while_away(make_channels, monkeypatch) as (runs, _, _, broker):
-            broker.is_away = True
-            started = await runs.start(answer())
-            with anyio.fail_after(30):
-                while not yielded:
-                    await anyio.sleep(0.01)
-            await anyio.sleep(0.2)
-            assert len(yielded) < 35  # the outbox, one batch and one event: 3 x 64 KiB
-            broker.is_away = False
-            client = await followed(runs, started.id)
-            assert said(client) == [f"{number}" * 5_000 for number in range(40)]
-
-    run(main)
+    async with answering_while_away(make_channels, monkeypatch) as (runs, _, _, broker):
+        broker.is_away = True
+        started = await runs.start(answer())
+        with anyio.fail_after(30):
+            while not yielded:
+                await anyio.sleep(0.01)
+        await anyio.sleep(0.2)
+        assert len(yielded) < 35  # the outbox, one batch and one event: 3 x 64 KiB
+        broker.is_away = False
+        client = await followed(runs, started.id)
+        assert said(client) == [f"{number}" * 5_000 for number in range(40)]
 
 
-def test_a_sync_generator_that_fails_keeps_what_it_has_yielded(
-    run: Run, make_channels: MakeChannels, caplog: pytest.LogCaptureFixture
+async def test_a_sync_generator_that_fails_keeps_what_it_has_yielded(
+    make_channels: MakeChannels, caplog: pytest.LogCaptureFixture
 ) -> None:
     def answer(last: Any) -> Iterator[Any]:
         yield 1
         yield last
         raise LookupError("on purpose")
 
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", max_bytes=100)
-            for last, kept, end in (
-                (2, [1, 2], ("error", "exception")),
-                ("x" * 200, [1], ("error", "'max_bytes' (100) is exceeded")),
-                (ServerSentEvent(data=1, event="gap"), [1], None),
-            ):
-                started = await runs.start(answer(last))
-                client = await followed(runs, started.id)
-                assert said(client) == kept
-                assert end is None or end_of(client) == end
-            assert caplog.text.count("LookupError: on purpose") == 1
-
-    run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers", max_bytes=100)
+        for last, kept, end in (
+            (2, [1, 2], ("error", "exception")),
+            ("x" * 200, [1], ("error", "'max_bytes' (100) is exceeded")),
+            (ServerSentEvent(data=1, event="gap"), [1], None),
+        ):
+            started = await runs.start(answer(last))
+            client = await followed(runs, started.id)
+            assert said(client) == kept
+            assert end is None or end_of(client) == end
+        assert caplog.text.count("LookupError: on purpose") == 1
 
 
-def test_x3_a_sync_generator_that_is_stopped_ends_at_its_next_yield(
-    run: Run, make_channels: MakeChannels
+async def test_x3_a_sync_generator_that_is_stopped_ends_at_its_next_yield(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs, answer = channels.runs("answers"), Sync()
-            started = await runs.start(answer())
-            (producer,) = runs._producers
-            async with connected(started.follow()) as client:
-                await client.until(lambda: said(client) == [0, 1, 2, 3, 4])
-                await runs.stop(started.id)
-                await until(lambda: producer._stopping)  # it hears of it from the broker
-                assert not answer.cleaned_up
-                answer.go_on.set()
-                await client.until(lambda: client.complete)
-            assert end_of(client) == ("stopped", "request")
-            assert answer.cleaned_up
-            assert len(answer.threads) == 1
-
-    run(main)
+    async with make_channels() as channels:
+        runs, answer = channels.runs("answers"), Sync()
+        started = await runs.start(answer())
+        (producer,) = runs._producers
+        async with connected(started.follow()) as client:
+            await client.until(lambda: said(client) == [0, 1, 2, 3, 4])
+            await runs.stop(started.id)
+            await until(lambda: producer._stopping)  # it hears of it from the broker
+            assert not answer.cleaned_up
+            answer.go_on.set()
+            await client.until(lambda: client.complete)
+        assert end_of(client) == ("stopped", "request")
+        assert answer.cleaned_up
+        assert len(answer.threads) == 1
 
 
 # How many runs an owner has
 
 
-def test_an_owner_has_so_many_runs_at_the_same_time(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", max_runs_per_owner=2, shutdown_grace=0)
-            answers = [Answer() for _ in range(6)]
-            first = await runs.start(answers[0](), owner=7, id="first")
-            await runs.start(answers[1](), owner="7")
-            refused = answers[2]()
-            with pytest.raises(HTTPException) as error:
-                await runs.start(refused, owner=7)
-            assert error.value.status_code == 429
-            assert 1 <= int((error.value.headers or {})["Retry-After"]) <= 60
-            with pytest.raises(StopAsyncIteration):
-                await anext(refused)  # it is closed
-            # One that repeats its request gets its run, and others have their own.
-            repeated = answers[3]()
-            assert (await runs.start(repeated, owner=7, id="first")).id == first.id
-            with pytest.raises(StopAsyncIteration):
-                await anext(repeated)
-            for other in (8, None, None, None):
-                await runs.start(Answer()(), owner=other)
-            answers[0].end()
-            await followed(runs, "first", owner=7)
-            with anyio.fail_after(30):
-                while runs._slots._taken["7"] == 2:
-                    await anyio.sleep(0.005)
-            await runs.start(answers[4](), owner=7)
-        assert not runs._slots._taken
-
-    run(main)
+async def test_an_owner_has_so_many_runs_at_the_same_time(make_channels: MakeChannels) -> None:
+    async with make_channels() as channels:
+        runs = channels.runs("answers", max_runs_per_owner=2, shutdown_grace=0)
+        answers = [Answer() for _ in range(6)]
+        first = await runs.start(answers[0](), owner=7, id="first")
+        await runs.start(answers[1](), owner="7")
+        refused = answers[2]()
+        with pytest.raises(HTTPException) as error:
+            await runs.start(refused, owner=7)
+        assert error.value.status_code == 429
+        assert 1 <= int((error.value.headers or {})["Retry-After"]) <= 60
+        with pytest.raises(StopAsyncIteration):
+            await anext(refused)  # it is closed
+        # One that repeats its request gets its run, and others have their own.
+        repeated = answers[3]()
+        assert (await runs.start(repeated, owner=7, id="first")).id == first.id
+        with pytest.raises(StopAsyncIteration):
+            await anext(repeated)
+        for other in (8, None, None, None):
+            await runs.start(Answer()(), owner=other)
+        answers[0].end()
+        await followed(runs, "first", owner=7)
+        with anyio.fail_after(30):
+            while runs._slots._taken["7"] == 2:
+                await anyio.sleep(0.005)
+        await runs.start(answers[4](), owner=7)
+    assert not runs._slots._taken
 
 
 # Bad input
@@ -1304,17 +1198,13 @@ def test_the_grace_of_runs_leaves_time_to_record_their_end() -> None:
     ],
     ids=str,
 )
-def test_a_bad_argument_of_start_is_refused_and_the_source_closed(
-    run: Run,
+async def test_a_bad_argument_of_start_is_refused_and_the_source_closed(
     make_channels: MakeChannels,
     arguments: dict[str, Any],
     error: type[Exception],
     names: str,
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers")
-            with pytest.raises(error, match=names):
-                await runs.start(**{"source": iter(()), **arguments})
-
-    run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers")
+        with pytest.raises(error, match=names):
+            await runs.start(**{"source": iter(()), **arguments})

@@ -14,6 +14,8 @@ from channel_clients import Client, MakeChannels, Run, connected, offset_of
 from sserpent.channels import Channels
 from sserpent.channels.fanout import hub, tail
 
+pytestmark = pytest.mark.anyio
+
 
 async def turns(count: int = 20) -> None:
     """Lets the event loop turn: everyone has had the occasion to take what there is."""
@@ -24,46 +26,40 @@ async def turns(count: int = 20) -> None:
 # C9
 
 
-def test_c9_a_slow_subscriber_delays_no_other(run: Run, make_channels: MakeChannels) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            news = channels.channel("news")
-            async with (
-                connected(news.subscribe()) as one,
-                connected(news.subscribe()) as slow,
-                connected(news.subscribe()) as two,
-            ):
-                slow.stall()
-                for n in range(500):
-                    await news.publish(n)
-                for client in (one, two):
-                    await client.has(*range(500))
-                assert slow.data == []
-                slow.unstall()
-                await slow.has(*range(500))
-                # What had gathered came at once.
-                assert len(slow.bodies) < 10
-
-    run(main)
+async def test_c9_a_slow_subscriber_delays_no_other(make_channels: MakeChannels) -> None:
+    async with make_channels() as channels:
+        news = channels.channel("news")
+        async with (
+            connected(news.subscribe()) as one,
+            connected(news.subscribe()) as slow,
+            connected(news.subscribe()) as two,
+        ):
+            slow.stall()
+            for n in range(500):
+                await news.publish(n)
+            for client in (one, two):
+                await client.has(*range(500))
+            assert slow.data == []
+            slow.unstall()
+            await slow.has(*range(500))
+            # What had gathered came at once.
+            assert len(slow.bodies) < 10
 
 
-def test_c9_what_has_gathered_is_taken_in_chunks_of_max_pending(
-    run: Run, make_channels: MakeChannels
+async def test_c9_what_has_gathered_is_taken_in_chunks_of_max_pending(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            news = channels.channel("news")
-            async with connected(news.subscribe(max_pending=10_000)) as slow:
-                slow.stall()
-                for n in range(100):
-                    await news.publish([n, "x" * 900])
-                slow.unstall()
-                await slow.until(lambda: len(slow.data) == 100)
-                assert [n for n, _ in slow.data] == list(range(100))
-                assert max(map(len, slow.bodies)) <= 10_000
-                assert len(slow.bodies) < 20
-
-    run(main)
+    async with make_channels() as channels:
+        news = channels.channel("news")
+        async with connected(news.subscribe(max_pending=10_000)) as slow:
+            slow.stall()
+            for n in range(100):
+                await news.publish([n, "x" * 900])
+            slow.unstall()
+            await slow.until(lambda: len(slow.data) == 100)
+            assert [n for n, _ in slow.data] == list(range(100))
+            assert max(map(len, slow.bodies)) <= 10_000
+            assert len(slow.bodies) < 20
 
 
 # What was published while the client stalled, and what it then sees; history is 5.
@@ -75,46 +71,43 @@ OVERFLOWS = {
 
 
 @pytest.mark.parametrize("overflow", OVERFLOWS)
-def test_c9_when_the_ring_has_passed_a_subscriber_it_is_as_overflow_says(
-    run: Run, make_channels: MakeChannels, overflow: Any
+async def test_c9_when_the_ring_has_passed_a_subscriber_it_is_as_overflow_says(
+    make_channels: MakeChannels, overflow: Any
 ) -> None:
     data, missed, ends = OVERFLOWS[overflow]
 
-    async def main() -> None:
-        async with make_channels() as channels:
-            news = channels.channel("news", history=5, overflow=overflow)
-            async with connected(news.subscribe()) as client:
-                client.stall()
-                ids = [await news.publish(0)]
-                await client.until(lambda: client.stalled)
-                for n in range(1, 20):
-                    ids.append(await news.publish(n))
-                    await turns()
-                client.unstall()
-                if ends:
-                    await client.until(lambda: client.complete)
-                    # The chunk that the client had stalled with, and no more.
-                    assert client.data == [0]
-                    assert client.said == []
-                    assert farewell(client)
-                else:
-                    await client.until(lambda: 19 in client.data)
-                    await news.publish("then")
-                    await client.has(0, *data)
-                    [gap] = client.said
-                    assert gap.data == {
-                        "reason": "overflow",
-                        "missed": missed,
-                        "from": ids[0],
-                        "to": ids[missed],
-                    }
-                    assert gap.id == ids[missed]
+    async with make_channels() as channels:
+        news = channels.channel("news", history=5, overflow=overflow)
+        async with connected(news.subscribe()) as client:
+            client.stall()
+            ids = [await news.publish(0)]
+            await client.until(lambda: client.stalled)
+            for n in range(1, 20):
+                ids.append(await news.publish(n))
+                await turns()
+            client.unstall()
             if ends:
-                async with connected(news.subscribe(after=client.last_id)) as back:
-                    await back.has(*range(15, 20))
-                    assert [each.data["missed"] for each in back.said] == [14]
-
-    run(main)
+                await client.until(lambda: client.complete)
+                # The chunk that the client had stalled with, and no more.
+                assert client.data == [0]
+                assert client.said == []
+                assert farewell(client)
+            else:
+                await client.until(lambda: 19 in client.data)
+                await news.publish("then")
+                await client.has(0, *data)
+                [gap] = client.said
+                assert gap.data == {
+                    "reason": "overflow",
+                    "missed": missed,
+                    "from": ids[0],
+                    "to": ids[missed],
+                }
+                assert gap.id == ids[missed]
+        if ends:
+            async with connected(news.subscribe(after=client.last_id)) as back:
+                await back.has(*range(15, 20))
+                assert [each.data["missed"] for each in back.said] == [14]
 
 
 def farewell(client: Client) -> bool:
@@ -124,70 +117,61 @@ def farewell(client: Client) -> bool:
 
 
 @pytest.mark.parametrize("padding", [0, 5_000, 200_000])
-def test_c9_of_pending_events_a_slow_one_gets_the_newest_of_each_conflate(
-    run: Run, make_channels: MakeChannels, padding: int
+async def test_c9_of_pending_events_a_slow_one_gets_the_newest_of_each_conflate(
+    make_channels: MakeChannels, padding: int
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            prices = channels.channel("prices", history_bytes=2**24)
-            async with connected(prices.subscribe()) as client:
-                client.stall()
-                await prices.publish("first")
-                await client.until(lambda: client.stalled)
-                for n in range(20):
-                    for name in ("a", "b"):
-                        await prices.publish([name, n, "x" * padding], conflate=name)
-                    if n % 5 == 0:
-                        await prices.publish(n)
-                await turns()
-                client.unstall()
-                await client.until(lambda: ["b", 19, "x" * padding] in client.data)
-                assert [each[:2] if isinstance(each, list) else each for each in client.data] == [
-                    "first", 0, 5, 10, 15, ["a", 19], ["b", 19],
-                ]  # fmt: skip
-                assert client.said == []
-
-    run(main)
+    async with make_channels() as channels:
+        prices = channels.channel("prices", history_bytes=2**24)
+        async with connected(prices.subscribe()) as client:
+            client.stall()
+            await prices.publish("first")
+            await client.until(lambda: client.stalled)
+            for n in range(20):
+                for name in ("a", "b"):
+                    await prices.publish([name, n, "x" * padding], conflate=name)
+                if n % 5 == 0:
+                    await prices.publish(n)
+            await turns()
+            client.unstall()
+            await client.until(lambda: ["b", 19, "x" * padding] in client.data)
+            assert [each[:2] if isinstance(each, list) else each for each in client.data] == [
+                "first", 0, 5, 10, 15, ["a", 19], ["b", 19],
+            ]  # fmt: skip
+            assert client.said == []
 
 
-def test_c9_conflate_takes_nothing_from_one_that_keeps_up_or_comes_back(
-    run: Run, make_channels: MakeChannels
+async def test_c9_conflate_takes_nothing_from_one_that_keeps_up_or_comes_back(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            prices = channels.channel("prices")
-            async with connected(prices.subscribe()) as client:
-                first = await prices.publish(0, conflate="a")
-                for n in range(1, 20):
-                    await client.has(*range(n))
-                    await prices.publish(n, conflate="a")
-                await client.has(*range(20))
-            async with connected(prices.subscribe(after=first)) as back:
-                await back.has(*range(1, 20))
-
-    run(main)
+    async with make_channels() as channels:
+        prices = channels.channel("prices")
+        async with connected(prices.subscribe()) as client:
+            first = await prices.publish(0, conflate="a")
+            for n in range(1, 20):
+                await client.has(*range(n))
+                await prices.publish(n, conflate="a")
+            await client.has(*range(20))
+        async with connected(prices.subscribe(after=first)) as back:
+            await back.has(*range(1, 20))
 
 
-def test_c9_conflate_does_not_let_what_a_filter_hides_stand_for_what_it_shows(
-    run: Run, make_channels: MakeChannels
+async def test_c9_conflate_does_not_let_what_a_filter_hides_stand_for_what_it_shows(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with make_channels() as channels:
-            prices = channels.channel("prices")
-            shown = prices.subscribe(filter=lambda event: event.data != "hidden")
-            async with connected(shown) as client:
-                client.stall()
-                await prices.publish("first")
-                await client.until(lambda: client.stalled)
-                await prices.publish("old", conflate="a")
-                await prices.publish("new", conflate="a")
-                await prices.publish("hidden", conflate="a")
-                await turns()
-                client.unstall()
-                await prices.publish("last")
-                await client.has("first", "new", "last")
-
-    run(main)
+    async with make_channels() as channels:
+        prices = channels.channel("prices")
+        shown = prices.subscribe(filter=lambda event: event.data != "hidden")
+        async with connected(shown) as client:
+            client.stall()
+            await prices.publish("first")
+            await client.until(lambda: client.stalled)
+            await prices.publish("old", conflate="a")
+            await prices.publish("new", conflate="a")
+            await prices.publish("hidden", conflate="a")
+            await turns()
+            client.unstall()
+            await prices.publish("last")
+            await client.has("first", "new", "last")
 
 
 # C10
@@ -310,19 +294,16 @@ def test_c10_nothing_waits_for_a_timer(run_in_time: Run) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
-def test_c9_a_flood_within_one_turn_reaches_those_who_keep_up_or_is_a_gap_that_is_exact(
-    run: Run, size: int
+async def test_c9_a_flood_within_one_turn_reaches_those_who_keep_up_or_is_a_gap_that_is_exact(
+    size: int,
 ) -> None:
-    async def main() -> None:
-        news = Channels().channel("news", history=100, history_bytes=2**20)
-        async with connected(news.subscribe()) as client:
-            for n in range(1_000 if size == 10 else 50):
-                news.publish_soon([n, "x" * size])
-            last = await news.publish("last")
-            await client.until(lambda: "last" in client.data)
-            missed = sum(each.data["missed"] for each in client.said)
-            assert len(client.data) + missed == offset_of(last)
-            assert [each.data["reason"] for each in client.said] == (["overflow"] if missed else [])
-            assert bool(missed) == (size == 100_000)
-
-    run(main)
+    news = Channels().channel("news", history=100, history_bytes=2**20)
+    async with connected(news.subscribe()) as client:
+        for n in range(1_000 if size == 10 else 50):
+            news.publish_soon([n, "x" * size])
+        last = await news.publish("last")
+        await client.until(lambda: "last" in client.data)
+        missed = sum(each.data["missed"] for each in client.said)
+        assert len(client.data) + missed == offset_of(last)
+        assert [each.data["reason"] for each in client.said] == (["overflow"] if missed else [])
+        assert bool(missed) == (size == 100_000)

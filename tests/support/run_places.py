@@ -1,6 +1,6 @@
 """Where runs are kept and driven, as fixtures: in memory on each event loop, and on Redis.
 
-A test module imports all three.
+A test module imports what it needs of them, and `setting`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ _numbers = itertools.count()
 def setting(request: pytest.FixtureRequest) -> list[str]:
     """A broker, and an event loop that it runs on."""
     return str(request.param).split("-")
+
+
+@pytest.fixture
+def anyio_backend(setting: list[str]) -> str:
+    """The event loop of a test that is marked `anyio`."""
+    return setting[1]
 
 
 @pytest.fixture
