@@ -91,13 +91,12 @@ def ends_at(times: Times, now: float) -> float | None:
     Args:
         now: The event loop's time.
     """
-    ends: list[float] = []
-    lasts_for = lasts(times.max_duration)
-    if lasts_for is not None:
-        ends.append(now + lasts_for)
-    if times.expires_at is not None:
-        ends.append(now + times.expires_at.timestamp() - time.time())
-    return min(ends, default=None)
+    lasts_for, expires_at = lasts(times.max_duration), times.expires_at
+    over = None if lasts_for is None else now + lasts_for
+    if expires_at is None:
+        return over
+    expired = now + expires_at.timestamp() - time.time()
+    return expired if over is None else min(over, expired)
 
 
 def look_again_at(times: Times, moment: Moment, now: float) -> float | None:

@@ -95,6 +95,9 @@ class Alive(Enum):
     FINISHING = auto()
     PARTING = auto()
 
+    def __init__(self, _: object) -> None:
+        self.idles = True  # as of `Ending`
+
 
 State = Alive | Ending
 
@@ -286,12 +289,38 @@ ON_EVENT: Mapping[State, Mapping[_Column, Step]] = {
 # Their errors are told, although the stream has another reason to end.
 _OF_GENERATOR = Event.GENERATOR_FAILED, Event.FAILURE_TOLD, Event.CUT_OFF
 
+# The attribute of a `Life` that is such a time. Its time has come, so there is none any more.
+_TIMES: dict[_Column, str] = {
+    Due.MAX_DURATION: "ends_at",
+    Due.GRACE_OVER: "grace_until",
+    Due.CLEANUP_OVER: "cleanup_until",
+}
+
+# The next state, the reason of the end, the actions, which of the times is over, which cleanup is
+# bounded (BOUND or BOUND_LAST_SEND), and whether the body is to end and the sending is given up.
+_Change = tuple[State, Ending | None, Sequence[Action], str | None, Action | None, bool, bool]
+
+
+def _change(event: _Column, state: State, actions: Sequence[Action]) -> _Change:
+    return (
+        state,
+        state if isinstance(state, Ending) else None,
+        actions,
+        _TIMES.get(event),
+        next((each for each in (_A.BOUND, _A.BOUND_LAST_SEND) if each in actions), None),
+        _A.FINISH in actions,
+        _A.GIVE_UP in actions,
+    )
+
+
+# The table as `Life` walks it: what follows from an entry is worked out once.
+_CHANGES: Mapping[State, Mapping[_Column, _Change]] = {
+    state: {event: _change(event, *step) for event, step in row.items()}
+    for state, row in ON_EVENT.items()
+}
 
 # Until Python 3.12 a function of `enum`'s looks members up.
-_BOUND, _BOUND_LAST_SEND = Action.BOUND, Action.BOUND_LAST_SEND
-_FINISH, _GIVE_UP = Action.FINISH, Action.GIVE_UP
-_MAX_DURATION, _GRACE_OVER = Due.MAX_DURATION, Due.GRACE_OVER
-_CLEANUP_OVER = Due.CLEANUP_OVER
+_BOUND = Action.BOUND
 
 
 class Life:
@@ -303,6 +332,7 @@ class Life:
 
     Attributes:
         state: The state.
+        ending: The reason of the end, None while there is none.
         error: Is raised in the end: why the stream FAILED, or what failed in a cleanup after that.
         finishing: Whether the end of the body follows the last event.
         given_up: Whether nothing more is sent. A `send` that goes on is bounded by the cleanup's
@@ -315,6 +345,7 @@ class Life:
     __slots__ = (
         "_times",
         "cleanup_until",
+        "ending",
         "ends_at",
         "error",
         "finishing",
@@ -326,16 +357,12 @@ class Life:
     def __init__(self, times: Times, now: float) -> None:
         self._times = times
         self.state: State = Alive.STREAMING
+        self.ending: Ending | None = None
         self.error: BaseException | None = None
         self.finishing = self.given_up = False
         self.ends_at = ends_at(times, now)
         self.grace_until: float | None = None
         self.cleanup_until: float | None = None
-
-    @property
-    def ending(self) -> Ending | None:
-        """The reason of the end, None while there is none."""
-        return self.state if isinstance(self.state, Ending) else None
 
     def hear(
         self, event: _Column, now: float, error: BaseException | None = None
@@ -348,25 +375,20 @@ class Life:
             error: What was raised, if the event says that something was.
         """
         before = self.state
-        self.state, actions = ON_EVENT[before][event]
+        self.state, self.ending, actions, over, bounds, finishes, gives_up = _CHANGES[before][event]
         if error is not None and (before is not self.state or event in _OF_GENERATOR):
             self.error = after(self.error, error)
-        self._forget_time_of(event)
-        if _BOUND in actions and self.cleanup_until is None:
-            self.cleanup_until = now + self._times.cleanup_timeout
-        elif _BOUND_LAST_SEND in actions:
+        if over is not None:
+            setattr(self, over, None)
+        if bounds is _BOUND:
+            self.begin_cleanup(now)
+        elif bounds is not None:
             self.cleanup_until = now + LAST_SEND
-        self.finishing = self.finishing or _FINISH in actions
-        self.given_up = self.given_up or _GIVE_UP in actions
+        if finishes:
+            self.finishing = True
+        if gives_up:
+            self.given_up = True
         return actions
-
-    def _forget_time_of(self, event: _Column) -> None:
-        if event is _MAX_DURATION:
-            self.ends_at = None
-        elif event is _GRACE_OVER:
-            self.grace_until = None
-        elif event is _CLEANUP_OVER:
-            self.cleanup_until = None
 
     def begin_cleanup(self, now: float) -> None:
         """Gives what is still there `cleanup_timeout` from now, unless it has that already."""
@@ -391,8 +413,7 @@ class Life:
             sending_since: When the `send` in progress began.
             sent_at: When the last ended.
         """
-        ending = self.ending
-        idles = ending is None or ending.idles
+        idles = self.state.idles
         return Moment(
             held and idles,
             can_ping and idles,

@@ -166,7 +166,7 @@ class Delivery:
     def _is_over(self) -> bool:
         """Returns whether nothing is left that was started."""
         return (
-            self.ending is not None
+            self._life.ending is not None
             and self._driven
             and self._sender.in_progress is None
             and not self._is_leaving()
@@ -177,7 +177,8 @@ class Delivery:
         return self._leaving is not None and not self._gone
 
     def _is_to_tell(self) -> bool:
-        return self.ending is not None and self.ending.tells and not self._told
+        ending = self._life.ending
+        return ending is not None and ending.tells and not self._told
 
     async def _receive_or_wait(self) -> None:
         """Reads one message from the client, or waits for news where there is none to come."""
@@ -222,9 +223,9 @@ class Delivery:
         if self._news is not None:
             if not self._news.done():
                 self._news.set_result(None)
-        elif self._is_leaving():
-            pass  # it waits there for the server to say that the connection is gone
         elif self._receiving and not self._interrupted and self._asgi_task is not None:
+            if self._is_leaving():
+                return  # the server is to say there that the connection is gone
             self._interrupted = True
             self._asgi_task.cancel()
 
@@ -239,20 +240,21 @@ class Delivery:
         """Makes sure that a response that is not whole does not look so, and that a client that
         does not read it cannot hold the server's exit."""
         assert self._streams is not None
-        assert self.ending is not None
+        ending = self._life.ending
+        assert ending is not None
         if self._dropped:
             return
         if self._sender.complete:
             if self._streams.ending:
                 self._drop_later()
-        elif self.ending.connection == "close" and not self._response._cuts:
+        elif ending.connection == "close" and not self._response._cuts:
             await self._close_connection()
         elif self._sender.phase is HELD:
             pass  # the client gets a status
-        elif self._response._cuts or (self.ending is Ending.FAILED and self._life.error is None):
-            if self.ending.delivers:
+        elif self._response._cuts or (ending is Ending.FAILED and self._life.error is None):
+            if ending.delivers:
                 await self._close_connection()
-        elif self.ending.connection == "raise":
+        elif ending.connection == "raise":
             self._streams.cut_off(self._scope)
 
     async def _close_connection(self) -> None:
@@ -315,21 +317,24 @@ class Delivery:
 
     def _report(self, event: Event | Due, error: BaseException | None = None) -> None:
         """Does what follows from an event."""
-        was_alive = self.ending is None
+        life = self._life
+        was_alive = life.ending is None
         # Its last `send` may have begun to wait before.
-        at = self._sender.waits_since if event is Event.CLIENT_GONE_AT_END else self._loop.time()
-        for action in self._life.hear(event, at, error):
+        at = self._sender.waits_since if event is _GONE_AT_END else self._loop.time()
+        actions = life.hear(event, at, error)
+        ends = was_alive and life.ending is not None
+        for action in actions:
             if action is _LOG:
                 self._log(error)
             else:
                 _DO[action](self)
-        if was_alive and self.ending is not None:
+        if ends:
             self._interrupt()
 
     def _on_disconnect(self) -> None:
         """`receive` has said that the client is gone."""
-        if self.ending is None and self._sender.phase is ENDED:
-            self._report(Event.CLIENT_GONE_AT_END)
+        if self._life.ending is None and self._sender.phase is ENDED:
+            self._report(_GONE_AT_END)
         else:
             self._report(Event.CLIENT_GONE)
 
@@ -419,10 +424,11 @@ class Delivery:
         is_whole = error is None and not self._generator.cut
         if isinstance(error, asyncio.CancelledError):
             error = None
-            if self.ending is None:
+            if self._life.ending is None:
                 error = RuntimeError(f"{self._response._origin} was cancelled from within")
         self._report(*self._end_of_generator(error, is_whole))
-        self._go_on()
+        if not self._sender.complete:
+            self._go_on()
         self._interrupt()
 
     def _end_of_generator(
@@ -432,7 +438,7 @@ class Delivery:
             return (Event.GENERATOR_FAILED if error else Event.GENERATOR_ENDED), error
         return end_of_generator(
             self._response,
-            self.ending,
+            self._life.ending,
             error or self._life.error,
             is_whole,
             self._buffer,
@@ -458,11 +464,11 @@ class Delivery:
         """Sends what there is to send, if nothing is being sent."""
         sender = self._sender
         if self._life.finishing and sender.in_progress is None and sender.phase is not ENDED:
-            sender.end(self.ending)
+            sender.end(self._life.ending)
         else:
             sender.flush()
         if sender.complete:
-            self._report(Event.SENT)
+            self._report(_SENT)
 
     def on_send_error(self, error: BaseException) -> None:
         self._sender.give_up()
@@ -526,7 +532,9 @@ class Delivery:
             self._report(Due.GRACE_OVER)
 
 
-_LOG = Action.LOG
+# Until Python 3.12 a function of `enum`'s looks members up.
+_GONE_AT_END = Event.CLIENT_GONE_AT_END
+_SENT, _LOG = Event.SENT, Action.LOG
 _DO = {
     Action.STOP: Delivery._stop_generator,
     Action.BOUND: Delivery._arm_timer,

@@ -12,7 +12,7 @@ from .._runtime.log import logger
 from .._shutdown.connections import came_from_a_closed_connection
 from .life import Ending, Event
 from .options import Streamable
-from .sender import Phase
+from .sender import ENDED, HELD, Phase
 
 # Streams of anyio and Trio raise these when the other end is gone, or they are closed for that.
 _GONE = {"BrokenResourceError", "ClosedResourceError"}
@@ -52,13 +52,17 @@ def end_of_generator(
         phase: How far the response has come.
         can_close: Says whether the connection can be closed.
     """
-    has_begun = phase is not Phase.HELD or bool(buffer.pending)
-    is_sending = has_begun and phase is not Phase.ENDED
+    if is_whole and ending is None:  # as most do
+        return Event.GENERATOR_ENDED if response._close(
+            buffer, None
+        ) else Event.CLOSING_FAILED, None
+    has_begun = phase is not HELD or bool(buffer.pending)
+    is_sending = has_begun and phase is not ENDED
     cut_by = (Ending.SHUTDOWN, Ending.MAX_DURATION) if response._cuts else (Ending.SHUTDOWN,)
     if ending is Ending.FAILED or (ending is None and not is_whole):
         if is_sending and response._close(buffer, error):
             return Event.FAILURE_TOLD, error
-    elif is_whole and (ending is None or ending in cut_by):
+    elif is_whole and ending in cut_by:
         is_closed = response._close(buffer, None)
         return Event.GENERATOR_ENDED if is_closed else Event.CLOSING_FAILED, None
     elif response._cuts and ending in cut_by:

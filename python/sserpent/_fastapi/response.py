@@ -71,6 +71,7 @@ _RULE = "streams an async iterable or an iterable of events"
 
 # nginx and its kin hold back a response of unknown length without the second one.
 _HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+_HEADER_NAMES = [name for name, _ in _HEADERS]
 
 # Of the open streams, by the class that sets `max_streams`.
 _places = Slots()
@@ -216,10 +217,10 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
 
     def _add_default_headers(self) -> None:
         given = {name for name, _ in self.raw_headers}
-        defaults = (
-            (*_encoded(self.default_headers), *_HEADERS) if self.default_headers else _HEADERS
-        )
-        for header in defaults:
+        if not self.default_headers and given.isdisjoint(_HEADER_NAMES):
+            self.raw_headers.extend(_HEADERS)
+            return
+        for header in (*_encoded(self.default_headers), *_HEADERS):
             if header[0] not in given:
                 given.add(header[0])
                 self.raw_headers.append(header)
