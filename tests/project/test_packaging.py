@@ -170,6 +170,12 @@ def test_pure_wheel_is_the_native_one_without_its_binary(dist: Dist) -> None:
 
 
 @needs_cargo
+@pytest.mark.parametrize("kind", ["native", "pure"])
+def test_e10_a_wheel_has_the_skill_for_coding_agents(dist: Dist, kind: str) -> None:
+    assert "sserpent/.agents/skills/sserpent/SKILL.md" in contents(getattr(dist, kind))
+
+
+@needs_cargo
 def test_both_wheels_have_the_same_metadata(dist: Dist) -> None:
     assert metadata(dist.pure)["Name"] == "sserpent"
     assert fields(dist.pure) == fields(dist.native)

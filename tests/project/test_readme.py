@@ -31,6 +31,13 @@ def test_the_code_of_the_readme_does_what_it_says() -> None:
     )
 
 
+def test_e10_the_readme_names_accelerate_after_its_first_example() -> None:
+    first, example, rest = README.read_text(encoding="utf-8").split("```python")[1].partition("```")
+    assert "from sserpent import" in first
+    assert example
+    assert "accelerate()" in rest.partition("\n## ")[0]
+
+
 def test_each_kind_of_stream_on_the_page_on_which_one() -> None:
     with connect_sync(run_blocks(WHICH)["app"]) as client:
         rows = [f"row {number}" for number in range(3)]
