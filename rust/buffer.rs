@@ -1,7 +1,6 @@
 //! The buffer between a stream's generator and its connection.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -9,12 +8,12 @@ use std::time::{Duration, Instant};
 use memchr::memmem;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyFloat, PyInt, PyMemoryView, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::declared::DeclaredEvents;
 use crate::event::{self, ServerSentEvent};
-use crate::json::{self, ItemSchema, Json, wrong_type};
+use crate::json::{self, ItemSchema, Json};
 use crate::rules::ItemRules;
 use sserpent_wire::frame::{self, Data, FieldError, Fields};
 
@@ -27,7 +26,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 #[doc = doc!("Buffer")]
 #[pyclass(frozen, module = "sserpent._core.compiled")]
 pub struct Buffer {
-    schema: Schema,
+    schema: Option<Schema>,
     max_pending: usize,
     max_age: Duration,
     framed: bool,
@@ -36,8 +35,8 @@ pub struct Buffer {
 }
 
 /// What a route declares of its items.
+#[derive(FromPyObject)]
 enum Schema {
-    Nothing,
     Items(Py<ItemSchema>),
     Events(Py<DeclaredEvents>),
 }
@@ -74,8 +73,8 @@ impl Buffer {
         signature = (
             item_schema = None,
             *,
-            max_pending = Argument::Default(65_536),
-            max_age = Argument::Default(0.002),
+            max_pending = Size(65_536),
+            max_age = 0.002,
             framed = false,
             rules = None,
             count = 0,
@@ -83,14 +82,13 @@ impl Buffer {
         text_signature = "(item_schema=None, *, max_pending=65_536, max_age=0.002, framed=False, rules=None, count=0)"
     )]
     fn new(
-        item_schema: Option<Bound<'_, PyAny>>,
-        max_pending: Argument<'_, usize>,
-        max_age: Argument<'_, f64>,
+        item_schema: Option<Schema>,
+        max_pending: Size,
+        max_age: f64,
         framed: bool,
-        rules: Option<Bound<'_, PyAny>>,
+        rules: Option<Py<ItemRules>>,
         count: u64,
-    ) -> PyResult<Self> {
-        let rules = rules.map(checked_rules).transpose()?;
+    ) -> Self {
         let kept = rules.as_ref().map(|rules| {
             Box::new(Kept {
                 keeps_first: rules.get().keeps_first,
@@ -100,11 +98,10 @@ impl Buffer {
                 count,
             })
         });
-        let max_age = max_age.checked(checked_max_age)?;
         let max_age = Duration::try_from_secs_f64(max_age).map_or(LONGEST, |age| age.min(LONGEST));
-        Ok(Self {
-            schema: item_schema.map_or(Ok(Schema::Nothing), checked_schema)?,
-            max_pending: max_pending.checked(checked_max_pending)?,
+        Self {
+            schema: item_schema,
+            max_pending: max_pending.0,
             max_age,
             framed,
             rules,
@@ -115,7 +112,7 @@ impl Buffer {
                 last: Vec::new(),
                 kept,
             }),
-        })
+        }
     }
 
     #[doc = doc!("Buffer.push")]
@@ -134,7 +131,7 @@ impl Buffer {
             due = self.append_fields(fields).map_err(event::refusal)?;
             Ok(())
         };
-        if let Schema::Events(declared) = &self.schema {
+        if let Some(Schema::Events(declared)) = &self.schema {
             declared.get().with_fields(item, append)?;
         } else if let Ok(event) = item.cast::<ServerSentEvent>() {
             ServerSentEvent::with_fields(event, append)?;
@@ -142,7 +139,7 @@ impl Buffer {
             event::from_fastapi(item)?.with_own_fields(py, append)?;
         } else {
             let json = match &self.schema {
-                Schema::Items(schema) => Json::Compact(schema.get().json_of(item)?),
+                Some(Schema::Items(schema)) => Json::Compact(schema.get().json_of(item)?),
                 _ => Json::Written(json::item_json(item, false)?),
             };
             append(&Fields {
@@ -202,9 +199,9 @@ impl Buffer {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.rules)?;
         match &self.schema {
-            Schema::Nothing => Ok(()),
-            Schema::Items(schema) => visit.call(schema),
-            Schema::Events(declared) => visit.call(declared),
+            None => Ok(()),
+            Some(Schema::Items(schema)) => visit.call(schema),
+            Some(Schema::Events(declared)) => visit.call(declared),
         }
     }
 }
@@ -256,74 +253,15 @@ fn blank_lines(stream: &[u8]) -> u64 {
     count(b"\n\n") + count(b"\n\r\n") + count(b"\r\r")
 }
 
-/// An argument with a default. Checked in the function: PyO3 adds a note to the errors of arguments
-/// that it converts, and the twin's errors have none.
-enum Argument<'py, T> {
-    Default(T),
-    Given(Bound<'py, PyAny>),
-}
+/// A number of bytes; more than a `usize` holds is more than any buffer does.
+struct Size(usize);
 
-impl<'a, 'py, T> FromPyObject<'a, 'py> for Argument<'py, T> {
-    type Error = Infallible;
+impl<'py> FromPyObject<'_, 'py> for Size {
+    type Error = PyErr;
 
-    fn extract(value: Borrowed<'a, 'py, PyAny>) -> Result<Self, Infallible> {
-        Ok(Self::Given(value.to_owned()))
-    }
-}
-
-impl<T> Argument<'_, T> {
-    fn checked(self, check: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T>) -> PyResult<T> {
-        match self {
-            Self::Default(value) => Ok(value),
-            Self::Given(value) => check(&value),
-        }
-    }
-}
-
-fn checked_schema(value: Bound<'_, PyAny>) -> PyResult<Schema> {
-    let value = match value.cast_into::<ItemSchema>() {
-        Ok(item_schema) => return Ok(Schema::Items(item_schema.unbind())),
-        Err(error) => error.into_inner(),
-    };
-    match value.cast_into::<DeclaredEvents>() {
-        Ok(declared) => Ok(Schema::Events(declared.unbind())),
-        Err(error) => Err(wrong_type(
-            "'item_schema' must be an ItemSchema, DeclaredEvents or None",
-            &error.into_inner(),
-        )),
-    }
-}
-
-fn checked_rules(value: Bound<'_, PyAny>) -> PyResult<Py<ItemRules>> {
-    match value.cast_into::<ItemRules>() {
-        Ok(rules) => Ok(rules.unbind()),
-        Err(error) => Err(wrong_type(
-            "'rules' must be ItemRules or None",
-            &error.into_inner(),
-        )),
-    }
-}
-
-fn checked_max_pending(value: &Bound<'_, PyAny>) -> PyResult<usize> {
-    let rule = "'max_pending' must be a non-negative integer of bytes";
-    if !value.is_instance_of::<PyInt>() {
-        return Err(wrong_type(rule, value));
-    }
-    if value.lt(0)? {
-        return Err(PyValueError::new_err(rule));
-    }
-    // More than any buffer holds, where a `usize` cannot hold it.
-    Ok(value.extract().unwrap_or(usize::MAX))
-}
-
-fn checked_max_age(value: &Bound<'_, PyAny>) -> PyResult<f64> {
-    let rule = "'max_age' must be a finite, non-negative number of seconds";
-    if !value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyFloat>() {
-        return Err(wrong_type(rule, value));
-    }
-    match value.extract::<f64>() {
-        Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => Ok(seconds),
-        _ => Err(PyValueError::new_err(rule)),
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let number = value.cast::<PyInt>()?;
+        Ok(Self(number.extract().unwrap_or(usize::MAX)))
     }
 }
 
@@ -440,14 +378,14 @@ impl Buffer {
         };
         if let Ok(event) = item.cast::<ServerSentEvent>() {
             match &self.schema {
-                Schema::Events(declared) => declared.get().with_fields(item, append)?,
+                Some(Schema::Events(declared)) => declared.get().with_fields(item, append)?,
                 _ => ServerSentEvent::with_fields(event, append)?,
             }
             return Ok(due);
         }
         if json::is_fastapi_event(item)? {
             match &self.schema {
-                Schema::Events(declared) => declared.get().with_fields(item, append)?,
+                Some(Schema::Events(declared)) => declared.get().with_fields(item, append)?,
                 _ => event::from_fastapi(item)?.with_own_fields(item.py(), append)?,
             }
             return Ok(due);
@@ -462,14 +400,14 @@ impl Buffer {
             })
         };
         match &self.schema {
-            Schema::Nothing => {
+            None => {
                 append_named(Cow::Owned(json::item_json(item, rules.exclude_none)?), None)?;
             }
-            Schema::Items(schema) => {
+            Some(Schema::Items(schema)) => {
                 let json = schema.get().json_of(item)?;
                 append_named(Cow::Borrowed(json.as_bytes()), None)?;
             }
-            Schema::Events(declared) => declared.get().with_fields(item, |fields| {
+            Some(Schema::Events(declared)) => declared.get().with_fields(item, |fields| {
                 let json = match fields.data {
                     Some(Data::Json(json)) => json,
                     _ => b"",

@@ -20,7 +20,7 @@ pub struct Keywords {
 }
 
 /// More keyword arguments than pydantic's validators and serializers take.
-pub const MAX_KEYWORDS: usize = 16;
+const MAX_KEYWORDS: usize = 16;
 
 impl Keywords {
     pub fn new(arguments: &Bound<'_, PyDict>) -> PyResult<Self> {

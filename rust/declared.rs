@@ -1,11 +1,11 @@
 //! The events that a route declares, each with the type of its data.
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyString};
 use pyo3::{PyTraverseError, PyVisit};
 
 use crate::event::{self, ServerSentEvent};
-use crate::json::{self, ItemSchema, Json, wrong_type};
+use crate::json::{self, ItemSchema, Json};
 use sserpent_wire::frame::Fields;
 
 #[doc = doc!("DeclaredEvents")]
@@ -20,14 +20,14 @@ pub struct DeclaredEvents {
 impl DeclaredEvents {
     #[new]
     fn new(
-        by_name: Bound<'_, PyAny>,
-        by_class: Bound<'_, PyAny>,
-        otherwise: Bound<'_, PyAny>,
+        by_name: Bound<'_, PyDict>,
+        by_class: Bound<'_, PyDict>,
+        otherwise: Py<PyAny>,
     ) -> PyResult<Self> {
         Ok(Self {
-            by_name: checked_dict("by_name", &by_name)?,
-            by_class: checked_dict("by_class", &by_class)?,
-            otherwise: otherwise.unbind(),
+            by_name: by_name.copy()?.unbind(),
+            by_class: by_class.copy()?.unbind(),
+            otherwise,
         })
     }
 
@@ -55,7 +55,7 @@ impl DeclaredEvents {
         let by_class = self.by_class.bind(item.py());
         let (name, json) = match by_class.get_item(item.get_type())? {
             Some(found) => {
-                let (name, schema) = checked_pair(&found)?;
+                let (name, schema): NameAndSchema<'_> = found.extract()?;
                 (name, schema.get().json_of(item)?)
             }
             None => self.asked(item)?,
@@ -87,7 +87,7 @@ impl DeclaredEvents {
             None => by_name.get_item(py.None())?,
         };
         let json = match schema {
-            Some(schema) => checked_schema(schema)?.get().json_of(data)?,
+            Some(schema) => schema.cast::<ItemSchema>()?.get().json_of(data)?,
             None => self.asked(event)?.1,
         };
         let json = Json::Compact(json);
@@ -96,47 +96,11 @@ impl DeclaredEvents {
 
     fn asked<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<NameAndJson<'py>> {
         let answer = self.otherwise.bind(item.py()).call1((item,))?;
-        let triple = answer.cast::<PyTuple>().ok();
-        let Some(triple) = triple.filter(|triple| triple.len() == 3) else {
-            let rule = "a declared event must be a name, an ItemSchema and its data";
-            return Err(wrong_type(rule, &answer));
-        };
-        let (name, schema) = checked_pair(triple.get_slice(0, 2).as_any())?;
-        Ok((name, schema.get().written(&triple.get_item(2)?)?))
-    }
-}
-
-fn checked_dict(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Py<PyDict>> {
-    match value.cast::<PyDict>() {
-        Ok(dict) => Ok(dict.copy()?.unbind()),
-        Err(_) => Err(wrong_type(&format!("'{name}' must be a dict"), value)),
+        let (name, schema, data): (_, Bound<'_, ItemSchema>, Bound<'_, PyAny>) =
+            answer.extract()?;
+        Ok((name, schema.get().written(&data)?))
     }
 }
 
 type NameAndJson<'py> = (Option<Bound<'py, PyString>>, Bound<'py, PyBytes>);
 type NameAndSchema<'py> = (Option<Bound<'py, PyString>>, Bound<'py, ItemSchema>);
-
-fn checked_pair<'py>(value: &Bound<'py, PyAny>) -> PyResult<NameAndSchema<'py>> {
-    let pair = value.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
-    let Some(pair) = pair else {
-        let rule = "a declared event must be a name and an ItemSchema";
-        return Err(wrong_type(rule, value));
-    };
-    let name = pair.get_item(0)?;
-    let name = if name.is_none() {
-        None
-    } else {
-        Some(name.cast_into::<PyString>().map_err(|error| {
-            let rule = "the name of a declared event must be a str or None";
-            wrong_type(rule, &error.into_inner())
-        })?)
-    };
-    Ok((name, checked_schema(pair.get_item(1)?)?))
-}
-
-fn checked_schema(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, ItemSchema>> {
-    value.cast_into::<ItemSchema>().map_err(|error| {
-        let rule = "the schema of a declared event must be an ItemSchema";
-        wrong_type(rule, &error.into_inner())
-    })
-}

@@ -13,11 +13,7 @@ Args:
         until it is time.
     framed: Whether items that are text or bytes are parts of the stream as they are.
     rules: What a protocol asks of the items.
-    count: How many events there were before.
-
-Raises:
-    TypeError: an argument has the wrong type; the message names it.
-    ValueError: `max_pending` is negative, or `max_age` is negative or not finite." };
+    count: How many events there were before." };
     ("Buffer.push") => { r"Appends one framed event; if that fails, the pending bytes stay as they were.
 
 Args:
@@ -45,10 +41,7 @@ Args:
     by_name: The schema of an event's `data`, by the event's name; under None for all others.
     by_class: The event's name and the schema of an item that is no event, by its exact class.
     otherwise: Called with an event or an item that neither has; returns the name, the schema
-        and the data, which is not validated again, or raises.
-
-Raises:
-    TypeError: an argument has the wrong type; the message names it." };
+        and the data, which is not validated again, or raises." };
     ("EventStreamParser") => { r"Reads the events of one stream from its bytes, however they are cut into chunks.
 
 Not for several threads at a time.
@@ -95,11 +88,7 @@ Args:
         raw line breaks, as pydantic-core writes it.
     json_options: Keyword arguments for `to_json`, 16 at most.
     valid_class: A class whose own instances, not those of its subclasses, `validate` would
-        return as they are; they are not validated.
-
-Raises:
-    TypeError: an argument has the wrong type; the message names it.
-    ValueError: there are more than 16 options." };
+        return as they are; they are not validated." };
     ("MessageEvent") => { r"One event as a client receives it; immutable, comparable, hashable, picklable.
 
 Args:

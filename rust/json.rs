@@ -1,13 +1,13 @@
 //! The JSON of an item or an event's data: pydantic-core's where FastAPI asks pydantic, else the
 //! writer's.
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 use pyo3::{PyTraverseError, PyVisit, intern};
 
-use crate::cpython::{Keywords, MAX_KEYWORDS, is_instance};
+use crate::cpython::{Keywords, is_instance};
 use class::{Treatment, treatment_of};
 
 pub use writer::json_of as item_json;
@@ -112,18 +112,18 @@ impl ItemSchema {
     #[new]
     #[pyo3(signature = (validate, validate_options, to_json, json_options, valid_class=None))]
     fn new(
-        validate: Bound<'_, PyAny>,
-        validate_options: Bound<'_, PyAny>,
-        to_json: Bound<'_, PyAny>,
-        json_options: Bound<'_, PyAny>,
-        valid_class: Option<Bound<'_, PyAny>>,
+        validate: Py<PyAny>,
+        validate_options: Bound<'_, PyDict>,
+        to_json: Py<PyAny>,
+        json_options: Bound<'_, PyDict>,
+        valid_class: Option<Py<PyType>>,
     ) -> PyResult<Self> {
         Ok(Self {
-            validate: validate.unbind(),
-            validate_options: keywords("validate_options", &validate_options)?,
-            to_json: to_json.unbind(),
-            json_options: keywords("json_options", &json_options)?,
-            valid_class: valid_class.map(checked_valid_class).transpose()?,
+            validate,
+            validate_options: Keywords::new(&validate_options)?,
+            to_json,
+            json_options: Keywords::new(&json_options)?,
+            valid_class,
         })
     }
 
@@ -133,35 +133,6 @@ impl ItemSchema {
         visit.call(&self.valid_class)?;
         self.validate_options.traverse(visit)?;
         self.json_options.traverse(visit)
-    }
-}
-
-fn keywords(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Keywords> {
-    let Ok(options) = value.cast::<PyDict>() else {
-        return Err(wrong_type(&format!("'{name}' must be a dict"), value));
-    };
-    let options = options.copy()?;
-    if options.len() > MAX_KEYWORDS {
-        return Err(PyValueError::new_err(format!(
-            "'{name}' must have at most {MAX_KEYWORDS} entries, not {}",
-            options.len()
-        )));
-    }
-    for key in options.keys() {
-        if !key.is_instance_of::<PyString>() {
-            return Err(wrong_type(&format!("'{name}' must have str keys"), &key));
-        }
-    }
-    Keywords::new(&options)
-}
-
-fn checked_valid_class(value: Bound<'_, PyAny>) -> PyResult<Py<PyType>> {
-    match value.cast_into::<PyType>() {
-        Ok(class) => Ok(class.unbind()),
-        Err(error) => Err(wrong_type(
-            "'valid_class' must be a class or None",
-            &error.into_inner(),
-        )),
     }
 }
 

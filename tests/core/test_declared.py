@@ -94,44 +94,6 @@ def test_what_is_refused_leaves_nothing_behind(core: Any) -> None:
     assert buffer.pending == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (([], {}, print), "'by_name' must be a dict, not list"),
-        (({}, [], print), "'by_class' must be a dict, not list"),
-    ],
-)
-def test_bad_arguments_are_refused_in_the_same_words(
-    core: Any, arguments: tuple[Any, ...], message: str
-) -> None:
-    with pytest.raises(TypeError) as caught:
-        core.DeclaredEvents(*arguments)
-    assert str(caught.value) == message
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (7, "a declared event must be a name, an ItemSchema and its data, not int"),
-        ((1, 2), "a declared event must be a name, an ItemSchema and its data, not tuple"),
-        ((7, 8, 9), "the name of a declared event must be a str or None, not int"),
-        (("a", 8, 9), "the schema of a declared event must be an ItemSchema, not int"),
-    ],
-)
-def test_a_bad_answer_is_refused_in_the_same_words(core: Any, answer: Any, message: str) -> None:
-    buffer = core.Buffer(core.DeclaredEvents({}, {}, lambda _: answer))
-    with pytest.raises(TypeError) as caught:
-        buffer.push(1)
-    assert str(caught.value) == message
-
-
-def test_what_the_classes_of_items_have_is_refused_in_the_same_words(core: Any) -> None:
-    buffer = core.Buffer(core.DeclaredEvents({}, {int: 7}, print))
-    with pytest.raises(TypeError) as caught:
-        buffer.push(1)
-    assert str(caught.value) == "a declared event must be a name and an ItemSchema, not int"
-
-
 def test_the_data_that_is_returned_is_not_validated_again(core: Any) -> None:
     never = core.ItemSchema(pytest.fail, {}, TypeAdapter(int).serializer.to_json, {})
     buffer = core.Buffer(core.DeclaredEvents({}, {}, lambda _: ("a", never, 7)))

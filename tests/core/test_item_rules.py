@@ -207,5 +207,3 @@ def test_without_rules_nothing_is_kept(core: Any) -> None:
     buffer = core.Buffer()
     buffer.push({"a": 1})
     assert buffer.kept() == (b"", b"", 0)
-    with pytest.raises(TypeError, match="'rules' must be ItemRules or None, not int"):
-        core.Buffer(rules=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from math import isfinite
 from time import monotonic
 from typing import Any
 
@@ -11,7 +10,7 @@ from .conversion import FastAPIServerSentEvent
 from .declared import DeclaredEvents
 from .event import ServerSentEvent, from_fastapi
 from .frame import frame
-from .json import ItemSchema, item_json, wrong_type
+from .json import ItemSchema, item_json
 from .rules import ItemRules
 
 
@@ -27,10 +26,6 @@ class Buffer:
         framed: Whether items that are text or bytes are parts of the stream as they are.
         rules: What a protocol asks of the items.
         count: How many events there were before.
-
-    Raises:
-        TypeError: an argument has the wrong type; the message names it.
-        ValueError: `max_pending` is negative, or `max_age` is negative or not finite.
     """
 
     __slots__ = (
@@ -61,11 +56,11 @@ class Buffer:
         count: int = 0,
     ) -> None:
         self._declared = item_schema if isinstance(item_schema, DeclaredEvents) else None
-        self._item_schema = None if self._declared else _checked_item_schema(item_schema)
-        self._max_pending = _checked_max_pending(max_pending)
-        self._max_age = _checked_max_age(max_age)
+        self._item_schema = item_schema if isinstance(item_schema, ItemSchema) else None
+        self._max_pending = max_pending
+        self._max_age = max_age
         self._framed = framed
-        self._rules = _checked_rules(rules)
+        self._rules = rules
         # The first and the last event with data, and how many events there were. Kept for rules
         # alone.
         self._first = b""
@@ -227,37 +222,3 @@ def _ready(item: Any) -> bytes:
 def _blank_lines(stream: bytes) -> int:
     """How many events these are: each block of an event stream ends with a blank line."""
     return stream.count(b"\n\n") + stream.count(b"\n\r\n") + stream.count(b"\r\r")
-
-
-def _checked_item_schema(value: Any) -> ItemSchema | None:
-    if value is None or isinstance(value, ItemSchema):
-        return value
-    raise wrong_type("'item_schema' must be an ItemSchema, DeclaredEvents or None", value)
-
-
-def _checked_rules(value: Any) -> ItemRules | None:
-    if value is None or isinstance(value, ItemRules):
-        return value
-    raise wrong_type("'rules' must be ItemRules or None", value)
-
-
-def _checked_max_pending(value: Any) -> int:
-    rule = "'max_pending' must be a non-negative integer of bytes"
-    if not isinstance(value, int):
-        raise wrong_type(rule, value)
-    if value < 0:
-        raise ValueError(rule)
-    return value
-
-
-def _checked_max_age(value: Any) -> float:
-    rule = "'max_age' must be a finite, non-negative number of seconds"
-    if not isinstance(value, (int, float)):
-        raise wrong_type(rule, value)
-    try:
-        seconds = float(value)
-    except OverflowError:
-        raise ValueError(rule) from None
-    if not (isfinite(seconds) and seconds >= 0):
-        raise ValueError(rule)
-    return seconds

@@ -30,10 +30,6 @@ class ItemSchema:
         json_options: Keyword arguments for `to_json`, 16 at most.
         valid_class: A class whose own instances, not those of its subclasses, `validate` would
             return as they are; they are not validated.
-
-    Raises:
-        TypeError: an argument has the wrong type; the message names it.
-        ValueError: there are more than 16 options.
     """
 
     __slots__ = ("_json_options", "_to_json", "_valid_class", "_validate", "_validate_options")
@@ -47,10 +43,10 @@ class ItemSchema:
         valid_class: type | None = None,
     ) -> None:
         self._validate = validate
-        self._validate_options = _keywords("validate_options", validate_options)
+        self._validate_options = dict(validate_options)
         self._to_json = to_json
-        self._json_options = _keywords("json_options", json_options)
-        self._valid_class = _checked_valid_class(valid_class)
+        self._json_options = dict(json_options)
+        self._valid_class = valid_class
 
     def _json_of(self, item: object) -> bytes:
         if type(item) is not self._valid_class:
@@ -59,28 +55,6 @@ class ItemSchema:
 
     def _written(self, value: object) -> bytes:
         return _json_bytes(self._to_json(value, **self._json_options))
-
-
-# More keyword arguments than pydantic's validators and serializers take.
-_MAX_KEYWORDS = 16
-
-
-def _keywords(name: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise wrong_type(f"'{name}' must be a dict", value)
-    options: dict[Any, Any] = dict(value)  # pyright: ignore[reportUnknownArgumentType]
-    if len(options) > _MAX_KEYWORDS:
-        raise ValueError(f"'{name}' must have at most {_MAX_KEYWORDS} entries, not {len(options)}")
-    for key in options:
-        if not isinstance(key, str):
-            raise wrong_type(f"'{name}' must have str keys", key)
-    return options
-
-
-def _checked_valid_class(value: Any) -> type | None:
-    if value is None or isinstance(value, type):
-        return value
-    raise wrong_type("'valid_class' must be a class or None", value)
 
 
 _SCALARS = frozenset({str, float, bool, type(None)})
