@@ -75,7 +75,7 @@ Args:
     name_from: The field of an item that names its event.
     exclude_none: Whether the fields of models that are None are left out.
     number_as: The field of an item that gets its number, from 0, whatever it had there.
-    leaves_out: The whole data of events that are left out.
+    leaves_out: The whole data of events that are left out, blanks around it or not.
     keeps_first: Whether the first event is kept.
     convert: Called with an item and its number; returns what is sent for it, or None for
         nothing." };

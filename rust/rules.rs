@@ -40,8 +40,18 @@ impl Name {
         Self { text, json }
     }
 
-    fn is(&self, key: &[u8]) -> bool {
+    fn is(&self, py: Python<'_>, key: &[u8]) -> bool {
         self.json.get(1..self.json.len() - 1) == Some(key)
+            || (key.contains(&b'\\') && self.is_escaped(py, key))
+    }
+
+    /// Whether a key is this name, written with escapes.
+    fn is_escaped(&self, py: Python<'_>, key: &[u8]) -> bool {
+        let json = [b"\"", key, b"\""].concat();
+        // A key with a lone surrogate is no `str` that Rust can have, and no name.
+        loaded(py, &json)
+            .and_then(|text| Ok(text.extract::<String>()? == self.text))
+            .unwrap_or(false)
     }
 }
 
@@ -117,7 +127,7 @@ impl ItemRules {
             return Err(wrong_type(&rule, item));
         }
         if let Some(field) = &self.number_as {
-            let found = members(json).find(|member| field.is(member.key));
+            let found = members(json).find(|member| field.is(item.py(), member.key));
             let at = found.map(|member| member.value);
             set_number(json.to_mut(), field, at, number);
         }
@@ -139,7 +149,7 @@ impl ItemRules {
                 self.owner, field.text
             )
         };
-        let Some(member) = members(json).find(|member| field.is(member.key)) else {
+        let Some(member) = members(json).find(|member| field.is(item.py(), member.key)) else {
             let kind = item.get_type().name()?;
             let message = format!("{}, which this {kind} does not have", rule());
             return Err(PyValueError::new_err(message));
@@ -160,7 +170,9 @@ impl ItemRules {
 
     pub fn leaves_out_event(&self, fields: &Fields<'_>) -> bool {
         match (&self.leaves_out, fields.data) {
-            (Some(left_out), Some(Data::Text(text))) => text == left_out,
+            (Some(left_out), Some(Data::Text(text))) => {
+                text.as_bytes().trim_ascii() == left_out.as_bytes()
+            }
             _ => false,
         }
     }
@@ -194,11 +206,13 @@ fn set_number(json: &mut Vec<u8>, field: &Name, at: Option<Range<usize>>, number
 
 /// The text that a JSON string with escapes is.
 fn unescaped(py: Python<'_>, json: &[u8]) -> PyResult<String> {
-    let text = py
-        .import(intern!(py, "json"))?
-        .call_method1(intern!(py, "loads"), (PyBytes::new(py, json),))?;
     let checked = py
         .import(intern!(py, "sserpent._core.text"))?
-        .call_method1(intern!(py, "checked_text"), ("event", text))?;
+        .call_method1(intern!(py, "checked_text"), ("event", loaded(py, json)?))?;
     Ok(checked.cast::<PyString>()?.to_str()?.to_owned())
+}
+
+fn loaded<'py>(py: Python<'py>, json: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    py.import(intern!(py, "json"))?
+        .call_method1(intern!(py, "loads"), (PyBytes::new(py, json),))
 }

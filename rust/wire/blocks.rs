@@ -4,7 +4,8 @@ use memchr::memmem;
 
 use crate::ends::find_end;
 
-/// Returns a stream without the events whose whole data is `left_out`; None if there are none.
+/// Returns a stream without the events whose whole data is `left_out`, blanks around it or not;
+/// None if there are none.
 #[must_use]
 pub fn without(stream: &[u8], left_out: &[u8]) -> Option<Vec<u8>> {
     memmem::find(stream, left_out)?;
@@ -25,7 +26,7 @@ pub fn without(stream: &[u8], left_out: &[u8]) -> Option<Vec<u8>> {
             }
         }
         if line.is_empty() {
-            if data.take().as_deref() != Some(left_out) {
+            if data.take().as_deref().map(<[u8]>::trim_ascii) != Some(left_out) {
                 kept.extend_from_slice(&stream[block..at]);
             }
             block = at;
@@ -61,13 +62,13 @@ mod tests {
             b"data: a\r\r"
         );
         assert_eq!(kept(b"event: x\ndata: [DONE]\n\n: c\n\n"), b": c\n\n");
+        assert_eq!(kept(b"data:  [DONE] \t\n\ndata:\ndata: [DONE]\n\n"), b"");
     }
 
     #[test]
     fn all_else_is_kept() {
         for stream in [
-            &b"data: [DONE] \n\n"[..],
-            b"data: [DONE]\ndata: x\n\n",
+            &b"data: [DONE]\ndata: x\n\n"[..],
             b"data: [DONE]\n",
             b"data: \"[DONE]\"\n\n",
             b": [DONE]\n\n",

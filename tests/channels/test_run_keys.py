@@ -24,7 +24,7 @@ from sserpent.channels import Channels, Runs, RunStatus, Subscription
 from sserpent.channels import Run as StartedRun
 from sserpent.channels.history.broker import BrokerUnavailable
 from sserpent.channels.runs.producer import Producer
-from sserpent.protocols import OpenAIChat
+from sserpent.protocols import OpenAIChat, StreamEnd
 
 pytestmark = pytest.mark.anyio
 
@@ -493,9 +493,13 @@ async def _has(runs: Runs[Any], started: StartedRun[Any], events: int, owner: An
         (HTTPException(429, "Slow down"), "Slow down", 429),
         (HTTPException(503), "Service Unavailable", 503),
         (HTTPException(400, {"not": "text"}), "Bad Request", 400),
+        (HTTPException(400, ""), "Bad Request", 400),
+        (HTTPException(499, {"not": "text"}), "Internal server error", 499),
+        (HTTPException(400, "é" * 1_000), "é" * 1_000, 400),
+        (HTTPException(400, "é" * 1_001), "é" * 999 + "…", 400),
         (RuntimeError("secret"), "exception", None),
     ],
-    ids=["detail", "phrase", "object", "other"],
+    ids=["detail", "phrase", "object", "empty", "no phrase", "long", "too long", "other"],
 )
 async def test_p20_an_http_exception_is_the_reason_and_has_its_status(
     make_channels: MakeChannels, raised: Exception, reason: str, status: int | None
@@ -507,6 +511,8 @@ async def test_p20_an_http_exception_is_the_reason_and_has_its_status(
         expected = {"run": started.id, "end": "error", "reason": reason}
         assert end == (expected if status is None else {**expected, "status": status})
         assert await runs.status(started.id) == RunStatus(started.id, "error", reason, status, 1)
+        if status is not None:  # what a client of a protocol reads
+            assert StreamEnd("error", reason, status).message == reason
 
 
 async def test_p15_a_number_says_which_event_is_the_last_that_a_client_has(

@@ -7,10 +7,11 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import anyio
 import pytest
-from fastapi import HTTPException
+from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
 import run_places
@@ -569,6 +570,34 @@ async def test_p12_a_follower_has_the_options_and_headers_of_its_class(
 def test_p12_a_response_class_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="'response_class' must be a class of EventSourceResponse"):
         Channels().runs("answers", response_class=value)
+
+
+@pytest.mark.parametrize("made_with", [EventSourceResponse, OpenAIChat, VercelUI])
+async def test_p12_a_route_whose_protocol_its_runs_do_not_have_is_named_once(
+    made_with: type[EventSourceResponse], caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"answers-{uuid4()}"  # the process remembers of which it has warned
+    async with Channels() as channels:
+        runs, app = channels.runs(name, response_class=made_with), FastAPI()
+
+        @app.get("/chat/{chat}", response_class=VercelUI)
+        async def follow(chat: str) -> Any:
+            return await runs.follow((await runs.start(iter([{}]))).id)
+
+        @app.get("/plain", response_class=EventSourceResponse)
+        async def plain() -> Any:
+            return (await runs.start(iter([{}]))).follow()
+
+        for path in ("/chat/1", "/chat/2", "/plain"):
+            client = Client(path)
+            await client.run(app)
+            assert client.status == 200
+    warning = (
+        f"Route '/chat/{{chat}}' has response_class=VercelUI, and follows runs '{name}', which are"
+        " made without it: their followers are not sent that protocol. Pass response_class=VercelUI"
+        f" to channels.runs('{name}')"
+    )
+    assert caplog.messages == ([] if made_with is VercelUI else [warning])
 
 
 async def test_p12_a_class_without_a_protocol_keeps_run_end_and_has_its_options(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import struct
 from typing import Any
 
 import fastapi.sse
@@ -83,6 +84,37 @@ def test_p7_a_field_names_the_event(core: Any) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "name", ['a"b', "a\\b", "a\tb", "é", "\U0001f40d", "a/b", "\x7f", "\u2028"]
+)
+def test_p7_a_key_is_found_however_it_is_written(core: Any, name: str) -> None:
+    assert pushed(core, {"": 0, name: "n"}, name_from=name).startswith("event: n\n")
+    numbered = pushed(core, {name: "n", "b": 1}, {"b": 1}, number_as=name)
+    assert [json.loads(line[6:]) for line in numbered.split("\n\n")[:-1]] == [
+        {name: 0, "b": 1},
+        {"b": 1, name: 1},
+    ]
+    escaped = "".join(f"\\u{unit:04x}" for unit in utf_16_units(name))
+
+    def written(item: Any) -> bytes:
+        return f'{{"x\\u00e9":2,"{escaped}":"n"}}'.encode()
+
+    schema = core.ItemSchema(lambda item: item, {}, written, {})
+    buffer = core.Buffer(schema, rules=core.ItemRules("Mine", name_from=name, number_as="xé"))
+    buffer.push({})
+    assert buffer.take().decode() == f'event: n\ndata: {{"x\\u00e9":0,"{escaped}":"n"}}\n\n'
+
+
+def utf_16_units(text: str) -> tuple[int, ...]:
+    encoded = text.encode("utf-16-be")
+    return struct.unpack(f">{len(encoded) // 2}H", encoded)
+
+
+def test_a_key_with_a_lone_surrogate_is_none_of_the_names(core: Any) -> None:
+    item = {"a\ud800": 1, "type": "n"}
+    assert pushed(core, item, name_from="type") == ('event: n\ndata: {"a\\ud800":1,"type":"n"}\n\n')
+
+
 def test_p7_an_item_without_a_name_is_refused(core: Any) -> None:
     rule = "Mine names an event by the field 'type' of its item"
     lacks = f"ValueError: {rule}, which this dict does not have"
@@ -134,9 +166,11 @@ def test_any_object_is_named_and_numbered(
 def test_p5_an_event_with_certain_data_is_left_out(core: Any) -> None:
     done = core.ServerSentEvent(raw_data="[DONE]")
     theirs = fastapi.sse.ServerSentEvent(raw_data="[DONE]")
-    kept = core.ServerSentEvent(data="[DONE]"), core.ServerSentEvent(raw_data="[DONE] ")
-    assert pushed(core, done, {"a": 1}, *kept, theirs, leaves_out="[DONE]") == (
-        'data: {"a":1}\n\ndata: "[DONE]"\n\ndata: [DONE] \n\n'
+    with_blanks = core.ServerSentEvent(raw_data=" [DONE]\t\n")
+    kept = core.ServerSentEvent(data="[DONE]"), core.ServerSentEvent(raw_data="[DONE] x")
+    items = done, {"a": 1}, *kept, theirs, with_blanks
+    assert pushed(core, *items, leaves_out="[DONE]") == (
+        'data: {"a":1}\n\ndata: "[DONE]"\n\ndata: [DONE] x\n\n'
     )
 
 
@@ -145,6 +179,8 @@ def test_p5_an_event_with_certain_data_is_left_out(core: Any) -> None:
     [
         ("data: [DONE]\n\n", ""),
         ("data:[DONE]\r\n\r\ndata: a\r\rid: 1\ndata: [DONE]\n\n", "data: a\r\r"),
+        ("data:   [DONE] \n\ndata: a\n\ndata\ndata:\t[DONE]\r\r", "data: a\n\n"),
+        ("data:\ndata: [DONE]\ndata:\n\n", ""),
         ("data: [DONE]\ndata: x\n\n", "data: [DONE]\ndata: x\n\n"),
         ("data: [DONE]\n", "data: [DONE]\n"),
         (": [DONE]\n\n", ": [DONE]\n\n"),

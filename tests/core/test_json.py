@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from decimal import Decimal
 from types import ModuleType
 from typing import Any
@@ -22,8 +23,9 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.testclient import TestClient
 from hypothesis import given
 from pydantic import BaseModel, create_model, model_serializer
+from pydantic_core import to_json
 
-from json_kinds import KINDS, DumpsItself, Loose, Name, Point
+from json_kinds import KINDS, DumpsItself, Loose, Name, Point, Ratio
 from json_values import makers
 from newest import newest_fastapi
 from sse_parser import parse
@@ -175,6 +177,31 @@ def test_text_that_needs_no_escape_has_none(core: ModuleType) -> None:
     for item in (text, Loose(value=text), Point(1, text), {Name.ANN: text}):
         for stream in (push(core, item), core.ServerSentEvent(data=item).encode()):
             assert text.encode() in stream
+
+
+@pytest.mark.parametrize("number", [1e-7, -1e-9, 1e-5, 5e-324, 1e-4, 0.1, -0.0, 1e15, 1e16, 1e300])
+def test_numbers_are_written_as_pydantic_writes_them(core: ModuleType, number: float) -> None:
+    text = to_json(number).decode()
+    items: dict[str, tuple[Any, str]] = {
+        "plain": ([number, {"e-": number}], f'[{text},{{"e-":{text}}}]'),
+        "key": ({1: number, "é": [number]}, f'{{"1":{text},"é":[{text}]}}'),
+        "keys of all kinds": ({None: number, True: 1, 2: 3}, f'{{"null":{text},"true":1,"2":3}}'),
+        "model": ([Loose(value=number)], f'[{{"value":{text}}}]'),
+        "dataclass": (Point(0, number), f'{{"x":0,"y":{text}}}'),
+        "set": ({number}, f"[{text}]"),
+        "large integer": ([2**70, number], f"[{2**70},{text}]"),
+        "lone surrogate": (["\ud800é", number], f'["\\ud800\\u00e9",{text}]'),
+        "subclass": ([Ratio(number)], f"[{text}]"),
+    }
+    for kind, (item, expected) in items.items():
+        for stream in (push(core, item), core.ServerSentEvent(data=item).encode()):
+            assert stream.decode() == f"data: {expected}\n\n", kind
+
+
+def test_small_durations_and_decimals_are_written_as_numbers_are(core: ModuleType) -> None:
+    small = timedelta(microseconds=1), [timedelta(microseconds=50)], Decimal("1E-7")
+    sent = b"".join(push(core, item) for item in small)
+    assert sent == b"data: 1e-6\n\ndata: [0.00005]\n\ndata: 1e-7\n\n"
 
 
 @pytest.mark.parametrize("returned", [None, b"1", 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
@@ -92,6 +93,24 @@ async def test_a_coroutine_is_refused_and_closed() -> None:
         with pytest.raises(TypeError, match="not coroutine: await it"):
             await refuse(coroutine)  # type: ignore[operator]
         assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+
+
+@pytest.mark.anyio
+async def test_what_is_awaited_to_have_an_item_is_no_iterable_of_events() -> None:
+    """It can be iterated, which is how it is awaited."""
+    loop = asyncio.new_event_loop()
+    future = loop.create_future()
+    loop.close()
+    generator = events()
+    for refuse in EventSourceResponse, Channels().runs("answers").start:
+        for content, kind in (
+            (generator.__anext__(), "async_generator_asend"),
+            (future, "Future"),
+        ):
+            with pytest.raises(TypeError, match=f"not {kind}: await it, or yield in it"):
+                await refuse(content)  # type: ignore[operator]
+    assert not future.done()
+    assert [item async for item in generator]
 
 
 def test_an_enum_class_is_iterable() -> None:

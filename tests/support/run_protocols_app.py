@@ -13,12 +13,14 @@ from sserpent import ServerSentEvent
 from sserpent.channels import Channels, LastEventID, Runs
 from sserpent.channels.history.broker import Lease
 from sserpent.protocols import (
+    AGUI,
     AnthropicMessages,
     GoogleGenAI,
     LangGraph,
     OpenAIChat,
     OpenAIResponses,
     ProtocolResponse,
+    VercelUI,
 )
 
 # Before anything reads them.
@@ -40,6 +42,8 @@ RUNS = {
     "messages": runs_of("messages", AnthropicMessages),
     "google": runs_of("google", GoogleGenAI),
     "langgraph": runs_of("langgraph", LangGraph),
+    "vercel": runs_of("vercel", VercelUI),
+    "agui": runs_of("agui", AGUI),
 }
 
 
@@ -73,20 +77,49 @@ def langgraph(text: str) -> Any:
     return ServerSentEvent(data={"text": text}, event="values")
 
 
-ITEMS = {
+def vercel(text: str) -> list[Any]:
+    if text == "first":
+        return [{"type": "start", "messageId": "m"}, {"type": "text-start", "id": "t"}]
+    return [{"type": "text-delta", "id": "t", "delta": text}]
+
+
+def agui(text: str) -> list[Any]:
+    if text == "first":
+        message = {"type": "TEXT_MESSAGE_START", "messageId": "m", "role": "assistant"}
+        return [{"type": "RUN_STARTED", "threadId": "t", "runId": "r"}, message]
+    return [{"type": "TEXT_MESSAGE_CONTENT", "messageId": "m", "delta": text}]
+
+
+ITEMS: dict[str, Any] = {
     "chat": chat,
     "responses": responses,
     "messages": messages,
     "google": google,
     "langgraph": langgraph,
+    "vercel": vercel,
+    "agui": agui,
 }
+# What the last event of a whole answer is, where only the generator can know it.
+LAST: dict[str, list[Any]] = {
+    "vercel": [{"type": "text-end", "id": "t"}, {"type": "finish"}],
+    "agui": [
+        {"type": "TEXT_MESSAGE_END", "messageId": "m"},
+        {"type": "RUN_FINISHED", "threadId": "t", "runId": "r"},
+    ],
+}
+
+
+def items_of(protocol: str, text: str) -> list[Any]:
+    items = ITEMS[protocol](text)
+    return items if isinstance(items, list) else [items]
 
 
 async def answer(protocol: str, kind: str) -> AsyncIterator[Any]:
     """The texts "first", "a" and "b", and then as the kind says."""
     entered.append(kind)
     for text in ("first", "a", "b"):
-        yield ITEMS[protocol](text)
+        for item in items_of(protocol, text):
+            yield item
         await anyio.sleep(0.01)
     if kind == "error":
         raise RuntimeError("the password is secret")
@@ -96,9 +129,11 @@ async def answer(protocol: str, kind: str) -> AsyncIterator[Any]:
         await anyio.sleep(1)
     while kind == "endless":
         await anyio.sleep(60)
-    if kind != "slow":
-        return
-    yield ITEMS[protocol]("c")
+    if kind == "slow":
+        for item in items_of(protocol, "c"):
+            yield item
+    for item in LAST.get(protocol, []):
+        yield item
 
 
 async def begin(protocol: str, kind: str, key: str | None = None, **options: Any) -> Any:
@@ -144,6 +179,21 @@ async def stream(thread: str, body: dict[str, Any]) -> Any:
 @app.get("/threads/{thread}/runs/{run_id}/stream", response_class=LangGraph)
 async def join(thread: str, run_id: str, last_event_id: LastEventID = None) -> Any:
     return await RUNS["langgraph"].follow(run_id, after=last_event_id)
+
+
+@app.post("/api/chat", response_class=VercelUI)
+async def chat_of_vercel(body: dict[str, Any]) -> Any:
+    return (await begin("vercel", body["model"], body.get("id"))).follow()
+
+
+@app.get("/api/chat/{chat}/stream", response_class=VercelUI)
+async def resume(chat: str) -> Any:
+    return await RUNS["vercel"].follow(key=chat)
+
+
+@app.post("/agent", response_class=AGUI)
+async def run_agent(body: dict[str, Any]) -> Any:
+    return (await begin("agui", body["model"])).follow()
 
 
 # What tests call

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Callable
 from typing import Any
 
 import fastapi
@@ -139,9 +140,31 @@ def dump_json(encoded: Any) -> bytes:
     """Returns the JSON of what FastAPI's encoder has answered."""
     encoded = _non_finite_to_null(encoded)
     try:
-        return _encode_json(encoded).encode()
+        return _dumped(encoded, _encode_json).encode()
     except UnicodeEncodeError:  # lone surrogates, which only an escape can carry
-        return _encode_ascii_json(encoded).encode()
+        return _dumped(encoded, _encode_ascii_json).encode()
+
+
+def _dumped(encoded: Any, encode: Callable[[Any], str]) -> str:
+    dumped = encode(encoded)
+    # Small numbers are the only ones that pydantic writes in another way: 1e-7, not 1e-07.
+    return _with_floats_of_pydantic(encoded, encode) if "e-" in dumped else dumped
+
+
+def _with_floats_of_pydantic(
+    value: dict[Any, Any] | list[Any] | float | str | None, encode: Callable[[Any], str]
+) -> str:
+    if isinstance(value, float):
+        return to_json(float(value)).decode()
+    if isinstance(value, dict):
+        written = (
+            f"{encode({key: 0})[1:-2]}{_with_floats_of_pydantic(part, encode)}"
+            for key, part in value.items()
+        )
+        return f"{{{','.join(written)}}}"
+    if isinstance(value, list):
+        return f"[{','.join(_with_floats_of_pydantic(part, encode) for part in value)}]"
+    return encode(value)
 
 
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

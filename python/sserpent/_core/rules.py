@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from json import decoder
+from json import decoder, encoder
 from typing import Any
 
 from .event import ServerSentEvent
@@ -21,7 +21,7 @@ class ItemRules:
         name_from: The field of an item that names its event.
         exclude_none: Whether the fields of models that are None are left out.
         number_as: The field of an item that gets its number, from 0, whatever it had there.
-        leaves_out: The whole data of events that are left out.
+        leaves_out: The whole data of events that are left out, blanks around it or not.
         keeps_first: Whether the first event is kept.
         convert: Called with an item and its number; returns what is sent for it, or None for
             nothing.
@@ -97,10 +97,12 @@ class ItemRules:
         if at is not None:
             return f"{text[: at[0]]}{number}{text[at[1] :]}"
         comma = "" if text == "{}" else ","
-        return f'{text[:-1]}{comma}"{self._number_as}":{number}}}'
+        return f"{text[:-1]}{comma}{_encode_key(self._number_as)}:{number}}}"
 
     def _is_left_out(self, event: ServerSentEvent[Any, Any]) -> bool:
-        return self._leaves_out is not None and event._raw_data == self._leaves_out
+        if self._leaves_out is None or event._raw_data is None:
+            return False
+        return event._raw_data.strip(_BLANKS) == self._leaves_out
 
     def _without(self, ready: bytes) -> bytes:
         """Returns events that are framed already, without those that are left out."""
@@ -110,29 +112,33 @@ class ItemRules:
         return b"".join(block for block, data in _blocks(ready) if data != left_out)
 
 
+# What clients trim from an end mark, or break on.
+_BLANKS = " \t\r\n\f"
+_encode_key = encoder.JSONEncoder(ensure_ascii=False).encode
 _raw_decode = decoder.JSONDecoder().raw_decode
 _scan_string: Callable[[str, int], tuple[str, int]] = decoder.scanstring  # type: ignore[attr-defined]  # pyright: ignore
 
 
 def _blocks(ready: bytes) -> Iterator[tuple[bytes, bytes | None]]:
-    """The blocks of an event stream, each with the blank line that ends it, and their data; None
-    for that of a rest without one."""
+    """The blocks of an event stream, each with the blank line that ends it, and their data without
+    the blanks around it; None for that of a rest without one."""
     block: list[bytes] = []
     for line in ready.splitlines(keepends=True):
         block.append(line)
         if not line.strip(b"\r\n"):
             values = [each[5:].strip(b"\r\n") for each in block if each.startswith(b"data:")]
-            yield b"".join(block), b"\n".join(value.removeprefix(b" ") for value in values)
+            data = b"\n".join(value.removeprefix(b" ") for value in values)
+            yield b"".join(block), data.strip(_BLANKS.encode())
             block = []
     if block:
         yield b"".join(block), None
 
 
 def _members(json: str) -> Iterator[tuple[str, int, int]]:
-    """The keys of an object in compact JSON, as they are written, and where their values are."""
+    """The keys of an object in compact JSON, and where their values are."""
     at = 1
     while json.startswith('"', at):
-        _, after_key = _scan_string(json, at + 1)
+        key, after_key = _scan_string(json, at + 1)
         _, end = _raw_decode(json, after_key + 1)
-        yield json[at + 1 : after_key - 1], after_key + 1, end
+        yield key, after_key + 1, end
         at = end + 1

@@ -567,18 +567,18 @@ def checked_content(rule: str, content: Any) -> Any:
             raise TypeError(f"{rule}, not {kind}, {why}: {into_list}")
     if isinstance(content, (ServerSentEvent, FastAPIServerSentEvent)):
         raise TypeError(f"{rule}, not {kind}: {into_list}")
+    if inspect.isawaitable(content) and not hasattr(content, "__aiter__"):
+        # That of `__anext__()` and a future can be iterated too, which is how they are awaited.
+        if isinstance(content, Coroutine):
+            content.close()  # nobody else will
+        raise TypeError(f"{rule}, not {kind}: await it, or yield in it")
     # The methods of a class are those of its instances.
     iterated: Any = type(content) if isinstance(content, type) else content
     if hasattr(iterated, "__aiter__") or hasattr(iterated, "__iter__"):
         return content
     if isinstance(content, type):
         raise TypeError(f"{rule}, not the class {content.__name__}: call it")
-    hint = ""
-    if inspect.iscoroutine(content):
-        content.close()  # nobody else will
-        hint = ": await it, or yield in it"
-    elif callable(content):
-        hint = ": call it"
+    hint = ": call it" if callable(content) else ""
     raise TypeError(f"{rule}, not {kind}{hint}")
 
 

@@ -51,7 +51,7 @@ class StreamEnd(NamedTuple):
             return _STOPPED
         if self.status is None:
             return _INTERNAL_ERROR
-        return self.reason or _phrase(self.status)
+        return self.reason or phrase_of(self.status)
 
     @property
     def is_interrupted(self) -> bool:
@@ -59,7 +59,8 @@ class StreamEnd(NamedTuple):
         return self.kind == "lost" or (self.kind == "stopped" and self.reason == SHUTDOWN)
 
 
-def _phrase(status: int) -> str:
+def phrase_of(status: int) -> str:
+    """Returns a status in words, for a client."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Literal
 
 from starlette.exceptions import HTTPException
 
 from ..._core import EventStreamParser, ServerSentEvent
+from ..._fastapi.stream_end import phrase_of
 from ..history.broker import Item, RunRecord
 from ..history.control_events import RUN_END
 
@@ -17,6 +17,8 @@ from ..history.control_events import RUN_END
 End = Literal["done", "error", "stopped", "lost"]
 #: The reason of a run that somebody has stopped.
 REQUEST = "request"
+#: How many characters a reason has at most: each run keeps its own, and each follower reads it.
+MAX_REASON = 1_000
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,9 @@ class RunStatus:
 
 
 def end_item(run_id: str, end: End, reason: str | None, status: int | None = None) -> Item:
-    """Returns the last event of a run."""
+    """Returns the last event of a run, whose reason has at most `MAX_REASON` characters."""
+    if reason is not None and len(reason) > MAX_REASON:
+        reason = f"{reason[: MAX_REASON - 1]}…"
     data: dict[str, Any] = {"run": run_id, "end": end, "reason": reason}
     if status is not None:
         data["status"] = status
@@ -58,12 +62,8 @@ def status_of(run_id: str, record: RunRecord) -> RunStatus:
 def public_reason(error: HTTPException) -> str:
     """Returns what a client may read of the exception: its detail, or its status in words."""
     detail: Any = error.detail  # FastAPI's may be anything that has a JSON
-    if isinstance(detail, str):
-        return detail
-    try:
-        return HTTPStatus(error.status_code).phrase
-    except ValueError:
-        return f"status {error.status_code}"
+    is_text = isinstance(detail, str) and detail
+    return detail if is_text else phrase_of(error.status_code)
 
 
 def read_end(body: bytes) -> dict[str, Any]:

@@ -40,6 +40,8 @@ _EXPOSE = "Access-Control-Expose-Headers"
 # In the place of the id of somebody who has none, or names a number that no event has. No event has
 # it, so that the client is told that the history is not what it was.
 _NO_PLACE = "none"
+# The routes, classes and runs of which the log has said that they do not fit.
+_told_of: set[tuple[str, str, str]] = set()
 
 
 class Following(Subscription[Any]):
@@ -131,6 +133,7 @@ class Following(Subscription[Any]):
         self.status_code = response.status_code
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._compare_with_route(scope)
         if not self._has_looked and scope["type"] != "websocket":
             await self.look()
         if self._instead is not None:
@@ -143,6 +146,27 @@ class Following(Subscription[Any]):
             await super().__call__(scope, receive, send)
         finally:
             watch.discard(run)
+
+    def _compare_with_route(self, scope: Scope) -> None:
+        """Warns, once for each route, if that names a protocol which its runs do not have."""
+        route: Any = scope.get("route")
+        named: Any = getattr(route, "response_class", None)
+        if not (isinstance(named, type) and issubclass(named, ProtocolResponse)):
+            return
+        runs = self._request.selections[0].key.channel
+        mismatch = str(route.path), named.__name__, runs
+        if not isinstance(self, named) and mismatch not in _told_of:
+            _told_of.add(mismatch)
+            logger.warning(
+                "Route '%s' has response_class=%s, and follows runs '%s', which are made without"
+                " it: their followers are not sent that protocol. Pass response_class=%s to"
+                " channels.runs(%r)",
+                route.path,
+                named.__name__,
+                runs,
+                named.__name__,
+                runs,
+            )
 
     # Alike in all protocols
 
