@@ -22,8 +22,3 @@ def name_of(prefix: str, database: int, history: HistoryKey) -> bytes:
         name = b"%d:%b:%d:%b" % (len(channel), channel, len(key), key)
     digest = hashlib.sha256(name).hexdigest()[:8]
     return b"%b:%d:{%b}:%b" % (prefix.encode(), database, digest.encode(), name)
-
-
-def text_of(name: bytes) -> str:
-    """Returns a name for a log or an error: a user may have chosen a part of it."""
-    return repr(name.decode(errors="backslashreplace"))

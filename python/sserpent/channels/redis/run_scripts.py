@@ -21,7 +21,8 @@ from typing import Any
 
 from ..history.broker import RunRecord
 from ..history.position import NOWHERE
-from .scripts import Script, read_head
+from .client.script import Script
+from .scripts import read_head, script
 
 # `now`, `last`, which is the newest entry of the history, and `recorded`, which returns fields of
 # the record. A history whose newest entry is not of a run is as one that was evicted, `damaged`,
@@ -272,7 +273,7 @@ def run_scripts(command: str) -> dict[str, Script]:
         command: "PUBLISH", or "SPUBLISH" in a cluster.
     """
     return {
-        name: Script(source.replace("'PUBLISH'", f"'{command}'"))
+        name: script(source.replace("'PUBLISH'", f"'{command}'"))
         for name, source in _SOURCES.items()
     }
 

@@ -19,13 +19,12 @@ whose newest entry is such takes no more, and where older ones are, clients have
 
 from __future__ import annotations
 
-import hashlib
-import re
 from typing import Any, NamedTuple
 
 from ..history.broker import Item
 from ..history.position import NOWHERE, Position
 from ..history.ring import Entry
+from .client.script import Script
 
 #: The clocks of two computers run alike for the few seconds in which a publish is repeated, but for
 #: so many milliseconds.
@@ -171,28 +170,6 @@ end
 return epoch .. '-' .. id
 """
 
-# Tries each command that channels need, without an effect, and returns those that are refused, each
-# with the reason.
-_RIGHTS = """
-local publish, name = ARGV[1], ARGV[2]
-local refused = {}
-for _, command in ipairs({
-  {publish, name, ''},
-  {'XADD', name, 'NOMKSTREAM', '1-1', 'about', ''},
-  {'XTRIM', name, 'MAXLEN', 1},
-  {'XRANGE', name, '-', '+', 'COUNT', 1},
-  {'XREVRANGE', name, '+', '-', 'COUNT', 1},
-  {'PEXPIRE', name, 1},
-}) do
-  local answer = redis.pcall(unpack(command))
-  if type(answer) == 'table' and answer.err then
-    refused[#refused + 1] = command[1]
-    refused[#refused + 1] = answer.err
-  end
-end
-return refused
-"""
-
 # The newest entry, but for its body, and the time. The history of who looks at it lives on. Where
 # there is none, it begins.
 _HEAD = """
@@ -219,12 +196,9 @@ return {time[1], time[2], last[1], last[2][2]}
 """
 
 
-class Script:
-    """A script, and the hash that Redis knows it by."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source.strip().replace("ABOUT", ABOUT).encode()
-        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+def script(source: str) -> Script:
+    """Returns a script that may have `ABOUT`, the pattern, in its source."""
+    return Script(source.replace("ABOUT", ABOUT))
 
 
 def publish_script(command: str, many: bool = False) -> Script:
@@ -235,32 +209,10 @@ def publish_script(command: str, many: bool = False) -> Script:
     """
     source = _BEFORE + (_MANY if many else _ONE) + _AFTER
     source = source.replace("MARGIN", str(MARGIN)).replace("'PUBLISH'", f"'{command}'")
-    return Script(source)
+    return script(source)
 
 
-HEAD = Script(_HEAD)
-RIGHTS = Script(_RIGHTS)
-
-# How Redis says that it will never do something: to a user who may not, or because the command has
-# another name. Anything else that refuses a command may be over soon.
-_FOREVER = re.compile(
-    r"NOPERM|ACL failure|no permissions?|executing the script can't|Unknown Redis"
-)
-
-
-def missing_rights(reply: list[bytes], prefix: str) -> str:
-    """Returns which rights are missing, as `RIGHTS` has found; "" if none is."""
-    texts = [each.decode(errors="replace") for each in reply]
-    found = {
-        command: reason
-        for command, reason in zip(texts[::2], texts[1::2], strict=True)
-        if _FOREVER.search(reason)
-    }
-    names = [
-        f"+{command.lower()} with {'&' if command.endswith('PUBLISH') else '~'}{prefix}:*"
-        for command in found
-    ]
-    return f"{', '.join(names)} ({'; '.join(dict.fromkeys(found.values()))})" if found else ""
+HEAD = script(_HEAD)
 
 
 class Head(NamedTuple):

@@ -19,15 +19,15 @@ from ..history.position import UNUSED_TTL, HistoryKey, Position, new_epoch, new_
 from ..history.ring import Entry, Retention
 from .client.cluster import Cluster, ClusterServer
 from .client.commands import Command, Ephemeral, Publish, Setup, Timely
-from .client.connection import Server
+from .client.connection import Server, text_of
+from .client.script import RIGHTS, Script
 from .client.servers import OneServer, Pace, Servers
 from .counting import Inbox
 from .history import RedisHistory
-from .names import name_of, text_of
+from .names import name_of
 from .run_scripts import key_of, record_of, run_scripts
 from .scripts import (
     HEAD,
-    RIGHTS,
     Head,
     Stored,
     ephemeral_message,
@@ -135,21 +135,24 @@ class Session:
             raise ChannelsClosed
         if item.ephemeral:
             return self._publish_ephemeral(key, item)
-        tag = new_tag()
-        epoch = new_epoch()
-        ttl = _milliseconds(limits)
+        about = marks(item.raw, item.conflate)
+        return self._send_publish(self._publish, key, limits, new_tag(), about, item.body)
+
+    def _send_publish(
+        self, script: Script, key: HistoryKey, limits: Retention, tag: int, *parts: Any
+    ) -> asyncio.Future[bytes]:
+        """Sends the script that publishes, and returns a future for the id of the first event.
+
+        Args:
+            tag: Of the first event.
+            parts: The arguments of the script that are about the events alone.
+        """
         history = self._followed.get(key)
         name = self._unfollowed_name(key) if history is None else history.name
         command = Publish(
             name,
-            ("EVALSHA", self._publish.sha, 1, name, tag, epoch),
-            (
-                limits.history,
-                ttl,
-                limits.history_bytes,
-                marks(item.raw, item.conflate),
-                item.body,
-            ),
+            ("EVALSHA", script.sha, 1, name, tag, new_epoch()),
+            (limits.history, _milliseconds(limits), limits.history_bytes, *parts),
             self._deadline(),
         )
         self.servers.send(command)
@@ -168,21 +171,12 @@ class Session:
         """
         if self._closed:
             raise ChannelsClosed
-        history, name = self._followed.get(key), self.name_of(key)
         tags = [new_tag() for _ in items]
         parts: list[Any] = []
         for tag, item in zip(tags, items, strict=True):
             parts += [tag, marks(item.raw, item.conflate), item.body]
-        command = Publish(
-            name,
-            ("EVALSHA", self._publish_many.sha, 1, name, tags[0], new_epoch()),
-            (limits.history, _milliseconds(limits), limits.history_bytes, *parts),
-            self._deadline(),
-        )
-        self.servers.send(command)
-        if history is not None:
-            history.watch(command.future)
-        first = parse_id((await command.future).decode())
+        sent = self._send_publish(self._publish_many, key, limits, tags[0], *parts)
+        first = parse_id((await sent).decode())
         assert first is not None
         return [str(Position(first.epoch, first.offset + n, tag)) for n, tag in enumerate(tags)]
 
@@ -428,7 +422,7 @@ class Session:
             if history.has_missed(missing):
                 self.renew(history)
 
-        self.servers.doubt(history, settle)
+        self.servers.sync(history, settle)
 
     def renew(self, history: RedisHistory) -> None:
         now = self.loop.time()

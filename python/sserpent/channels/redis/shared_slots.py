@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..history.position import HistoryKey, new_epoch
-from .scripts import Script
+from .client.script import Script
 
 #: Seconds between two renewals of what a process has, and until what is not renewed is free.
 RENEWAL, LEASE = 5.0, 15.0

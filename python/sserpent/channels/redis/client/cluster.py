@@ -86,7 +86,7 @@ class Cluster:
         # The node of each subscription; none while it is not known.
         self._listening: dict[Listening, _Node | None] = {}
         self._wanted = asyncio.Event()
-        self._task = asyncio.get_running_loop().create_task(self._go_along())
+        self._task = asyncio.get_running_loop().create_task(self._follow_nodes())
 
     @property
     def skew(self) -> float | None:
@@ -107,7 +107,7 @@ class Cluster:
         if node is not None:
             node.subscription.discard(listening)
 
-    def doubt(self, listening: Listening, then: Callable[[], object]) -> None:
+    def sync(self, listening: Listening, then: Callable[[], object]) -> None:
         node = self._listening.get(listening)
         if node is not None:
             node.subscription.sync(then)
@@ -172,7 +172,7 @@ class Cluster:
 
     # Looking
 
-    async def _go_along(self) -> None:
+    async def _follow_nodes(self) -> None:
         trouble = Trouble(f"The look for the nodes of the cluster of {self._server.place}")
         while True:
             self._wanted.clear()

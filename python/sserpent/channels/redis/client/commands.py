@@ -22,8 +22,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ...._runtime.loops import end
 from ...history.broker import BrokerUnavailable, PublishUncertain, Refused
-from ..names import text_of
-from ..scripts import Script, missing_rights
 from .connection import (
     LOST,
     Connection,
@@ -36,7 +34,9 @@ from .connection import (
     known,
     reason_of,
     send,
+    text_of,
 )
+from .script import Script, missing_rights
 
 # Answers that say that a command was not carried out, and may be later, or by another server.
 # Where they come from within a script, Redis 6 has them in the middle of a message.

@@ -255,6 +255,11 @@ def reason_of(error: Exception) -> str:
     return reason if isinstance(error, LOST) else f"{type(error).__name__}: {reason}"
 
 
+def text_of(name: bytes) -> str:
+    """Returns a name for a log or an error: a user may have chosen a part of it."""
+    return repr(name.decode(errors="backslashreplace"))
+
+
 class Trouble:
     """Says once in the log that a server is away, and once that it is back.
 

@@ -53,7 +53,7 @@ class Servers(Protocol):
         """Ends a subscription."""
         ...
 
-    def doubt(self, listening: Listening, then: Callable[[], object]) -> None:
+    def sync(self, listening: Listening, then: Callable[[], object]) -> None:
         """Calls a function once `listening` has been given all that was sent to it before now,
         unless its subscription is lost before."""
         ...
@@ -83,7 +83,7 @@ class OneServer:
         self._subscription = PubSub(server, pace.timeout / 2, pace.probe)
         self._task: asyncio.Task[None] | None = None
         if server.moves:
-            self._task = asyncio.get_running_loop().create_task(self._go_along())
+            self._task = asyncio.get_running_loop().create_task(self._follow_master())
         self.send = self._commands.send
         self.add = self._subscription.add
         self.discard = self._subscription.discard
@@ -93,14 +93,14 @@ class OneServer:
     def skew(self) -> float | None:
         return self._commands.skew
 
-    def doubt(self, listening: Listening, then: Callable[[], object]) -> None:
+    def sync(self, listening: Listening, then: Callable[[], object]) -> None:
         self._subscription.sync(then)
 
     def renew(self, listening: Listening) -> None:
         self._commands.renew()
         self._subscription.renew()
 
-    async def _go_along(self) -> None:
+    async def _follow_master(self) -> None:
         """Goes to where the server is. Where it was, another may still answer, and hear nothing."""
         place = None
         trouble = Trouble(self._server.place, self._server.troubles)

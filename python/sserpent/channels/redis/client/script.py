@@ -1,0 +1,60 @@
+"""A script that runs in Redis, and the one that finds out what its user may do there."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+
+class Script:
+    """A script, and the hash that Redis knows it by."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source.strip().encode()
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+
+
+# Tries each command that channels need, without an effect, and returns those that are refused, each
+# with the reason.
+_RIGHTS = """
+local publish, name = ARGV[1], ARGV[2]
+local refused = {}
+for _, command in ipairs({
+  {publish, name, ''},
+  {'XADD', name, 'NOMKSTREAM', '1-1', 'about', ''},
+  {'XTRIM', name, 'MAXLEN', 1},
+  {'XRANGE', name, '-', '+', 'COUNT', 1},
+  {'XREVRANGE', name, '+', '-', 'COUNT', 1},
+  {'PEXPIRE', name, 1},
+}) do
+  local answer = redis.pcall(unpack(command))
+  if type(answer) == 'table' and answer.err then
+    refused[#refused + 1] = command[1]
+    refused[#refused + 1] = answer.err
+  end
+end
+return refused
+"""
+
+RIGHTS = Script(_RIGHTS)
+
+# How Redis says that it will never do something: to a user who may not, or because the command has
+# another name. Anything else that refuses a command may be over soon.
+_FOREVER = re.compile(
+    r"NOPERM|ACL failure|no permissions?|executing the script can't|Unknown Redis"
+)
+
+
+def missing_rights(reply: list[bytes], prefix: str) -> str:
+    """Returns which rights are missing, as `RIGHTS` has found; "" if none is."""
+    texts = [each.decode(errors="replace") for each in reply]
+    found = {
+        command: reason
+        for command, reason in zip(texts[::2], texts[1::2], strict=True)
+        if _FOREVER.search(reason)
+    }
+    names = [
+        f"+{command.lower()} with {'&' if command.endswith('PUBLISH') else '~'}{prefix}:*"
+        for command in found
+    ]
+    return f"{', '.join(names)} ({'; '.join(dict.fromkeys(found.values()))})" if found else ""
