@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ._fastapi.acceleration import accelerate
     from ._fastapi.declarations import Named
     from ._fastapi.response import EventSourceResponse
-    from ._shutdown import shutdown_event
+    from ._shutdown import end_streams, shutdown_event
 
     __version__: str
 
@@ -30,6 +30,7 @@ __all__ = [
     "ServerSentEvent",
     "__version__",
     "accelerate",
+    "end_streams",
     "format_sse_event",
     "shutdown_event",
 ]
@@ -41,6 +42,7 @@ _MODULES = {
     "Named": "._fastapi.installed",
     "ServerSentEvent": "._fastapi.installed",
     "accelerate": "._fastapi.installed",
+    "end_streams": "._shutdown",
     "format_sse_event": "._core",
     "shutdown_event": "._shutdown",
 }

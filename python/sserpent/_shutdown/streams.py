@@ -248,9 +248,10 @@ class ServerStreams:
             signalled: Whether a signal has come that ends servers.
         """
         if not self.ending and (self.server.is_exiting() if self.server else signalled):
-            self._begin_to_end()
+            self.begin_to_end()
 
-    def _begin_to_end(self) -> None:
+    def begin_to_end(self) -> None:
+        """Tells the streams that their end has come."""
         with _lock:
             self.ending = True
             event = self._awaited()
@@ -276,6 +277,8 @@ class _LoopStreams:
         self._token = ref(token)
         self._by_address: dict[Address, ServerStreams] = {}
         self._end_polling: Callable[[], object] | None = None
+        self._is_to_end = False
+        self._to_end: list[ServerStreams] = []
 
     def of_server(self, scope: Scope | None) -> ServerStreams:
         address = tuple((scope or {}).get("server") or ())
@@ -314,6 +317,31 @@ class _LoopStreams:
         if self._end_polling is not None:
             self._end_polling()
             self._end_polling = None
+
+    def end_open(self) -> None:
+        """Has the streams end that are open now. May be called in any thread."""
+        token = self._token()
+        if token is not None:
+            self._is_to_end = True
+            call_soon(token, self._end)
+
+    def set_apart(self) -> None:
+        """Takes the streams that are to end away from those that open from now on."""
+        if not self._is_to_end:
+            return
+        self._is_to_end = False
+        groups = {each for each in self._by_address.values() if each.open and not each.ending}
+        later = {each: ServerStreams(each.server) for each in groups}
+        self._by_address = {
+            address: later.get(streams, streams) for address, streams in self._by_address.items()
+        }
+        self._to_end += groups
+
+    def _end(self) -> None:
+        self.set_apart()
+        groups, self._to_end = self._to_end, []
+        for streams in groups:
+            streams.begin_to_end()
 
     def notice_signal(self) -> None:
         """Called from a signal handler: only the loop's own thread may touch its streams."""
@@ -362,6 +390,21 @@ def shutdown_event() -> ShutdownEvent:
     return streams.event
 
 
+def end_streams() -> None:
+    """Ends the streams that are open now, runs included, each within its `shutdown_grace`, as a
+    shutdown of their server does.
+
+    It is for a server that is embedded in a program, gets no signal and waits for its open
+    responses. `shutdown_event()` is set for the streams that end. Streams that open later are not
+    affected: have the server accept no more connections first.
+
+    It may be called in any thread, and does nothing where no stream is open. It does not wait for
+    the streams to end.
+    """
+    for loop_streams in _busy:
+        loop_streams.end_open()
+
+
 def opened(stream: Stream, scope: Scope) -> ServerStreams:
     """Registers a stream that opens; to be called in its event loop, and followed by `closed`.
 
@@ -370,6 +413,7 @@ def opened(stream: Stream, scope: Scope) -> ServerStreams:
     """
     global _busy
     loop_streams = _of_this_loop()
+    loop_streams.set_apart()
     streams = loop_streams.of_server(scope)
     streams.look(signalled=False)
     streams.open.add(stream)

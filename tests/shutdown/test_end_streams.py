@@ -1,0 +1,148 @@
+"""`end_streams()` ends what is open, as a shutdown does, and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import anyio
+
+import sserpent
+from asgi import Connection
+from sserpent import EventSourceResponse
+from sserpent.channels import Channels
+from timelines import runners
+
+Run = Callable[..., None]
+
+
+async def endless() -> AsyncIterator[str]:
+    yield "a"
+    await anyio.sleep_forever()
+
+
+async def polite() -> AsyncIterator[str]:
+    yield "a"
+    await sserpent.shutdown_event().wait()
+    await anyio.sleep(1)
+    yield "bye"
+
+
+class Client(Connection):
+    def __init__(self) -> None:
+        super().__init__()
+        self.returned = anyio.Event()
+
+    async def run(self, app: Any) -> None:
+        await super().run(app)
+        self.returned.set()
+
+
+async def opened(tasks: Any, response: EventSourceResponse) -> Client:
+    """Opens a stream, and returns when its first event has come."""
+    connection = Client()
+    tasks.start_soon(connection.run, response)
+    await connection.until(lambda: connection.data)
+    return connection
+
+
+def test_e5_without_a_stream_it_does_nothing() -> None:
+    assert sserpent.end_streams() is None  # type: ignore[func-returns-value]
+
+    async def main() -> None:
+        sserpent.end_streams()
+        async with anyio.create_task_group() as tasks:
+            connection = await opened(tasks, EventSourceResponse(endless()))
+            await anyio.sleep(0.01)
+            assert not connection.returned.is_set()
+            connection.disconnect()
+
+    anyio.run(main)
+
+
+@runners
+def test_e5_open_streams_end_as_at_a_shutdown_and_later_ones_stream_on(run: Run) -> None:
+    async def main() -> None:
+        with anyio.fail_after(1_000):
+            async with anyio.create_task_group() as tasks:
+                first = await opened(tasks, EventSourceResponse(endless()))
+                sserpent.end_streams()
+                later = await opened(tasks, EventSourceResponse(polite(), shutdown_grace=5))
+                await first.returned.wait()
+                assert not first.complete
+                await anyio.sleep(100)
+                latest = await opened(tasks, EventSourceResponse(polite(), shutdown_grace=5))
+                assert not later.returned.is_set()
+                sserpent.end_streams()
+                for each in (later, latest):
+                    await each.returned.wait()
+                    assert (each.data, each.complete) == (['"a"', '"bye"'], True)
+
+    run(main)
+
+
+@runners
+def test_e5_a_stream_that_opens_in_the_same_turn_is_a_later_one(run: Run) -> None:
+    async def finite() -> AsyncIterator[str]:
+        yield "a"
+        await anyio.sleep(10)
+        yield "b"
+
+    async def main() -> None:
+        with anyio.fail_after(1_000):
+            async with anyio.create_task_group() as tasks:
+                first = await opened(tasks, EventSourceResponse(endless()))
+                sserpent.end_streams()
+                second = Client()
+                await second.run(EventSourceResponse(finite()))
+                assert (second.data, second.complete) == (['"a"', '"b"'], True)
+                await first.returned.wait()
+                assert not first.complete
+
+    run(main)
+
+
+@runners
+def test_e5_runs_end_too(run: Run) -> None:
+    async def main() -> None:
+        with anyio.fail_after(1_000):
+            async with Channels() as channels, anyio.create_task_group() as tasks:
+                runs = channels.runs("answers", str)
+                answer = await runs.start(endless())
+                follower = await opened(tasks, answer.follow())
+                sserpent.end_streams()
+                status = await answer.wait()
+                assert (status.state, status.reason) == ("stopped", "shutdown")
+                await follower.returned.wait()
+                after = await runs.start(endless())
+                await anyio.sleep(100)
+                assert (await runs.status(after.id)).state == "running"
+                await after.stop()
+
+    run(main)
+
+
+def test_e5_it_ends_the_streams_of_every_event_loop_from_any_thread() -> None:
+    open_in: list[str] = []
+    ended: list[str] = []
+
+    def serve(backend: str) -> None:
+        async def main() -> None:
+            async with anyio.create_task_group() as tasks:
+                connection = await opened(tasks, EventSourceResponse(endless()))
+                open_in.append(backend)
+                await connection.returned.wait()
+                ended.append(backend)
+
+        anyio.run(main, backend=backend)
+
+    threads = [threading.Thread(target=serve, args=(each,)) for each in ("asyncio", "trio")]
+    for thread in threads:
+        thread.start()
+    while len(open_in) < 2:
+        threads[0].join(0.01)
+    sserpent.end_streams()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(ended) == ["asyncio", "trio"]
