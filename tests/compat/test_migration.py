@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from pages import DOCS, all_blocks
 from servers import Server, until, uvicorn
 from sserpent.client import iter_events
 
@@ -57,6 +58,14 @@ def read(events: Iterator[Any], count: int | None = None) -> list[tuple[str, str
         if len(found) == count:
             break
     return found
+
+
+def test_e9_the_page_begins_with_the_import() -> None:
+    first = all_blocks(DOCS / "from-sse-starlette.md")[0].code
+    assert first == (
+        "from sserpent.compat.sse_starlette import EventSourceResponse, ServerSentEvent\n"
+    )
+    exec(first, {})
 
 
 def test_e9_the_chat(start: Start) -> None:

@@ -75,14 +75,14 @@ async def nothing(connection: Connection) -> None:
 # The API
 
 
-def test_all_public_names_are_there() -> None:
+def test_e4_all_public_names_are_there() -> None:
     assert set(sse_starlette.__all__) <= set(ours.__all__)
     for name in ("AppStatus", "SendTimeoutError", "ensure_bytes"):
         assert hasattr(sse_starlette.sse, name)
         assert name in ours.__all__
 
 
-def test_the_signature_is_theirs() -> None:
+def test_e4_the_signature_is_theirs() -> None:
     def described(made: Any) -> list[tuple[str, Any, Any]]:
         parameters = inspect.signature(made).parameters.values()
         return [(each.name, each.kind, each.default) for each in parameters]
@@ -93,7 +93,7 @@ def test_the_signature_is_theirs() -> None:
     assert described(ours.ensure_bytes) == described(sse_starlette.event.ensure_bytes)
 
 
-def test_status_has_their_attributes() -> None:
+def test_e4_status_has_their_attributes() -> None:
     names = {each for each in vars(sse_starlette.sse.AppStatus) if not each.startswith("_")}
     assert all(hasattr(AppStatus, each) for each in names)
     assert issubclass(ours.SendTimeoutError, TimeoutError)
@@ -110,14 +110,14 @@ def test_status_has_their_attributes() -> None:
     ],
 )
 @both
-def test_bad_arguments_are_refused(
+def test_e4_bad_arguments_are_refused(
     module: Any, options: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         module.EventSourceResponse(iter(()), **options)
 
 
-def test_a_subclass_sets_the_defaults() -> None:
+def test_e4_a_subclass_sets_the_defaults() -> None:
     class Quick(EventSourceResponse):
         DEFAULT_PING_INTERVAL = 5
         DEFAULT_SEPARATOR = "\n"
@@ -165,7 +165,7 @@ def json_event(module: Any) -> Any:
 
 @pytest.mark.parametrize("sep", [None, "\r\n", "\n", "\r"])
 @pytest.mark.parametrize("make", ITEMS)
-def test_an_item_has_their_bytes(make: Callable[[Any], Any], sep: str | None) -> None:
+def test_e4_an_item_has_their_bytes(make: Callable[[Any], Any], sep: str | None) -> None:
     separator = sep or "\r\n"
     expected = sse_starlette.event.ensure_bytes(make(sse_starlette.sse), separator)
     assert ours.ensure_bytes(make(ours), separator) == expected
@@ -193,7 +193,7 @@ async def silent_end(*items: Any) -> AsyncIterator[Any]:
     "item", [{"bogus": 1}, {"retry": "1"}, {"id": 1}, {"data": "\ud800"}, {"event": 1}], ids=str
 )
 @both
-def test_a_bad_item_ends_the_stream_after_what_came_before(module: Any, item: Any) -> None:
+def test_e4_a_bad_item_ends_the_stream_after_what_came_before(module: Any, item: Any) -> None:
     cleaned_up = []
 
     async def content() -> AsyncIterator[Any]:
@@ -225,7 +225,7 @@ def test_a_bad_item_ends_the_stream_after_what_came_before(module: Any, item: An
         {"media_type": "text/plain"},
     ],
 )
-def test_headers_are_theirs_and_go_out_at_once(options: Any) -> None:
+def test_e4_headers_are_theirs_and_go_out_at_once(options: Any) -> None:
     async def main() -> None:
         sent = []
         for module in (ours, sse_starlette.sse):
@@ -240,7 +240,7 @@ def test_headers_are_theirs_and_go_out_at_once(options: Any) -> None:
     anyio.run(main)
 
 
-def test_events_of_sserpent_are_events_too() -> None:
+def test_e4_events_of_sserpent_are_events_too() -> None:
     assert ours.ensure_bytes(sserpent.ServerSentEvent(data=1), "\r\n") == b"data: 1\n\n"
 
 
@@ -249,7 +249,7 @@ def test_events_of_sserpent_are_events_too() -> None:
 
 @runners
 @pytest.mark.parametrize("sep", ["\r\n", "\n"])
-def test_a_ping_is_a_comment_line_after_quiet_seconds(run: Run, sep: str) -> None:
+def test_e4_a_ping_is_a_comment_line_after_quiet_seconds(run: Run, sep: str) -> None:
     async def content() -> AsyncIterator[str]:
         yield "a"
         await anyio.sleep(4)
@@ -266,7 +266,7 @@ def test_a_ping_is_a_comment_line_after_quiet_seconds(run: Run, sep: str) -> Non
 @pytest.mark.parametrize(
     "made", [{"comment": "me"}, b": me\r\n\r\n", ours.ServerSentEvent(comment="me")]
 )
-def test_a_ping_by_the_factory(run: Run, made: Any) -> None:
+def test_e4_a_ping_by_the_factory(run: Run, made: Any) -> None:
     async def content() -> AsyncIterator[str]:
         await anyio.sleep(12)
         yield "a"
@@ -277,14 +277,14 @@ def test_a_ping_by_the_factory(run: Run, made: Any) -> None:
 
 
 @runners
-def test_a_factory_that_raises_ends_the_stream(run: Run) -> None:
+def test_e4_a_factory_that_raises_ends_the_stream(run: Run) -> None:
     options: Any = {"ping": 5, "ping_message_factory": lambda: 1 / 0}
     with pytest.raises(ZeroDivisionError):
         run_and_end(run, lambda: EventSourceResponse(silent(), **options), nothing)
 
 
 @runners
-def test_no_ping_if_it_is_off(run: Run) -> None:
+def test_e4_no_ping_if_it_is_off(run: Run) -> None:
     async def leave(connection: Connection) -> None:
         await anyio.sleep(100)
         connection.disconnect()
@@ -297,7 +297,7 @@ def test_no_ping_if_it_is_off(run: Run) -> None:
 
 
 @runners
-def test_the_close_handler_has_the_message_and_the_background_runs(run: Run) -> None:
+def test_e4_the_close_handler_has_the_message_and_the_background_runs(run: Run) -> None:
     told: list[Any] = []
 
     async def closed(message: Any) -> None:
@@ -316,7 +316,7 @@ def test_the_close_handler_has_the_message_and_the_background_runs(run: Run) -> 
 
 
 @runners
-def test_a_client_that_does_not_read_is_a_send_timeout_error(run: Run) -> None:
+def test_e4_a_client_that_does_not_read_is_a_send_timeout_error(run: Run) -> None:
     done: list[Any] = []
 
     async def content() -> AsyncIterator[str]:
@@ -345,7 +345,7 @@ def test_a_client_that_does_not_read_is_a_send_timeout_error(run: Run) -> None:
 
 
 @runners
-def test_a_data_sender_feeds_the_stream_and_ends_with_it(run: Run) -> None:
+def test_e4_a_data_sender_feeds_the_stream_and_ends_with_it(run: Run) -> None:
     ended = []
 
     async def feed(channel: Any) -> None:
@@ -368,7 +368,7 @@ def test_a_data_sender_feeds_the_stream_and_ends_with_it(run: Run) -> None:
 
 
 @runners
-def test_a_data_sender_is_cancelled_when_the_client_leaves(run: Run) -> None:
+def test_e4_a_data_sender_is_cancelled_when_the_client_leaves(run: Run) -> None:
     ended = []
 
     async def feed() -> None:
@@ -386,7 +386,7 @@ def test_a_data_sender_is_cancelled_when_the_client_leaves(run: Run) -> None:
 
 
 @runners
-def test_a_data_sender_that_waits_for_room_is_cancelled_when_the_client_leaves(run: Run) -> None:
+def test_e4_a_data_sender_that_waits_for_room_is_cancelled_when_the_client_leaves(run: Run) -> None:
     ends: list[Any] = []
 
     async def feed(channel: Any) -> None:
@@ -419,7 +419,7 @@ def test_a_data_sender_that_waits_for_room_is_cancelled_when_the_client_leaves(r
 
 
 @pytest.mark.parametrize("limit", [0, 0.1])
-def test_a_cleanup_that_outlives_its_time_does_not_hold_the_response(
+def test_e4_a_cleanup_that_outlives_its_time_does_not_hold_the_response(
     limit: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     ends: list[str] = []
@@ -444,7 +444,7 @@ def test_a_cleanup_that_outlives_its_time_does_not_hold_the_response(
 
 
 @runners
-def test_a_data_sender_that_raises_ends_the_stream_with_that(run: Run) -> None:
+def test_e4_a_data_sender_that_raises_ends_the_stream_with_that(run: Run) -> None:
     async def feed() -> None:
         await anyio.sleep(1)
         raise LookupError("no data")
@@ -454,7 +454,7 @@ def test_a_data_sender_that_raises_ends_the_stream_with_that(run: Run) -> None:
 
 
 @runners
-def test_what_a_generator_raises_is_not_in_a_group(run: Run) -> None:
+def test_e4_what_a_generator_raises_is_not_in_a_group(run: Run) -> None:
     async def content() -> AsyncIterator[str]:
         yield "a"
         raise LookupError("no data")
@@ -466,7 +466,7 @@ def test_what_a_generator_raises_is_not_in_a_group(run: Run) -> None:
 
 
 @runners
-def test_should_exit_ends_open_streams_after_their_grace(run: Run) -> None:
+def test_e4_should_exit_ends_open_streams_after_their_grace(run: Run) -> None:
     ends: list[Any] = []
 
     async def content(event: anyio.Event) -> AsyncIterator[str]:
@@ -507,14 +507,14 @@ def test_should_exit_ends_open_streams_after_their_grace(run: Run) -> None:
 
 
 @runners
-def test_streams_that_open_while_should_exit_is_set_end_at_once(run: Run) -> None:
+def test_e4_streams_that_open_while_should_exit_is_set_end_at_once(run: Run) -> None:
     AppStatus.should_exit = True
     connection = run_and_end(run, lambda: EventSourceResponse(silent("a")), nothing)
     assert (connection.body, connection.complete) == (b"", True)
 
 
 @runners
-def test_one_with_a_grace_period_has_it_then_too(run: Run) -> None:
+def test_e4_one_with_a_grace_period_has_it_then_too(run: Run) -> None:
     AppStatus.should_exit = True
 
     async def content(event: anyio.Event) -> AsyncIterator[str]:
@@ -529,7 +529,7 @@ def test_one_with_a_grace_period_has_it_then_too(run: Run) -> None:
     assert (connection.body, connection.complete) == (b"data: bye\r\n\r\n", True)
 
 
-def test_head_has_the_headers_alone() -> None:
+def test_e4_head_has_the_headers_alone() -> None:
     async def main() -> None:
         connection = Connection(method="HEAD")
         await connection.run(EventSourceResponse(silent("a")))
@@ -538,7 +538,7 @@ def test_head_has_the_headers_alone() -> None:
     anyio.run(main)
 
 
-def test_no_limit_for_a_cleanup() -> None:
+def test_e4_no_limit_for_a_cleanup() -> None:
     assert EventSourceResponse(iter(()), cleanup_timeout=None).cleanup_timeout > 10**6
 
 
@@ -546,7 +546,7 @@ def test_no_limit_for_a_cleanup() -> None:
 
 
 @on("uvicorn")
-def test_a_server_sends_their_bytes(shared: Server) -> None:
+def test_e4_a_server_sends_their_bytes(shared: Server) -> None:
     assert (
         fetch(shared, "/ours").partition("\r\n\r\n")[2]
         == fetch(shared, "/theirs").partition("\r\n\r\n")[2]
@@ -554,12 +554,12 @@ def test_a_server_sends_their_bytes(shared: Server) -> None:
 
 
 @on("uvicorn")
-def test_a_client_that_leaves_is_told_to_the_handler(shared: Server) -> None:
+def test_e4_a_client_that_leaves_is_told_to_the_handler(shared: Server) -> None:
     open_stream(shared, "/closing").close()
     until(lambda: "closed by http.disconnect" in shared.log)
 
 
-def test_a_shutdown_sets_the_event_and_waits_for_the_grace(serve: Callable[..., Server]) -> None:
+def test_e4_a_shutdown_sets_the_event_and_waits_for_the_grace(serve: Callable[..., Server]) -> None:
     server = serve(uvicorn(APP))
     with open_stream(server, "/graceful") as connection:
         server.process.terminate()
@@ -568,7 +568,9 @@ def test_a_shutdown_sets_the_event_and_waits_for_the_grace(serve: Callable[..., 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the application takes SIGUSR1")
-def test_without_the_drain_a_stream_goes_on_until_should_exit(serve: Callable[..., Server]) -> None:
+def test_e4_without_the_drain_a_stream_goes_on_until_should_exit(
+    serve: Callable[..., Server],
+) -> None:
     server = serve(uvicorn(APP))
     with open_stream(server, "/undrained") as connection:
         server.process.terminate()

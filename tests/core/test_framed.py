@@ -48,7 +48,9 @@ def framed_buffer(core: ModuleType, schema: Any = None, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(("item", "expected"), READY)
-def test_text_and_bytes_are_taken_as_they_are(core: ModuleType, item: Any, expected: bytes) -> None:
+def test_e1_text_and_bytes_are_taken_as_they_are(
+    core: ModuleType, item: Any, expected: bytes
+) -> None:
     buffer = framed_buffer(core)
     buffer.push(item)
     assert buffer.pending == len(expected)
@@ -56,20 +58,20 @@ def test_text_and_bytes_are_taken_as_they_are(core: ModuleType, item: Any, expec
 
 
 @pytest.mark.parametrize("item", ["data: a\n\n", b"data: a\n\n"])
-def test_without_framed_they_are_data(core: ModuleType, item: Any) -> None:
+def test_e1_without_framed_they_are_data(core: ModuleType, item: Any) -> None:
     buffer = core.Buffer()
     buffer.push(item)
     assert buffer.take() == b'data: "data: a\\n\\n"\n\n'
 
 
-def test_other_items_are_framed_as_ever_in_their_order(core: ModuleType) -> None:
+def test_e1_other_items_are_framed_as_ever_in_their_order(core: ModuleType) -> None:
     buffer = framed_buffer(core)
     for item in ("data: a\n\n", {"b": 1}, core.ServerSentEvent(event="c", data="d"), b": e\n", 5):
         buffer.push(item)
     assert buffer.take() == (b'data: a\n\ndata: {"b":1}\n\nevent: c\ndata: "d"\n\n: e\ndata: 5\n\n')
 
 
-def test_a_declared_type_does_not_look_at_them(core: ModuleType) -> None:
+def test_e1_a_declared_type_does_not_look_at_them(core: ModuleType) -> None:
     def validate(item: object) -> object:
         raise ValueError(f"validated {item!r}")
 
@@ -81,7 +83,7 @@ def test_a_declared_type_does_not_look_at_them(core: ModuleType) -> None:
     assert buffer.take() == b"data: a\n\n"
 
 
-def test_declared_events_do_not_look_at_them(core: ModuleType) -> None:
+def test_e1_declared_events_do_not_look_at_them(core: ModuleType) -> None:
     def refuse(item: object) -> Any:
         raise ValueError(f"asked about {item!r}")
 
@@ -92,7 +94,7 @@ def test_declared_events_do_not_look_at_them(core: ModuleType) -> None:
     assert buffer.take() == b"data: a\n\n"
 
 
-def test_text_that_is_no_unicode_is_refused_and_leaves_nothing(core: ModuleType) -> None:
+def test_e1_text_that_is_no_unicode_is_refused_and_leaves_nothing(core: ModuleType) -> None:
     buffer = framed_buffer(core)
     buffer.push("data: a\n\n")
     with pytest.raises(ValueError, match="text must be valid Unicode, without lone"):
@@ -100,7 +102,7 @@ def test_text_that_is_no_unicode_is_refused_and_leaves_nothing(core: ModuleType)
     assert buffer.take() == b"data: a\n\n"
 
 
-def test_a_released_view_is_refused(core: ModuleType) -> None:
+def test_e1_a_released_view_is_refused(core: ModuleType) -> None:
     view = memoryview(b"data: a\n\n")
     view.release()
     buffer = framed_buffer(core)
@@ -109,7 +111,7 @@ def test_a_released_view_is_refused(core: ModuleType) -> None:
     assert buffer.pending == 0
 
 
-def test_what_is_pushed_is_a_copy(core: ModuleType) -> None:
+def test_e1_what_is_pushed_is_a_copy(core: ModuleType) -> None:
     array = bytearray(b"data: a\n\n")
     buffer = framed_buffer(core)
     buffer.push(array)
@@ -117,7 +119,7 @@ def test_what_is_pushed_is_a_copy(core: ModuleType) -> None:
     assert buffer.take() == b"data: a\n\n"
 
 
-def test_it_is_time_by_bytes_and_by_age(core: ModuleType) -> None:
+def test_e1_it_is_time_by_bytes_and_by_age(core: ModuleType) -> None:
     buffer = framed_buffer(core, max_pending=10, max_age=1_000)
     assert not buffer.push("123456789")
     assert buffer.push("0")
@@ -140,7 +142,7 @@ def test_it_is_time_by_bytes_and_by_age(core: ModuleType) -> None:
         (["data: a", {"b": 1}], True),
     ],
 )
-def test_a_line_begins_at_the_start_and_after_lf(
+def test_e1_a_line_begins_at_the_start_and_after_lf(
     core: ModuleType, items: list[Any], begins: bool
 ) -> None:
     buffer = framed_buffer(core)
@@ -153,7 +155,7 @@ def test_a_line_begins_at_the_start_and_after_lf(
     assert meter.at_line_start is begins
 
 
-def test_only_what_is_taken_decides_where_a_line_begins(core: ModuleType) -> None:
+def test_e1_only_what_is_taken_decides_where_a_line_begins(core: ModuleType) -> None:
     buffer = framed_buffer(core)
     buffer.push("data: a")
     assert buffer.at_line_start
@@ -162,7 +164,7 @@ def test_only_what_is_taken_decides_where_a_line_begins(core: ModuleType) -> Non
     assert not buffer.at_line_start
 
 
-def test_a_buffer_without_framed_is_always_where_a_line_begins(core: ModuleType) -> None:
+def test_e1_a_buffer_without_framed_is_always_where_a_line_begins(core: ModuleType) -> None:
     buffer = core.Buffer()
     buffer.push("a")
     buffer.take()
@@ -185,7 +187,9 @@ def test_a_buffer_without_framed_is_always_where_a_line_begins(core: ModuleType)
         ([[""]], 0),
     ],
 )
-def test_a_meter_counts_blank_lines(core: ModuleType, takes: list[list[Any]], events: int) -> None:
+def test_e1_a_meter_counts_blank_lines(
+    core: ModuleType, takes: list[list[Any]], events: int
+) -> None:
     firsts: list[None] = []
     buffer = framed_buffer(core)
     meter = core.Meter(buffer, lambda: firsts.append(None))
@@ -199,7 +203,7 @@ def test_a_meter_counts_blank_lines(core: ModuleType, takes: list[list[Any]], ev
 
 @pytest.mark.once
 @given(st.lists(st.lists(st.text("a\r\n", max_size=4), max_size=3), max_size=6))
-def test_both_backends_take_and_count_the_same(takes: list[list[str]]) -> None:
+def test_e1_both_backends_take_and_count_the_same(takes: list[list[str]]) -> None:
     try:
         from sserpent._core import compiled
     except ImportError:

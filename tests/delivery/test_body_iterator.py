@@ -81,7 +81,7 @@ async def leave_after_first(connection: Connection, response: Any) -> None:
 
 @runners
 @TOUCHES
-def test_keep_alives_are_sent(run: Run, touch: Wrap) -> None:
+def test_e2_keep_alives_are_sent(run: Run, touch: Wrap) -> None:
     connection = Connection()
 
     async def main() -> None:
@@ -97,7 +97,7 @@ def test_keep_alives_are_sent(run: Run, touch: Wrap) -> None:
 
 @runners
 @TOUCHES
-def test_a_client_that_leaves_is_told_and_the_generator_cleans_up(run: Run, touch: Wrap) -> None:
+def test_e2_a_client_that_leaves_is_told_and_the_generator_cleans_up(run: Run, touch: Wrap) -> None:
     content = Content("a", last=1_000)
 
     async def main() -> None:
@@ -112,7 +112,7 @@ def test_a_client_that_leaves_is_told_and_the_generator_cleans_up(run: Run, touc
 
 @runners
 @TOUCHES
-def test_a_generator_at_its_yield_is_closed_before_the_response_returns(
+def test_e2_a_generator_at_its_yield_is_closed_before_the_response_returns(
     run: Run, touch: Wrap
 ) -> None:
     """The wrapper waits for something of its own meanwhile."""
@@ -135,7 +135,7 @@ def test_a_generator_at_its_yield_is_closed_before_the_response_returns(
 
 @runners
 @TOUCHES
-def test_head_starts_nothing(run: Run, touch: Wrap) -> None:
+def test_e2_head_starts_nothing(run: Run, touch: Wrap) -> None:
     content = Content("a")
     connection = Connection(method="HEAD")
 
@@ -150,7 +150,7 @@ def test_head_starts_nothing(run: Run, touch: Wrap) -> None:
 
 @runners
 @TOUCHES
-def test_places_are_counted_and_metrics_and_background_tasks_follow(
+def test_e2_places_are_counted_and_metrics_and_background_tasks_follow(
     run: Run, touch: Wrap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(observing, "current", observing.Observer())
@@ -179,7 +179,9 @@ def test_places_are_counted_and_metrics_and_background_tasks_follow(
 
 @runners
 @TOUCHES
-def test_a_stalled_client_is_dropped_and_a_shutdown_ends_the_stream(run: Run, touch: Wrap) -> None:
+def test_e2_a_stalled_client_is_dropped_and_a_shutdown_ends_the_stream(
+    run: Run, touch: Wrap
+) -> None:
     stalled, ended = Connection(), Connection()
 
     async def main() -> None:
@@ -201,7 +203,7 @@ def test_a_stalled_client_is_dropped_and_a_shutdown_ends_the_stream(run: Run, to
 
 
 @runners
-def test_the_goodbye_follows_what_was_put_in_its_place(run: Run) -> None:
+def test_e2_the_goodbye_follows_what_was_put_in_its_place(run: Run) -> None:
     connection = Connection()
 
     async def main() -> None:
@@ -214,7 +216,7 @@ def test_the_goodbye_follows_what_was_put_in_its_place(run: Run) -> None:
 
 
 @runners
-def test_it_yields_the_wire_without_keep_alives_and_is_the_same_each_time(run: Run) -> None:
+def test_e2_it_yields_the_wire_without_keep_alives_and_is_the_same_each_time(run: Run) -> None:
     events = [ServerSentEvent(event="a", data=1), {"b": 2}, "c"]
 
     async def main() -> None:
@@ -229,7 +231,7 @@ def test_it_yields_the_wire_without_keep_alives_and_is_the_same_each_time(run: R
     run(main)
 
 
-def test_it_yields_what_is_framed_as_it_is_and_of_sync_generators_too() -> None:
+def test_e2_it_yields_what_is_framed_as_it_is_and_of_sync_generators_too() -> None:
     closed: list[bool] = []
 
     def content() -> Iterator[str]:
@@ -253,7 +255,7 @@ def test_it_yields_what_is_framed_as_it_is_and_of_sync_generators_too() -> None:
 
 
 @runners
-def test_an_error_of_the_generator_comes_through_and_names_its_source(run: Run) -> None:
+def test_e2_an_error_of_the_generator_comes_through_and_names_its_source(run: Run) -> None:
     connection = Connection()
     caught: list[Any] = []
 
@@ -273,7 +275,7 @@ def test_an_error_of_the_generator_comes_through_and_names_its_source(run: Run) 
 
 
 @runners
-def test_what_is_not_read_any_more_is_closed(run: Run) -> None:
+def test_e2_what_is_not_read_any_more_is_closed(run: Run) -> None:
     content = Content("a")
 
     async def other() -> AsyncIterator[str]:
@@ -293,7 +295,7 @@ def test_what_is_not_read_any_more_is_closed(run: Run) -> None:
 
 
 @pytest.mark.parametrize("value", ["text", b"text", {"a": 1}, None, 5])
-def test_what_cannot_be_streamed_is_refused(value: Any) -> None:
+def test_e2_what_cannot_be_streamed_is_refused(value: Any) -> None:
     response = EventSourceResponse(Content().stream())
     with pytest.raises(TypeError, match="body_iterator of EventSourceResponse streams"):
         response.body_iterator = value
@@ -301,7 +303,7 @@ def test_what_cannot_be_streamed_is_refused(value: Any) -> None:
 
 @runners
 @pytest.mark.parametrize("touch_first", [False, True])
-def test_a_copy_is_delivered_as_the_response_is(run: Run, touch_first: bool) -> None:
+def test_e2_a_copy_is_delivered_as_the_response_is(run: Run, touch_first: bool) -> None:
     connection = Connection()
 
     async def main() -> None:
@@ -318,7 +320,7 @@ def test_a_copy_is_delivered_as_the_response_is(run: Run, touch_first: bool) -> 
 
 @runners
 @TOUCHES
-def test_a_subscription_is_delivered(run: Run, touch: Wrap) -> None:
+def test_e2_a_subscription_is_delivered(run: Run, touch: Wrap) -> None:
     connection = Connection()
 
     async def main() -> None:
@@ -350,7 +352,7 @@ def test_a_subscription_is_delivered(run: Run, touch: Wrap) -> None:
 
 @runners
 @TOUCHES
-def test_a_follower_of_a_run_has_it_up_to_and_with_its_end(run: Run, touch: Wrap) -> None:
+def test_e2_a_follower_of_a_run_has_it_up_to_and_with_its_end(run: Run, touch: Wrap) -> None:
     connection = Connection()
 
     async def main() -> None:
@@ -368,7 +370,7 @@ def test_a_follower_of_a_run_has_it_up_to_and_with_its_end(run: Run, touch: Wrap
     assert connection.complete
 
 
-def test_nothing_of_a_wrapped_stream_waits_for_the_garbage_collector() -> None:
+def test_e2_nothing_of_a_wrapped_stream_waits_for_the_garbage_collector() -> None:
     import gc
     import weakref
 

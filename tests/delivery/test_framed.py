@@ -76,7 +76,7 @@ def kinds() -> list[Callable[[], EventSourceResponse]]:
 
 @runners
 @pytest.mark.parametrize("make", kinds())
-def test_what_is_ready_is_on_the_wire_as_it_is(
+def test_e1_what_is_ready_is_on_the_wire_as_it_is(
     run: Run, make: Callable[[], EventSourceResponse]
 ) -> None:
     connection = streamed(run, make)
@@ -85,7 +85,7 @@ def test_what_is_ready_is_on_the_wire_as_it_is(
     assert connection.headers["content-type"] == "text/event-stream; charset=utf-8"
 
 
-def test_a_sync_generator_is_framed_too() -> None:
+def test_e1_a_sync_generator_is_framed_too() -> None:
     def content() -> Iterator[Any]:
         yield from MIXED
 
@@ -95,13 +95,13 @@ def test_a_sync_generator_is_framed_too() -> None:
 
 
 @runners
-def test_without_framed_text_is_data(run: Run) -> None:
+def test_e1_without_framed_text_is_data(run: Run) -> None:
     connection = streamed(run, lambda: EventSourceResponse(parts("data: a\n\n", b"b")))
     assert connection.body == b'data: "data: a\\n\\n"\n\ndata: "b"\n\n'
 
 
 @pytest.mark.parametrize("value", [1, 0, None, "yes", []])
-def test_framed_is_a_bool(value: Any) -> None:
+def test_e1_framed_is_a_bool(value: Any) -> None:
     message = f"'framed' must be True or False, not {type(value).__name__}"
     with pytest.raises(TypeError, match=message):
         EventSourceResponse(parts(), framed=value)
@@ -109,7 +109,7 @@ def test_framed_is_a_bool(value: Any) -> None:
         type("Bad", (EventSourceResponse,), {"framed": value})
 
 
-def test_subscriptions_and_runs_refuse_framed() -> None:
+def test_e1_subscriptions_and_runs_refuse_framed() -> None:
     async def main() -> None:
         async with Channels() as channels:
             news, runs = channels.channel("news"), channels.runs("answers")
@@ -151,14 +151,14 @@ def with_pings(run: Run, *items: Any, **options: Any) -> bytes:
         ([{"b": 1}, "data: a"], b'data: {"b":1}\n\n' + 2 * PING + b"data: a"),
     ],
 )
-def test_a_keep_alive_is_sent_only_where_a_line_begins(
+def test_e1_a_keep_alive_is_sent_only_where_a_line_begins(
     run: Run, items: list[Any], body: bytes
 ) -> None:
     assert with_pings(run, *items) == body
 
 
 @runners
-def test_a_keep_alive_is_due_as_soon_as_it_would_be_when_a_line_has_ended_late(run: Run) -> None:
+def test_e1_a_keep_alive_is_due_as_soon_as_it_would_be_when_a_line_has_ended_late(run: Run) -> None:
     times: list[float] = []
 
     async def content() -> AsyncIterator[str]:
@@ -186,7 +186,9 @@ def test_a_keep_alive_is_due_as_soon_as_it_would_be_when_a_line_has_ended_late(r
     ("item", "says"),
     [("data: a\n\n", True), ("data: a\n", True), ("", True), ("data: a", False), (b"a\r", False)],
 )
-def test_the_farewell_is_left_out_in_the_middle_of_a_line(run: Run, item: Any, says: bool) -> None:
+def test_e1_the_farewell_is_left_out_in_the_middle_of_a_line(
+    run: Run, item: Any, says: bool
+) -> None:
     body = streamed(run, lambda: Framed(parts(item, last=60), max_duration=10)).body
     ready = item.encode() if isinstance(item, str) else item
     assert re.fullmatch(re.escape(ready) + (rb": goodbye\nretry: \d+\n" if says else b""), body)
@@ -196,7 +198,7 @@ def test_the_farewell_is_left_out_in_the_middle_of_a_line(run: Run, item: Any, s
 
 
 @runners
-def test_text_that_is_no_unicode_fails_the_stream_and_names_its_source(run: Run) -> None:
+def test_e1_text_that_is_no_unicode_fails_the_stream_and_names_its_source(run: Run) -> None:
     connection = Connection()
     caught: list[BaseException] = []
 
@@ -215,7 +217,7 @@ def test_text_that_is_no_unicode_fails_the_stream_and_names_its_source(run: Run)
     assert notes is None or "parts (" in notes[0]
 
 
-def test_an_annotation_does_not_validate_what_is_ready() -> None:
+def test_e1_an_annotation_does_not_validate_what_is_ready() -> None:
     app = FastAPI()
 
     @app.get("/text", response_class=Framed)
@@ -239,7 +241,7 @@ def test_an_annotation_does_not_validate_what_is_ready() -> None:
 
 
 @pytest.mark.parametrize("item_type", [str, bytes, str | bytes])
-def test_the_document_says_nothing_of_the_data_of_what_is_ready(item_type: Any) -> None:
+def test_e1_the_document_says_nothing_of_the_data_of_what_is_ready(item_type: Any) -> None:
     async def endpoint() -> Any:
         yield "data: a\n\n"
 
@@ -252,7 +254,7 @@ def test_the_document_says_nothing_of_the_data_of_what_is_ready(item_type: Any) 
 
 
 @runners
-def test_head_starts_nothing(run: Run) -> None:
+def test_e1_head_starts_nothing(run: Run) -> None:
     began: list[bool] = []
 
     async def content() -> AsyncIterator[str]:
@@ -269,7 +271,7 @@ def test_head_starts_nothing(run: Run) -> None:
 
 
 @runners
-def test_a_client_that_leaves_is_told_and_the_generator_cleans_up(run: Run) -> None:
+def test_e1_a_client_that_leaves_is_told_and_the_generator_cleans_up(run: Run) -> None:
     log: list[str] = []
     connection = Connection()
 
@@ -292,7 +294,7 @@ def test_a_client_that_leaves_is_told_and_the_generator_cleans_up(run: Run) -> N
 
 
 @runners
-def test_metrics_count_its_events(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_e1_metrics_count_its_events(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observing, "current", observing.Observer())
     observer = observing.observe()
 
@@ -307,7 +309,7 @@ def test_metrics_count_its_events(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @runners
-def test_a_shutdown_ends_it_and_background_tasks_follow_a_whole_stream(run: Run) -> None:
+def test_e1_a_shutdown_ends_it_and_background_tasks_follow_a_whole_stream(run: Run) -> None:
     log: list[str] = []
     cut, whole = Connection(), Connection()
 
@@ -326,7 +328,7 @@ def test_a_shutdown_ends_it_and_background_tasks_follow_a_whole_stream(run: Run)
 
 
 @runners
-def test_a_client_that_does_not_read_is_dropped(run: Run) -> None:
+def test_e1_a_client_that_does_not_read_is_dropped(run: Run) -> None:
     connection = Connection()
 
     async def main() -> None:
@@ -344,7 +346,7 @@ APP = "delivery_app:app"
 
 @on("uvicorn", "hypercorn", "hypercorn-trio", "granian")
 @pytest.mark.parametrize(("path", "first"), [("/framed", "first"), ("/wrapped", "FIRST")])
-def test_servers_send_it_with_keep_alives_and_tell_of_a_client_that_leaves(
+def test_e1_servers_send_it_with_keep_alives_and_tell_of_a_client_that_leaves(
     shared: Server, path: str, first: str
 ) -> None:
     with httpx.stream("GET", shared.url + path, timeout=20) as response:

@@ -50,7 +50,7 @@ def causes(error: BaseException | None) -> list[type[BaseException]]:
 
 @runners
 @pytest.mark.parametrize("before", [0, 1])
-def test_d6_the_cleanup_after_an_item_that_cannot_be_encoded_runs_to_its_end(
+def test_d6_e8_the_cleanup_after_an_item_that_cannot_be_encoded_runs_to_its_end(
     run: Run, before: int
 ) -> None:
     log: list[str] = []
@@ -74,7 +74,7 @@ def test_d6_the_cleanup_after_an_item_that_cannot_be_encoded_runs_to_its_end(
 
 
 @runners
-def test_d6_that_cleanup_has_its_time_and_no_more(
+def test_d6_e8_that_cleanup_has_its_time_and_no_more(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def content() -> AsyncIterator[Any]:
@@ -93,7 +93,7 @@ def test_d6_that_cleanup_has_its_time_and_no_more(
 
 @runners
 @pytest.mark.parametrize("cause", [None, KeyError])
-def test_d6_a_cleanup_that_fails_too_is_told_with_the_first_error(
+def test_d6_e8_a_cleanup_that_fails_too_is_told_with_the_first_error(
     run: Run, cause: type[Exception] | None
 ) -> None:
     async def content() -> AsyncIterator[Any]:

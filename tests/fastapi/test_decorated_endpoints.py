@@ -112,7 +112,7 @@ def app_of(endpoint: Any, **options: Any) -> FastAPI:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("decorate", DECORATORS)
-def test_a_decorated_endpoint_streams(decorate: Any, endpoint: Any) -> None:
+def test_e7_a_decorated_endpoint_streams(decorate: Any, endpoint: Any) -> None:
     response = TestClient(app_of(decorate(endpoint))).get("/")
     assert response.text == 'data: {"name":"a"}\n\n'
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -120,7 +120,7 @@ def test_a_decorated_endpoint_streams(decorate: Any, endpoint: Any) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
-def test_its_item_type_is_in_the_document_and_is_validated(endpoint: Any) -> None:
+def test_e7_its_item_type_is_in_the_document_and_is_validated(endpoint: Any) -> None:
     async def bad() -> AsyncIterator[Item]:
         yield {"title": "b"}  # type: ignore[misc]
 
@@ -136,7 +136,7 @@ def test_its_item_type_is_in_the_document_and_is_validated(endpoint: Any) -> Non
         TestClient(app).get("/")
 
 
-def test_an_iterator_of_events_has_no_type_of_data_in_the_document() -> None:
+def test_e7_an_iterator_of_events_has_no_type_of_data_in_the_document() -> None:
     async def events() -> AsyncIterator[ServerSentEvent]:
         async def content() -> AsyncIterator[ServerSentEvent]:
             yield ServerSentEvent(event="a", data=1)
@@ -149,7 +149,7 @@ def test_an_iterator_of_events_has_no_type_of_data_in_the_document() -> None:
     assert TestClient(app).get("/").text == "event: a\ndata: 1\n\n"
 
 
-def test_it_is_described_and_validated_through_a_router_too() -> None:
+def test_e7_it_is_described_and_validated_through_a_router_too() -> None:
     router = fastapi.APIRouter()
     router.get("/", response_class=EventSourceResponse)(returned)
     app = FastAPI()
@@ -161,7 +161,7 @@ def test_it_is_described_and_validated_through_a_router_too() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_coroutine_that_a_sync_endpoint_returns_is_refused_with_its_name() -> None:
+def test_e7_a_coroutine_that_a_sync_endpoint_returns_is_refused_with_its_name() -> None:
     def endpoint() -> Any:
         return returned()
 
@@ -169,7 +169,7 @@ def test_a_coroutine_that_a_sync_endpoint_returns_is_refused_with_its_name() -> 
         TestClient(app_of(endpoint)).get("/")
 
 
-def test_a_sync_endpoint_runs_in_a_thread_and_a_generator_does_not() -> None:
+def test_e7_a_sync_endpoint_runs_in_a_thread_and_a_generator_does_not() -> None:
     threads: list[int] = []
 
     def endpoint() -> Any:
@@ -199,7 +199,7 @@ def test_a_sync_endpoint_runs_in_a_thread_and_a_generator_does_not() -> None:
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("decorate", DECORATORS[:4])
-def test_what_a_dependency_sets_on_the_response_is_sent(decorate: Any, endpoint: Any) -> None:
+def test_e7_what_a_dependency_sets_on_the_response_is_sent(decorate: Any, endpoint: Any) -> None:
     def dependency(response: Response) -> Response:
         response.headers["x-set"] = "by a dependency"
         response.status_code = 202
@@ -216,7 +216,7 @@ async def with_early_header(response: Response) -> Response:
     return response
 
 
-def test_a_generator_may_set_headers_on_the_response_of_a_dependency() -> None:
+def test_e7_a_generator_may_set_headers_on_the_response_of_a_dependency() -> None:
     app = FastAPI()
 
     @app.get("/", response_class=EventSourceResponse, status_code=201)
@@ -233,7 +233,7 @@ def test_a_generator_may_set_headers_on_the_response_of_a_dependency() -> None:
     assert response.status_code == 201
 
 
-def test_a_subclass_keeps_a_status_of_its_own() -> None:
+def test_e7_a_subclass_keeps_a_status_of_its_own() -> None:
     class Accepted(EventSourceResponse):
         def __init__(self, content: Any, status_code: int = 202, **options: Any) -> None:
             super().__init__(content, status_code, **options)
@@ -279,7 +279,7 @@ class Seen:
 
 @pytest.mark.parametrize("kind", ENDPOINTS)
 @pytest.mark.parametrize("decorate", [lambda endpoint: endpoint, awaiting, functools.partial])
-def test_values_and_names_are_the_applications(
+def test_e6_values_and_names_are_the_applications(
     monkeypatch: pytest.MonkeyPatch, decorate: Any, kind: Any
 ) -> None:
     seen = Seen(monkeypatch)
@@ -291,7 +291,7 @@ def test_values_and_names_are_the_applications(
     assert call.__qualname__ == kind.__qualname__
 
 
-def test_values_are_those_that_the_endpoint_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_e6_values_are_those_that_the_endpoint_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Seen(monkeypatch)
     app = FastAPI()
 
@@ -310,7 +310,7 @@ def test_values_are_those_that_the_endpoint_asks_for(monkeypatch: pytest.MonkeyP
     assert values.keys() == {"number", "request", "response", "made"}
 
 
-def test_an_error_of_an_endpoint_has_its_name_in_the_traceback() -> None:
+def test_e6_an_error_of_an_endpoint_has_its_name_in_the_traceback() -> None:
     def broken() -> Any:
         raise RuntimeError("broken")
 

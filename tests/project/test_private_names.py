@@ -151,7 +151,7 @@ def run(name: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", ["nothing", *NAMES])
-def test_without_it_the_import_works_and_streams_stream(name: str) -> None:
+def test_e11_without_it_the_import_works_and_streams_stream(name: str) -> None:
     ended = run(name)
     assert ended.returncode == 0, ended.stderr
     if name in OF_ASYNCIO:
