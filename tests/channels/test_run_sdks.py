@@ -281,9 +281,11 @@ def test_p19_a_follower_of_a_server_that_ends_raises(serve: Serve, protocol: str
 @pytest.mark.parametrize("name", ["hypercorn", "hypercorn-trio", "granian"])
 def test_p19_a_follower_of_another_server_that_ends_raises(serve: Serve, name: str) -> None:
     server = serve(command=commands("run_protocols_app:app")[name], GRACE="1")
-    reading = [read_in_thread(read(server, "endless")) for read in READERS.values()]
+    # LangGraph's comes back by itself, for longer than a test may take.
+    readers = {name: read for name, read in READERS.items() if name != "langgraph"}
+    reading = [read_in_thread(read(server, "endless")) for read in readers.values()]
     server.process.send_signal(signal.SIGTERM)
-    for protocol, (thread, seen, ends) in zip(READERS, reading, strict=True):
+    for protocol, (thread, seen, ends) in zip(readers, reading, strict=True):
         thread.join(60)
         assert (protocol, seen) == (protocol, TEXTS)
         assert len(ends) == 1, protocol
