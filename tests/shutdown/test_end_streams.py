@@ -7,9 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
+import httpx
+import pytest
+import uvicorn
 
 import sserpent
 from asgi import Connection
+from servers import free_port, give_back, until
 from sserpent import EventSourceResponse
 from sserpent.channels import Channels
 from timelines import runners
@@ -146,3 +150,31 @@ def test_e5_it_ends_the_streams_of_every_event_loop_from_any_thread() -> None:
     for thread in threads:
         thread.join(20)
     assert sorted(ended) == ["asyncio", "trio"]
+
+
+def test_e5_a_server_that_is_embedded_in_a_thread_goes_on_after_it() -> None:
+    port = free_port()
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await EventSourceResponse(endless())(scope, receive, send)
+
+    config = uvicorn.Config(serve, port=port, log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started)
+        url = f"http://127.0.0.1:{port}/"
+        with httpx.stream("GET", url, timeout=30) as response:
+            parts = response.iter_text()
+            assert next(parts).startswith('data: "a"')
+            sserpent.end_streams()
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(parts)
+        with httpx.stream("GET", url, timeout=30) as later:
+            assert next(later.iter_text()).startswith('data: "a"')
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        give_back(port)
+    assert not thread.is_alive()
