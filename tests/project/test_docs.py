@@ -51,6 +51,19 @@ def test_the_code_of_a_page_runs_and_prints_what_it_says(page: Path, monkeypatch
     run_blocks(page)
 
 
+WHOLE = [(page, code) for page in PAGES for code in blocks(page) if "FastAPI(" in code]
+
+
+@pytest.mark.parametrize(("page", "code"), WHOLE, ids=[id_of(page) for page, _ in WHOLE])
+def test_code_that_makes_an_application_runs_pasted_alone(
+    page: Path, code: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("sserpent._fastapi.acceleration._accelerated", False)
+    namespace: dict[str, Any] = {"__name__": "main"}
+    exec(compile(code, page.name, "exec", dont_inherit=True), namespace)
+    assert namespace["app"].routes
+
+
 def test_the_page_on_metrics_has_all_of_them_and_all_reasons_of_an_end() -> None:
     page = DOCS / "operations.md"
     text = page.read_text(encoding="utf-8")
