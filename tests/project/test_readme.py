@@ -4,13 +4,16 @@ works, and does what they say."""
 import inspect
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from fastapi.testclient import TestClient
 
-from pages import DOCS, README, run_blocks
+from pages import DOCS, README, blocks, run_blocks
 from scripted_server import STREAM, nothing_to_come, scripted
 from sserpent.channels import Channels
 from sserpent.testing import FakeUpstream, SyncClient, SyncEvents, connect, connect_sync
@@ -162,6 +165,15 @@ async def test_the_tests_on_the_page_on_testing_pass() -> None:
             await test()
         else:
             await anyio.to_thread.run_sync(test)
+
+
+@pytest.mark.once
+def test_pytest_runs_the_page_on_testing_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_page.py").write_text("\n".join(blocks(TESTING)))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.anyio
