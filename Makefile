@@ -125,6 +125,15 @@ dist: install ## Build what is published: sdist, native wheel and pure wheel, in
 	rm -rf dist
 	$(BIN)/python tools/dist.py dist
 
+.venv/installed-release: .venv/installed
+	$(BIN)/python -m pip install --quiet --group release
+	touch $@
+
+.PHONY: release-check
+release-check: .venv/installed-release ## Rehearse a release: build what can be built here into dist/, and look at each file
+	rm -rf dist
+	$(BIN)/python tools/release_check.py dist
+
 .venv/installed-nox: .venv/installed
 	$(BIN)/python -m pip install --quiet --group nox
 	touch $@

@@ -122,7 +122,14 @@ def streams(wheel: Path) -> list[str]:
             path for path in Path(directory).iterdir() if path.name in ("bin", "Scripts")
         )
         its_python = binaries / Path(sys.executable).name
-        pip: list[str | Path] = [its_python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip: list[str | Path] = [
+            its_python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
         subprocess.run([*pip, f"{wheel}[testing]"], check=True)
         done = subprocess.run([its_python, "-c", STREAM], capture_output=True, text=True)
     expected = "python" if is_pure(wheel) else "rust"
