@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -52,16 +53,15 @@ print(sserpent.BACKEND)
 def main(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     python("tools/dist.py", directory)
-    native = {wheel for wheel in directory.glob("*.whl") if not is_pure(wheel)}
     if sys.platform == "linux":
         cross_compile(directory)
     files = sorted(directory.iterdir())
     python("-m", "twine", "check", "--strict", *files)
     problems = [problem for file in files for problem in missing(file)]
-    for wheel in files:
-        if is_pure(wheel) or wheel in native:
+    for wheel in directory.glob("*.whl"):
+        if runs_here(wheel):
             problems += streams(wheel)
-        elif wheel.suffix == ".whl":
+        else:
             print(f"{wheel.name}: not installed, since it does not run here")
     if problems:
         sys.exit("\n".join(problems))
@@ -137,6 +137,13 @@ def streams(wheel: Path) -> list[str]:
         return [f"{wheel.name}: no stream of backend '{expected}': {done.stdout}{done.stderr}"]
     print(f"{wheel.name}: installed alone, it streams on backend '{expected}'")
     return []
+
+
+def runs_here(wheel: Path) -> bool:
+    if sys.platform != "linux" or is_pure(wheel):
+        return True
+    libc = "manylinux" if platform.libc_ver()[0] == "glibc" else "musllinux"
+    return libc in wheel.name and platform.machine() in wheel.name
 
 
 def is_pure(file: Path) -> bool:
