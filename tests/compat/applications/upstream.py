@@ -22,6 +22,7 @@ async def flood(request: Request) -> StreamingResponse:
     async def frames() -> AsyncIterator[str]:
         while True:
             yield f"data: {10_000 * 'x'}\n\n"
+            await asyncio.sleep(0)  # or the event loop would never see that its client has left
 
     return StreamingResponse(frames(), media_type="text/event-stream")
 
