@@ -15,6 +15,9 @@ from benches.goals import BURST, GOALS, MEMORY, ONE_PUBLISH, TURN, Goal, name_of
 from .callgrind import BY_LIBRARY
 from .timing import Table, Tables
 
+# PyPI shows the README too, and knows no files beside it.
+RESULTS = "https://github.com/sserpent/sserpent/blob/main/benches/RESULTS.md"
+
 # Floors and limits are no contenders: they get no ratio beside their measurement.
 FLOORS = ("joined", "asgi", "to_json", "memchr")
 # What the plot and the README show, with the table and the case of each.
@@ -188,7 +191,7 @@ Events per CPU second on uvicorn, relative to `fastapi.sse` (`make bench` of {ab
   through a queue for each client.
 
 Every figure, how it was measured, and which goals were missed:
-[benches/RESULTS.md](benches/RESULTS.md) (`make bench`).
+[benches/RESULTS.md]({RESULTS}) (`make bench`).
 """
     marks = "(<!-- written by make bench -->\n).*(<!-- end -->)"
     return re.sub(marks, lambda found: found[1] + written + found[2], text, flags=re.DOTALL)

@@ -23,7 +23,7 @@ import sserpent.client
 import sserpent.metrics
 import sserpent.protocols
 import sserpent.testing
-from pages import DOCS, PAGES, PROJECT, all_blocks, blocks, run_blocks, text_of
+from pages import DOCS, PAGES, PROJECT, README, all_blocks, blocks, run_blocks, text_of
 from sserpent._delivery.life import Ending
 from sserpent._delivery.options import _CHECKS, _CLASS_CHECKS
 
@@ -39,6 +39,7 @@ MODULES = (
 )
 TOOL = runpy.run_path(str(PROJECT / "tools" / "copies.py"))
 REPOSITORY = "https://github.com/sserpent/sserpent/"
+RAW = "https://raw.githubusercontent.com/sserpent/sserpent"
 
 
 def id_of(page: Path) -> str:
@@ -87,7 +88,8 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)[^):]*\)|(?:src|srcset)=\"([^\":]+)\"", text)
     files = [page.parent / "".join(link) for link in links]
     files += [
-        PROJECT / link for link in re.findall(rf"{REPOSITORY}(?:blob|tree)/main/([^)#]+)", text)
+        PROJECT / link
+        for link in re.findall(rf"(?:{REPOSITORY}(?:blob|tree)|{RAW})/main/([^)#\"]+)", text)
     ]
     assert [file for file in files if not file.exists()] == []
 
@@ -98,6 +100,14 @@ def test_every_page_is_in_the_navigation() -> None:
     assert sorted(listed) == sorted(
         page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")
     )
+
+
+def test_the_readme_has_no_link_that_pypi_could_not_follow() -> None:
+    text = README.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]+)\)|(?:src|srcset)=\"([^\"]+)\"", text)
+    assert len(links) > 20
+    relative = [link for found in links if not (link := "".join(found)).startswith("https://")]
+    assert relative == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=id_of)
