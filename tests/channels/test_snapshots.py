@@ -952,6 +952,40 @@ def test_n7_a_function_that_cancels_itself_has_failed(place: Place) -> None:
         check(place, test)
 
 
+class NoError(BaseException):
+    """As KeyboardInterrupt and SystemExit, which a test runner would take for its own."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit(), NoError("secret")])
+@pytest.mark.parametrize("is_async", [True, False])
+def test_n7_whatever_a_function_raises_ends_nothing_but_its_stream(
+    place: Place, error: BaseException, is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise error
+
+    async def fail_later() -> None:
+        raise error
+
+    async def test(channels: Channels) -> None:
+        board = Board(channels.channel("board", history=1))
+        after = await board.set("a", 1)
+        for number in range(3):
+            await board.set("a", number)
+        function = fail_later if is_async else fail
+        name = type(error).__name__
+        with pytest.raises(RuntimeError, match=f"'snapshot' of channel 'board' raised {name}"):
+            await Client().run(board.channel.subscribe(snapshot=function))
+        client = coming_back(after)
+        await client.run(of(lambda after: board.channel.subscribe(after=after, snapshot=function)))
+        assert (client.status, client.seen) == (200, [])
+        async with connected(board.channel.subscribe(snapshot=board.snapshot)) as other:
+            await has_seen(other, "snapshot")
+
+    check(place, test)
+    assert f"raised {type(error).__name__}" in caplog.text
+
+
 def test_n7_a_broker_that_goes_away_under_a_call_lets_clients_come_back(place: Place) -> None:
     async def test(channels: Channels) -> None:
         news = channels.channel("news")

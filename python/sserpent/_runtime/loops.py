@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from types import CoroutineType, FrameType
-from typing import Any
+from typing import Any, cast
 
 
 def on_asyncio() -> bool:
@@ -36,6 +36,24 @@ def current_token() -> Any:
     if on_asyncio():
         return asyncio.get_running_loop()
     return _trio().lowlevel.current_trio_token()
+
+
+def is_outside(token: Any) -> bool:
+    """Returns whether the caller is not in the event loop that `current_token` has returned: Python
+    closes its task, because that event loop has ended without it."""
+    try:
+        return current_token() is not token
+    except RuntimeError:
+        return True
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Returns whether an exception is a cancellation by the running event loop, or a group of
+    nothing else, as older releases of Trio have it."""
+    inner: Any = getattr(error, "exceptions", None)  # Python 3.10 has no class for groups
+    if isinstance(inner, tuple) and inner:
+        return all(map(is_cancellation, cast("tuple[BaseException, ...]", inner)))
+    return isinstance(error, asyncio.CancelledError if on_asyncio() else _trio().Cancelled)
 
 
 def current_time() -> float:

@@ -19,7 +19,14 @@ import anyio
 from ..._core import ServerSentEvent
 from ..._delivery.options import EVENT_CLASSES
 from ..._runtime.log import logger
-from ..._runtime.loops import call_every, current_time, spawn
+from ..._runtime.loops import (
+    call_every,
+    current_time,
+    current_token,
+    is_cancellation,
+    is_outside,
+    spawn,
+)
 from ..history.broker import BrokerUnavailable, Item
 from ..history.encoding import Encoding
 from ..history.position import HistoryKey, Position, parse_id
@@ -157,6 +164,7 @@ class SnapshotCall:
         # The calls that the function waits for, by listening itself.
         self._awaited: list[SnapshotCall] = []
         self._has_ended = False
+        self._token = current_token()
         # In a context of its own: that of a request would be that of whoever has come first.
         context = contextvars.Context()
         self._cancel: Callable[[], object] = context.run(spawn, self._run)
@@ -253,6 +261,15 @@ class SnapshotCall:
             entry = await self._entry()
         except Exception as failure:
             error = failure
+        except BaseException as failure:
+            # Nothing may leave this task: KeyboardInterrupt or SystemExit would end the event loop,
+            # and on Trio anything would.
+            is_end = isinstance(failure, GeneratorExit) and is_outside(self._token)
+            if is_end or is_cancellation(failure):
+                raise
+            kind = type(failure).__name__
+            error = RuntimeError(f"'snapshot' of {_name(self._tail.key)} raised {kind}")
+            error.__cause__ = failure
         finally:
             if not self._has_ended:
                 if entry is not None:

@@ -17,7 +17,15 @@ from ..._delivery.in_finally import is_tidying_up
 from ..._delivery.source import close_unstarted
 from ..._fastapi.stream_end import SHUTDOWN
 from ..._runtime.log import SayOnce, logger
-from ..._runtime.loops import call_every, call_soon, current_time, current_token, on_asyncio
+from ..._runtime.loops import (
+    call_every,
+    call_soon,
+    current_time,
+    current_token,
+    is_cancellation,
+    is_outside,
+    on_asyncio,
+)
 from ..history.broker import BrokerError, ChannelsClosed, Fenced, Item, Lease, Refused, RunBroker
 from ..history.encoding import Refusal
 from ..history.position import HistoryKey
@@ -177,9 +185,9 @@ class Producer:
         except BaseException as error:
             # Nothing may leave this task: KeyboardInterrupt or SystemExit would end the event loop,
             # and on Trio anything would.
-            if isinstance(error, GeneratorExit) and self._is_abandoned():
+            if isinstance(error, GeneratorExit) and is_outside(self._token):
                 raise
-            if not _is_cancellation(error):
+            if not is_cancellation(error):
                 logger.exception("The generator of run '%s' failed", self._run_id)
                 self._end = "error", "exception", None
             elif self._stop is None:
@@ -190,13 +198,6 @@ class Producer:
                 self._end = "stopped", self._stop, None
             self._driven.set()
             self._outbox.wake()
-
-    def _is_abandoned(self) -> bool:
-        """Returns whether Python closes this task, because its event loop has ended without it."""
-        try:
-            return current_token() is not self._token
-        except RuntimeError:
-            return True
 
     async def _produce(self) -> None:
         if hasattr(self._source, "__aiter__"):
@@ -390,15 +391,6 @@ class Producer:
             if end != "lost":
                 end, reason, status = "stopped", self._stop, None
         return end_item(self._run_id, end, reason, status)
-
-
-def _is_cancellation(error: BaseException) -> bool:
-    """Returns whether an exception is a cancellation, or a group of nothing else, as older releases
-    of Trio have it."""
-    inner: Any = getattr(error, "exceptions", None)  # Python 3.10 has no class for groups
-    if isinstance(inner, tuple) and inner:
-        return all(map(_is_cancellation, cast("tuple[BaseException, ...]", inner)))
-    return isinstance(error, anyio.get_cancelled_exc_class())
 
 
 class _News:
