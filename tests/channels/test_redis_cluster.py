@@ -347,7 +347,7 @@ def test_p17_a_failover_that_lost_a_key_and_its_run_frees_the_key(
                 while new is None:
                     new = await start_if_free(there, "chat", over)
             # The old one has lost what it has yielded, and yields no more.
-            await until(lambda: not here._producers)
+            await until(lambda: not here._local.producers)
             active = await here.active("chat")
             assert active is not None
             assert active.id == new

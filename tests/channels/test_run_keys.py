@@ -256,7 +256,7 @@ async def test_p17_a_key_that_was_lost_is_taken_back_or_ends_the_older_run(
         answer = Answer()
         answer.say("a")
         old = await runs.start(answer(), key="chat")
-        [producer] = runs._producers
+        [producer] = runs._local.producers
         await until_async(lambda: _has(runs, old, 1, None))
         await _lose(runs, "chat")
         producer.renew_soon()
@@ -280,7 +280,7 @@ def test_p16_a_run_that_redis_lost_is_started_again_and_both_give_back_their_pla
         async with Channels(kept_redis.url, prefix=prefix) as channels:
             runs = channels.runs("answers", shutdown_grace=0, max_runs_per_owner=2)
             await runs.start(Answer()(), owner=1, id="same")
-            [lost] = runs._producers
+            [lost] = runs._local.producers
             kept_redis.ask("FLUSHALL")
             again = await runs.start(Answer()(), owner=1, id="same")
             lost.renew_soon()
@@ -289,10 +289,10 @@ def test_p16_a_run_that_redis_lost_is_started_again_and_both_give_back_their_pla
             await runs.start(Answer()(), owner=1)
             assert await status_of(runs.start(Answer()(), owner=1)) == 429
             await again.stop()
-            await until(lambda: len(runs._producers) == 1)
+            await until(lambda: len(runs._local.producers) == 1)
             await runs.start(Answer()(), owner=1)
-        assert not runs._slots._taken
-        assert not runs._places
+        assert not runs._local._slots._taken
+        assert not runs._local._places
 
     anyio.run(main)
 
@@ -307,7 +307,7 @@ async def test_p17_a_run_that_is_stopped_for_its_key_is_not_told_as_lost(
         runs = channels.runs("answers", shutdown_grace=0)
         monkeypatch.setattr(Producer, "stop", lambda self, reason: None)  # it comes too late
         old = await runs.start(Answer()(), key="chat")
-        [producer] = runs._producers
+        [producer] = runs._local.producers
         is_superseded = runs._keys.is_superseded
 
         async def after_a_takeover(claim: Any) -> bool:
@@ -330,7 +330,7 @@ async def test_p17_followers_of_a_protocol_read_an_error_when_a_run_loses_its_ke
         answer = Answer()
         answer.say({"n": 1})
         old = await runs.start(answer(), key="chat")
-        [producer] = runs._producers
+        [producer] = runs._local.producers
         await until_async(lambda: _has(runs, old, 1, None))
         await _lose(runs, "chat")
         await runs.start(Answer()(), key="chat")
@@ -365,7 +365,7 @@ async def test_p16_a_run_that_stops_another_has_its_place(make_channels: MakeCha
         assert await status_of(runs.start(Answer()(), owner=1, key="other")) == 429
         await second.stop()
         await second.wait()
-        await until(lambda: not runs._producers)
+        await until(lambda: not runs._local.producers)
         await runs.start(Answer()(), owner=1, key="other")
 
 

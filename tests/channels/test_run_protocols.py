@@ -268,7 +268,7 @@ async def lost_after_events(
         runs, answer, started = lost
         answer.say(*protocol.items)
         await until_stored(runs, started.id, events_of(protocol))
-        [producer] = runs._producers
+        [producer] = runs._local.producers
         with monkeypatch.context() as patch:
             patch.setattr(Lease, "DURATION", 0.0)
             await runs._broker.renew(runs._key(started.id, None), producer._fence)

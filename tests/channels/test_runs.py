@@ -462,7 +462,7 @@ async def test_x3_a_sync_generator_is_stopped_after_the_step_it_is_in(
         runs = channels.runs("answers")
         started = await runs.start(answer())
         await anyio.to_thread.run_sync(entered.wait, 20)
-        (producer,) = runs._producers
+        (producer,) = runs._local.producers
         await runs.stop(started.id)
         # It hears of it from the broker.
         await until(lambda: producer._stopping)
@@ -487,7 +487,7 @@ def test_x4_a_producer_that_dies_is_noticed_by_its_lease(
         monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
         monkeypatch.setattr("sserpent.channels.runs.producer.Producer.renew_soon", dead)
         async with answering(in_memory) as (runs, answer, started):
-            runs._producers.clear()  # nobody waits for it either
+            runs._local._produced.clear()  # nobody waits for it either
             answer.say("a")
             begin = anyio.current_time()
             client = await followed_slowly(runs, started.id)
@@ -661,7 +661,7 @@ async def test_x6_any_other_exception_ends_the_run_alone_and_is_logged_too(
         client = await followed(runs, started.id)
         assert said(client) == ["a"]
         assert end_of(client) == ("error", "exception")
-        await until(lambda: not runs._producers)
+        await until(lambda: not runs._local.producers)
         assert b"secret" not in client.body
         [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
         assert started.id in record.getMessage()
@@ -806,7 +806,7 @@ def test_x8_a_run_ends_with_its_channels_within_its_grace(
                 assert grace <= anyio.current_time() - begin <= grace + 6
             assert end_of(client) == ("stopped", "shutdown")
             assert answer.cleaned_up
-            assert not runs._producers
+            assert not runs._local.producers
 
     run_in_time(main)
 
@@ -823,7 +823,7 @@ def test_x8_a_run_without_followers_is_told_of_the_server_s_shutdown(
             assert not answer.cleaned_up
             await anyio.sleep(7)
             assert answer.cleaned_up
-            assert not runs._producers
+            assert not runs._local.producers
             assert end_of(await followed_slowly(runs, started.id)) == ("stopped", "shutdown")
 
     run_in_time(main)
@@ -836,7 +836,7 @@ async def test_x8_nothing_is_left_of_a_run_that_has_ended(make_channels: MakeCha
         answer.end()
         await followed(runs, started.id)
         with anyio.fail_after(20):
-            while runs._producers or runs._watches or channels._hubs._by_loop:
+            while runs._local.producers or runs._watches or channels._hubs._by_loop:
                 await anyio.sleep(0.01)
         assert not shutdown._of_this_loop().are_open()
 
@@ -848,13 +848,13 @@ async def test_x8_an_ended_run_keeps_its_events_and_lets_go_of_its_generator(
         runs, answer = channels.runs("answers"), Answer()
         source = answer()
         started = await runs.start(source)
-        [producer] = runs._producers
+        [producer] = runs._local.producers
         kept = [ref(source), ref(producer)]
         del source, producer
         answer.say("a")
         answer.end()
         await followed(runs, started.id)
-        await until(lambda: not runs._producers)
+        await until(lambda: not runs._local.producers)
         await until(lambda: gc.collect() >= 0 and not any(each() for each in kept))
         assert said(await followed(runs, started.id)) == ["a"]
         await started.stop()  # does nothing
@@ -1012,7 +1012,7 @@ def test_a_thousand_runs_that_block_have_no_more_threads_than_max_threads(
             go_on.set()
             for each in started[:: len(started) - 1]:
                 assert said(await followed(runs, each.id)) == [1, 2]
-            await until(lambda: not runs._producers)
+            await until(lambda: not runs._local.producers)
             assert running_threads() == 0
 
     anyio.run(main)
@@ -1038,7 +1038,7 @@ def test_what_is_no_generator_is_left_alone_by_a_run_that_never_begins(
         async with in_memory() as channels:
             runs = channels.runs("answers")
             started = await runs.start(Lines())
-            (producer,) = runs._producers
+            (producer,) = runs._local.producers
             producer.stop("early")
             assert end_of(await followed(runs, started.id)) == ("stopped", "early")
         assert not entered
@@ -1098,7 +1098,7 @@ async def test_x3_a_sync_generator_that_is_stopped_ends_at_its_next_yield(
     async with make_channels() as channels:
         runs, answer = channels.runs("answers"), Sync()
         started = await runs.start(answer())
-        (producer,) = runs._producers
+        (producer,) = runs._local.producers
         async with connected(started.follow()) as client:
             await client.until(lambda: said(client) == [0, 1, 2, 3, 4])
             await runs.stop(started.id)
@@ -1137,10 +1137,10 @@ async def test_an_owner_has_so_many_runs_at_the_same_time(make_channels: MakeCha
         answers[0].end()
         await followed(runs, "first", owner=7)
         with anyio.fail_after(30):
-            while runs._slots._taken["7"] == 2:
+            while runs._local._slots._taken["7"] == 2:
                 await anyio.sleep(0.005)
         await runs.start(answers[4](), owner=7)
-    assert not runs._slots._taken
+    assert not runs._local._slots._taken
 
 
 # Bad input

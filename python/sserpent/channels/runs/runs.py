@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast, get_args
 
 import anyio
 from fastapi import HTTPException
 
 from ..._delivery.generator_thread import ThreadOptions, ThreadSlots
-from ..._fastapi.limits import Slots, retry_after
+from ..._fastapi.limits import retry_after
 from ..._fastapi.response import EventSourceResponse, checked_content
 from ..._runtime.loops import current_token, spawn
 from ..channel import Key
@@ -29,6 +29,7 @@ from ..subscription import Subscription
 from .ends import REQUEST, RunStatus, end_item, status_of
 from .following import Following, Watch, following_class, unknown
 from .keys import Claim, IfActive, RunKeys
+from .local_runs import LocalRuns, Place
 from .outbox import MAX_BYTES
 from .producer import Producer
 from .run_encoding import RunEncoding
@@ -113,11 +114,9 @@ class Runs(Generic[T]):
     _following: type[Following]
     _hubs: Hubs
     _broker: RunBroker
-    _producers: dict[Producer, tuple[HistoryKey, _Place]]
-    _places: dict[HistoryKey, _Place]  # of the newest producer of each run
+    _local: LocalRuns
     _watches: dict[Any, Watch]
     _thread_slots: ThreadSlots
-    _slots: Slots
     _keys: RunKeys
 
     def __init__(self, *_: Any, **__: Any) -> None:
@@ -132,11 +131,9 @@ class Runs(Generic[T]):
         runs._following = following_class(definition.response_class)
         runs._hubs = hubs
         runs._broker = broker
-        runs._producers = {}
-        runs._places = {}
+        runs._local = LocalRuns(definition.max_runs_per_owner)
         runs._watches = {}
         runs._thread_slots = ThreadSlots()
-        runs._slots = Slots()
         runs._keys = RunKeys(broker, runs._key)
         return runs
 
@@ -326,10 +323,6 @@ class Runs(Generic[T]):
 
     # Responses and their parts
 
-    def _limits_of(self, owner: str | None) -> dict[Any, int]:
-        limit = self._definition.max_runs_per_owner
-        return {} if limit is None or owner is None else {owner: limit}
-
     def _thread_options(self, run_id: str) -> ThreadOptions:
         return ThreadOptions(
             f"run {run_id!r}",
@@ -338,36 +331,6 @@ class Runs(Generic[T]):
             MAX_BYTES,
             keeps_last=True,
         )
-
-    def _place_instead_of(self, stopped: HistoryKey | None, owner: str | None) -> _Place | None:
-        """Takes a place for one more run of an owner, or that of a run which was stopped for it.
-        None if there is none."""
-        former = None if stopped is None else self._places.get(stopped)
-        if former is not None:
-            limits, former.limits = former.limits, {}
-        else:
-            limits = self._limits_of(owner)
-            if not self._slots.take(limits):
-                return None
-        return _Place(limits)
-
-    def _give_back(self, place: _Place) -> None:
-        self._slots.give_back(place.limits)
-        place.limits = {}
-
-    def _began(self, key: HistoryKey, producer: Producer, place: _Place) -> None:
-        self._producers[producer] = key, place
-        self._places[key] = place
-
-    def _ended(self, producer: Producer) -> None:
-        produced = self._producers.pop(producer, None)
-        if produced is None:
-            return
-        key, place = produced
-        self._give_back(place)
-        # A run that Redis has lost may have been started again meanwhile.
-        if self._places.get(key) is place:
-            del self._places[key]
 
     def _key(self, run_id: str, owner: str | None) -> HistoryKey:
         """Returns where a run is kept: runs of others are elsewhere, and so as unknown as those
@@ -402,18 +365,11 @@ class Runs(Generic[T]):
 
     async def _aclose(self) -> None:
         """Ends the runs of this process, each within its grace."""
-        producers = list(self._producers)
+        producers = self._local.producers
         for producer in producers:
             producer.shut_down()
         for producer in producers:
             await producer.ended.wait()
-
-
-class _Place:
-    """A run's place within the limits of its owner."""
-
-    def __init__(self, limits: Mapping[Any, int]) -> None:
-        self.limits = limits
 
 
 class _Starting:
@@ -429,7 +385,7 @@ class _Starting:
         self._broker = runs._broker
         self._source = source
         self._claim: Claim | None = None
-        self._place: _Place | None = None
+        self._place: Place | None = None
         self._has_started = False
         self.run_id = ""
         self.owner: str | None = None
@@ -446,7 +402,7 @@ class _Starting:
         if self._has_started:
             return
         if self._place is not None:
-            self._runs._give_back(self._place)
+            self._runs._local.give_back(self._place)
         if self._claim is not None:
             spawn(self._runs._keys.free, self._claim)
         await _close(self._source)
@@ -465,7 +421,7 @@ class _Starting:
             if not is_taken:
                 return
             stopped = None if other is None else self._runs._key(other, owner)
-        self._place = self._runs._place_instead_of(stopped, owner)
+        self._place = self._runs._local.take_place(owner, stopped)
         if self._place is not None:
             await self._begin(run, self._place)
         elif not (may_exist and await self._broker.status(run) is not None):
@@ -480,7 +436,7 @@ class _Starting:
             self.run_id = other
         return is_taken, other
 
-    async def _begin(self, run: HistoryKey, place: _Place) -> None:
+    async def _begin(self, run: HistoryKey, place: Place) -> None:
         runs = self._runs
         producer = Producer(
             self.run_id,
@@ -491,14 +447,14 @@ class _Starting:
             runs._definition.max_bytes,
             runs._definition.shutdown_grace,
             runs._thread_options(self.run_id),
-            runs._ended,
+            runs._local.remove,
             None if self._claim is None else (self._claim, runs._keys),
         )
         fence = await self._broker.start(run, runs._definition.ttl, producer.stop)
         if fence is None:
             return
         self._has_started = True
-        runs._began(run, producer, place)
+        runs._local.add(run, producer, place)
         try:
             if self._claim is not None and await runs._keys.is_superseded(self._claim):
                 producer.stop(REQUEST)
