@@ -177,7 +177,7 @@ class Subscriber:
         self.holds_headers = False
         self.lost_snapshot: Exception | None = None
         self.compression: TakenEntries | None = None
-        #: Has what is pending sent, if the client takes it. Called by the hub, for each event.
+        #: Sends pending frames, unless a `send` is in progress. Called by the hub, for each event.
         self.flush: Flush = _nothing
 
     # Beginning and end

@@ -321,7 +321,7 @@ class Runs(Generic[T]):
         finally:
             watch.discard(key)
 
-    # Responses and their parts
+    # What a run is made of, and a response that follows it
 
     def _thread_options(self, run_id: str) -> ThreadOptions:
         return ThreadOptions(
