@@ -287,7 +287,7 @@ class _Walk:
         if data["missed"] != to.offset - at.offset:
             yield f"wrong missed: {data['missed']} from {at} to {to}"
         if not self.truth.was_trimmed(self.client.room, to):
-            yield f"needless gap: nothing was trimmed from {at} to {to}"
+            yield f"needless gap: nothing was trimmed from {at} to {to}, says {data}"
 
     def check_reset(self, seen: Seen, to: Position) -> Iterator[str]:
         at, reason = self.at, seen.data["reason"]
