@@ -12,6 +12,7 @@ from __future__ import annotations
 import zlib
 from typing import Any
 
+from ..history.position import NOWHERE, Position
 from ..history.ring import Entry, Ring
 
 # The entries of a segment: after the first number a segment ends if a client waits to join.
@@ -112,9 +113,31 @@ class Link:
         self.compressed = b""
 
 
-# A chunk of entries, where in the chain its client stood, in which segment, the chunk compressed,
-# and where the client stands after it.
-Chunk = tuple["bytes | None", "Link | None", "Segment | None", bytes, Link, "Segment | None"]
+class Stand:
+    """Where a client stands. Those who have got the same have the same one.
+
+    Attributes:
+        link: The last entry that it has got; None before the chain's beginning.
+        segment: That which it is in; None while it gets pieces that are compressed by themselves.
+        position: After what it has got.
+    """
+
+    __slots__ = ("link", "position", "segment")
+
+    def __init__(
+        self, link: Link | None, segment: Segment | None, position: Position = NOWHERE
+    ) -> None:
+        self.link = link
+        self.segment = segment
+        self.position = position
+
+
+#: The stand of a client that the chain knows nothing of.
+OUTSIDE = Stand(None, None)
+
+# Where a client stood, how many bytes it takes at once, the next entries compressed, and where it
+# stands after them.
+Taken = tuple["Stand | None", int, bytes, Stand]
 
 
 class Chain:
@@ -129,8 +152,8 @@ class Chain:
         newest: What a client has taken last: nearly all others take the same.
     """
 
-    __slots__ = ("_ending", "_links", "_newest_link", "_ring", "_runs", "_trimmed", "_wanted",
-                 "beginning", "clients", "newest")  # fmt: skip
+    __slots__ = ("_ending", "_links", "_newest_link", "_newest_stand", "_ring", "_runs",
+                 "_trimmed", "_wanted", "beginning", "clients", "newest")  # fmt: skip
 
     def __init__(self, ring: Ring) -> None:
         self._ring = ring
@@ -146,7 +169,8 @@ class Chain:
 
     def _begin(self, offset: int) -> None:
         self.beginning = self._newest_link = self._links[offset] = Link(offset)
-        self.newest: Chunk = None, None, None, b"", self.beginning, None
+        self._newest_stand = OUTSIDE
+        self.newest: Taken = None, 0, b"", OUTSIDE
 
     # The running sum
 
@@ -209,6 +233,14 @@ class Chain:
                 pieces.append(piece)
             run = self._runs[key] = b"".join(pieces), segment
         return run
+
+    def stand(self, link: Link | None, segment: Segment | None, position: Position) -> Stand:
+        """Returns where a client stands, which is where another one does in most cases."""
+        newest = self._newest_stand
+        if newest.link is link and newest.segment is segment and newest.position is position:
+            return newest
+        self._newest_stand = stand = Stand(link, segment, position)
+        return stand
 
     def want(self, offset: int) -> None:
         """Says that a client waits after an entry for a segment to begin."""

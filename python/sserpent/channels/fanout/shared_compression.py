@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..._delivery.compression import EMPTY_BLOCK
 from ..history.ring import Entry
-from .chain import Chain, Link, Segment, alone, deflated
+from .chain import OUTSIDE, Chain, Link, alone, deflated
 from .checksum import crc32_of_run
 from .subscriber import Cursor, Subscriber, Taken
 
@@ -31,12 +31,16 @@ class SharedCompression:
         wire_bytes: How many bytes it has made.
     """
 
-    __slots__ = ("_begun", "_chain", "_crc", "_cursor", "_is_plain", "_link", "_noted", "_offset",
-                 "_plain", "_segment", "_since", "_size", "wire_bytes")  # fmt: skip
+    __slots__ = ("_begun", "_chain", "_crc", "_cursor", "_is_plain", "_max_pending", "_noted",
+                 "_offset", "_plain", "_since", "_size", "_stand", "_subscriber",
+                 "wire_bytes")  # fmt: skip
 
     def __init__(self, plain: Pending, subscriber: Subscriber) -> None:
         assert subscriber.cursor is not None
         self._plain = plain
+        # Where nobody counts what is taken.
+        self._subscriber = subscriber if plain is subscriber else None
+        self._max_pending = subscriber.max_pending
         self._cursor: Cursor = subscriber.cursor
         self._is_plain = self._begun = False
         # The bytes that were taken, where those are not the next entries alone.
@@ -45,9 +49,7 @@ class SharedCompression:
         # has got the entries between the two. None before the chain's beginning.
         self._crc = self._size = 0
         self._since: Link | None = None
-        self._link: Link | None = None
-        # The chain that it is in; None while it gets pieces that are compressed by themselves.
-        self._segment: Segment | None = None
+        self._stand = OUTSIDE
         self._offset = self._cursor.position.offset
         self._chain: Chain = _chain_of(self._cursor)
         self._chain.clients += 1
@@ -77,20 +79,27 @@ class SharedCompression:
     # Sending
 
     def take(self) -> bytes:
-        plain = self._plain.take()
-        chunk, link, segment, compressed, after, joined = self._chain.newest
+        before, size, compressed, after = self._chain.newest
+        subscriber = self._subscriber
         if (
-            plain is chunk
-            and self._link is link
-            and self._segment is segment
-            and self._noted is None
+            before is self._stand
+            and subscriber is not None
+            and subscriber.plain is not None
+            and size == self._max_pending
+            and after.position is self._cursor.tail.ring.head
         ):
-            self._link, self._segment = after, joined
-            self.wire_bytes += len(compressed)
-            return compressed
-        if not plain or self._is_plain:
-            return plain
-        return self._sent(self._compressed(plain))
+            # As `Subscriber.take`, without a call for each client.
+            self._cursor.position = after.position
+        else:
+            plain = self._plain.take()
+            if not plain or self._is_plain:
+                return plain
+            is_other = before is not self._stand or after.position is not self._cursor.position
+            if is_other or self._noted is not None:
+                return self._sent(self._compressed(plain))
+        self._stand = after
+        self.wire_bytes += len(compressed)
+        return compressed
 
     def keep_alive(self) -> bytes:
         return self._sent(EMPTY_BLOCK)
@@ -117,20 +126,21 @@ class SharedCompression:
         """Compresses what was just taken."""
         noted, self._noted = self._noted, None
         if noted is None:
-            link, segment = self._link, self._segment
+            before = self._stand
             compressed = self._run(self._next_entries())
-            if link is not None and self._link is not None:
-                self._chain.newest = plain, link, segment, compressed, self._link, self._segment
+            if before.link is not None:
+                self._chain.newest = before, self._max_pending, compressed, self._stand
         else:
             compressed = self._compressed_parts(noted, plain)
         self._offset = self._cursor.position.offset
-        if self._segment is None:
+        if self._stand.segment is None:
             self._chain.want(self._offset)
         return compressed
 
     @property
     def _stands_at(self) -> int:
-        return self._offset if self._link is None else self._link.offset
+        link = self._stand.link
+        return self._offset if link is None else link.offset
 
     def _next_entries(self) -> list[Entry]:
         after = self._stands_at
@@ -168,15 +178,14 @@ class SharedCompression:
     def _run(self, entries: list[Entry]) -> bytes:
         """Compresses entries that follow the last one."""
         chain, last = self._chain, entries[-1].offset
-        compressed, segment = chain.run(entries, self._segment)
-        self._segment = segment
-        if self._link is None:
-            self._begin_run(entries)
-        if self._link is not None:
-            self._link = chain.link(last)
+        compressed, segment = chain.run(entries, self._stand.segment)
+        link = self._stand.link or self._begin_run(entries)
+        if link is not None:
+            link = chain.link(last)
+        self._stand = chain.stand(link, segment, entries[-1].position)
         return compressed
 
-    def _begin_run(self, entries: list[Entry]) -> None:
+    def _begin_run(self, entries: list[Entry]) -> Link | None:
         beginning = self._chain.beginning
         for entry in entries:
             if entry.offset > beginning.offset:
@@ -184,7 +193,8 @@ class SharedCompression:
             self._add(entry.frame)
         if entries[-1].offset >= beginning.offset:
             start = max(entries[0].offset - 1, beginning.offset)
-            self._since = self._link = self._chain.link(start)
+            self._since = self._chain.link(start)
+        return self._since
 
     def _own(self, plain: bytes) -> bytes:
         """Compresses what no other client gets at this place."""
@@ -200,12 +210,13 @@ class SharedCompression:
 
     def _step_out(self) -> None:
         """Leaves the segment: its entries refer to what this client is not going to have there."""
-        since, link = self._since, self._link
+        since, link = self._since, self._stand.link
         if since is not None and link is not None:
             size = link.size - since.size
             self._crc = crc32_of_run(self._crc, since.crc, link.crc, size)
             self._size += size
-        self._since = self._link = self._segment = None
+        self._since = None
+        self._stand = OUTSIDE
         chain = _chain_of(self._cursor)
         if chain is not self._chain:  # the history has begun anew
             self.close()

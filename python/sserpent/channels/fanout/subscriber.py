@@ -115,6 +115,8 @@ class Subscriber:
 
     Attributes:
         owner: The user whose stream it is; None for nobody.
+        plain: The only cursor, while there is nothing to take but entries as they are.
+        max_pending: How many bytes are taken at once, if that is more than one event.
         queued: Whether the hub is going to call `flush`.
         disconnected: Whether it has been told to end, because its owner is disconnected.
         holds_headers: Whether the headers wait for a first snapshot.
@@ -136,17 +138,17 @@ class Subscriber:
         "_knows_no_id",
         "_owes_position",
         "_own",
-        "_plain",
         "_request",
         "_sink",
-        "_size",
         "_stopped",
         "compression",
         "disconnected",
         "flush",
         "holds_headers",
         "lost_snapshot",
+        "max_pending",
         "owner",
+        "plain",
         "queued",
     )
 
@@ -156,10 +158,9 @@ class Subscriber:
         self._hub = hub
         self._request = request
         self._filter = request.filter
-        self._size = max_pending
+        self.max_pending = max_pending
         self._cursors: list[Cursor] = []
-        # The only cursor, while there is nothing to take but entries as they are.
-        self._plain: Cursor | None = None
+        self.plain: Cursor | None = None
         # Taken before the next entry: bytes, or an event of the channel's own.
         self._own: list[bytes | ServerSentEvent | Taken] = []
         # Events of no history, which it takes next.
@@ -261,7 +262,7 @@ class Subscriber:
         """Takes no more than one chunk, with a goodbye."""
         if not self._stopped:
             self._stopped = True
-            self._plain = None
+            self.plain = None
             self._goodbye = goodbye()
 
     def end(self) -> None:
@@ -322,7 +323,7 @@ class Subscriber:
                 observer.current.reset(channel, reason)
 
     def _announce(self, block: bytes | ServerSentEvent | Taken) -> None:
-        self._plain = None
+        self.plain = None
         self._own.append(block)
         self._hub.enqueue(self)
 
@@ -335,7 +336,7 @@ class Subscriber:
     # Events of no history
 
     def expect_ephemeral(self) -> None:
-        self._plain = None
+        self.plain = None
 
     def awaits_ephemeral(self, tail: Tail) -> bool:
         return any(
@@ -374,7 +375,7 @@ class Subscriber:
         """Has a cursor wait for a snapshot, and go on after that."""
         snapshot = cursor.selection.snapshot
         assert snapshot is not None
-        self._plain = None
+        self.plain = None
         # One that the client has not taken yet is of no use any more.
         self._own = [each for each in self._own if not _is_snapshot_of(cursor, each)]
         recent = self._hub.snapshots.recent(snapshot, cursor.tail)
@@ -460,15 +461,15 @@ class Subscriber:
 
     def take(self) -> bytes:
         """Returns what is pending, whole events, up to `max_pending` bytes."""
-        cursor = self._plain
+        cursor = self.plain
         if cursor is not None:
             after, size, taken, end = cursor.tail.newest_chunk
-            if after is not cursor.position or size != self._size:
+            if after is not cursor.position or size != self.max_pending:
                 if not cursor.is_behind:
                     return b""
                 if cursor.is_passed or cursor.is_conflated:
                     return self._take_frames()
-                taken, end = cursor.tail.chunk(cursor.position, self._size)
+                taken, end = cursor.tail.chunk(cursor.position, self.max_pending)
             cursor.position = end
             if end is not cursor.tail.ring.head:
                 self._hub.enqueue(self)
@@ -509,7 +510,7 @@ class Subscriber:
             self._catch_up(cursor, "overflow")
         taken: list[Any] = self._own
         self._own = []
-        size = self._size
+        size = self.max_pending
         for cursor in self._cursors:
             size -= self._take_of(cursor, size, taken)
         if not self._stopped and self._has_ephemeral():
@@ -530,7 +531,7 @@ class Subscriber:
             if any(cursor.is_behind for cursor in self._cursors):
                 self._hub.enqueue(self)
             if self.is_alike:
-                self._plain = self._cursors[0]
+                self.plain = self._cursors[0]
         return taken
 
     @property
