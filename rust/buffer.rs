@@ -391,8 +391,7 @@ impl Buffer {
             return Ok(due);
         }
         let mut append_named = |mut json: Cow<'_, [u8]>, declared: Option<&str>| {
-            rules.adapt(&mut json, item, number)?;
-            let name = rules.name(&json, item)?;
+            let name = rules.adapt(&mut json, item, number)?;
             append(&Fields {
                 event: name.as_deref().or(declared),
                 data: Some(Data::Json(&json)),

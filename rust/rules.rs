@@ -115,29 +115,31 @@ impl ItemRules {
         }
     }
 
-    /// Makes the JSON of an item what is sent.
+    /// Makes the JSON of an item what is sent, and returns the name of its event. The members are
+    /// looked at once for both.
     pub fn adapt(
         &self,
         json: &mut Cow<'_, [u8]>,
         item: &Bound<'_, PyAny>,
         number: u64,
-    ) -> PyResult<()> {
+    ) -> PyResult<Option<String>> {
         if self.only_objects && json.first() != Some(&b'{') {
             let rule = format!("{} sends dicts, models and events", self.owner);
             return Err(wrong_type(&rule, item));
         }
+        let [name_at, number_at] = places(item.py(), json, [&self.name_from, &self.number_as]);
+        let name = self.name(json, name_at, item)?.map(Cow::into_owned);
         if let Some(field) = &self.number_as {
-            let found = members(json).find(|member| field.is(item.py(), member.key));
-            let at = found.map(|member| member.value);
-            set_number(json.to_mut(), field, at, number);
+            set_number(json.to_mut(), field, number_at, number);
         }
-        Ok(())
+        Ok(name)
     }
 
-    /// The name of the event of an item, from its JSON.
-    pub fn name<'a>(
+    /// The name of the event of an item, from the place in its JSON.
+    fn name<'a>(
         &self,
         json: &'a [u8],
+        at: Option<Range<usize>>,
         item: &Bound<'_, PyAny>,
     ) -> PyResult<Option<Cow<'a, str>>> {
         let Some(field) = &self.name_from else {
@@ -149,12 +151,12 @@ impl ItemRules {
                 self.owner, field.text
             )
         };
-        let Some(member) = members(json).find(|member| field.is(item.py(), member.key)) else {
+        let Some(at) = at else {
             let kind = item.get_type().name()?;
             let message = format!("{}, which this {kind} does not have", rule());
             return Err(PyValueError::new_err(message));
         };
-        let value = &json[member.value];
+        let value = &json[at];
         let inner = value
             .strip_prefix(b"\"")
             .and_then(|value| value.strip_suffix(b"\""));
@@ -185,6 +187,27 @@ impl ItemRules {
             None => Cow::Borrowed(ready),
         }
     }
+}
+
+/// Where the values of two fields are, each the first of its name.
+fn places(py: Python<'_>, json: &[u8], fields: [&Option<Name>; 2]) -> [Option<Range<usize>>; 2] {
+    let mut found = [None, None];
+    let mut missing = fields.iter().filter(|field| field.is_some()).count();
+    if missing == 0 {
+        return found;
+    }
+    for member in members(json) {
+        for (place, field) in found.iter_mut().zip(fields) {
+            if place.is_none() && field.as_ref().is_some_and(|field| field.is(py, member.key)) {
+                *place = Some(member.value.clone());
+                missing -= 1;
+            }
+        }
+        if missing == 0 {
+            break;
+        }
+    }
+    found
 }
 
 fn set_number(json: &mut Vec<u8>, field: &Name, at: Option<Range<usize>>, number: u64) {

@@ -145,6 +145,24 @@ def test_numbers_go_on_from_a_count(core: Any) -> None:
     assert pushed(core, {}, buffer={"count": 5}, number_as="n") == 'data: {"n":5}\n\n'
 
 
+def test_an_item_is_named_by_what_stands_before_and_behind_its_number(core: Any) -> None:
+    rules = {"name_from": "type", "number_as": "n"}
+    for had in (0, 1_234_567, None, [1, {"type": "y", "n": 2}], "n"):
+        numbered = '"n":10'
+        assert pushed(core, {"n": had, "type": "x"}, buffer={"count": 10}, **rules) == (
+            f'event: x\ndata: {{{numbered},"type":"x"}}\n\n'
+        )
+        assert pushed(core, {"type": "x", "n": had}, buffer={"count": 10}, **rules) == (
+            f'event: x\ndata: {{"type":"x",{numbered}}}\n\n'
+        )
+
+
+def test_an_item_is_named_by_the_text_that_its_number_replaces(core: Any) -> None:
+    assert pushed(core, {"n": "first"}, name_from="n", number_as="n") == (
+        'event: first\ndata: {"n":0}\n\n'
+    )
+
+
 @given(
     before=st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=4),
     name=st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"])),
