@@ -396,6 +396,25 @@ def test_c7_somebody_who_saw_no_event_is_told_when_that_history_is_gone(
     run(check)
 
 
+def test_c7_an_event_that_is_lost_and_not_trimmed_is_told_by_a_reset(
+    make_redis: MakeRedis,
+) -> None:
+    """This process follows the history, and has not heard yet that it is gone."""
+    server = make_redis()
+
+    async def check() -> None:
+        async with Channels(server.url) as channels, Channels(server.url) as elsewhere:
+            news, theirs = channels.channel("news"), elsewhere.channel("news")
+            ids = [await theirs.publish(n) for n in range(5)]
+            async with connected(news.subscribe()):
+                server.ask("FLUSHALL")
+                async with connected(news.subscribe(after=ids[1])) as client:
+                    await client.until(lambda: client.said)
+                    assert [each.data["reason"] for each in client.said] == ["epoch"]
+
+    run(check)
+
+
 def test_a_key_that_was_emptied_by_hand_begins_anew(make_redis: MakeRedis) -> None:
     server = make_redis()
 

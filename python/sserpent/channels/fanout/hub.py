@@ -190,7 +190,8 @@ class Hub:
             await self.catch_up(tail)
             reason = tail.why_not(after)
         if reason is None:
-            await tail.reach_back(self.broker, after.offset or 1)
+            if not await tail.reach_back(self.broker, after.offset or 1):
+                await self.catch_up(tail)
             reason = tail.why_not(after)  # meanwhile the history may have begun anew
         return reason
 

@@ -317,8 +317,12 @@ class Tail:
         self._chunks.clear()
         self.newest_chunk = _NO_CHUNK
 
-    async def reach_back(self, broker: Broker, first: int) -> None:
+    async def reach_back(self, broker: Broker, first: int) -> bool:
         """Makes the ring begin with the entry of an offset, or as near as the broker has one.
+
+        Returns:
+            Whether the broker has what is before the ring. If not, that is trimmed, or the history
+            is lost and this tail has not heard of it.
 
         Raises:
             BrokerUnavailable: the broker could not be reached.
@@ -326,12 +330,13 @@ class Tail:
         async with self.lock:
             floor = self.ring.floor
             if first > floor.offset:
-                return
+                return True
             read_floor, entries = await broker.read(self.key, self.limits, first, floor.offset + 1)
             # Meanwhile the ring may have moved on, or the history have begun anew.
             continues = bool(entries) and entries[-1].position[:2] == floor[:2]
             if self.ring.floor == floor and continues:
                 self.ring.prepend(read_floor, entries)
+            return continues
 
 
 def upto(entries: list[Entry], size: int) -> list[Entry]:
