@@ -65,6 +65,7 @@ def test_e1_the_bytes_are_those_of_their_own_response(
 def test_e1_a_keep_alive_comes_and_a_client_that_leaves_cancels_the_run(
     shared: Server, path: str
 ) -> None:
+    shared.begin_log()
     with httpx.stream("POST", shared.url + path, json=body(path, "wait"), timeout=30) as response:
         received = ""
         for text in response.iter_text():
