@@ -12,7 +12,7 @@ import fastapi.sse
 import httpx
 import httpx_sse
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import sserpent
@@ -165,6 +165,8 @@ def test_compiled_and_twin_agree_on_any_fields(
 
 
 @given(fields=any_fields, data=any_value | texts)
+@example(fields={}, data=1e16)
+@example(fields={}, data=[{"a": -1e300}, 1e-7])
 def test_compiled_and_twin_agree_on_any_event(
     compiled: ModuleType, fields: dict[str, Any], data: Any
 ) -> None:

@@ -154,7 +154,7 @@ def _dumped(encoded: Any, encode: Callable[[Any], str]) -> str:
 def _with_floats_of_pydantic(
     value: dict[Any, Any] | list[Any] | float | str | None, encode: Callable[[Any], str]
 ) -> str:
-    if isinstance(value, float):
+    if isinstance(value, float) and abs(value) < 1:
         return to_json(float(value)).decode()
     if isinstance(value, dict):
         written = (

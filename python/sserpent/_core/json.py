@@ -57,8 +57,10 @@ class ItemSchema:
         return _json_bytes(self._to_json(value, **self._json_options))
 
 
-_SCALARS = frozenset({str, float, bool, type(None)})
-_BUILTINS = _SCALARS | {int, dict, list, tuple}
+# Older releases of pydantic-core write large numbers as nobody else does: 1e16.
+_FLOATS = {float} if to_json(1e16) == b"1e+16" else set[type]()
+_SCALARS = frozenset({str, bool, type(None)} | _FLOATS)
+_BUILTINS = _SCALARS | {int, float, dict, list, tuple}
 # FastAPI refuses integers of more digits than `sys.get_int_max_str_digits()`, pydantic does not.
 _MAX_INT = 2**64
 # How deep a value is looked into before it is left to FastAPI's encoder, which knows how to fail on
