@@ -59,9 +59,10 @@ if elapsed ~= '' then
         return its_epoch .. '-' .. entry[1]
       end
       -- One is there from before, or else the first, of a history that has not expired since: then
-      -- nothing that came after it has been trimmed.
+      -- nothing that came after it has been trimmed. An entry 0 that is newer proves nothing: who
+      -- follows adds it also after Redis has lost its data.
       is_absent = is_absent or (tonumber(its_time) or now) < since
-        or match(entry[1], '^[01]%-') and now - since < tonumber(ttl)
+        or match(entry[1], '^1%-') and now - since < tonumber(ttl)
       newest = '(' .. entry[1]
     end
   until is_absent or #entries < 100
