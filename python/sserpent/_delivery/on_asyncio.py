@@ -393,12 +393,11 @@ class Delivery:
             self._drop_and_leave()
 
     def _drop_and_leave(self) -> None:
-        self._leaving = None
         if self._drop_connection():
             self._sender.stop()
             self._leaving = self._loop.call_later(LAST_SEND, self._left)
-        else:
-            self._interrupt()
+        elif self._leaving is not None:
+            self._left()  # a `send` that was given up may go on all the same
 
     def _left(self) -> None:
         """The server has not said it in time, or says nothing of it."""

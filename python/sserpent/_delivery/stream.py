@@ -53,18 +53,15 @@ def end_of_generator(
         can_close: Says whether the connection can be closed.
     """
     if is_whole and ending is None:  # as most do
-        return Event.GENERATOR_ENDED if response._close(
-            buffer, None
-        ) else Event.CLOSING_FAILED, None
+        return _whole(response, buffer)
     has_begun = phase is not HELD or bool(buffer.pending)
     is_sending = has_begun and phase is not ENDED
     cut_by = (Ending.SHUTDOWN, Ending.MAX_DURATION) if response._cuts else (Ending.SHUTDOWN,)
-    if ending is Ending.FAILED or (ending is None and not is_whole):
+    if ending is None or ending is Ending.FAILED:
         if is_sending and response._close(buffer, error):
             return Event.FAILURE_TOLD, error
     elif is_whole and ending in cut_by:
-        is_closed = response._close(buffer, None)
-        return Event.GENERATOR_ENDED if is_closed else Event.CLOSING_FAILED, None
+        return _whole(response, buffer)
     elif response._cuts and ending in cut_by:
         if not has_begun:
             error = error or response._unavailable()
@@ -74,6 +71,11 @@ def end_of_generator(
     if error is not None:
         return Event.GENERATOR_FAILED, error
     return Event.GENERATOR_ENDED if is_whole else Event.GENERATOR_CUT, None
+
+
+def _whole(response: Streamable, buffer: Any) -> tuple[Event, BaseException | None]:
+    is_closed = response._close(buffer, None)
+    return Event.GENERATOR_ENDED if is_closed else Event.CLOSING_FAILED, None
 
 
 async def call_on_disconnect(response: Streamable) -> None:
