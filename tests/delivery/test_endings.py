@@ -4,6 +4,7 @@ the worst moment. By a clock that jumps, on asyncio and Trio."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import runpy
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -253,10 +254,8 @@ class Stubborn(Connection):
 
     async def send(self, message: Any) -> None:
         while True:
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 return await super().send(message)
-            except asyncio.CancelledError:
-                self.sending = 0
 
 
 @pytest.mark.parametrize(("options", "shuts_down", "drops_at"), DROPS.values(), ids=DROPS)
