@@ -115,7 +115,7 @@ class Order(BaseModel):
 
 
 class Change(BaseModel):
-    """What is to change: figures of the dashboard, the order book, or both."""
+    """New figures for the dashboard, a new order, or both."""
 
     figures: dict[str, float] = {}
     order: Order | None = None

@@ -1,6 +1,6 @@
 """Streams every example through a real server and prints what comes; then the speed.
 
-What `make demo` runs. On a terminal it goes on serving the live page until Ctrl-C. `demo.py
+`make demo` runs it. On a terminal it goes on serving the live page until Ctrl-C. `demo.py
 examples` and `demo.py speed` run one half each: the first can be read while the core in Rust is
 built, which the second takes.
 """

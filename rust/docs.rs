@@ -114,18 +114,18 @@ Args:
 Raises:
     pydantic.ValidationError: the data is no JSON or does not fit; this event is its
         attribute `event`." };
-    ("Meter") => { r"Stands before what is pending, and counts what is taken of it. One task takes; any thread may
-read the counts.
+    ("Meter") => { r"Counts the events and bytes that are taken from a buffer. One task takes; any thread may read
+the counts.
 
 Args:
     pending: A buffer, or whatever else has `take` and `pending`.
     on_first_event: Called without arguments when the first event is taken." };
-    ("Meter.take") => { r"Returns what is pending, and counts it." };
+    ("Meter.take") => { r"Takes the pending bytes from the buffer, counts them, and returns them." };
     ("Meter.at_line_start") => { r"As `at_line_start` of what it counts says." };
     ("Meter.pending") => { r"What is pending, as `pending` of what it counts says." };
     ("Meter.counted") => { r"How many times something was taken, how many events, and how many bytes." };
-    ("BaseSender") => { r"Sends what is pending, one `send` at a time, each of which it steps as asyncio's current
-task: the part of a sender that runs for each event that trickles.
+    ("BaseSender") => { r"Sends the pending events, one `send` at a time. It steps each `send` itself, as asyncio's
+current task. This is the part of a sender that runs for each event that trickles.
 
 A base class. `flush` calls a method of the subclass where there is more to it:
 `_flush_closed()` while it is not open, `_wait_for(what)` when the `send` waits,
@@ -137,7 +137,7 @@ Args:
     loop: The event loop.
     context: The context of each step.
     current_tasks: As for `step_as`." };
-    ("BaseSender.flush") => { r"Sends what is pending, if anything is, unless a `send` is in progress." };
+    ("BaseSender.flush") => { r"Sends the pending events, if there are any and no `send` is in progress." };
     ("BaseSender.cancellations") => { r"How often the `send` in progress was cancelled." };
     ("BaseSender.context") => { r"The context of each step." };
     ("BaseSender.in_progress") => { r"The `send` in progress, or None." };

@@ -1,6 +1,6 @@
 """Installs what the demo runs, and no more, into an environment of its own, and runs it.
 
-What `make demo` calls. It needs Python alone. With a Rust toolchain it begins on the pure core, and
+`make demo` runs it. It needs Python alone. With a Rust toolchain it begins on the pure core, and
 goes on with the compiled one when cargo is done: that takes a minute of one processor.
 """
 

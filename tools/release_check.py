@@ -1,6 +1,6 @@
 """Rehearses a release: builds what can be built on this machine, and looks at each file.
 
-What `make release-check` runs. The sdist, the native wheel and the pure wheel are built as for a
+`make release-check` runs it. The sdist, the native wheel and the pure wheel are built as for a
 release, and on Linux the wheels of other processors and of musl are compiled with zig, for each
 Rust target that is installed. Then:
 

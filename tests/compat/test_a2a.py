@@ -78,17 +78,23 @@ def test_e4_a_message_is_answered_in_a_stream(shared: Server, transport: str) ->
     anyio.run(main)
 
 
+async def started(client: Any, prompt: str, until_word: str) -> tuple[Any, str]:
+    """Sends a prompt, and returns the stream after a word of the answer, and the task's id."""
+    stream = client.send_message(asked(prompt))
+    task_id = (await anext(stream)).task.id
+    async for event in stream:
+        if kind(event) == until_word:
+            break
+    return stream, task_id
+
+
 @on("uvicorn")
 @transports
 def test_e4_a_client_that_left_subscribes_again(shared: Server, transport: str) -> None:
     async def main() -> None:
         async with connected(shared, transport) as client:
-            stream = client.send_message(asked("one go-on three"))
-            task_id = (await anext(stream)).task.id
-            async for event in stream:
-                if kind(event) == "go-on":
-                    break
-            await stream.aclose()  # type: ignore[attr-defined]
+            stream, task_id = await started(client, "one go-on three", "go-on")
+            await stream.aclose()
             again = client.subscribe(SubscribeToTaskRequest(id=task_id))
             first = await anext(again)
             assert first.task.id == task_id
@@ -106,11 +112,7 @@ def test_e4_a_client_that_left_subscribes_again(shared: Server, transport: str) 
 def test_e4_a_task_that_is_cancelled_ends_its_stream(shared: Server, transport: str) -> None:
     async def main() -> None:
         async with connected(shared, transport) as client:
-            stream = client.send_message(asked("one wait three"))
-            task_id = (await anext(stream)).task.id
-            async for event in stream:
-                if kind(event) == "wait":
-                    break
+            stream, task_id = await started(client, "one wait three", "wait")
             await client.cancel_task(CancelTaskRequest(id=task_id))
             assert [kind(event) async for event in stream] == [TaskState.TASK_STATE_CANCELED]
 

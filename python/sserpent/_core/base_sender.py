@@ -14,8 +14,8 @@ _SENT: Any = object()
 
 
 class BaseSender:
-    """Sends what is pending, one `send` at a time, each of which it steps as asyncio's current
-    task: the part of a sender that runs for each event that trickles.
+    """Sends the pending events, one `send` at a time. It steps each `send` itself, as asyncio's
+    current task. This is the part of a sender that runs for each event that trickles.
 
     A base class. `flush` calls a method of the subclass where there is more to it:
     `_flush_closed()` while it is not open, `_wait_for(what)` when the `send` waits,
@@ -67,7 +67,7 @@ class BaseSender:
         return self
 
     def flush(self) -> None:
-        """Sends what is pending, if anything is, unless a `send` is in progress."""
+        """Sends the pending events, if there are any and no `send` is in progress."""
         if self.in_progress is not None:
             return
         if not self.is_open:

@@ -9,8 +9,8 @@ from .buffer import Buffer
 
 
 class Meter:
-    """Stands before what is pending, and counts what is taken of it. One task takes; any thread may
-    read the counts.
+    """Counts the events and bytes that are taken from a buffer. One task takes; any thread may read
+    the counts.
 
     Args:
         pending: A buffer, or whatever else has `take` and `pending`.
@@ -25,7 +25,7 @@ class Meter:
         self._counted = (0, 0, 0)
 
     def take(self) -> bytes:
-        """Returns what is pending, and counts it."""
+        """Takes the pending bytes from the buffer, counts them, and returns them."""
         taken: bytes
         if isinstance(self._pending, Buffer):
             taken, found = self._pending._take_counted()

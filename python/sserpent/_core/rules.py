@@ -112,7 +112,7 @@ class ItemRules:
         return b"".join(block for block, data in _blocks(ready) if data != left_out)
 
 
-# What clients trim from an end mark, or break on.
+# Clients trim these from an end mark, or do not recognise it.
 _BLANKS = " \t\r\n\f"
 _encode_key = encoder.JSONEncoder(ensure_ascii=False).encode
 _raw_decode = decoder.JSONDecoder().raw_decode

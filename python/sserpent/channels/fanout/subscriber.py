@@ -584,7 +584,7 @@ class Subscriber:
         to = ring.floor
         if reason == "overflow":
             if overflow == "disconnect":
-                # What was kept is not, so this client has to come back with an id in any case.
+                # Events are gone already. Without an id this client would never learn of them.
                 self._owes_position = self._knows_no_id
                 self.end()
                 return

@@ -229,7 +229,7 @@ def _with_run_id(given: Mapping[str, str] | None, run_id: str) -> dict[str, str]
 
 
 def checked_after(value: Any) -> str | int | None:
-    """Returns `after`, of an id as much as one of ours can have.
+    """Returns `after`, and cuts text that is longer than any id of ours.
 
     Raises:
         TypeError: it is no id, number or None.

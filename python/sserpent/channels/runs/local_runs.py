@@ -36,7 +36,7 @@ class LocalRuns:
 
     @property
     def producers(self) -> list[Producer]:
-        """Those that have not ended."""
+        """The runs that have not ended."""
         return list(self._produced)
 
     def take_place(self, owner: str | None, instead_of: HistoryKey | None) -> Place | None:

@@ -321,7 +321,7 @@ class Runs(Generic[T]):
         finally:
             watch.discard(key)
 
-    # What a run is made of, and a response that follows it
+    # The parts of a run, and the response that follows it
 
     def _thread_options(self, run_id: str) -> ThreadOptions:
         return ThreadOptions(
