@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from followers import item
+from followers import Notes, item
 from proxy import Proxy
 from redis_checks import (
     LIMITS,
@@ -29,6 +29,7 @@ from sserpent.channels.history.position import HistoryKey
 from sserpent.channels.history.ring import Retention
 from sserpent.channels.redis import Pace, RedisBroker
 from sserpent.channels.redis.client.commands import Publish
+from sserpent.channels.redis.scripts import MARGIN
 
 pytestmark = pytest.mark.once
 
@@ -390,6 +391,20 @@ def test_c3_a_history_that_may_have_expired_in_between_does_not(server: RedisSer
             await publish_again(broker, 1_000, 60, limits)
         await publish_again(broker, 1_001, 50, limits)
         assert await numbers_in(broker) == [0, 1_001]
+
+    run(server, check)
+
+
+def test_c3_an_entry_that_a_follower_has_added_meanwhile_does_not(server: RedisServer) -> None:
+    """Redis may have lost its data before: then it says nothing of what was stored by then."""
+
+    async def check(broker: RedisBroker) -> None:
+        await broker.follow(ROOM, LIMITS, Notes())
+        with pytest.raises(PublishUncertain, match="does not reach back"):
+            await publish_again(broker, 1_000, 600)
+        await asyncio.sleep(2 * MARGIN / 1_000)
+        await publish_again(broker, 1_001, 0)
+        assert await numbers_in(broker) == [1_001]
 
     run(server, check)
 
