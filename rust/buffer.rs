@@ -367,13 +367,15 @@ impl Buffer {
         let converted = rules.converted(item, number)?;
         let item = converted.as_ref().unwrap_or(item);
         if converted.is_some() && item.is_none() {
-            return Ok(false);
+            return Ok(self.is_due(&mut self.lock()));
         }
         let mut due = false;
         let mut append = |fields: &Fields<'_>| {
-            if !rules.leaves_out_event(fields) {
-                due = self.append_kept(fields).map_err(event::refusal)?;
-            }
+            due = if rules.leaves_out_event(fields) {
+                self.is_due(&mut self.lock())
+            } else {
+                self.append_kept(fields).map_err(event::refusal)?
+            };
             Ok(())
         };
         if let Ok(event) = item.cast::<ServerSentEvent>() {

@@ -21,7 +21,8 @@ Args:
         already.
 
 Returns:
-    Whether it is time to hand the pending bytes over.
+    Whether it is time to hand the pending bytes over. There may be none, of items that
+    become nothing: then it is time for others to have a turn.
 
 Raises:
     ValueError: a field of an event breaks a rule, or text has lone surrogates.

@@ -67,11 +67,9 @@ def test_e1_a_keep_alive_comes_and_a_client_that_leaves_cancels_the_run(
 ) -> None:
     shared.begin_log()
     with httpx.stream("POST", shared.url + path, json=body(path, "wait"), timeout=30) as response:
-        received = ""
-        for text in response.iter_text():
-            received += text
-            if received.endswith(2 * ": ping\n"):
-                break
+        received, texts = "", response.iter_text()  # httpx leaves with the last reference to it
+        while not received.endswith(2 * ": ping\n"):
+            received += next(texts)
         assert '"delta":"Hel"' in received
         assert "run cancelled" not in shared.log
     until(lambda: "run cancelled" in shared.log)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from servers import Server, on, until
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._shutdown import streams as shutdown
 from sserpent.channels import Channels
+from sserpent.protocols import OpenAIChat
 from timelines import runners
 
 Run = Callable[..., None]
@@ -125,6 +127,56 @@ def test_e1_subscriptions_and_runs_refuse_framed() -> None:
                     make()
 
     anyio.run(main)
+
+
+NOTHING: list[tuple[Any, type[EventSourceResponse]]] = [
+    ("", Framed),
+    (ServerSentEvent(raw_data="[DONE]"), OpenAIChat),
+]
+
+
+@runners
+@pytest.mark.parametrize(("nothing", "response_class"), NOTHING)
+def test_e1_items_that_become_nothing_hold_nothing_up(
+    run: Run, nothing: Any, response_class: type[EventSourceResponse]
+) -> None:
+    """What a slow generator yields is handed over at once. Here there is nothing to hand over."""
+
+    async def content() -> AsyncIterator[Any]:
+        for _ in range(3):
+            time.sleep(0.004)  # noqa: ASYNC251 - longer than the buffer's `max_age`
+            yield nothing
+        yield {"a": 1}
+
+    connection = streamed(run, lambda: response_class(content()))
+    assert connection.body.startswith(b'data: {"a":1}\n\n')
+    assert connection.complete
+
+
+@runners
+@pytest.mark.parametrize(("nothing", "response_class"), NOTHING)
+def test_e1_a_generator_whose_items_become_nothing_gives_others_a_turn(
+    run: Run, nothing: Any, response_class: type[EventSourceResponse]
+) -> None:
+    turns = 0
+
+    async def content() -> AsyncIterator[Any]:
+        before, until = turns, time.monotonic() + 5
+        while turns == before and time.monotonic() < until:
+            yield nothing
+        assert turns > before
+
+    connection = Connection()
+
+    async def main() -> None:
+        nonlocal turns
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, response_class(content()))
+            while not connection.complete:
+                await anyio.sleep(0)
+                turns += 1
+
+    run(main)
 
 
 # Where a line begins

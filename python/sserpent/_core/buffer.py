@@ -81,7 +81,8 @@ class Buffer:
                 already.
 
         Returns:
-            Whether it is time to hand the pending bytes over.
+            Whether it is time to hand the pending bytes over. There may be none, of items that
+            become nothing: then it is time for others to have a turn.
 
         Raises:
             ValueError: a field of an event breaks a rule, or text has lone surrogates.
@@ -118,13 +119,13 @@ class Buffer:
         if rules._convert is not None and not is_ready:
             item = rules._convert(item, self._count)
             if item is None:
-                return False
+                return self._append(b"")
         if is_ready:
             framed, has_data = rules._without(_ready(item)), True
         else:
             fields = self._fields_by(rules, item)
             if fields is None:
-                return False
+                return self._append(b"")
             framed, has_data = frame(*fields), fields[0] is not None
         self._count += _blank_lines(framed) if is_ready else 1
         if has_data and framed:
@@ -153,8 +154,9 @@ class Buffer:
 
     def _append(self, framed: bytes) -> bool:
         with self._lock:
-            self._chunks.append(framed)
-            self._size += len(framed)
+            if framed:
+                self._chunks.append(framed)
+                self._size += len(framed)
             now = monotonic()
             if self._due_at is None:
                 self._due_at = now + self._max_age

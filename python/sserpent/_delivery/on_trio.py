@@ -455,14 +455,15 @@ class TrioDelivery:
             if self._phase is Phase.OPEN:
                 self._take_notice()
                 await self._send(self._body.events())
-                if self._thread is not None:
-                    self._thread.resume()
-                self._room.set()
                 self._news.set()  # there may be more by now
         elif due is Due.OPEN:
             await self._open()
         elif due is Due.PING:
             await self._ping()
+        # Also when nothing was pending: the generator's items may have become nothing.
+        if self._thread is not None:
+            self._thread.resume()
+        self._room.set()
 
     def _take_phase(self, phase: Phase) -> bool:
         open_ = self._phase is Phase.OPEN
