@@ -215,6 +215,11 @@ class _Truth:
         since = self._since.get((room, position.epoch), by - _LATE)
         return any(loss.began <= by and since <= loss.ended for loss in self.history.losses)
 
+    def loses_data_between(self, began: float, ended: float) -> bool:
+        return any(
+            loss.began <= ended and began - _LATE <= loss.ended for loss in self.history.losses
+        )
+
     def was_trimmed(self, room: str, to: Position) -> bool:
         return any(
             (trim.room, trim.epoch) == (room, to.epoch) and trim.offset >= to.offset
@@ -292,7 +297,9 @@ class _Walk:
     def check_reset(self, seen: Seen, to: Position) -> Iterator[str]:
         at, reason = self.at, seen.data["reason"]
         if at is None:
-            yield f"needless reset: {reason}, and it had no id"
+            # What was published while it was connected may have been lost before it came.
+            if not self.truth.loses_data_between(self.connection.opened, seen.at):
+                yield f"needless reset: {reason}, and it had no id"
         elif at.epoch == to.epoch:
             yield f"needless reset: {reason}, and {to} continues {at}"
         elif not self.truth.was_lost(self.client.room, at, seen.at):

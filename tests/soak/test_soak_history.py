@@ -234,6 +234,11 @@ def begins_in_the_middle(changed: History) -> None:
     del first_of(changed).seen[0]
 
 
+def reset_of_a_follower_without_an_id(changed: History) -> None:
+    changed.losses.append(Loss(-9.0, -8.0))
+    first_of(changed).seen.insert(0, reset("epoch", 0, 0.6))
+
+
 def not_found(changed: History) -> None:
     changed.clients[0].connections.append(Connection("two", id_of(6), 7.0, 404))
 
@@ -246,6 +251,7 @@ def not_found(changed: History) -> None:
         (two_ends, "after the end"),
         (lost_though_it_lives, "it ends as"),
         (begins_in_the_middle, "a run begins at"),
+        (reset_of_a_follower_without_an_id, "it had no id"),
         (not_found, "answered 404"),
         (lose_one, "lost: "),
     ],
@@ -255,6 +261,13 @@ def test_a_fault_in_a_run_is_seen(change: Change, expected: str) -> None:
     change(changed)
     found = violations(changed)
     assert any(expected in each for each in found), found
+
+
+def test_a_reset_of_a_follower_without_an_id_that_may_have_missed_something_is_none() -> None:
+    changed = run_history()
+    changed.losses.append(Loss(0.55, 0.6))
+    first_of(changed).seen.insert(0, reset("epoch", 0, 0.7))
+    assert violations(changed) == []
 
 
 def test_a_gap_where_something_was_trimmed_is_none() -> None:
