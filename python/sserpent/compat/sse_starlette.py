@@ -259,7 +259,7 @@ class EventSourceResponse(sserpent.EventSourceResponse):
         self._grace = shutdown_grace_period
         self._shutdown_event = shutdown_event
         self._open: _Open | None = None
-        self._senders: _Senders = []
+        self._senders: list[anyio.CancelScope] = []
         self.body_iterator = _encoded(content, self.sep, self.cleanup_timeout, self._senders)
 
     def enable_compression(self, force: bool = False) -> None:
@@ -292,8 +292,7 @@ class EventSourceResponse(sserpent.EventSourceResponse):
             self._open.end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        background: BackgroundTask | None = self.background
-        self.background = None
+        background, self.background = self.background, None
         self._open = watched = _Open(self._shutdown_event)
         _Exit._open.add(watched)
         self._begins = self._grace > 0 or not AppStatus.should_exit
@@ -331,17 +330,14 @@ class EventSourceResponse(sserpent.EventSourceResponse):
         self._senders.clear()
 
 
-_Senders = list[anyio.CancelScope]
-
-
-def _encoded(content: Any, sep: str, cleanup_timeout: float, senders: _Senders) -> Any:
+def _encoded(content: Any, sep: str, cleanup_timeout: float, senders: Any) -> Any:
     if hasattr(content, "__aiter__"):
         return _iterate(content.__aiter__(), sep, cleanup_timeout, senders)
     return _iterate_in_thread(iter(content), sep)
 
 
 async def _iterate(
-    iterator: Any, sep: str, cleanup_timeout: float, senders: _Senders
+    iterator: Any, sep: str, cleanup_timeout: float, senders: list[anyio.CancelScope]
 ) -> AsyncIterable[bytes]:
     close = getattr(iterator, "aclose", anyio.lowlevel.checkpoint)
     try:
