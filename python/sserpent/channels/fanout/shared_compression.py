@@ -9,7 +9,9 @@ from ..._delivery.compression import EMPTY_BLOCK
 from ..history.ring import Entry
 from .chain import OUTSIDE, Chain, Link, alone, deflated
 from .checksum import crc32_of_run
-from .subscriber import Cursor, Subscriber, Taken
+from .cursor import Cursor
+from .subscriber import Subscriber
+from .taken import Taken
 
 if TYPE_CHECKING:
     from ..._delivery.source import Pending

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
 from functools import partial
-from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 
@@ -15,91 +13,16 @@ from ..._delivery.wire import come_back_later, goodbye
 from ..history import control_events as control_events
 from ..history.broker import BrokerError, ChannelsClosed
 from ..history.position import NOWHERE, Position, join_ids, parse_id, parse_ids
-from ..history.ring import Entry, EphemeralEntry
+from ..history.ring import Entry
+from .cursor import Cursor
+from .filtering import shows
 from .hub import Flush, Hub
-from .request import Filter, Request, Selection, Start
-from .snapshots import SnapshotCall, decode_json
+from .request import Request
 from .tail import Tail, upto
+from .taken import Taken, TakenEntries, event_of, framed, is_snapshot_of
 
 if TYPE_CHECKING:
     from ..._delivery.source import Sink
-
-
-class Cursor:
-    """How far a subscriber has come in one history.
-
-    Attributes:
-        label: Names the history in the id of a stream of several channels; else empty.
-        position: After what it has taken.
-        live_from: What has a greater offset was published after the subscription began.
-        filtered: The filter's answers for entries that are not taken yet, by offset.
-        ephemeral: The number of the newest event of no history that it has taken, or passed over.
-        call: The call of the function whose snapshot it waits for: it takes nothing until then.
-    """
-
-    __slots__ = (
-        "call",
-        "ephemeral",
-        "filtered",
-        "label",
-        "live_from",
-        "position",
-        "selection",
-        "tail",
-    )
-
-    def __init__(self, selection: Selection, tail: Tail, several: bool) -> None:
-        self.selection = selection
-        self.label = selection.key.label if several else ""
-        self.tail = tail
-        self.position = tail.ring.head
-        self.live_from = self.position.offset
-        self.filtered: dict[int, bool] = {}
-        self.ephemeral = tail.newest_ephemeral
-        self.call: SnapshotCall | None = None
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether there is something to take."""
-        return self.call is None and self.position.offset != self.tail.ring.head.offset
-
-    @property
-    def is_passed(self) -> bool:
-        """Whether something of that is no longer there."""
-        return self.call is None and self.position.offset < self.tail.ring.floor.offset
-
-    @property
-    def is_conflated(self) -> bool:
-        """Whether it is slow, in a stream with events that stand for older ones."""
-        return self.tail.conflates and self.position.offset < self.tail.offered
-
-    def forget(self) -> None:
-        """Forgets the filter's answers for entries that are taken."""
-        if self.filtered:
-            taken = self.position.offset
-            self.filtered = {each: shown for each, shown in self.filtered.items() if each > taken}
-
-    async def start(self, hub: Hub, start: Start) -> None:
-        """Goes to where somebody begins who has no position."""
-        tail = self.tail
-        if start == "live":
-            self.position = tail.ring.head
-            return
-        before = 0 if start == "earliest" else max(tail.ring.head.offset - start, 0)
-        await tail.reach_back(hub.broker, before + 1)
-        entry = tail.ring.at(before)
-        self.position = entry.position if entry is not None else tail.ring.floor
-
-    async def resume(self, hub: Hub, after: Position) -> str | None:
-        """Goes to a position that a client has named.
-
-        Returns:
-            Why continuity cannot be proved, if it cannot: the reason of the event `reset`.
-        """
-        reason = await hub.reach(self.tail, after)
-        if reason is None:
-            self.position = after
-        return reason
 
 
 class Subscriber:
@@ -352,22 +275,10 @@ class Subscriber:
             newest = cursor.tail.newest_ephemeral
             if cursor.call is None and cursor.ephemeral != newest:
                 for entry in cursor.tail.ephemeral_after(cursor.ephemeral):
-                    if self._shows_ephemeral(cursor, entry):
+                    if self._ask_filter(cursor, entry):
                         self._ephemeral.append(Taken(entry, cursor, None))
                 cursor.ephemeral = newest
         return bool(self._ephemeral)
-
-    def _shows_ephemeral(self, cursor: Cursor, entry: Entry) -> bool:
-        if self._filter is None:
-            return True
-        if self._failure is not None:
-            return False
-        try:
-            return self._ask_filter(self._filter, cursor, entry)
-        except Exception as error:
-            self._failure = _visible(error)
-            self._conclude()
-            return False
 
     # Snapshots
 
@@ -377,7 +288,7 @@ class Subscriber:
         assert snapshot is not None
         self.plain = None
         # One that the client has not taken yet is of no use any more.
-        self._own = [each for each in self._own if not _is_snapshot_of(cursor, each)]
+        self._own = [each for each in self._own if not is_snapshot_of(cursor, each)]
         recent = self._hub.snapshots.recent(snapshot, cursor.tail)
         if recent is not None:
             self.on_snapshot(cursor, recent)
@@ -481,7 +392,7 @@ class Subscriber:
         goodbye, self._goodbye = self._goodbye, b""
         if goodbye:
             taken.append(goodbye)
-        frames = [_framed(each) for each in taken]
+        frames = [framed(each) for each in taken]
         if self.compression is not None and taken:
             self.compression.note(
                 [
@@ -493,7 +404,7 @@ class Subscriber:
 
     def take_without_goodbye(self) -> bytes:
         """As `take`, for whoever says goodbye itself."""
-        frames = [_framed(each) for each in self._take()]
+        frames = [framed(each) for each in self._take()]
         self._goodbye = b""
         return b"".join(frames)
 
@@ -501,7 +412,7 @@ class Subscriber:
         """Returns what is pending, as events."""
         taken = self._take()
         self._goodbye = b""
-        return [event for each in taken if (event := _event(each)) is not None]
+        return [event for each in taken if (event := event_of(each)) is not None]
 
     def _take(self) -> list[Any]:
         if not self._cursors or (self._stopped and not self._goodbye):
@@ -510,9 +421,7 @@ class Subscriber:
             self._catch_up(cursor, "overflow")
         taken: list[Any] = self._own
         self._own = []
-        size = self.max_pending
-        for cursor in self._cursors:
-            size -= self._take_of(cursor, size, taken)
+        self._take_entries(taken)
         if not self._stopped and self._has_ephemeral():
             taken += self._ephemeral
             self._ephemeral = []
@@ -523,16 +432,24 @@ class Subscriber:
                 taken.append(control_events.position_block(self.id))
         if taken:
             self._knows_no_id = False
-        if self._request.several:
-            self._cursors.append(self._cursors.pop(0))  # another is the first, next time
         if self._has_hidden:
             self._hub.schedule_position(self)
         if not self._stopped:
-            if any(cursor.is_behind for cursor in self._cursors):
-                self._hub.enqueue(self)
-            if self.is_alike:
-                self.plain = self._cursors[0]
+            self._prepare_next()
         return taken
+
+    def _take_entries(self, taken: list[Any]) -> None:
+        size = self.max_pending
+        for cursor in self._cursors:
+            size -= self._take_of(cursor, size, taken)
+        if self._request.several:
+            self._cursors.append(self._cursors.pop(0))  # another is the first, next time
+
+    def _prepare_next(self) -> None:
+        if any(cursor.is_behind for cursor in self._cursors):
+            self._hub.enqueue(self)
+        if self.is_alike:
+            self.plain = self._cursors[0]
 
     @property
     def is_alike(self) -> bool:
@@ -624,113 +541,30 @@ class Subscriber:
         return False
 
     def _shows(self, cursor: Cursor, entry: Entry) -> bool | None:
+        """As `_ask_filter`, which is asked once for each entry."""
+        if self._filter is None:
+            return True
+        shown = cursor.filtered.get(entry.offset)
+        if shown is None:
+            shown = self._ask_filter(cursor, entry)
+            if shown is not None:
+                cursor.filtered[entry.offset] = shown
+        return shown
+
+    def _ask_filter(self, cursor: Cursor, entry: Entry) -> bool | None:
         """Returns whether the filter shows an entry, or None where it has failed: the stream ends
         before that entry."""
         if self._filter is None:
             return True
-        shown = cursor.filtered.get(entry.offset)
-        if shown is None and self._failure is None:
-            try:
-                shown = self._ask_filter(self._filter, cursor, entry)
-            except Exception as error:
-                self._failure = _visible(error)
-                self._conclude()
-                return None
-            cursor.filtered[entry.offset] = shown
-        return shown
-
-    @staticmethod
-    def _ask_filter(filter: Filter, cursor: Cursor, entry: Entry) -> bool:
-        selection = cursor.selection
-        if not entry.is_readable(selection.decode):
-            return False  # the filter cannot be asked
-        returned: Any = filter(entry.event(selection.decode))
-        if not isinstance(returned, bool):
-            why = ""
-            if _is_always_true(returned):
-                _close(returned)
-                why = ", which is always true"
-            raise TypeError(
-                f"'filter' of channel {selection.key.channel!r} must return a bool, not"
-                f" {type(returned).__name__}{why}"
-            )
-        return returned
-
-
-def _visible(error: Exception) -> Exception:
-    """Returns an error that an iteration does not take for its end."""
-    if not isinstance(error, (StopIteration, StopAsyncIteration)):
-        return error
-    visible = RuntimeError(f"'filter' raised {type(error).__name__}")
-    visible.__cause__ = error
-    return visible
-
-
-def _is_always_true(value: object) -> bool:
-    return isawaitable(value) or isinstance(value, (Generator, AsyncGenerator))
-
-
-def _close(returned: Any) -> None:
-    """Lets go of what is not awaited, without a warning that it never was."""
-    close = getattr(returned, "close", None) or getattr(returned, "cancel", None)
-    if close is not None:
-        close()
+        if self._failure is not None:
+            return None
+        try:
+            return shows(self._filter, cursor.selection, entry)
+        except Exception as error:
+            self._failure = error
+            self._conclude()
+            return None
 
 
 def _nothing() -> None:
     pass
-
-
-class TakenEntries(Protocol):
-    """Knows the entries that were taken: a compression that is shared."""
-
-    def note(self, taken: list[bytes | Taken]) -> None:
-        """Is told what `take` is about to return, unless that is the next entries alone."""
-        ...
-
-    def close(self) -> None:
-        """Shares nothing any more."""
-        ...
-
-
-class Taken(NamedTuple):
-    """An entry that was taken.
-
-    Attributes:
-        id: That of a stream of several channels, in the place of the entry's own.
-        is_snapshot: Whether it is the state, not an event of the history.
-    """
-
-    entry: Entry
-    cursor: Cursor
-    id: str | None
-    is_snapshot: bool = False
-
-    @property
-    def is_ephemeral(self) -> bool:
-        """Whether it is an event of no history."""
-        return isinstance(self.entry, EphemeralEntry)
-
-
-def _is_snapshot_of(cursor: Cursor, taken: object) -> bool:
-    return isinstance(taken, Taken) and taken.cursor is cursor
-
-
-def _framed(taken: bytes | ServerSentEvent | Taken) -> bytes:
-    if isinstance(taken, bytes):
-        return taken
-    if isinstance(taken, ServerSentEvent):
-        return taken.encode()
-    if taken.id is None:
-        return taken.entry.frame
-    return b"id: %b\n%b" % (taken.id.encode(), taken.entry.body)
-
-
-def _event(taken: bytes | ServerSentEvent | Taken) -> ServerSentEvent | None:
-    if isinstance(taken, bytes):
-        return None
-    if isinstance(taken, ServerSentEvent):
-        return taken
-    # A snapshot is not of the channel's type.
-    decode = decode_json if taken.is_snapshot else taken.cursor.selection.decode
-    return taken.entry.event(decode, taken.id)

@@ -6,9 +6,10 @@ from typing import Any
 
 from ..._fastapi.protocol_response import ProtocolResponse
 from ..._fastapi.stream_end import StreamEnd, data_of
+from ..fanout.cursor import Cursor
 from ..fanout.hub import Hub
 from ..fanout.request import Request
-from ..fanout.subscriber import Cursor, Subscriber
+from ..fanout.subscriber import Subscriber
 from ..history.ring import Entry
 from .ends import read_end
 
