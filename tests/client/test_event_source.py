@@ -380,6 +380,36 @@ def test_r21_two_thousand_failures_are_waited_for(run: Callable[..., None]) -> N
     run(read)
 
 
+class Busy(Down):
+    """Answers the first request by 429."""
+
+    async def send(self, request: Any, stream: bool) -> Any:
+        self.asked += 1
+        if self.asked > 1:
+            return httpx2.Response(204, request=request)
+        return httpx2.Response(429, headers={"Retry-After": "30"}, request=request)
+
+
+@runners
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_r21_a_wait_that_is_cancelled_goes_on_where_it_was(
+    run: Callable[..., None], method: str
+) -> None:
+    async def read() -> None:
+        client = Busy()
+        begin = anyio.current_time()
+        async with EventSource(client, "http://x", method=method) as source:
+            events: list[MessageEvent] | None = None
+            with anyio.fail_after(100):
+                while events is None:
+                    with anyio.move_on_after(1):  # shorter than any wait
+                        events = [event async for event in source]
+        assert client.asked == 2
+        assert 30 <= anyio.current_time() - begin <= 31
+
+    run(read)
+
+
 # IDs
 
 

@@ -53,7 +53,7 @@ class Source:
         reconnection: Its failures.
         connected: Whether there is a connection, from its headers to its end.
         waits: Whether there is a delay before the next connection.
-        failure: Why there is one.
+        failure: Why there is a delay.
         ends_whole: Whether the end of a body that is whole is the end, whatever may be repeated.
     """
 
@@ -93,6 +93,7 @@ class Source:
         self._connected_at = 0.0
         self.connected = False
         self.waits = False
+        self._waits_until: float | None = None
         self.failure: BaseException | None = None
         self.ends_whole = False
         # Nothing comes any more; why, if that is an error.
@@ -205,6 +206,22 @@ class Source:
         self.failure = failure.error
         self.reconnection.failed(failure, self.reading.last_event_id)
 
+    def waits_until(self, now: float) -> float:
+        """Returns when the delay is over, which began when this was first asked: a wait that is
+        cancelled goes on where it was.
+
+        Args:
+            now: What the clock of the caller says, in seconds.
+        """
+        if self._waits_until is None:
+            self._waits_until = now + self.reconnection.delay()
+        return self._waits_until
+
+    def waited(self) -> None:
+        """The delay is over."""
+        self.waits = False
+        self._waits_until = None
+
     def ended_whole(self) -> None:
         """The server has ended the stream, not cut it.
 
@@ -221,8 +238,8 @@ class Source:
             self._over = True
 
     def cancelled(self) -> None:
-        """A read was cancelled, and its connection is lost."""
-        if not self.reconnection.may_repeat(self.reading.last_event_id):
+        """A read was cancelled, and its connection is lost; or a wait, and there was none."""
+        if not self.waits and not self.reconnection.may_repeat(self.reading.last_event_id):
             self._over = True
             self._why_over = IncompleteStream(
                 "the stream was left before its end: a read was cancelled"

@@ -108,8 +108,8 @@ class EventSource(SourceReader[T]):
     async def _connect(self) -> None:
         source = self._source
         if source.waits:
-            await anyio.sleep(source.reconnection.delay())
-            source.waits = False
+            await anyio.sleep_until(source.waits_until(anyio.current_time()))
+            source.waited()
         headers: Any = source.headers()
         request = source.request(await headers if isawaitable(headers) else headers)
         try:

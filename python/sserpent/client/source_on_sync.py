@@ -67,8 +67,9 @@ class SyncEventSource(SourceReader[T]):
     def _connect(self) -> None:
         source = self._source
         if source.waits:
-            self._wait(source.reconnection.delay())
-            source.waits = False
+            now = time.monotonic()
+            self._wait(max(0.0, source.waits_until(now) - now))
+            source.waited()
         headers: Any = source.headers()
         if iscoroutine(headers):
             headers.close()
