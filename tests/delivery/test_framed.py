@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -173,7 +174,7 @@ def test_e1_a_generator_whose_items_become_nothing_gives_others_a_turn(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(connection.run, response_class(content()))
             while not connection.complete:
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
                 turns += 1
 
     run(main)
