@@ -526,8 +526,14 @@ def test_r24_a_silent_connection_is_made_anew_and_keep_alives_are_no_silence(
         assert data(reader.read(server.url, silence_timeout=0.6, until="end")) == ["a", "b"]
         assert server.header(1, "Last-Event-ID") == b"1"
         assert server.left.wait(10)
-    with scripted([STREAM, ...]) as server, pytest.raises(reader.library.ReadTimeout):
-        reader.read(server.url, silence_timeout=0.1, max_failures=1)
+
+
+def test_r24_silence_is_a_failure_however_long_it_lasted(reader: Reader) -> None:
+    silent = [STREAM, ...]
+    with scripted(silent, silent, silent, [STREAM, b"data: a\n\n"]) as server:
+        with pytest.raises(reader.library.ReadTimeout):
+            reader.read(server.url, 1, silence_timeout=0.1, max_failures=3)
+        assert reader.source.failures == 3
 
 
 class Pause(threading.Event):

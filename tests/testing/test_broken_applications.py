@@ -89,6 +89,31 @@ async def test_one_that_sends_nothing_more() -> None:
             await response.aread()
 
 
+@pytest.mark.parametrize("read", ["get", "events", "bytes"])
+async def test_one_that_yields_without_a_pause_and_without_end(read: str) -> None:
+    until = anyio.current_time() + 10
+
+    async def content() -> AsyncIterator[str]:
+        while anyio.current_time() < until:
+            yield "x" * 1_000
+
+    async with connect(EventSourceResponse(content()), timeout=0.25) as client:
+        if read == "get":
+            with pytest.raises(httpx2.ReadTimeout):
+                await client.get("/")
+        elif read == "events":
+            async with client.events("/") as events:
+                with anyio.move_on_after(0.25):
+                    async for _ in events:
+                        pass
+        else:
+            async with client.stream("GET", "/") as response:
+                with anyio.move_on_after(0.25):
+                    async for _ in response.aiter_bytes():
+                        pass
+    assert anyio.current_time() < until
+
+
 async def test_one_that_does_not_notice_a_client_that_leaves() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"

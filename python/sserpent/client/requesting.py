@@ -188,11 +188,17 @@ class Source:
                 raise self.reading.ends.incomplete()
         return self.connected
 
-    def closed(self) -> None:
-        """The connection is over, for whatever reason."""
+    def closed(self, error: Exception | None = None) -> None:
+        """The connection is over, for whatever reason.
+
+        Args:
+            error: The client's, if there was one.
+        """
         if self.connected:
             self.connected = False
             lasted = time.monotonic() - self._connected_at
+            if isinstance(error, self._library.ReadTimeout):
+                lasted -= self._times.silence_timeout  # of which nothing came
             self.reconnection.ended(lasted, self.reading.reconnection_time)
             self.reading.go_on()
 

@@ -137,7 +137,7 @@ class EventSource(SourceReader[T]):
         except Exception as error:
             if not source.is_transient(error):
                 raise
-            await self._disconnect()
+            await self._disconnect(error)
             source.failed(Failed(error))
             return
         source.reading.feed(b"" if chunk is NONE else chunk)
@@ -150,8 +150,8 @@ class EventSource(SourceReader[T]):
             return await AsyncResponseBytes(self._response).beginning()
         return b""
 
-    async def _disconnect(self) -> None:
-        self._source.closed()
+    async def _disconnect(self, error: Exception | None = None) -> None:
+        self._source.closed(error)
         response, chunks = self._response, self._chunks
         self._response = self._chunks = None
         with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):

@@ -103,7 +103,7 @@ class SyncEventSource(SourceReader[T]):
         except Exception as error:
             if not source.is_transient(error):
                 raise
-            self._disconnect()
+            self._disconnect(error)
             source.failed(Failed(error))
             return
         source.reading.feed(b"" if chunk is NONE else chunk)
@@ -114,8 +114,8 @@ class SyncEventSource(SourceReader[T]):
     def _beginning(self) -> bytes:
         return ResponseBytes(self._response).beginning()
 
-    def _disconnect(self) -> None:
-        self._source.closed()
+    def _disconnect(self, error: Exception | None = None) -> None:
+        self._source.closed(error)
         response, self._response, self._chunks = self._response, None, None
         if response is not None:
             response.close()

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, Callable, MutableMapping
 from typing import Any
 
 from anyio import Event, move_on_after
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from starlette.types import ASGIApp, Message, Scope
 
 from .task import Task
@@ -276,6 +276,9 @@ class Exchange:
         self, condition: Callable[[], bool], timeout: float | None = None, what: str = ""
     ) -> None:
         """Waits for a condition, or for the application's end."""
+        # asyncio never cancels whoever is woken in each turn of the loop, by an application that
+        # sends without a pause.
+        await checkpoint_if_cancelled()
         with move_on_after(timeout):
             while not (condition() or self._over):
                 await self._news.wait()
