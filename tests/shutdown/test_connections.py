@@ -2,13 +2,22 @@
 
 import re
 import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 
+import anyio
+import httpx2
 import psutil
 import pytest
+from fastapi import FastAPI
 
 from asgi import Connection
 from servers import Server, on, open_stream, until
-from sserpent import _shutdown
+from sserpent import EventSourceResponse, _shutdown
+from sserpent._shutdown.connections import Candidate
+from sserpent.testing import connect
+from sserpent.testing.transport import AnnouncedServer
+from timelines import runners
 
 # What ends streams is no part of the core.
 pytestmark = pytest.mark.once
@@ -118,3 +127,41 @@ async def test_a_connection_that_nobody_knows_of_is_not_found() -> None:
         assert streams.close_connection(each) is False
         assert streams.abort_connection(each) is False
     _shutdown.closed(stream, streams)
+
+
+@runners
+def test_a_shutdown_with_many_streams_looks_for_all_connections_at_once(
+    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each stream looks for its own connection, to cut it: one look at a time for all of them."""
+    looked_at = 0
+    requests = AnnouncedServer.requests
+
+    def counted(server: AnnouncedServer) -> Iterator[Candidate]:
+        nonlocal looked_at
+        for each in requests(server):
+            looked_at += 1
+            yield each
+
+    async def content() -> AsyncIterator[str]:
+        yield "a"
+        await anyio.sleep_forever()
+
+    async def main() -> None:
+        nonlocal looked_at
+        app = FastAPI()
+        app.get("/", response_class=EventSourceResponse)(content)
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(connect(app))
+            streams = [await stack.enter_async_context(client.events("/")) for _ in range(100)]
+            for events in streams:
+                await events.next()
+            looked_at = 0
+            await client.shut_down()
+            for events in streams:
+                with pytest.raises(httpx2.RemoteProtocolError):
+                    await events.next()
+        assert looked_at <= 10 * len(streams)
+
+    monkeypatch.setattr(AnnouncedServer, "requests", counted)
+    run(main)

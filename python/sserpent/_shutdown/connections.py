@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import sys
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
@@ -222,21 +223,35 @@ class Candidate(NamedTuple):
     connection: Connection
 
 
-def connection_of(scope: Scope, candidates: Iterable[Candidate]) -> Connection | None:
-    """Returns the connection on which the request of `scope` came. Where a middleware has copied
-    the scope, the list of headers is still the server's. Where it has copied both, the client's
-    address decides, if no other connection has the same."""
-    others: list[Candidate] = []
-    for candidate in candidates:
-        if candidate.scope is scope:
+class OpenRequests:
+    """The requests of a server at one moment. At a shutdown each stream looks for its connection:
+    one look at the server serves them all.
+
+    Args:
+        candidates: What the server has.
+    """
+
+    def __init__(self, candidates: Iterable[Candidate]) -> None:
+        self._by_headers: dict[int, Candidate] = {}
+        self._by_client: defaultdict[Any, list[Connection]] = defaultdict(list)
+        for each in candidates:
+            self._by_headers[id(each.scope["headers"])] = each
+            self._by_client[_client_of(each.scope)].append(each.connection)
+
+    def connection_of(self, scope: Scope) -> Connection | None:
+        """Returns the connection on which the request of `scope` came. Where a middleware has
+        copied the scope, the list of headers is still the server's. Where it has copied both, the
+        client's address decides, if no other connection has the same."""
+        candidate = self._by_headers.get(id(scope["headers"]))
+        if candidate is not None and candidate.scope["headers"] is scope["headers"]:
             return candidate.connection
-        others.append(candidate)
-    for candidate in others:
-        if candidate.scope["headers"] is scope["headers"]:
-            return candidate.connection
-    client = scope.get("client")
-    found = [each.connection for each in others if client and each.scope["client"] == client]
-    return found[0] if len(found) == 1 else None
+        client = _client_of(scope)
+        found = self._by_client[client] if client else []
+        return found[0] if len(found) == 1 else None
+
+
+def _client_of(scope: Scope) -> tuple[Any, ...]:
+    return tuple(scope.get("client") or ())
 
 
 def came_from_a_closed_connection(error: BaseException) -> bool:

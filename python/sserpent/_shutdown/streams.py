@@ -34,8 +34,8 @@ from .connections import (
     Connection,
     Http2Stream,
     HypercornHttp2Stream,
+    OpenRequests,
     abort_socket,
-    connection_of,
     drained,
 )
 from .servers import Address, Server, server_of
@@ -86,6 +86,8 @@ class ServerStreams:
         self.ending = False
         self._event: ref[ShutdownEvent] | None = None
         self._looked_at = monotonic()
+        # For this turn of the event loop.
+        self._requests: OpenRequests | None = None
 
     @property
     def event(self) -> ShutdownEvent:
@@ -226,10 +228,20 @@ class ServerStreams:
         if self.server is None or self.server.owner is None:
             return None
         try:
-            return connection_of(scope, self.server.requests())
+            known = self._requests
+            connection = None if known is None else known.connection_of(scope)
+            if connection is None:  # or it is of a request that has come since
+                self._requests = OpenRequests(self.server.requests())
+                if known is None:
+                    call_soon(current_token(), self._forget_requests)
+                connection = self._requests.connection_of(scope)
+            return connection
         except Exception:
             logger.debug("The connection of a stream was not found", exc_info=True)
             return None
+
+    def _forget_requests(self) -> None:
+        self._requests = None
 
     def is_stale(self) -> bool:
         """Returns whether it is worth another look for the server."""
