@@ -17,8 +17,8 @@ from starlette.types import Receive, Scope, Send
 import sserpent
 from feed import Feed
 from sserpent import EventSourceResponse
-from sserpent.client import MessageEvent
-from sserpent.testing import connect
+from sserpent.client import MessageEvent, NotAnEventStream, aiter_events
+from sserpent.testing import FakeUpstream, connect
 
 pytestmark = [
     pytest.mark.anyio,
@@ -106,6 +106,68 @@ async def test_a_wait_in_vain_says_what_came() -> None:
         "GET /idle: no event came within 0.01 s; 1 events were read, and so far came status 200"
         " and 28 bytes, the last of them b'event: hello\\ndata: \"first\"\\n\\n'"
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({}, "text/event-stream"),
+        ({"accept": "*/*"}, "text/event-stream"),
+        ({"accept": "application/json, text/event-stream"}, "application/json, text/event-stream"),
+        ({"Accept": ""}, ""),
+    ],
+)
+async def test_an_accept_that_a_test_gives_is_sent(
+    library: Any, given: dict[str, str], sent: str
+) -> None:
+    upstream = FakeUpstream([b"id: 1\ndata: a\n\n"])
+    async with (
+        connect(upstream, http_library=library) as client,
+        client.events("/mcp", headers=given) as events,
+    ):
+        await events.next()
+        await events.reconnect()
+    assert [request.headers["accept"] for request in upstream.requests] == [sent, sent]
+    assert upstream.requests[1].headers["last-event-id"] == "1"
+
+
+async def test_an_accept_of_the_client_itself_is_sent() -> None:
+    upstream = FakeUpstream([b"data: a\n\n"])
+    async with connect(upstream) as client:
+        client.http.headers["Accept"] = "text/event-stream, text/plain"
+        async with client.events("/events"):
+            pass
+    assert upstream.requests[0].headers["accept"] == "text/event-stream, text/plain"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "is_taken"),
+    [
+        ("Text/Event-Stream", True),
+        ("text/event-stream ;charset=utf-8", True),
+        ("text/event-streamer", False),
+        ("text/event-stream-json; charset=utf-8", False),
+        ("", False),
+    ],
+)
+async def test_a_content_type_is_taken_where_a_client_takes_it(
+    content_type: str, is_taken: bool
+) -> None:
+    upstream = FakeUpstream([b"data: a\n\n"], headers={"Content-Type": content_type})
+    async with connect(upstream) as client:
+        async with client.stream("GET", "/events") as response:
+            try:
+                read = [event.data async for event in aiter_events(response)]
+            except NotAnEventStream:
+                read = []
+        assert bool(read) is is_taken
+        if not is_taken:
+            with pytest.raises(AssertionError, match="is no event stream: b'data: a"):
+                async with client.events("/events"):
+                    pass
+            return
+        async with client.events("/events") as events:
+            assert (await events.next()).data == "a"
 
 
 async def test_leaving_returns_when_the_cleanup_is_done() -> None:

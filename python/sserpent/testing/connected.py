@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from .. import _shutdown
 from .._runtime.checks import checked_seconds, wrong_type
+from ..client.responses import is_event_stream
 from .events import Events
 from .lifespan import Lifespan
 from .transport import ServerInProcess, Transport, checked_library, client_class
@@ -45,9 +46,11 @@ class Client:
             method: The method of the request.
             last_event_id: The ID to go on after, sent unless it is empty.
             request: What else `AsyncClient.build_request` takes: `headers`, `params`, `json`.
+                `Accept` is `text/event-stream` unless the headers have one.
 
         Raises:
-            AssertionError: the response is no event stream, or its status is not 200.
+            AssertionError: the response is no event stream for a browser or `sserpent.client`: its
+                status is not 200, or its content type is another.
             ReadTimeout: httpx's, the response did not start in time.
             BaseException: what the application raises before it starts, and, at the end, what it
                 has raised since without a read having told so.
@@ -66,7 +69,8 @@ class Client:
         arguments = dict(request)
         last_event_id = arguments.pop("last_event_id")
         built = self.http.build_request(**arguments)
-        built.headers["Accept"] = "text/event-stream"
+        if built.headers.get("Accept") in (None, "*/*"):
+            built.headers["Accept"] = "text/event-stream"
         built.headers["Cache-Control"] = "no-store"
         # A compressed body cannot be read event by event.
         built.headers["Accept-Encoding"] = "identity"
@@ -74,7 +78,7 @@ class Client:
             built.headers["Last-Event-ID"] = last_event_id
         response = await self.http.send(built, stream=True)
         content_type = response.headers.get("Content-Type", "")
-        if response.status_code != 200 or not content_type.startswith("text/event-stream"):
+        if not is_event_stream(response.status_code, content_type):
             try:
                 body = await response.aread()
             finally:
