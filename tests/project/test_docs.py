@@ -9,6 +9,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,29 @@ def test_every_option_of_a_stream_is_on_its_page_with_its_default() -> None:
         assert default == shown, name
     arguments = inspect.signature(sserpent.EventSourceResponse).parameters
     assert [name for name, _ in rows[len(options) :]] == [*arguments][:-1]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_a_class_that_help_names_is_the_public_one(module: Any) -> None:
+    public = {name: getattr(each, name) for each in MODULES for name in each.__all__}
+    others = [
+        f"{function.__qualname__}: {name}"
+        for function in signatures(module)
+        for annotation in map(str, function.__annotations__.values())
+        for name in re.findall(r"\w+", annotation)
+        if name in public and function.__globals__.get(name, public[name]) is not public[name]
+    ]
+    assert others == []
+
+
+def signatures(module: Any) -> Iterator[Any]:
+    """Yields the functions of a module, and the methods of its classes."""
+    for name in module.__all__:
+        found = getattr(module, name)
+        owners = inspect.getmro(found) if inspect.isclass(found) else ()
+        members = [member for owner in owners for member in vars(owner).values()]
+        ours = (each for each in (found, *members) if inspect.isfunction(each))
+        yield from (each for each in ours if each.__module__.startswith("sserpent."))
 
 
 CALLS = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Coroutine
 from typing import Any, ClassVar
 
 from starlette.responses import PlainTextResponse
@@ -11,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from .. import _shutdown
 from .._core import ItemRules
 from .._delivery import observer
-from .response import EventSourceResponse, Run
+from .response import EventSourceResponse
 
 
 def has_own_as_event(cls: type) -> bool:
@@ -105,7 +106,7 @@ class ProtocolResponse(EventSourceResponse):
         """
         return item
 
-    def _answer(self, scope: Scope, receive: Receive, send: Send) -> Run:
+    def _answer(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["method"] != "HEAD" and _shutdown.is_ending(scope):
             return self._answer_unavailable(scope, receive, send)
         return super()._answer(scope, receive, send)

@@ -64,9 +64,6 @@ from .stream_end import StreamEnd, data_of, ends_event
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-#: The coroutine that calling an ASGI application returns.
-Run = Coroutine[Any, Any, None]
-
 _RULE = "streams an async iterable or an iterable of events"
 
 # nginx and its kin hold back a response of unknown length without the second one.
@@ -378,7 +375,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     # No coroutine of ours stands between the server's and the delivery's where there is nothing for
     # it to do: a stream that waits would keep it.
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Run:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> Coroutine[Any, Any, None]:
         if self._scope_of_body is not None:
             self._scope_of_body.update(scope)
         if scope["type"] == "websocket":
@@ -386,12 +385,12 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         answering = self._answer(scope, receive, send)
         return answering if self.background is None else self._then_background(answering)
 
-    async def _then_background(self, answering: Run) -> None:
+    async def _then_background(self, answering: Coroutine[Any, Any, None]) -> None:
         await answering
         if self._told is None and self.background is not None:
             await self.background()
 
-    def _answer(self, scope: Scope, receive: Receive, send: Send) -> Run:
+    def _answer(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if self.compress and takes_gzip(scope):
             set_unchecked(self, "_gzip", True)
         if scope["method"] == "HEAD":
@@ -400,7 +399,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             return self._stream(scope, receive, send)
         return self._stream_if_there_is_a_place(scope, receive, send)
 
-    def _stream(self, scope: Scope, receive: Receive, send: Send) -> Run:
+    def _stream(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         receive = shared_receive(scope, receive, (self._content, *self._replaced)[-1])
         if observer.current is not None:
             delivering = _observed(observer.current, self, scope, receive, send)
@@ -408,7 +407,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             delivering = _delivery_class()(self, scope, receive, send).run()
         return self._then_close_replaced(delivering) if self._replaced else delivering
 
-    async def _then_close_replaced(self, delivering: Run) -> None:
+    async def _then_close_replaced(self, delivering: Coroutine[Any, Any, None]) -> None:
         try:
             await delivering
         finally:
@@ -458,10 +457,10 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         """Whether the client has had a part of the stream before."""
         return bool(Headers(scope=scope).get("last-event-id"))
 
-    def _answer_head(self, scope: Scope, receive: Receive, send: Send) -> Run:
+    def _answer_head(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """A stream that ends before it begins, so that its sends are bounded as any other's."""
         self._begins, self._source = False, None
-        answering: Run = _delivery_class()(self, scope, receive, send).run()
+        answering: Coroutine[Any, Any, None] = _delivery_class()(self, scope, receive, send).run()
         return self._then_close_replaced(answering) if self._replaced else answering
 
 

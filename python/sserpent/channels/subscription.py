@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from .._core import Buffer
 from .._delivery.options import set_unchecked
 from .._fastapi.limits import empty_stream, retry_after
-from .._fastapi.response import EventSourceResponse, Run
+from .._fastapi.response import EventSourceResponse
 from .fanout.hubs import Hubs
 from .fanout.request import Request
 from .fanout.subscriber import Subscriber
@@ -80,7 +80,7 @@ class Subscription(EventSourceResponse, Generic[T]):
         # Not that of a class which stands between, as where a run is followed.
         EventSourceResponse.__init__(self, _Frames(self), **options)
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Run:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["type"] == "websocket":
             # It can only be denied, and a denial has an end.
             return Response(None, self.status_code, self.headers)(scope, receive, send)
