@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 import sserpent
 from feed import Feed
 from sserpent import EventSourceResponse
+from sserpent.channels import Channels
 from sserpent.client import MessageEvent, NotAnEventStream, aiter_events
 from sserpent.testing import FakeUpstream, connect
 
@@ -483,6 +484,21 @@ async def test_a_lifespan_that_hangs_is_bounded(phase: str) -> None:
     with pytest.raises(TimeoutError, match=rf"did not {phase} within 0\.25 s"):
         async with connect(FastAPI(lifespan=lifespan), timeout=0.25):
             pass
+
+
+async def test_a_run_that_goes_on_is_named_when_the_lifespan_waits_for_it() -> None:
+    async def endless() -> AsyncIterator[str]:
+        yield "a"
+        await anyio.sleep_forever()
+
+    channels = Channels()
+    runs = channels.runs("answers", str)
+    app = FastAPI(lifespan=channels.lifespan)
+    with pytest.raises(TimeoutError, match=r"its lifespan\): run 'mine' goes on.*shutdown_grace=0"):
+        async with connect(app, timeout=0.25):
+            run = await runs.start(endless(), id="mine")
+    await run.stop()
+    await run.wait()
 
 
 async def test_a_lifespan_that_says_that_it_failed() -> None:

@@ -316,6 +316,9 @@ class _LoopStreams:
     def are_open(self) -> bool:
         return any(streams.open for streams in self._by_address.values())
 
+    def open(self) -> list[Stream]:
+        return [stream for streams in self._by_address.values() for stream in streams.open]
+
     def begin_to_look(self) -> None:
         if self._end_polling is None and any(s.server for s in self._by_address.values()):
             self._end_polling = call_every(_POLL_INTERVAL, self._look)
@@ -452,6 +455,11 @@ def closed(stream: Stream, streams: ServerStreams) -> None:
         _busy = tuple(each for each in _busy if each is not loop_streams)
     if not _busy:
         signals.stop_listening()
+
+
+def open_streams() -> list[Stream]:
+    """Returns the streams of this event loop that are open, runs included."""
+    return _of_this_loop().open()
 
 
 def watch_connection(scope: Scope) -> Callable[[], bool]:

@@ -10,6 +10,7 @@ from typing import Any
 from anyio import CancelScope, Event, fail_after, sleep_forever
 from starlette.types import ASGIApp, Message
 
+from .. import _shutdown
 from .task import Task
 
 
@@ -71,6 +72,7 @@ class Lifespan:
         except TimeoutError:
             raise TimeoutError(
                 f"the application did not {what} within {self._timeout} s (its lifespan)"
+                + _open_runs()
             ) from None
         if self._failure is not None:
             # Starlette raises what has happened after it has said so.
@@ -117,3 +119,15 @@ class Lifespan:
             (self._started if event == "startup.failed" else self._stopped).set()
         else:
             raise RuntimeError(f"the application sent {message['type']!r} as to its lifespan")
+
+
+def _open_runs() -> str:
+    """Returns which runs go on and how to end them, for an error; nothing if there are none."""
+    ids = sorted(getattr(each, "run_id", "") for each in _shutdown.open_streams())
+    names = ", ".join(f"run {run_id!r}" for run_id in ids if run_id)
+    if not names:
+        return ""
+    return (
+        f": {names} goes on. Stop it in the test (await runs.stop(id)), or create the runs with"
+        " shutdown_grace=0"
+    )

@@ -61,6 +61,9 @@ class Producer:
         thread_options: Of the thread of a sync generator.
         on_end: Called when nothing of it is left.
         claim: To the key that it has, if it has one, and who knows of those.
+
+    Attributes:
+        run_id: As given.
     """
 
     def __init__(
@@ -76,7 +79,7 @@ class Producer:
         on_end: Callable[[Producer], object],
         claim: tuple[Claim, RunKeys] | None = None,
     ) -> None:
-        self._run_id = run_id
+        self.run_id = run_id
         self._run = run
         self._source = source
         self._broker = broker
@@ -180,7 +183,7 @@ class Producer:
         except HTTPException as error:
             self._end = "error", public_reason(error), error.status_code
         except Refusal as error:
-            logger.error("Run '%s' has ended, because of what was yielded: %s", self._run_id, error)
+            logger.error("Run '%s' has ended, because of what was yielded: %s", self.run_id, error)
             self._end = "error", str(error), None
         except BaseException as error:
             # Nothing may leave this task: KeyboardInterrupt or SystemExit would end the event loop,
@@ -188,7 +191,7 @@ class Producer:
             if isinstance(error, GeneratorExit) and is_outside(self._token):
                 raise
             if not is_cancellation(error):
-                logger.exception("The generator of run '%s' failed", self._run_id)
+                logger.exception("The generator of run '%s' failed", self.run_id)
                 self._end = "error", "exception", None
             elif self._stop is None:
                 self._cancellation = error
@@ -292,7 +295,7 @@ class Producer:
         if self._cancellation is not None:
             logger.error(
                 "The generator of run '%s' was cancelled from within",
-                self._run_id,
+                self.run_id,
                 exc_info=self._cancellation,
             )
             self._cancellation = None  # its traceback refers to this producer
@@ -372,7 +375,7 @@ class Producer:
             await _until_available(partial(self._broker.end, self._run, self._fence, end), until)
         except Exception:
             # Its lease is not renewed any more, so whoever follows it will know.
-            logger.exception("The end of run '%s' could not be recorded", self._run_id)
+            logger.exception("The end of run '%s' could not be recorded", self.run_id)
         await self._broker.release(self._run, self._fence)
         if self._claim is not None:
             claim, keys = self._claim
@@ -385,12 +388,12 @@ class Producer:
             if current_time() >= self._cleanup_until:
                 logger.error(
                     "The cleanup of run '%s' did not end within %s s",
-                    self._run_id,
+                    self.run_id,
                     _CLEANUP_TIMEOUT,
                 )
             if end != "lost":
                 end, reason, status = "stopped", self._stop, None
-        return end_item(self._run_id, end, reason, status)
+        return end_item(self.run_id, end, reason, status)
 
 
 class _News:
