@@ -302,6 +302,7 @@ async def test_p15_a_follower_that_comes_back_in_the_middle_sees_the_rest(
             with pytest.raises(HTTPException) as error:
                 await read(await runs.follow(started.id, after=no_place))
             assert error.value.status_code == 400
+            assert error.value.detail == "The last event ID is not one of this run"
             with pytest.raises(HTTPException) as error:
                 await read(started.follow(after=no_place))
             assert error.value.status_code == 400

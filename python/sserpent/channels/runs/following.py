@@ -178,7 +178,7 @@ class Following(Subscription[Any]):
 
     def _check_opened(self, subscriber: Subscriber) -> None:
         if isinstance(subscriber, ProtocolSubscriber) and subscriber.is_cut:
-            raise HTTPException(400, "'after' is no place in this run")
+            raise HTTPException(400, "The last event ID is not one of this run")
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope

@@ -205,7 +205,8 @@ class Runs(Generic[T]):
             owner: Whose run it is.
             after: The last event that the client has: its id, as it came (`LastEventID`), or its
                 number in the run, from 0. If that is the end of the run, the response is a 204, at
-                which an `EventSource` stops.
+                which an `EventSource` stops. If the run has no such event, the response begins
+                with a `reset`, or is a 400 if the runs have a protocol class.
             options: As for `Channel.subscribe`.
 
         Raises:
