@@ -3,6 +3,7 @@ works, and does what they say."""
 
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -39,6 +40,14 @@ def test_e10_the_readme_names_accelerate_after_its_first_example() -> None:
     assert "from sserpent import" in first
     assert example
     assert "accelerate()" in rest.partition("\n## ")[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it is for a POSIX shell")
+def test_e10_the_command_of_the_readme_copies_the_skill(tmp_path: Path) -> None:
+    command = next(iter(re.findall(r"`(cp -r .+?)`", README.read_text(encoding="utf-8"))))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, env={**os.environ, "PATH": path})
+    assert (tmp_path / ".agents" / "skills" / "sserpent" / "SKILL.md").is_file()
 
 
 def test_each_kind_of_stream_on_the_page_on_which_one() -> None:

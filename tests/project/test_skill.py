@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from fastapi import HTTPException
 
 import sserpent
 from pages import blocks, run_blocks
-from sserpent.testing import connect
+from sserpent import EventSourceResponse
+from sserpent.protocols import OpenAIChat
+from sserpent.testing import StreamEnded, connect, connect_sync
 
 SKILL = Path(sserpent.__file__).parent / ".agents" / "skills" / "sserpent" / "SKILL.md"
 
@@ -25,7 +29,7 @@ def code() -> dict[str, Any]:
 
 def test_e10_the_skill_is_short_and_says_when_it_is_for() -> None:
     text = SKILL.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 80
+    assert len(text.splitlines()) <= 100
     front = re.match(r"---\nname: (\S+)\ndescription: (.+)\n---\n", text)
     assert front is not None
     assert front[1] == SKILL.parent.name
@@ -58,6 +62,7 @@ def test_e10_its_job_survives_a_reload(code: dict[str, Any]) -> None:
             async with client.events("/jobs/mine", headers=after) as events:
                 assert (await events.next()).json() == {"percent": 100}
                 assert (await events.next()).type == "run-end"
+            assert (await client.post("/jobs/no%20id")).status_code == 422
 
     anyio.run(main)
 
@@ -66,7 +71,7 @@ def test_e10_its_inbox_has_the_state_and_then_what_changes_for_one_user(
     code: dict[str, Any],
 ) -> None:
     async def main() -> None:
-        async with connect(code["app"]) as client, client.events("/inbox/ada") as events:
+        async with connect(code["app"]) as client, client.events("/inbox") as events:
             snapshot = await events.next()
             assert (snapshot.type, json.loads(snapshot.data)) == ("snapshot", {"percent": 0})
             await code["change"]("bob", 1)
@@ -76,19 +81,79 @@ def test_e10_its_inbox_has_the_state_and_then_what_changes_for_one_user(
     anyio.run(main)
 
 
-def test_e10_its_chat_has_one_answer_which_a_page_finds_again(code: dict[str, Any]) -> None:
-    async def endless() -> Any:
-        yield code["Step"](percent=1)
-        await anyio.sleep_forever()
+async def endless(code: dict[str, Any]) -> AsyncIterator[Any]:
+    yield code["Step"](percent=1)
+    await anyio.sleep_forever()
 
+
+def test_e10_its_chat_has_one_answer_which_only_its_owner_finds_again(code: dict[str, Any]) -> None:
     async def main() -> None:
+        jobs, user = code["jobs"], await code["current_user"]()
         async with code["channels"]:
-            jobs = code["jobs"]
-            run = await jobs.start(endless(), key="chat")
-            assert (await jobs.active("chat")).id == run.id
-            await jobs.stop(key="chat")
-            with anyio.fail_after(10):
-                assert (await run.wait()).state == "stopped"
+            run = await jobs.start(endless(code), key="chat", owner=user)
+            with pytest.raises(HTTPException) as error:
+                await jobs.start(endless(code), key="chat", owner=user)
+            assert error.value.status_code == 409
             assert await jobs.active("chat") is None
+            assert (await jobs.active("chat", owner=user)).id == run.id
+            await jobs.stop(key="chat", owner=user)
+            with anyio.fail_after(10):
+                assert (await jobs.wait(run.id, owner=user)).state == "stopped"
+            assert await jobs.active("chat", owner=user) is None
 
     anyio.run(main)
+
+
+def test_e10_an_error_is_a_status_in_a_route_and_an_end_in_a_run(code: dict[str, Any]) -> None:
+    app, jobs = code["app"], code["jobs"]
+
+    async def refused() -> AsyncIterator[Any]:
+        raise HTTPException(402)
+        yield
+
+    @app.post("/as-a-run")
+    async def as_a_run() -> Any:
+        return (await jobs.start(refused())).follow()
+
+    app.get("/as-a-stream", response_class=EventSourceResponse)(refused)
+
+    async def main() -> None:
+        async with connect(app) as client:
+            assert (await client.get("/as-a-stream")).status_code == 402
+            assert (await client.post("/as-a-run")).status_code == 200
+
+    anyio.run(main)
+
+
+def test_e10_a_run_has_the_protocol_that_channels_runs_was_given(code: dict[str, Any]) -> None:
+    app, channels = code["app"], code["channels"]
+    chats = channels.runs("chats", response_class=OpenAIChat)
+
+    @app.post("/chat", response_class=OpenAIChat)
+    async def chat() -> Any:
+        return (await chats.start(code["export"]())).follow()
+
+    async def main() -> None:
+        async with connect(app) as client:
+            assert (await client.post("/chat")).text.endswith("data: [DONE]\n\n")
+
+    anyio.run(main)
+
+
+def test_e10_a_logout_ends_the_streams_of_a_user(code: dict[str, Any]) -> None:
+    async def main() -> None:
+        async with connect(code["app"]) as client, client.events("/inbox") as events:
+            await events.next()
+            assert await code["channels"].disconnect(owner="ada") == 1
+            with pytest.raises(StreamEnded):
+                await events.next()
+
+    anyio.run(main)
+
+
+def test_e10_a_plain_function_publishes_to_its_inbox(code: dict[str, Any]) -> None:
+    with connect_sync(code["app"]) as client, client.events("/inbox") as events:
+        assert events.next().type == "snapshot"
+        published = code["inbox"].publish_soon(code["Step"](percent=3), key="ada")
+        assert published.result(timeout=10)
+        assert events.next().json() == {"percent": 3}
