@@ -705,3 +705,60 @@ def test_events_come_as_their_bytes_do() -> None:
             assert next(source).data == "a"
             more.set()
             assert next(source).data == "b"
+
+
+# What is easily lost
+
+
+def test_r20_an_event_that_is_too_large_is_told_also_behind_one_that_is_not(reader: Reader) -> None:
+    """Both come in one chunk; then the connection is cut."""
+    with scripted(
+        [CHUNKED, chunk(b"data: a\n\ndata: " + 200 * b"b" + b"\n\n")],
+        [STREAM, b"data: c\n\n"],
+    ) as server:
+        with pytest.raises(EventTooLarge):
+            reader.read(server.url, 2, max_event_size=100)
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("last_event_id", ["5 ", "\x01"])
+def test_r25_an_id_that_cannot_be_sent_does_not_let_a_post_be_repeated(
+    reader: Reader, last_event_id: str
+) -> None:
+    with scripted(
+        [CHUNKED, chunk(f"id: {last_event_id}\ndata: a\n\n".encode())], [STREAM, b"data: b\n\n"]
+    ) as server:
+        with pytest.raises(reader.library.RemoteProtocolError):
+            reader.read(server.url, 2, **POST)
+        assert len(server.requests) == 1
+
+
+def test_r23_the_body_of_a_refusal_does_not_hold_up_its_error(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sserpent.client.responses._PATIENCE", 0.5)
+    trickle = [step for _ in range(200) for step in (chunk(b"x"), Pause(0.1))]
+    head = b"HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with scripted([head, *trickle]) as server:
+        with pytest.raises(NotAnEventStream, match="status 401") as raised:
+            reader.read(server.url)
+        assert 1 <= len(raised.value.body) < 100
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_r21_a_refusal_is_counted_though_the_reading_of_its_body_is_cancelled(backend: str) -> None:
+    async def read() -> None:
+        head = b"HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\n"
+        with scripted([head, b"b", ...], [head, b"b", ...]) as server:
+            async with httpx2.AsyncClient() as client:
+                async with EventSource(client, server.url, retry=0, max_failures=2) as source:
+                    while source.failures == 0:
+                        with anyio.move_on_after(0.2):
+                            await anext(source)
+                    with pytest.raises(NotAnEventStream, match="status 503"):
+                        while True:
+                            with anyio.move_on_after(0.2):
+                                await anext(source)
+                    assert source.failures == 2
+
+    anyio.run(read, backend=backend)

@@ -116,7 +116,7 @@ class Reconnection:
     def may_repeat(self, last_event_id: str) -> bool:
         """Returns whether a request may be sent again that may have been dealt with: one without
         effects, one that the user says to repeat, or one that says where to go on."""
-        return self._may_repeat or bool(last_event_id)
+        return self._may_repeat or sendable_id(last_event_id) is not None
 
     def failed(self, failure: Failed, last_event_id: str) -> None:
         """Counts a failure.

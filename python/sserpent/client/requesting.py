@@ -98,7 +98,7 @@ class Source:
         self.ends_whole = False
         # Nothing comes any more; why, if that is an error.
         self._over = False
-        self._why_over: IncompleteStream | None = None
+        self._why_over: BaseException | None = None
 
     # The events
 
@@ -106,9 +106,10 @@ class Source:
         """Returns the next event or item; `NONE` if more has to be read first, or nothing comes.
 
         Raises:
-            ErrorEvent, pydantic.ValidationError: as in `iter_events`.
+            ErrorEvent, EventTooLarge, pydantic.ValidationError: as in `iter_events`.
         """
         if not self.reading.has_events:
+            self.reading.feed(b"")  # raises what was kept back for the events before it
             return NONE
         self.reconnection.succeeded()
         return self.reading.next(NONE)
@@ -118,7 +119,7 @@ class Source:
         """Whether nothing comes any more.
 
         Raises:
-            IncompleteStream: the last event, which was named, has not come.
+            BaseException: why, if that is an error that nobody was told of.
         """
         why, self._why_over = self._why_over, None
         if why is not None:
@@ -128,6 +129,7 @@ class Source:
     def end(self) -> None:
         """Ends the stream: nothing comes any more."""
         self._over = True
+        self._why_over = None
         self.reading.stop()
 
     # The request
@@ -210,7 +212,12 @@ class Source:
         """
         self.waits = True
         self.failure = failure.error
-        self.reconnection.failed(failure, self.reading.last_event_id)
+        try:
+            self.reconnection.failed(failure, self.reading.last_event_id)
+        except BaseException as error:
+            self._over = True
+            self._why_over = error  # in case that a cancellation takes its place
+            raise
 
     def waits_until(self, now: float) -> float:
         """Returns when the delay is over, which began when this was first asked: a wait that is

@@ -5,6 +5,7 @@ A response is known by what it can do: nothing here imports an HTTP client.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import suppress
 from inspect import isawaitable
@@ -14,6 +15,8 @@ Chunk = bytes | bytearray | memoryview
 
 #: How many bytes of a body are kept that is no event stream.
 _SHOWN = 500
+# For how many seconds they may come.
+_PATIENCE = 5.0
 # How many bytes are asked for where a client wants to know.
 _READ = 65_536
 
@@ -106,9 +109,13 @@ class AsyncResponseBytes(_Response):
         return self.response.content.iter_any()  # type: ignore[no-any-return]
 
     async def beginning(self) -> bytes:
-        """Returns the first bytes of the body, as far as they come."""
+        """Returns the first bytes of the body, as far as they come in a few seconds."""
+        # Not for readers without an event loop.
+        from anyio import move_on_after
+
         body = b""
-        with suppress(Exception):  # the status is worth more than how its body breaks off
+        # The status is worth more than how its body breaks off.
+        with suppress(Exception), move_on_after(_PATIENCE):
             async for chunk in self._body():
                 body += chunk
                 if len(body) >= _SHOWN:
@@ -142,12 +149,12 @@ class ResponseBytes(_Response):
         return _iter_requests(self.response)
 
     def beginning(self) -> bytes:
-        """Returns the first bytes of the body, as far as they come."""
-        body = b""
+        """Returns the first bytes of the body, as far as they come in a few seconds."""
+        body, until = b"", time.monotonic() + _PATIENCE
         with suppress(Exception):  # the status is worth more than how its body breaks off
             for chunk in self._body():
                 body += chunk
-                if len(body) >= _SHOWN:
+                if len(body) >= _SHOWN or time.monotonic() > until:
                     break
         return body[:_SHOWN]
 

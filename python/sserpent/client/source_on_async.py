@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
+from .._core import EventTooLarge
 from .on_async import CLOSE_TIMEOUT
 from .reading import ErrorEvent
 from .reconnecting import Failed
@@ -87,7 +88,7 @@ class EventSource(SourceReader[T]):
         while True:
             try:
                 item: T = source.next_item()
-            except ErrorEvent:
+            except (ErrorEvent, EventTooLarge):
                 await self.aclose()
                 raise
             if item is not NONE:
@@ -123,12 +124,14 @@ class EventSource(SourceReader[T]):
             if source.opened(self._response):
                 self._chunks = aiter(self._response.aiter_bytes())
         except NotAnEventStream as error:
-            error.body = await self._beginning()
+            error.body = await AsyncResponseBytes(self._response).beginning()
             raise
         except Failed as failure:
-            failure.error.body = await self._beginning()
-            await self._disconnect()
-            source.failed(failure)
+            try:
+                source.failed(failure)  # before its body is read, which may be cancelled
+            finally:
+                failure.error.body = await AsyncResponseBytes(self._response).beginning()
+                await self._disconnect()
 
     async def _read(self) -> None:
         source = self._source
@@ -144,11 +147,6 @@ class EventSource(SourceReader[T]):
         if chunk is NONE:
             await self._disconnect()
             source.ended_whole()
-
-    async def _beginning(self) -> bytes:
-        with anyio.move_on_after(CLOSE_TIMEOUT):
-            return await AsyncResponseBytes(self._response).beginning()
-        return b""
 
     async def _disconnect(self, error: Exception | None = None) -> None:
         self._source.closed(error)

@@ -8,6 +8,7 @@ from inspect import iscoroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .._core import EventTooLarge
 from .reading import ErrorEvent
 from .reconnecting import Failed
 from .requesting import NONE
@@ -46,7 +47,7 @@ class SyncEventSource(SourceReader[T]):
         while True:
             try:
                 item: T = source.next_item()
-            except ErrorEvent:
+            except (ErrorEvent, EventTooLarge):
                 self.close()
                 raise
             if item is not NONE:
@@ -86,12 +87,14 @@ class SyncEventSource(SourceReader[T]):
             if source.opened(self._response):
                 self._chunks = iter(self._response.iter_bytes())
         except NotAnEventStream as error:
-            error.body = self._beginning()
+            error.body = ResponseBytes(self._response).beginning()
             raise
         except Failed as failure:
-            failure.error.body = self._beginning()
-            self._disconnect()
-            source.failed(failure)
+            try:
+                source.failed(failure)  # before its body is read, which may be interrupted
+            finally:
+                failure.error.body = ResponseBytes(self._response).beginning()
+                self._disconnect()
 
     def _wait(self, seconds: float) -> None:
         time.sleep(seconds)
@@ -110,9 +113,6 @@ class SyncEventSource(SourceReader[T]):
         if chunk is NONE:
             self._disconnect()
             source.ended_whole()
-
-    def _beginning(self) -> bytes:
-        return ResponseBytes(self._response).beginning()
 
     def _disconnect(self, error: Exception | None = None) -> None:
         self._source.closed(error)
