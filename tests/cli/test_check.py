@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,22 @@ def test_no_headers(capsys: Any) -> None:
     status, said = check(capsys, [...], "--seconds", "0.5")
     assert status == 1
     assert "fail  no response came: ReadTimeout: the headers did not come within 0.5 s" in said
+
+
+def test_headers_came_also_where_bytes_come_faster_than_they_are_looked_at(
+    capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Observation.take
+
+    def slowly(seen: Observation, at: float, body: bytes) -> None:
+        time.sleep(0.3)
+        take(seen, at, body)
+
+    monkeypatch.setattr(Observation, "take", slowly)
+    status, said = check(capsys, [GOOD, *[event(1) * 500] * 2_000, ...], "--seconds", "0.5")
+    assert status == 0, said
+    assert "ok  status 200, text/event-stream, HTTP/1.1" in said
+    assert said.endswith("Events arrive as they are sent.")
 
 
 def test_nobody_there(capsys: Any) -> None:
