@@ -23,10 +23,13 @@ from .reconnecting import (
 if TYPE_CHECKING:
     from typing_extensions import TypedDict
 
+    Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
+
     class SourceOptions(TypedDict, total=False):
-        """The options of `EventSource` and `SyncEventSource` besides `type` and `headers`."""
+        """The options of `EventSource` and `SyncEventSource` besides `type`."""
 
         method: str
+        headers: Headers | None
         params: Any
         json: Any
         last_event_id: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Mapping
 from inspect import isawaitable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import anyio
 
@@ -18,12 +19,15 @@ from .responses import AsyncResponseBytes, NotAnEventStream
 from .source_reader import SourceReader
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
+
+    from .._core import MessageEvent
+    from .requesting import SourceOptions
 
 T = TypeVar("T")
 
 
-class EventSource(SourceReader[T]):
+class EventSource(SourceReader, Generic[T]):
     """Reads the events of a stream over all its connections: an async iterator that comes back
     when a connection breaks or ends, with the last event ID.
 
@@ -79,6 +83,37 @@ class EventSource(SourceReader[T]):
     __module__ = "sserpent.client"
 
     _is_async = True
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: EventSource[MessageEvent],
+            client: Any,
+            url: Any,
+            *,
+            type: None = None,
+            **options: Unpack[SourceOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self,
+            client: Any,
+            url: Any,
+            *,
+            type: builtins.type[T] | Mapping[str, builtins.type[T]],
+            **options: Unpack[SourceOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: EventSource[Any],
+            client: Any,
+            url: Any,
+            *,
+            type: Any,
+            **options: Unpack[SourceOptions],
+        ) -> None: ...
+        def __init__(self, *arguments: Any, **options: Any) -> None: ...
 
     def __aiter__(self) -> EventSource[T]:
         return self

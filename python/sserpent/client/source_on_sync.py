@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import builtins
 import time
+from collections.abc import Mapping
 from inspect import iscoroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .._core import EventTooLarge
 from .reading import ErrorEvent
@@ -16,12 +17,15 @@ from .responses import NotAnEventStream, ResponseBytes
 from .source_reader import SourceReader
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
+
+    from .._core import MessageEvent
+    from .requesting import SourceOptions
 
 T = TypeVar("T")
 
 
-class SyncEventSource(SourceReader[T]):
+class SyncEventSource(SourceReader, Generic[T]):
     """Reads the events of a stream over all its connections, without an event loop: an iterator
     that comes back when a connection breaks or ends, with the last event ID.
 
@@ -38,6 +42,37 @@ class SyncEventSource(SourceReader[T]):
     __module__ = "sserpent.client"
 
     _is_async = False
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self: SyncEventSource[MessageEvent],
+            client: Any,
+            url: Any,
+            *,
+            type: None = None,
+            **options: Unpack[SourceOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self,
+            client: Any,
+            url: Any,
+            *,
+            type: builtins.type[T] | Mapping[str, builtins.type[T]],
+            **options: Unpack[SourceOptions],
+        ) -> None: ...
+        @overload
+        def __init__(
+            self: SyncEventSource[Any],
+            client: Any,
+            url: Any,
+            *,
+            type: Any,
+            **options: Unpack[SourceOptions],
+        ) -> None: ...
+        def __init__(self, *arguments: Any, **options: Any) -> None: ...
 
     def __iter__(self) -> SyncEventSource[T]:
         return self

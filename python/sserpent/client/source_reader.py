@@ -3,60 +3,23 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from .._core import MessageEvent
 from .reading import MAX_EVENT_SIZE
 from .requesting import Source, is_async
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from .requesting import SourceOptions
-
-    Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
-
-T = TypeVar("T")
+    from .requesting import Headers
 
 
-class SourceReader(Generic[T]):
+class SourceReader:
     """The arguments and attributes of `EventSource` and `SyncEventSource`."""
 
     __slots__ = ("_chunks", "_client", "_response", "_source")
 
     _is_async: ClassVar[bool]
 
-    @overload
-    def __init__(
-        self: SourceReader[MessageEvent],
-        client: Any,
-        url: Any,
-        *,
-        headers: Headers | None = None,
-        type: None = None,
-        **options: Unpack[SourceOptions],
-    ) -> None: ...
-    @overload
-    def __init__(
-        self,
-        client: Any,
-        url: Any,
-        *,
-        headers: Headers | None = None,
-        type: builtins.type[T] | Mapping[str, builtins.type[T]],
-        **options: Unpack[SourceOptions],
-    ) -> None: ...
-    @overload
-    def __init__(
-        self: SourceReader[Any],
-        client: Any,
-        url: Any,
-        *,
-        headers: Headers | None = None,
-        type: Any,
-        **options: Unpack[SourceOptions],
-    ) -> None: ...
     def __init__(
         self,
         client: Any,
