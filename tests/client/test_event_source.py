@@ -161,6 +161,65 @@ def test_r20_headers_may_be_a_function_that_is_called_for_each_connection(reader
             assert sent == [b"first", b"second"]
 
 
+def failing_headers(reader: Reader, errors: list[Exception]) -> tuple[Any, list[int]]:
+    """A function of headers that raises these errors first, and a list that counts its calls."""
+    calls: list[int] = []
+
+    def headers() -> dict[str, str]:
+        calls.append(len(calls))
+        if len(calls) <= len(errors):
+            raise errors[len(calls) - 1]
+        return {"Authorization": "token"}
+
+    async def later() -> dict[str, str]:
+        await anyio.lowlevel.checkpoint()
+        return headers()
+
+    return (later if isinstance(reader, AsyncReader) else headers), calls
+
+
+def refusal(library: Any, status: int) -> Exception:
+    request = library.Request("GET", "http://login")
+    response = library.Response(status, request=request)
+    error: Exception = library.HTTPStatusError("refused", request=request, response=response)
+    return error
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_r23_headers_whose_server_is_away_count_as_a_connection_that_was_not_made(
+    reader: Reader, method: str
+) -> None:
+    library = reader.library
+    errors = [
+        library.ConnectError("away"),
+        library.ReadTimeout("slow"),
+        *(refusal(library, status) for status in (408, 429, 500, 503)),
+    ]
+    headers, calls = failing_headers(reader, errors)
+    with scripted([STREAM, b"data: a\n\n"]) as server:
+        events = reader.read(server.url, 1, method=method, headers=headers, max_delay=0.0)
+        assert data(events) == ["a"]
+        assert len(server.requests) == 1
+        assert server.header(0, "Authorization") == b"token"
+    assert len(calls) == len(errors) + 1
+    headers, calls = failing_headers(reader, errors)
+    with pytest.raises(library.ReadTimeout, match="slow"):
+        reader.read("http://127.0.0.1:9", method=method, headers=headers, max_failures=2)
+    assert len(calls) == 2
+
+
+def test_r23_headers_that_no_other_try_would_mend_end_the_reading(reader: Reader) -> None:
+    library = reader.library
+    lasting = refusal(library, 401), library.UnsupportedProtocol("ftp"), KeyError("token")
+    for error in lasting:
+        headers, calls = failing_headers(reader, [error])
+        with pytest.raises(type(error)) as caught:
+            reader.read("http://127.0.0.1:9", headers=headers)
+        assert caught.value is error
+        assert len(calls) == 1
+        assert reader.source.failures == 0
+
+
 def test_r20_an_async_function_of_headers_is_refused_without_an_event_loop() -> None:
     async def headers() -> dict[str, str]:
         return {}

@@ -92,7 +92,7 @@ class Reconnection:
         if is_event_stream(status, content_type):
             return True
         error = NotAnEventStream(status, content_type)
-        if status in _BUSY or status >= 500:
+        if is_transient_status(status):
             self._not_before = _seconds(retry_after)
             raise Failed(error, not_dealt_with=status in _NOT_DEALT_WITH)
         raise error
@@ -155,6 +155,11 @@ class Failed(Exception):
     def __init__(self, error: Any, *, not_dealt_with: bool = False) -> None:
         self.error = error
         self.not_dealt_with = not_dealt_with
+
+
+def is_transient_status(status: int) -> bool:
+    """Returns whether a client comes back after a status: it does not last."""
+    return status in _BUSY or status >= 500
 
 
 def sendable_id(last_event_id: str) -> bytes | None:

@@ -17,6 +17,7 @@ from .reconnecting import (
     Failed,
     Reconnection,
     checked_times,
+    is_transient_status,
     sendable_id,
 )
 
@@ -167,6 +168,19 @@ class Source:
         library = self._library
         lasting = library.UnsupportedProtocol, library.LocalProtocolError, library.TooManyRedirects
         return isinstance(error, library.RequestError) and not isinstance(error, lasting)
+
+    def without_headers(self, error: Exception) -> Failed:
+        """Returns the failure of a connection whose headers could not be made: in a restart the
+        server that gives out tokens may be away too.
+
+        Raises:
+            Exception: the error, if no other try would mend it.
+        """
+        refused = self._library.HTTPStatusError
+        is_refused = isinstance(error, refused) and is_transient_status(error.response.status_code)
+        if not (is_refused or self.is_transient(error)):
+            raise error
+        return Failed(error, not_dealt_with=True)
 
     def not_sent(self, error: Exception) -> Failed:
         """Returns the failure of a request without a response."""

@@ -46,7 +46,10 @@ class EventSource(SourceReader, Generic[T]):
         method: Of the request. Anything but GET and HEAD is sent again only if the request was
             not dealt with (no connection, 429, 503), there is a last event ID, or `repeat` is set.
         headers: Of the request: a mapping, or a function that returns one and is called for each
-            connection, for tokens that expire. It may be async.
+            connection, for tokens that expire. It may be async. If it raises the client's error of
+            a connection that was not made or broke, or of a 408, 425, 429 or 5xx
+            (`raise_for_status`), that counts as a failed connection. Anything else ends the
+            iteration.
         params, json: As the client takes them.
         last_event_id: Where to go on, if the stream was read before.
         type, until, until_event, raise_on, max_event_size: As in `aiter_events`.
@@ -72,7 +75,8 @@ class EventSource(SourceReader, Generic[T]):
         ErrorEvent, EventTooLarge, pydantic.ValidationError: As in `aiter_events`. After the last
             of these the iteration can go on.
         Exception: the client's own, for the last of `max_failures` connections that was not made
-            or broke, and for a request that must not be sent again.
+            or broke, and for a request that must not be sent again; or what the function of
+            `headers` raised.
 
     Raises:
         TypeError: an argument has the wrong type; the message names it.
@@ -146,8 +150,13 @@ class EventSource(SourceReader, Generic[T]):
         if source.waits:
             await anyio.sleep_until(source.waits_until(anyio.current_time()))
             source.waited()
-        headers: Any = source.headers()
-        request = source.request(await headers if isawaitable(headers) else headers)
+        try:
+            given: Any = source.headers()
+            headers = await given if isawaitable(given) else given
+        except Exception as error:
+            source.failed(source.without_headers(error))
+            return
+        request = source.request(headers)
         try:
             self._response = await self._client.send(request, stream=True)
         except Exception as error:

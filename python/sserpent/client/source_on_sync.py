@@ -106,7 +106,11 @@ class SyncEventSource(SourceReader, Generic[T]):
             now = time.monotonic()
             self._wait(max(0.0, source.waits_until(now) - now))
             source.waited()
-        headers: Any = source.headers()
+        try:
+            headers: Any = source.headers()
+        except Exception as error:
+            source.failed(source.without_headers(error))
+            return
         if iscoroutine(headers):
             headers.close()
             raise TypeError("'headers' must not be an async function: EventSource takes one")
