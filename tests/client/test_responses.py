@@ -7,6 +7,7 @@ import asyncio
 import gzip
 import pickle
 import threading
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -17,9 +18,10 @@ import httpx2
 import pytest
 import requests
 
-from scripted_server import CHUNKED, STREAM, answer, chunk, scripted
+from scripted_server import CHUNKED, HEAD, STREAM, answer, chunk, scripted
 from sserpent.client import (
     EventSource,
+    EventTooLarge,
     NotAnEventStream,
     SyncEventSource,
     aiter_events,
@@ -154,6 +156,80 @@ def test_r18_a_cut_is_raised(kind: str, library: Any) -> None:
             Exception, match=r"(?i)incomplete|peer closed|not comp|payload|prematurely"
         ):
             read(kind, library, server.url)
+
+
+@kinds
+def test_r18_an_event_does_not_wait_for_the_end_of_its_chunk(kind: str, library: Any) -> None:
+    more = threading.Event()
+    first, second = b"data: a\n\n", b"data: b\n\n"
+    whole = chunk(first + second)
+    head, _, tail = whole.partition(first)
+    with scripted([CHUNKED, head + first, more, tail + b"0\r\n\r\n"]) as server:
+        assert read(kind, library, server.url, on_event=more.set) == ["a", "b"]
+
+
+@kinds
+@pytest.mark.parametrize("compressed", [False, True])
+def test_r18_an_event_that_is_too_large_is_noticed_within_its_chunk(
+    kind: str, library: Any, compressed: bool
+) -> None:
+    head, body = CHUNKED, b"data: " + b"x" * 500_000
+    if compressed:
+        head = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+        compressor = zlib.compressobj(0, wbits=31)
+        body = compressor.compress(body) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    # The chunk does not end: it says that far more is to come.
+    with scripted([head, b"%x\r\n" % 2**30, body, ...]) as server:
+        with pytest.raises(EventTooLarge):
+            read(kind, library, server.url, max_event_size=100_000)
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "error"),
+    [
+        (CHUNKED, chunk(b"data: a\n\n"), "ChunkedEncodingError"),
+        (CHUNKED, b"20\r\ndata: a\n\n", "ChunkedEncodingError"),
+        (CHUNKED, chunk(b"data: a\n\n") + b"no number\r\n", "ChunkedEncodingError"),
+        (HEAD + b"Content-Length: 50\r\n\r\n", b"data: a\n\n", "ChunkedEncodingError"),
+        (HEAD + b"Content-Encoding: gzip\r\n\r\n", b"data: a\n\n", "ContentDecodingError"),
+    ],
+    ids=["border", "chunk", "no-size", "length", "gzip"],
+)
+def test_r18_a_cut_is_raised_by_the_errors_of_requests(
+    head: bytes, body: bytes, error: str
+) -> None:
+    with scripted([head, body]) as server:
+        with pytest.raises(getattr(requests.exceptions, error)):
+            read("sync", requests, server.url)
+
+
+def test_r18_a_read_timeout_is_raised_by_the_error_of_requests() -> None:
+    with scripted([CHUNKED, chunk(b"data: a\n\n"), ...]) as server:
+        with requests.get(server.url, stream=True, timeout=0.2) as response:
+            events = iter_events(response)
+            assert next(events).data == "a"
+            with pytest.raises(requests.exceptions.ConnectionError, match="timed out"):
+                next(events)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_r18_a_response_of_requests_that_was_read_already_is_read(chunked: bool) -> None:
+    body = b"data: a\n\n" * 3
+    script = [CHUNKED, chunk(body) + b"0\r\n\r\n"] if chunked else answer(200, TYPED, body=body)
+    with scripted(script) as server:
+        response = requests.get(server.url, timeout=20)
+        assert [event.data for event in iter_events(response)] == ["a"] * 3
+
+
+def test_r18_a_connection_of_requests_is_used_again_after_a_whole_stream() -> None:
+    stream = CHUNKED + chunk(b"data: a\n\n") + b"0\r\n\r\n"
+    read_all = threading.Event()
+    with scripted([stream, ..., stream, read_all]) as server, requests.Session() as session:
+        for _ in range(2):
+            with session.get(server.url, stream=True, timeout=20) as response:
+                assert [event.data for event in iter_events(response)] == ["a"]
+        read_all.set()
+        assert len(server.requests) == 1
 
 
 def test_r18_the_wrong_kind_of_response_names_the_other_function() -> None:

@@ -5,6 +5,7 @@ A response is known by what it can do: nothing here imports an HTTP client.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from contextlib import suppress
@@ -163,15 +164,39 @@ class ResponseBytes(_Response):
         self.response.close()
 
 
+# What requests makes of urllib3's errors.
+_REQUESTS_ERRORS = {
+    "ProtocolError": "ChunkedEncodingError",
+    "DecodeError": "ContentDecodingError",
+    "ReadTimeoutError": "ConnectionError",
+    "SSLError": "SSLError",
+}
+
+
 def _iter_requests(response: Any) -> Generator[Chunk, None, None]:
-    """Reads a response of requests as its bytes come. `iter_content(None)` does so where the body
-    is chunked, and waits for the end of any other."""
+    """Reads a response of requests as its bytes come. `iter_content(None)` waits for the end of an
+    HTTP chunk, or of the body, and takes the memory for it."""
     raw = response.raw
-    if getattr(raw, "chunked", False) or not hasattr(raw, "read1"):
-        yield from response.iter_content(None if hasattr(raw, "read1") else 1)
-        return
-    while chunk := raw.read1(_READ, decode_content=True):
-        yield chunk
+    if not hasattr(raw, "read1"):  # urllib3 before 2.1
+        yield from response.iter_content(1)
+    elif raw.closed:  # requests has read it already, and kept it
+        yield from response.iter_content(None)
+    else:
+        try:
+            while chunk := raw.read1(_READ, decode_content=True):
+                yield chunk
+        except Exception as error:
+            raise _as_requests_raises(error) from error
+
+
+def _as_requests_raises(error: Exception) -> Exception:
+    """Returns the error that `iter_content` would raise in the place of one of urllib3."""
+    for kind in type(error).__mro__:
+        name = _REQUESTS_ERRORS.get(kind.__name__, "")
+        made = getattr(sys.modules.get("requests.exceptions"), name, None)
+        if made is not None and kind.__module__ == "urllib3.exceptions":
+            return made(error)  # type: ignore[no-any-return]
+    return error
 
 
 def async_source(source: Any) -> Any:
