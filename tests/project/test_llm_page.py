@@ -38,6 +38,22 @@ def test_openai_reads_the_chat_completion(server: Server) -> None:
         client.chat.completions.create(model="other", messages=PROMPT, stream=True)
 
 
+def test_openai_reads_a_completion_that_is_a_run_which_resumes_by_a_number(server: Server) -> None:
+    openai = pytest.importorskip("openai")
+    client = openai.OpenAI(base_url=f"{server.url}/chats/1/v1", api_key="none", max_retries=0)
+    completions = client.chat.completions.with_raw_response
+    raw = completions.create(model="mine", messages=PROMPT, stream=True)
+    with raw.parse() as chunks:
+        deltas = [chunk.choices[0].delta.content for chunk in chunks]
+    assert deltas == ["You said: ", "Hi", None]
+    rest = httpx.get(f"{server.url}/completions/{raw.headers['Run-ID']}", params={"after": 0})
+    assert "\nid:" not in f"\n{rest.text}"
+    assert [each["choices"][0]["delta"].get("content") for each in data_of(rest)] == deltas[1:]
+    no_place = httpx.get(f"{server.url}/completions/{raw.headers['Run-ID']}", params={"after": -1})
+    assert no_place.status_code == 400
+    assert no_place.json() == {"detail": "The last event ID is not one of this run"}
+
+
 def test_openai_reads_the_response_and_comes_back_for_a_part_of_it(server: Server) -> None:
     openai = pytest.importorskip("openai")
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)

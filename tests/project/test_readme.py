@@ -149,7 +149,9 @@ def test_the_runs_of_the_page_on_runs() -> None:
             assert json.loads(events.next().data) == "said:"
         assert client.delete("/chats/a").status_code == 200
         assert client.get("/answers/unknown").status_code == 404
-        assert client.get(f"/runs/{run_id}").json().items() >= {"state": "done", "events": 3}.items()
+        assert (
+            client.get(f"/runs/{run_id}").json().items() >= {"state": "done", "events": 3}.items()
+        )
         client.post("/users/7/chats/a", params={"prompt": "Hi"}).raise_for_status()
 
 
