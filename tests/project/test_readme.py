@@ -56,6 +56,7 @@ def test_each_kind_of_stream_on_the_page_on_which_one() -> None:
         for method, url in (("GET", "/export"), ("POST", "/jobs/mine"), ("GET", "/jobs/mine")):
             data = re.findall(r"^data: (.*)$", client.request(method, url).text, re.MULTILINE)
             assert [json.loads(each) for each in data[:3]] == rows
+        assert client.post("/jobs/my%20job").status_code == 422
         with client.events("/news") as events:
             client.post("/news", params={"text": "Hello"}).raise_for_status()
             assert read(events) == ["Hello"]
