@@ -98,6 +98,7 @@ format: install ## Format everything
 .PHONY: typecheck
 typecheck: build ## Check types
 	$(BIN)/mypy
+	$(BIN)/python tools/typed_pages.py
 	$(BIN)/pyright
 
 .venv/installed-bench: .venv/installed
