@@ -5,13 +5,13 @@ Here the header says who the user is; in an application the session does.
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Header
 from pydantic import BaseModel
 
 from sserpent import EventSourceResponse
-from sserpent.channels import Channels, LastEventID
+from sserpent.channels import Channels, LastEventID, Subscription
 
 
 class Prompt(BaseModel):
@@ -31,13 +31,15 @@ async def answer(prompt: Prompt) -> AsyncIterator[str]:
 
 
 @app.post("/answers", response_class=EventSourceResponse)
-async def ask(prompt: Prompt, user: User = "guest") -> Any:
+async def ask(prompt: Prompt, user: User = "guest") -> Subscription[str]:
     run = await runs.start(answer(prompt), owner=user)
     return run.follow()
 
 
 @app.get("/answers/{run_id}", response_class=EventSourceResponse)
-async def follow(run_id: str, user: User = "guest", last_event_id: LastEventID = None) -> Any:
+async def follow(
+    run_id: str, user: User = "guest", last_event_id: LastEventID = None
+) -> Subscription[str]:
     return await runs.follow(run_id, owner=user, after=last_event_id)
 
 

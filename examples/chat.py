@@ -9,7 +9,7 @@ from uuid import uuid4
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, Field
 
-from sserpent.channels import Channels
+from sserpent.channels import Channels, Subscription
 from sserpent.protocols import VercelUI
 
 
@@ -42,12 +42,12 @@ def routes(channels: Channels, answer: Any) -> APIRouter:
     runs = channels.runs("chats", ttl=600, response_class=VercelUI)
 
     @router.post("/chat", response_class=VercelUI)
-    async def send(chat: Chat) -> Any:
+    async def send(chat: Chat) -> Subscription[Any]:
         run = await runs.start(answer(chat.prompt), key=chat.id, if_active="stop")
         return run.follow()
 
     @router.get("/chat/{chat}/stream", response_class=VercelUI)
-    async def resume(chat: str) -> Any:
+    async def resume(chat: str) -> Subscription[Any]:
         return await runs.follow(key=chat)
 
     @router.post("/chat/{chat}/stop")

@@ -97,7 +97,7 @@ async def ask(prompt: Prompt) -> str:
 
 
 @router.get("/answers/{run_id}", response_class=EventSourceResponse)
-async def follow(run_id: str, last_event_id: LastEventID = None) -> Any:
+async def follow(run_id: str, last_event_id: LastEventID = None) -> Subscription[str]:
     return await runs.follow(run_id, after=last_event_id)
 
 
