@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import re
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from debian import program
-from scripted_server import HEAD, answer, chunk, scripted
+from scripted_server import HEAD, answer, chunk, nothing_to_come, scripted
 from servers import free_port, give_back, until
 from sserpent._cli.arguments import main
 from sserpent._cli.findings import findings
@@ -41,9 +44,11 @@ def event(number: int, size: int = 20) -> bytes:
     return b"id: %d\ndata: %b\n\n" % (number, b"x" * size)
 
 
-def check(capsys: Any, script: Sequence[Any], *options: str) -> tuple[int, str]:
-    """The status, and what is printed."""
-    with scripted(script) as server:
+def check(
+    capsys: Any, script: Sequence[Any], *options: str, again: Sequence[Any] | None = None
+) -> tuple[int, str]:
+    """The status, and what is printed. A stream that comes is asked for once more, by `again`."""
+    with scripted(script, script if again is None else again) as server:
         status = main(["check", server.url, "--seconds", "8", *options])
         url = server.url
     printed = capsys.readouterr()
@@ -93,6 +98,118 @@ def test_a_whole_stream_at_its_end(capsys: Any, compressed: bool) -> None:
     assert status == 1
     assert "fail  all events came together at the end of the stream: 10 events" in said
     assert ("note  compressed with gzip, although identity was asked for" in said) is compressed
+
+
+GZIPPED = CACHED + b"Content-Encoding: gzip\r\nConnection: close\r\n\r\n"
+TRICKLE = [step for n in range(4) for step in (event(n), Pause(0.2))]
+
+
+def gzipped(*, flushed: bool) -> list[Any]:
+    """The steps of a compressed stream, whose compressor flushes each event, or collects all."""
+    compressor = zlib.compressobj(wbits=31)
+    steps: list[Any] = []
+    for step in TRICKLE:
+        if isinstance(step, Pause):
+            steps.append(step)
+        else:
+            flush = compressor.flush(zlib.Z_SYNC_FLUSH) if flushed else b""
+            steps.append(compressor.compress(step) + flush)
+    return [GZIPPED, *steps, compressor.flush()]
+
+
+def test_a_stream_that_is_held_back_only_where_it_is_compressed(capsys: Any) -> None:
+    """Browsers ask for compression, which is where gzip of a proxy collects the events."""
+    status, said = check(capsys, [GOOD, *TRICKLE], again=gzipped(flushed=False))
+    assert status == 1
+    assert "ok  4 events came as they were sent" in said
+    assert (
+        "fail  compressed with gzip, as browsers ask for it: all events came together at the end"
+    ) in said
+    assert "gzip_types" in said
+    assert said.endswith("Something keeps events from arriving.")
+
+
+def test_a_compressed_stream_whose_headers_are_held_back_too(capsys: Any) -> None:
+    head, *rest = gzipped(flushed=False)
+    body = b"".join(step for step in rest if isinstance(step, bytes))
+    again = [Pause(0.8), head + body]
+    status, said = check(capsys, [GOOD, *TRICKLE], again=again)
+    assert status == 1
+    assert "browsers ask for it: all 4 events came together with the headers" in said
+    status, said = check(capsys, again, "--post", "{}")
+    assert status == 1
+    assert "fail  all 4 events came together with the headers, after" in said
+    status, said = check(capsys, [GOOD, event(1), ...], "--seconds", "0.5", again=[...])
+    assert status == 1
+    assert "asked with compression, as browsers do: the headers did not come within 0.5 s" in said
+
+
+def test_a_whole_stream_that_comes_with_its_headers_tells_nothing(capsys: Any) -> None:
+    body = b"".join(event(number) for number in range(10))
+    status, said = check(capsys, [Pause(0.8), GOOD + body])
+    assert status == 0
+    assert "note  all 10 events came together with the headers, after" in said
+    assert "as they were sent" not in said
+    assert said.endswith("Whether events arrive as they are sent cannot be told.")
+
+
+def test_a_compressed_stream_that_nothing_comes_of(capsys: Any) -> None:
+    again = [GZIPPED, ...]
+    status, said = check(capsys, [GOOD, event(1), ...], "--seconds", "0.5", again=again)
+    assert status == 1
+    assert "fail  compressed with gzip, as browsers ask for it: nothing came for 0.5 s" in said
+
+
+def test_a_compressed_stream_that_streams(capsys: Any) -> None:
+    status, said = check(capsys, [GOOD, *TRICKLE], again=gzipped(flushed=True))
+    assert status == 0
+    assert "ok  compressed with gzip, as browsers ask for it: 4 events came as they were" in said
+    assert "note" not in said
+
+
+def test_what_asks_for_compression(capsys: Any) -> None:
+    for options, asked in (
+        ([], [b"identity", b"gzip, deflate"]),
+        (["--header", "accept-encoding: gzip"], [b"gzip"]),
+        (["--post", "{}"], [b"gzip, deflate"]),  # it may have effects, and is sent once
+        (["--post", "{}", "--header", "Accept-Encoding: identity"], [b"identity"]),
+    ):
+        with scripted(*[[GOOD, event(1)]] * 2) as server:
+            assert main(["check", server.url, *options]) == 0
+            count = len(server.requests)
+            sent = [server.header(number, "Accept-Encoding") for number in range(count)]
+            # The client adds what else it can decode.
+            assert [(value or b"").partition(b", br")[0] for value in sent] == asked
+            assert server.requests[0].lower().count(b"accept-encoding:") == 1
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize("options", [["--post", "{}"], ["--header", "Accept-Encoding: gzip"]])
+def test_a_stream_that_is_asked_for_once_with_compression(capsys: Any, options: list[str]) -> None:
+    status, said = check(capsys, gzipped(flushed=True), *options, again=[])
+    assert status == 0
+    assert "ok  status 200, text/event-stream, HTTP/1.1, compressed with gzip\n" in said
+    assert "although" not in said
+    status, said = check(capsys, gzipped(flushed=False), *options, again=[])
+    assert status == 1
+    assert "fail  all events came together at the end of the stream: 4 events" in said
+    assert "--header 'Accept-Encoding: identity'" in said
+
+
+@pytest.mark.parametrize(
+    ("again", "said_of_it"),
+    [
+        ([], "RemoteProtocolError: "),
+        (answer(429, body=b"one at a time"), "status 429"),
+    ],
+)
+def test_a_stream_that_does_not_come_twice(capsys: Any, again: list[Any], said_of_it: str) -> None:
+    status, said = check(capsys, [GOOD, event(1)], again=again)
+    assert status == 0
+    assert f"note  asked once more, with compression, as browsers do: {said_of_it}" in said
+    status, said = check(capsys, [GOOD, event(1)], again=nothing_to_come())
+    assert status == 0
+    assert "note" not in said
 
 
 def test_a_response_whose_length_is_known_was_collected(capsys: Any) -> None:
@@ -221,9 +338,15 @@ def test_http_1_0_and_a_missing_cache_control(capsys: Any) -> None:
 
 def test_a_cut(capsys: Any) -> None:
     head = CACHED + b"Transfer-Encoding: chunked\r\n\r\n"
-    status, said = check(capsys, [head, chunk(event(1))])
+    status, said = check(capsys, [head, chunk(event(1)), Pause(0.8)])
     assert status == 0
-    assert "note  the connection was cut after" in said
+    assert re.search(
+        r"note  the connection was cut after \d\.\d s, and [01]\.\d s of silence: ", said
+    )
+    assert (
+        "The generator raised (the server's log has its traceback), or a proxy's timeout for"
+        in said
+    )
 
 
 def test_the_request_is_as_it_was_asked_for(capsys: Any) -> None:
@@ -234,7 +357,14 @@ def test_the_request_is_as_it_was_asked_for(capsys: Any) -> None:
         assert server.requests[0].endswith(b'{"a":1}')
         names = "Authorization", "X-Two", "Accept", "Accept-Encoding"
         sent = [server.header(0, name) for name in names]
-        assert sent == [b"Bearer x", b"2", b"text/event-stream", b"identity"]
+        assert sent[:3] == [b"Bearer x", b"2", b"text/event-stream"]
+    options = ["--header", "accept: */*", "--header", "ACCEPT-ENCODING: identity"]
+    with scripted([GOOD, event(1)]) as server:
+        assert main(["check", server.url, *options]) == 0
+        head = server.requests[0].lower()
+        assert head.count(b"accept: ") == head.count(b"accept-encoding: ") == 1
+        assert server.header(0, "Accept") == b"*/*"
+        assert len(server.requests) == 1
     capsys.readouterr()
 
 
@@ -275,27 +405,64 @@ http {{
 """
 
 
+@contextmanager
+def behind_nginx(folder: Path, script: list[Any], options: str) -> Iterator[str]:
+    port = free_port()
+    with scripted(*[script] * 30) as server:
+        upstream = server.url.removesuffix("/stream")
+        configuration = NGINX.format(folder=folder, port=port, upstream=upstream, options=options)
+        (folder / "nginx.conf").write_text(configuration)
+        give_back(port)
+        command = [program("nginx", "nginx"), "-p", str(folder), "-c", f"{folder}/nginx.conf"]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as nginx:
+            try:
+                until(lambda: (folder / "nginx.pid").exists())
+                yield f"http://127.0.0.1:{port}/"
+            finally:
+                nginx.terminate()
+
+
 @pytest.mark.parametrize(
     "options",
     ["", "proxy_buffering off;", 'proxy_http_version 1.1; proxy_set_header Connection "";'],
     ids=["default", "unbuffered", "http-1.1"],
 )
 def test_nginx_is_named_with_what_cannot_be_seen(tmp_path: Path, capsys: Any, options: str) -> None:
-    script = [GOOD, *[step for n in range(4) for step in (event(n), Pause(0.2))]]
-    port = free_port()
-    with scripted(*[script] * 30) as server:
-        upstream = server.url.removesuffix("/stream")
-        configuration = NGINX.format(folder=tmp_path, port=port, upstream=upstream, options=options)
-        (tmp_path / "nginx.conf").write_text(configuration)
-        give_back(port)
-        command = [program("nginx", "nginx"), "-p", str(tmp_path), "-c", f"{tmp_path}/nginx.conf"]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as nginx:
-            try:
-                until(lambda: (tmp_path / "nginx.pid").exists())
-                status = main(["check", f"http://127.0.0.1:{port}/", "--seconds", "8"])
-            finally:
-                nginx.terminate()
+    with behind_nginx(tmp_path, [GOOD, *TRICKLE], options) as url:
+        status = main(["check", url, "--seconds", "8"])
     said = capsys.readouterr().out
     assert status == 0, said
     assert "note  nginx is on the way: with proxy_buffering on it may hold back the last" in said
-    assert "X-Accel-Buffering: no" in said
+    assert "Nothing to do if the application sends 'X-Accel-Buffering: no'" in said
+    assert "proxy_ignore_headers" in said
+
+
+def test_gzip_of_nginx_is_found(tmp_path: Path, capsys: Any) -> None:
+    head = CACHED + b"Transfer-Encoding: chunked\r\n\r\n"
+    events = [chunk(step) if isinstance(step, bytes) else step for step in TRICKLE]
+    script = [head, *events, b"0\r\n\r\n"]
+    options = (
+        "proxy_http_version 1.1; gzip on; gzip_proxied any; gzip_types text/event-stream;"
+        "proxy_ignore_headers X-Accel-Buffering;"
+    )
+    with behind_nginx(tmp_path, script, options) as url:
+        status = main(["check", url, "--seconds", "8"])
+    said = capsys.readouterr().out
+    assert status == 1, said
+    assert "ok  4 events came as they were sent" in said
+    assert "fail  compressed with gzip, as browsers ask for it: all 4 events came together" in said
+
+
+def test_a_timeout_of_nginx_is_no_fault_of_the_generator_alone(tmp_path: Path, capsys: Any) -> None:
+    unbuffered = GOOD.removesuffix(b"\r\n") + b"X-Accel-Buffering: no\r\n\r\n"
+    for sent in (event(1), b""):
+        with behind_nginx(tmp_path, [unbuffered, sent, ...], "proxy_read_timeout 1s;") as url:
+            assert main(["check", url, "--seconds", "8"]) == 0
+        assert_cut(capsys.readouterr().out)
+
+
+def assert_cut(said: str) -> None:
+    assert re.search(
+        r"note  the connection was cut after \d\.\d s, and [12]\.\d s of silence: ", said
+    )
+    assert "shorter than ping_interval" in said

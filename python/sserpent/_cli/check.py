@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import anyio
 import httpx2
 
 from ..client import EventTooLarge
-from .findings import Finding, findings
+from .findings import (
+    Finding,
+    compressed_findings,
+    findings,
+    held_back_compressed,
+    not_seen_compressed,
+)
 from .observation import Observation
 from .terminal import coloured, visible
 
@@ -28,7 +35,11 @@ def check(given: Any) -> int:
     try:
         seen = anyio.run(_observe, given)
         found = list(findings(seen, given.seconds))
-        if seen.events:
+        if _is_worth_another_look(given, seen, found):
+            found += _compressed_findings(given)
+        if seen.came_at_once:
+            arrival = "Whether events arrive as they are sent cannot be told."
+        elif seen.events:
             arrival = "Events arrive as they are sent."
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -40,10 +51,48 @@ def check(given: Any) -> int:
     return 1 if failed else 0
 
 
-async def _observe(given: Any) -> Observation:
-    """Reads the stream to its end, or for as long as is given."""
+def _is_worth_another_look(given: Any, seen: Observation, found: list[Finding]) -> bool:
+    """Returns whether to ask for the stream with compression too: browsers do, and what compresses
+    on the way may collect what comes well without."""
+    failed = any(each.level == "fail" for each in found)
+    once = given.post is not None or "accept-encoding" in _names(given.headers)
+    return not failed and not once and not seen.came_at_once
+
+
+def _compressed_findings(given: Any) -> list[Finding]:
+    try:
+        seen = anyio.run(partial(_observe, given, compressed=True))
+        return list(compressed_findings(seen, given.seconds))
+    except httpx2.ReadTimeout as error:
+        return [held_back_compressed(str(error))]
+    except httpx2.HTTPError as error:
+        return [not_seen_compressed(f"{type(error).__name__}: {error}")]
+
+
+def _names(headers: list[tuple[str, str]]) -> set[str]:
+    return {name.lower() for name, _ in headers}
+
+
+def _headers(given: Any, *, compressed: bool) -> list[tuple[str, str]]:
+    """Returns the headers of the request. Without `Accept-Encoding` the HTTP client asks for what
+    it can decode."""
+    defaults = [("Accept", "text/event-stream")]
+    # A POST may have effects: it is sent once, as browsers send it.
+    if not compressed and given.post is None:
+        defaults.append(("Accept-Encoding", "identity"))
+    names = _names(given.headers)
+    return [*(each for each in defaults if each[0].lower() not in names), *given.headers]
+
+
+async def _observe(given: Any, *, compressed: bool = False) -> Observation:
+    """Reads the stream to its end, or for as long as is given.
+
+    Args:
+        given: The arguments of the command line.
+        compressed: Whether to ask for compression, and to read only what is compressed then.
+    """
     began = time.monotonic()
-    headers = [("Accept", "text/event-stream"), ("Accept-Encoding", "identity"), *given.headers]
+    headers = _headers(given, compressed=compressed)
     request: dict[str, Any] = {"headers": headers, "json": given.post}
     method = "GET" if given.post is None else "POST"
     timeout = httpx2.Timeout(given.seconds, read=None)
@@ -59,8 +108,10 @@ async def _observe(given: Any) -> Observation:
                     {name.lower(): value for name, value in response.headers.items()},
                     response.http_version,
                     time.monotonic() - began,
+                    response.request.headers.get("Accept-Encoding", "identity"),
                 )
-                await _read(response, seen, began)
+                if not compressed or seen.encoding != "identity":
+                    await _read(response, seen, began)
     if seen is None:
         raise httpx2.ReadTimeout(f"the headers did not come within {given.seconds:g} s")
     return seen

@@ -7,10 +7,8 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from ..client.responses import is_event_stream
-from .observation import Lump, Observation
+from .observation import APART, Lump, Observation
 
-# Chunks that are further apart did not come together, in seconds.
-_APART = 0.05
 # A lump before which nothing came for so long has been held back, in seconds.
 _HELD = 0.5
 # Proxies close a connection on which nothing comes for a minute, or half of one.
@@ -42,7 +40,8 @@ def findings(seen: Observation, seconds: float) -> Iterator[Finding]:
     if not is_event_stream(seen.status, content_type):
         yield _refused(seen, content_type)
         return
-    yield Finding("ok", f"status 200, {content_type}, {seen.http_version}")
+    compressed = f", compressed with {seen.encoding}" if _is_compressed(seen) else ""
+    yield Finding("ok", f"status 200, {content_type}, {seen.http_version}{compressed}")
     yield from _headers(seen)
     if seen.unreadable is not None:
         yield Finding(
@@ -53,6 +52,54 @@ def findings(seen: Observation, seconds: float) -> Iterator[Finding]:
         return
     yield from _arrival(seen, seconds)
     yield from _keep_alives(seen, seconds)
+
+
+def compressed_findings(seen: Observation, seconds: float) -> Iterator[Finding]:
+    """Returns what is found in a stream that was asked for with compression, as browsers do, after
+    its events came one by one without.
+
+    Args:
+        seen: What came.
+        seconds: For how long it was looked at.
+    """
+    if seen.status == 204:
+        return  # it has ended meanwhile
+    if not is_event_stream(seen.status, seen.headers.get("content-type", "")):
+        yield not_seen_compressed(f"status {seen.status}")
+    elif seen.encoding != "identity":
+        found = [each for each in findings(seen, seconds) if each.level == "fail"]
+        if not found and seen.came_at_once:
+            found = [Finding("fail", f"all {seen.events} events came together at the end")]
+        for each in found or [_as_it_was_sent(seen, seconds)]:
+            text = f"compressed with {seen.encoding}, as browsers ask for it: {each.text}"
+            yield Finding(each.level, text, _COMPRESSES if found else each.advice)
+
+
+def held_back_compressed(why: str) -> Finding:
+    """Returns that no response came to who asked with compression, although one came without.
+
+    Args:
+        why: What was waited for.
+    """
+    return Finding("fail", f"asked with compression, as browsers do: {why}", _COMPRESSES)
+
+
+def not_seen_compressed(why: str) -> Finding:
+    """Returns that a stream could not be looked at once more.
+
+    Args:
+        why: What came in its place.
+    """
+    return Finding(
+        "note",
+        f"asked once more, with compression, as browsers do: {why}",
+        "Whether events also arrive where they are compressed is not known.",
+    )
+
+
+def _is_compressed(seen: Observation) -> bool:
+    """Returns whether a stream is compressed, and was asked for like that."""
+    return seen.encoding != "identity" and seen.asked_for.strip().lower() != "identity"
 
 
 def _refused(seen: Observation, content_type: str) -> Finding:
@@ -94,13 +141,11 @@ def _refused(seen: Observation, content_type: str) -> Finding:
 
 def _headers(seen: Observation) -> Iterator[Finding]:
     headers = seen.headers
-    encoding = headers.get("content-encoding", "identity")
-    if encoding != "identity":
+    if seen.encoding != "identity" and not _is_compressed(seen):
         yield Finding(
             "note",
-            f"compressed with {encoding}, although identity was asked for",
-            "What compresses must flush after each event. Take text/event-stream out of the types"
-            " that the proxy or the middleware compresses.",
+            f"compressed with {seen.encoding}, although identity was asked for",
+            _COMPRESSES,
         )
     if "content-length" in headers:
         yield Finding(
@@ -128,7 +173,8 @@ def _headers(seen: Observation) -> Iterator[Finding]:
             "note",
             "nginx is on the way: with proxy_buffering on it may hold back the last event until the"
             " next one comes, which cannot be seen from outside",
-            "Send 'X-Accel-Buffering: no', as EventSourceResponse does, or set proxy_buffering"
+            "Nothing to do if the application sends 'X-Accel-Buffering: no', as EventSourceResponse"
+            " does, and nginx does not have it in proxy_ignore_headers. Else set proxy_buffering"
             " off.",
         )
 
@@ -140,18 +186,35 @@ _BUFFERS = (
 )
 
 
+_COMPRESSES = (
+    "What compresses must flush after each event. Or take text/event-stream out of the types that"
+    " the proxy (nginx: gzip_types) or the middleware compresses."
+)
+
+
+def _buffers(seen: Observation) -> str:
+    if not _is_compressed(seen):
+        return _BUFFERS
+    return (
+        f"{_COMPRESSES} Ask with --header 'Accept-Encoding: identity' to see if something else on"
+        " the way collects what is sent."
+    )
+
+
 def _arrival(seen: Observation, seconds: float) -> Iterator[Finding]:
     if not seen.chunks:
-        if seen.ended_at is not None:
+        if seen.cut is not None:
+            yield _cut(seen, seen.cut)
+        elif seen.ended_at is not None:
             yield Finding("note", "the stream ended without an event")
         else:
             yield Finding(
                 "fail",
                 f"nothing came for {seconds:g} s, not even a keep-alive",
-                f"{_BUFFERS} Or the stream is quiet: then send keep-alives (ping_interval).",
+                f"{_buffers(seen)} Or the stream is quiet: then send keep-alives (ping_interval).",
             )
         return
-    lumps = seen.lumps(_APART)
+    lumps = seen.lumps(APART)
     held = [lump for lump in lumps if lump.silence > _HELD and lump.events + lump.in_event > 1]
     cut_in_two = [
         lump for lump, after in pairwise(lumps) if lump.in_event and after.silence > _HELD
@@ -161,29 +224,47 @@ def _arrival(seen: Observation, seconds: float) -> Iterator[Finding]:
         yield Finding(
             "fail",
             f"events come in lumps that end in the middle of an event: {_described(lump)}",
-            _BUFFERS,
+            _buffers(seen),
         )
     elif held and len(lumps) == 1 and seen.ended_at is not None:
         yield Finding(
             "fail",
             f"all events came together at the end of the stream: {_described(held[0])}",
-            _BUFFERS,
+            _buffers(seen),
         )
     elif len(held) > 1:
         yield Finding(
             "fail",
             f"events come in lumps: {_described(held[0])}, and {len(held) - 1} more like that",
-            f"{_BUFFERS} If the application sends them together, all is well.",
+            f"{_buffers(seen)} If the application sends them together, all is well.",
         )
     elif "content-length" not in seen.headers:
         yield _as_it_was_sent(seen, seconds)
     if seen.cut is not None:
-        yield Finding("note", f"the connection was cut after {seen.ended_at:.1f} s: {seen.cut}")
+        yield _cut(seen, seen.cut)
     elif seen.ended_at is not None:
         yield Finding("ok", f"the stream ended as a whole after {seen.ended_at:.1f} s")
 
 
+def _cut(seen: Observation, why: str) -> Finding:
+    at = seen.ended_at or 0.0
+    silence = at - (seen.chunks[-1].at if seen.chunks else seen.headers_at)
+    return Finding(
+        "note",
+        f"the connection was cut after {at:.1f} s, and {silence:.1f} s of silence: {why}",
+        "The generator raised (the server's log has its traceback), or a proxy's timeout for"
+        " silence is shorter than ping_interval.",
+    )
+
+
 def _as_it_was_sent(seen: Observation, seconds: float) -> Finding:
+    if seen.came_at_once and seen.headers_at > _HELD:
+        return Finding(
+            "fail" if _is_compressed(seen) else "note",
+            f"all {seen.events} events came together with the headers, after"
+            f" {seen.headers_at:.1f} s",
+            f"If the application took so long to answer, all is well. Else: {_buffers(seen)}",
+        )
     if seen.events > 1:
         return Finding("ok", f"{seen.events} events came as they were sent")
     if seen.events == 1:

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from ..client import EventStreamParser
 
+#: Chunks that are further apart did not come together, in seconds.
+APART = 0.05
+
 
 class Chunk(NamedTuple):
     """Bytes that came together.
@@ -32,6 +35,7 @@ class Observation:
         headers: Its headers, the names in lower case.
         http_version: As in "HTTP/1.1".
         headers_at: When the headers came, in seconds since the request.
+        asked_for: The `Accept-Encoding` of the request.
         chunks: The body.
         comments: When comments came.
         blank_comments: How many comments had a blank line behind them that ends no event.
@@ -42,12 +46,18 @@ class Observation:
     """
 
     def __init__(
-        self, status: int, headers: dict[str, str], http_version: str, headers_at: float
+        self,
+        status: int,
+        headers: dict[str, str],
+        http_version: str,
+        headers_at: float,
+        asked_for: str = "identity",
     ) -> None:
         self.status = status
         self.headers = headers
         self.http_version = http_version
         self.headers_at = headers_at
+        self.asked_for = asked_for
         self.chunks: list[Chunk] = []
         self.comments: list[float] = []
         self.blank_comments = 0
@@ -59,6 +69,11 @@ class Observation:
         self._line = b""
         self._in_event = False
         self._after_comment = False
+
+    @property
+    def encoding(self) -> str:
+        """How the response is compressed; "identity" if it is not."""
+        return self.headers.get("content-encoding", "").strip().lower() or "identity"
 
     def take(self, at: float, body: bytes) -> None:
         """Takes the next bytes of the body."""
@@ -83,6 +98,12 @@ class Observation:
     def events(self) -> int:
         """How many events came."""
         return sum(chunk.events for chunk in self.chunks)
+
+    @property
+    def came_at_once(self) -> bool:
+        """Whether all of a stream of several events came together with its headers: nothing tells
+        then whether it was held back."""
+        return self.events > 1 and self.ended_at is not None and len(self.lumps(APART)) == 1
 
     def lumps(self, silence: float) -> list[Lump]:
         """Returns the chunks that came together, with more than `silence` seconds between them."""
