@@ -53,7 +53,8 @@ for line in Path(DIFFERENCES).read_text().splitlines():
     if line.startswith("# "):
         reason = line[2:]
     elif line:
-        reasons[line] = reason
+        pattern, _, by_the_clock = line.partition(" ")  # then it passes on a slow machine
+        reasons[pattern] = reason, not by_the_clock
 
 
 @pytest.fixture
@@ -73,10 +74,10 @@ def pytest_collection_modifyitems(config, items):
     unused = dict(reasons)
     for item in items:
         name = item.nodeid.removeprefix("tests/").replace("[", "(").replace("]", ")")
-        for pattern, reason in reasons.items():
+        for pattern, (reason, is_certain) in reasons.items():
             if fnmatchcase(name, pattern.replace("[", "(").replace("]", ")")):
                 unused.pop(pattern, None)
-                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=is_certain))
                 break
     if unused:
         raise pytest.UsageError("differences that are no tests: " + ", ".join(unused))

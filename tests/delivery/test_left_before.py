@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from asgi import WAYS_TO_LEAVE, Connection, Left
-from servers import SERVERS, Server, fetch, until
+from servers import SERVERS, Server, commands, fetch, until, uvicorn
 from sserpent import EventSourceResponse
 from sserpent._shutdown import streams as shutdown
 from sserpent.channels import Channels
@@ -257,3 +258,58 @@ def test_d7_on_real_servers(serve: Callable[..., Server], name: str) -> None:
         assert "Traceback" not in server.log
         server.begin_log()
     assert "answered" in fetch(server, "/sync-route")
+
+
+# Where `receive` does not say it
+
+
+DEAF = {
+    **commands("deaf_app:app"),
+    "uvicorn-asyncio": uvicorn("deaf_app:app", "--loop", "asyncio", "--http", "httptools"),
+}
+GET = "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize("path", ["/idle", "/ticking"])
+@pytest.mark.parametrize(
+    "name", ["uvicorn", "uvicorn-asyncio", "uvicorn-asyncio-h11", "hypercorn", "hypercorn-trio"]
+)
+def test_d7_a_client_is_noticed_behind_a_receive_that_says_nothing(
+    serve: Callable[..., Server], name: str, path: str
+) -> None:
+    server = serve(DEAF[name])
+    client = server.connect()
+    client.sendall(GET.format(f"{path}?deaf").encode())
+    until(lambda: b"data: " in client.recv(65_536))
+    time.sleep(1)  # a server forgets its connections: each is found within 0.25 s
+    client.close()
+    until(lambda: "told" in server.log and "closed" in server.log)
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("path", ["/idle", "/ticking"])
+@pytest.mark.parametrize("name", ["uvicorn", "uvicorn-asyncio"])
+def test_d7_a_client_is_noticed_that_has_sent_another_request_behind_its_stream(
+    serve: Callable[..., Server], name: str, path: str
+) -> None:
+    """uvicorn tells only the newest of a connection's requests that it is gone. It reads no further
+    meanwhile, so that it notices an idle one by its keep-alives."""
+    server = serve(DEAF[name], SSERPENT_PING="0.2")
+    client = server.connect()
+    client.sendall(2 * GET.format(path).encode())
+    until(lambda: b"data: " in client.recv(65_536))
+    client.close()
+    until(lambda: "told" in server.log and "closed" in server.log)
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "uvicorn-asyncio"])
+def test_d8_another_request_behind_a_stream_does_not_hold_the_exit(
+    serve: Callable[..., Server], name: str
+) -> None:
+    server = serve(DEAF[name])
+    with server.connect() as client:
+        client.sendall(2 * GET.format("/idle").encode())
+        until(lambda: b"data: " in client.recv(65_536))
+        server.process.terminate()
+        until(lambda: server.process.poll() is not None, timeout=15)

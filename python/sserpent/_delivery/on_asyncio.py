@@ -150,6 +150,7 @@ class Delivery:
 
     def _open_stream(self) -> None:
         self._streams = streams = _shutdown.opened(self, self._scope)
+        streams.watch(self, self._scope, self._receive)
         self._sender.send = streams.send_of(self._scope, self._sender.send)
         if streams.ending or not self._response._begins:
             self._report(Event.OPENED_TO_END)
@@ -284,6 +285,7 @@ class Delivery:
         """Ends what this stream has started, and lets go of what refers to it in a circle:
         nothing of it waits for the garbage collector."""
         if self._streams is not None:
+            self._streams.forget(self)
             _shutdown.closed(self, self._streams)
         for timer in (self._timer, self._leaving):
             if timer is not None:
@@ -337,6 +339,13 @@ class Delivery:
             self._report(_GONE_AT_END)
         else:
             self._report(Event.CLIENT_GONE)
+
+    def client_left(self) -> None:
+        """The connection is closed, and `receive` may not say so."""
+        if not self._gone:
+            self._gone = True
+            self._on_disconnect()
+            self._interrupt()
 
     def _on_cancellation(self, error: asyncio.CancelledError) -> None:
         """The ASGI task was cancelled by somebody else."""

@@ -95,6 +95,7 @@ class TrioDelivery:
         """
         claim(self._content)
         self._streams = streams = _shutdown.opened(self, self._scope)
+        streams.watch(self, self._scope, self._receive)
         self._asgi_send = streams.send_of(self._scope, self._asgi_send)
         try:
             async with trio.open_nursery() as nursery:
@@ -119,6 +120,7 @@ class TrioDelivery:
                 logger.error("The cleanup of a stream failed", exc_info=self._life.error)
             raise
         finally:
+            streams.forget(self)
             _shutdown.closed(self, streams)
             release(self._content)
         error = self._life.error
@@ -177,6 +179,14 @@ class TrioDelivery:
             if not is_disconnect(error):
                 self._report(Event.RECEIVE_FAILED, error)
                 return
+        self._on_disconnect()
+
+    def client_left(self) -> None:
+        """The connection is closed, and `receive` may not say so."""
+        if self.ending is None:
+            self._on_disconnect()
+
+    def _on_disconnect(self) -> None:
         at_end = self.ending is None and self._phase is Phase.ENDED
         self._report(Event.CLIENT_GONE_AT_END if at_end else Event.CLIENT_GONE)
 

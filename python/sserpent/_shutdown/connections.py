@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 import anyio
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
 from .._runtime.log import logger
 
@@ -55,12 +55,15 @@ class Connection(Protocol):
         """Drops it at once, with what has not gone out."""
 
     def is_closed(self) -> bool:
-        """Returns whether it is closed, by its client or by its server."""
+        """Returns whether it is closed, by its client or by its server, and nothing that was
+        written is still to go out."""
         ...
 
 
 class AsyncioConnection:
     """A connection that is a transport of asyncio."""
+
+    __slots__ = ("_transport",)
 
     def __init__(self, transport: Any) -> None:
         self._transport = transport
@@ -75,7 +78,8 @@ class AsyncioConnection:
         self._transport.abort()
 
     def is_closed(self) -> bool:
-        return bool(self._transport.is_closing())
+        transport = self._transport
+        return bool(transport.is_closing() and not transport.get_write_buffer_size())
 
 
 class TrioConnection:
@@ -248,6 +252,12 @@ class OpenRequests:
         client = _client_of(scope)
         found = self._by_client[client] if client else []
         return found[0] if len(found) == 1 else None
+
+
+def connection_behind(receive: Receive) -> Connection | None:
+    """Returns the connection that an ASGI `receive` belongs to, if it is uvicorn's own."""
+    transport = getattr(getattr(receive, "__self__", None), "transport", None)
+    return AsyncioConnection(transport) if hasattr(transport, "is_closing") else None
 
 
 def _client_of(scope: Scope) -> tuple[Any, ...]:

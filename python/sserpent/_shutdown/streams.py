@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary, ref
 
 import anyio
-from starlette.types import Message, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .._runtime.log import logger
 from .._runtime.loops import call_every, call_soon, current_token
@@ -36,12 +36,16 @@ from .connections import (
     HypercornHttp2Stream,
     OpenRequests,
     abort_socket,
+    connection_behind,
     drained,
 )
 from .servers import Address, Server, server_of
 
 # uvicorn itself looks at `should_exit` ten times a second.
 _POLL_INTERVAL = 0.25
+
+# Every so many looks at the servers, the connections of their streams are looked at too.
+_LOOKS_BETWEEN = 40
 
 # Seconds until a server that was not found is looked for again: that goes through all tasks.
 _LOOK_AGAIN = 1.0
@@ -52,6 +56,14 @@ class Stream(Protocol):
 
     def shut_down(self) -> None:
         """Called once, in the event loop, when the server begins to shut down. Must not raise."""
+
+
+class Client(Protocol):
+    """A stream that is told when its connection is closed."""
+
+    def client_left(self) -> None:
+        """Called in the event loop, maybe more than once, and maybe long after `receive` has said
+        it. Must not raise."""
 
 
 class ShutdownEvent:
@@ -88,6 +100,8 @@ class ServerStreams:
         self._looked_at = monotonic()
         # For this turn of the event loop.
         self._requests: OpenRequests | None = None
+        self._connections: dict[Client, Connection] = {}
+        self._not_found: dict[Client, Scope] = {}  # not looked for yet
 
     @property
     def event(self) -> ShutdownEvent:
@@ -200,14 +214,46 @@ class ServerStreams:
         """
         connection = self._connection_of(scope)
 
-        def is_closed() -> bool:
-            try:
-                return connection is not None and connection.is_closed()
-            except Exception:
-                logger.debug("The connection of a stream could not be asked", exc_info=True)
-                return False
+        return lambda: connection is not None and _is_closed(connection)
 
-        return is_closed
+    def watch(self, client: Client, scope: Scope, receive: Receive) -> None:
+        """Has a stream told when its connection is closed, where the server knows, within 10 s,
+        or at once while it shuts down.
+        `receive` says so at once, but may not at all: where a middleware replaces it, or where a
+        client has sent another request behind this one, of which alone uvicorn then tells.
+
+        Args:
+            client: The stream; until `forget`.
+            scope: The request's ASGI scope, or a copy of it.
+            receive: The ASGI callable.
+        """
+        connection = connection_behind(receive)
+        if connection is not None:
+            self._connections[client] = connection
+        elif self.server is not None:
+            self._not_found[client] = scope
+
+    def forget(self, client: Client) -> None:
+        """Ends what `watch` has begun."""
+        self._not_found.pop(client, None)
+        self._connections.pop(client, None)
+
+    def find_connections(self) -> None:
+        """Finds the connections of new streams: a server forgets those that are closed. Never
+        raises."""
+        if not self._not_found:
+            return
+        scopes, self._not_found = self._not_found, {}
+        for client, scope in scopes.items():
+            connection = self._connection_of(scope)
+            if connection is not None:
+                self._connections[client] = connection
+
+    def look_for_closed_connections(self) -> None:
+        """Tells the streams whose clients have left. Never raises."""
+        for client, connection in list(self._connections.items()):
+            if _is_closed(connection):
+                client.client_left()
 
     def send_of(self, scope: Scope, send: Send) -> Send:
         """Returns `send`, or, where that takes all over HTTP/2 that a client does not read, one
@@ -273,6 +319,14 @@ class ServerStreams:
             stream.shut_down()
 
 
+def _is_closed(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except Exception:
+        logger.debug("The connection of a stream could not be asked", exc_info=True)
+        return False
+
+
 def _waiting(send: Send, stream: Http2Stream) -> Send:
     async def send_and_wait(message: Message) -> None:
         await send(message)
@@ -291,6 +345,7 @@ class _LoopStreams:
         self._end_polling: Callable[[], object] | None = None
         self._is_to_end = False
         self._to_end: list[ServerStreams] = []
+        self._looks = 0
 
     def of_server(self, scope: Scope | None) -> ServerStreams:
         address = tuple((scope or {}).get("server") or ())
@@ -321,7 +376,7 @@ class _LoopStreams:
 
     def begin_to_look(self) -> None:
         if self._end_polling is None and any(s.server for s in self._by_address.values()):
-            self._end_polling = call_every(_POLL_INTERVAL, self._look)
+            self._end_polling = call_every(_POLL_INTERVAL, self._poll)
 
     def stop_looking(self) -> None:
         self._by_address = {
@@ -366,6 +421,14 @@ class _LoopStreams:
 
     def _look_after_signal(self) -> None:
         self._look(signalled=True)
+
+    def _poll(self) -> None:
+        self._look()
+        self._looks += 1
+        for streams in list(self._by_address.values()):
+            streams.find_connections()
+            if streams.ending or self._looks % _LOOKS_BETWEEN == 0:
+                streams.look_for_closed_connections()
 
     def _look(self, signalled: bool = False) -> None:
         for streams in list(self._by_address.values()):
