@@ -36,7 +36,13 @@ LISTED = "# A reason.\ntest_theirs.py::test_different[*\n"
         (LISTED + "test_theirs.py::test_gone\n", 4, "no tests: test_theirs.py::test_gone"),
         ("# A reason.\ntest_theirs.py::test_different[a]\n", 1, "1 failed, 1 passed, 1 xfailed"),
     ],
-    ids=["as listed", "one that passes", "one that may pass", "one that is gone", "one that is not listed"],
+    ids=[
+        "as listed",
+        "one that passes",
+        "one that may pass",
+        "one that is gone",
+        "one that is not listed",
+    ],
 )
 def test_e4_the_run_fails_unless_exactly_the_tests_that_are_listed_differ(
     tmp_path: Path, listed: str, code: int, said: str
