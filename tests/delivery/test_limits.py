@@ -114,12 +114,41 @@ def test_a_subscription_and_a_run_that_is_followed_expire_too(run: Run) -> None:
                 await connection.run(subscribe(expires_at=datetime.now(timezone.utc) + soon))
                 assert goodbye(connection.body)
                 assert 19 <= anyio.current_time() - begin <= 20.1
-            # One that has expired already ends at once.
-            connection = Connection()
-            await connection.run(news.subscribe(expires_at=datetime.now(timezone.utc) - soon))
-            assert connection.complete
-            assert connection.status == 200
             await runs.stop(answering.id)
+
+    run(main)
+
+
+@runners
+def test_what_has_expired_when_it_opens_gives_nothing_away(run: Run) -> None:
+    channels = Channels()
+    news, runs = channels.channel("news"), channels.runs("answers")
+    entered = False
+
+    async def content() -> AsyncIterator[str]:
+        nonlocal entered
+        entered = True
+        yield "a"
+
+    async def main() -> None:
+        expired = datetime.now(timezone.utc) - timedelta(seconds=20)
+        async with channels:
+            answering = await runs.start(ticking())
+            await news.publish("secret")
+            for make in (
+                lambda: EventSourceResponse(content(), expires_at=expired),
+                lambda: news.subscribe(start="earliest", expires_at=expired),
+                lambda: answering.follow(expires_at=expired),
+            ):
+                connection, begin = Connection(), anyio.current_time()
+                await connection.run(make())
+                assert connection.status == 200
+                assert connection.complete
+                assert parse(connection.body).events == []
+                assert goodbye(connection.body)
+                assert anyio.current_time() - begin < 1
+            await runs.stop(answering.id)
+        assert not entered
 
     run(main)
 

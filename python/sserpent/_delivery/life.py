@@ -390,6 +390,10 @@ class Life:
             self.given_up = True
         return actions
 
+    def is_over_by(self, now: float) -> bool:
+        """Returns whether its time is over: `expires_at` may be when it opens."""
+        return self.ends_at is not None and self.ends_at <= now
+
     def begin_cleanup(self, now: float) -> None:
         """Gives what is still there `cleanup_timeout` from now, unless it has that already."""
         if self.cleanup_until is None:

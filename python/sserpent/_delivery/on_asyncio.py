@@ -154,6 +154,8 @@ class Delivery:
         self._sender.send = streams.send_of(self._scope, self._sender.send)
         if streams.ending or not self._response._begins:
             self._report(Event.OPENED_TO_END)
+        elif self._life.is_over_by(self._loop.time()):
+            self._report(Due.MAX_DURATION)
         elif self._response.open_delay == 0:
             self._sender.open()
         self._response._opened(self)

@@ -141,6 +141,8 @@ class TrioDelivery:
     async def _start(self, streams: _shutdown.ServerStreams, nursery: trio.Nursery) -> None:
         if streams.ending or not self._response._begins:
             self._report(Event.OPENED_TO_END)
+        elif self._life.is_over_by(trio.current_time()):
+            self._report(Due.MAX_DURATION)
         elif self._response.open_delay == 0:
             await self._open()
         self._response._opened(self)

@@ -415,8 +415,8 @@ class Subscriber:
         return [event for each in taken if (event := event_of(each)) is not None]
 
     def _take(self) -> list[Any]:
-        if not self._cursors or (self._stopped and not self._goodbye):
-            return []
+        if not self._cursors or (self._stopped and (self._sink is None or not self._goodbye)):
+            return []  # it has ended, or had to before it began
         for cursor in self._cursors:
             self._catch_up(cursor, "overflow")
         taken: list[Any] = self._own
