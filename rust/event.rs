@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::OnceLock;
 
-use pyo3::exceptions::{PyRecursionError, PyValueError};
+use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyInt, PyString, PyTuple, PyType};
@@ -34,8 +34,12 @@ pub struct ServerSentEvent {
 #[pymethods]
 impl ServerSentEvent {
     #[new]
-    #[pyo3(signature = (*, data=None, raw_data=None, event=None, id=None, retry=None, comment=None))]
-    fn new(
+    #[pyo3(
+        signature = (*arguments, data=None, raw_data=None, event=None, id=None, retry=None, comment=None),
+        text_signature = "(*, data=None, raw_data=None, event=None, id=None, retry=None, comment=None)"
+    )]
+    fn from_arguments(
+        arguments: &Bound<'_, PyTuple>,
         data: Option<Bound<'_, PyAny>>,
         raw_data: Option<Bound<'_, PyAny>>,
         event: Option<Bound<'_, PyAny>>,
@@ -43,26 +47,13 @@ impl ServerSentEvent {
         retry: Option<Bound<'_, PyAny>>,
         comment: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let raw_data = text("raw_data", raw_data)?;
-        let event = checked_text("event", event, frame::check_event)?;
-        let id = checked_text("id", id, frame::check_id)?;
-        let retry = milliseconds(retry)?;
-        let comment = text("comment", comment)?;
-        if data.is_some() && raw_data.is_some() {
-            return Err(PyValueError::new_err(
-                "Cannot set both 'data' and 'raw_data' on the same ServerSentEvent. \
-                 Use 'data' for JSON-serialized payloads or 'raw_data' for pre-formatted strings.",
+        if !arguments.is_empty() {
+            return Err(PyTypeError::new_err(
+                "ServerSentEvent() takes no positional arguments: name the text, data= to send it \
+                 as JSON, or raw_data= to send it as it is",
             ));
         }
-        Ok(Self {
-            data: data.map(Bound::unbind),
-            raw_data: raw_data.map(Bound::unbind),
-            event: event.map(Bound::unbind),
-            id: id.map(Bound::unbind),
-            retry,
-            comment: comment.map(Bound::unbind),
-            by_init: OnceLock::new(),
-        })
+        Self::new(data, raw_data, event, id, retry, comment)
     }
 
     #[pyo3(signature = (*arguments, **fields))]
@@ -230,6 +221,36 @@ impl KeywordClass for ServerSentEvent {
 }
 
 impl ServerSentEvent {
+    fn new(
+        data: Option<Bound<'_, PyAny>>,
+        raw_data: Option<Bound<'_, PyAny>>,
+        event: Option<Bound<'_, PyAny>>,
+        id: Option<Bound<'_, PyAny>>,
+        retry: Option<Bound<'_, PyAny>>,
+        comment: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let raw_data = text("raw_data", raw_data)?;
+        let event = checked_text("event", event, frame::check_event)?;
+        let id = checked_text("id", id, frame::check_id)?;
+        let retry = milliseconds(retry)?;
+        let comment = text("comment", comment)?;
+        if data.is_some() && raw_data.is_some() {
+            return Err(PyValueError::new_err(
+                "Cannot set both 'data' and 'raw_data' on the same ServerSentEvent. \
+                 Use 'data' for JSON-serialized payloads or 'raw_data' for pre-formatted strings.",
+            ));
+        }
+        Ok(Self {
+            data: data.map(Bound::unbind),
+            raw_data: raw_data.map(Bound::unbind),
+            event: event.map(Bound::unbind),
+            id: id.map(Bound::unbind),
+            retry,
+            comment: comment.map(Bound::unbind),
+            by_init: OnceLock::new(),
+        })
+    }
+
     /// The event that has the fields.
     fn given(&self) -> &Self {
         self.by_init.get().map_or(self, Py::get)

@@ -202,6 +202,18 @@ def test_fields_are_keyword_only(core: ModuleType, name: str) -> None:
         getattr(core, name)("text")
 
 
+def test_a_text_without_a_name_is_refused_with_the_names_that_it_may_have(core: ModuleType) -> None:
+    """FastAPI's class is a model of keywords, too; other libraries take the data first."""
+
+    class Token(core.ServerSentEvent):  # type: ignore[misc, name-defined]
+        event = "token"
+
+    for event in (core.ServerSentEvent, Token):
+        for arguments in ({}, {"event": "a"}):
+            with pytest.raises(TypeError, match=r"name the text, data= .* or raw_data= "):
+                event("text", **arguments)
+
+
 def shape(function: Any) -> list[tuple[str, Any, Any]]:
     return [
         (parameter.name, parameter.kind, parameter.default)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -98,7 +99,7 @@ class ServerSentEvent(_Declared[DataT, NameT]):
 
         def __new__(
             cls,
-            *,
+            *arguments: Any,
             data: DataT | None = None,
             raw_data: str | None = None,
             event: NameT | None = None,
@@ -106,6 +107,11 @@ class ServerSentEvent(_Declared[DataT, NameT]):
             retry: int | None = None,
             comment: str | None = None,
         ) -> ServerSentEvent[DataT, NameT]:
+            if arguments:
+                raise TypeError(
+                    "ServerSentEvent() takes no positional arguments: name the text, data= to send"
+                    " it as JSON, or raw_data= to send it as it is"
+                )
             self = object.__new__(cls)
             self._data = data
             # What is printable and ASCII keeps every rule, and is most of what there is.
@@ -228,6 +234,19 @@ class ServerSentEvent(_Declared[DataT, NameT]):
     def __getstate__(self) -> dict[str, Any] | None:
         # The arguments of __new__ are all there is, but for what a subclass adds.
         return getattr(self, "__dict__", None)
+
+
+def _without_positional(signature: inspect.Signature) -> inspect.Signature:
+    kinds = inspect.Parameter.VAR_POSITIONAL
+    named = [each for each in signature.parameters.values() if each.kind is not kinds]
+    return signature.replace(parameters=named)
+
+
+if not TYPE_CHECKING:
+    # Positional arguments are taken only to be refused with a hint.
+    ServerSentEvent.__new__.__signature__ = _without_positional(
+        inspect.signature(ServerSentEvent.__new__)
+    )
 
 
 def format_sse_event(
