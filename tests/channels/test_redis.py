@@ -813,10 +813,11 @@ def test_arguments_are_checked_by_name(arguments: dict[str, Any], error: str) ->
     assert "secret" not in str(raised.value)
 
 
-def test_without_redis_py_the_error_names_the_extra() -> None:
-    code = """
+@pytest.mark.parametrize("missing", ["redis", "hiredis"])
+def test_without_redis_py_or_hiredis_the_error_names_both_and_the_extra(missing: str) -> None:
+    code = f"""
 import sys
-sys.modules["redis"] = None
+sys.modules["{missing}"] = None
 from sserpent.channels import Channels
 Channels()
 try:
@@ -825,7 +826,9 @@ except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert 'pip install "sserpent[redis]"' in done.stdout, done.stderr
+    both = 'Channels on Redis need redis-py and hiredis: pip install "sserpent[redis]" ('
+    assert done.stdout.startswith(both), done.stderr
+    assert missing in done.stdout.removeprefix(both)
 
 
 def test_importing_channels_loads_no_redis() -> None:

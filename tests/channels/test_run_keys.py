@@ -139,6 +139,23 @@ async def test_p16_an_id_that_exists_comes_before_the_key(make_channels: MakeCha
         assert (await runs.status(new.id)).state == "running"
 
 
+async def test_p16_what_happens_to_a_run_of_a_key_needs_the_key(
+    make_channels: MakeChannels,
+) -> None:
+    async with make_channels() as channels:
+        runs = channels.runs("answers")
+        for if_active in ("join", "stop"):
+            answer = Answer()
+            source = answer()
+            with pytest.raises(
+                ValueError, match=f"'if_active' is '{if_active}', but 'key' is miss"
+            ):
+                await runs.start(source, if_active=if_active)  # type: ignore[arg-type]
+            assert [item async for item in source] == []  # it was closed
+            with pytest.raises(ValueError, match="but 'key' is missing"):
+                await runs.start(Answer()(), id="a", if_active=if_active)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("if_active", ["refuse", "join", "stop"])
 async def test_p16_of_ten_starts_at_once_one_is_active(
     make_channels: MakeChannels, if_active: Any

@@ -163,7 +163,11 @@ def test_a_response_that_is_yielded_or_not_awaited_is_told_apart() -> None:
     def unawaited() -> Any:
         return runs.start(events())
 
+    async def not_followed() -> Any:
+        return await runs.start(events())
+
     for endpoint, message in (
+        (not_followed, r"it returned Run: return run.follow\(\)$"),
         (yielded, r"yielded \(.* yielded a Subscription: return it"),
         (declared, r"declared \(.* yielded a Subscription: return it"),
         (undeclared, r"undeclared \(.* yielded a Subscription: return it"),

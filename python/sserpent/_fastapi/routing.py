@@ -228,6 +228,8 @@ class _Route:
             if inspect.iscoroutine(result):
                 result.close()  # nobody else will
                 hint = f": await {result.__qualname__}()"
+            elif hasattr(result, "follow"):  # a run of a channel, which is no response itself
+                hint = ": return run.follow()"
             raise TypeError(
                 f"{self._origin} must yield, or return a response or an (async) iterator, because"
                 f" its response_class is {self._response_class.__name__};"

@@ -399,6 +399,6 @@ def _redis_broker(url: str, prefix: str, timeout: float, disconnects: OwnerDisco
         from .redis import Pace, RedisBroker
     except ImportError as error:
         raise ImportError(
-            f'Channels on Redis need redis-py: pip install "sserpent[redis]" ({error})'
+            f'Channels on Redis need redis-py and hiredis: pip install "sserpent[redis]" ({error})'
         ) from error
     return RedisBroker(url, prefix, Pace(timeout), disconnects)

@@ -163,7 +163,8 @@ class Runs(Generic[T]):
                 is alive.
             if_active: What happens while a run of this `key` is active. "refuse", the default,
                 raises a 409. "join" returns that run, for a client that repeats its request. "stop"
-                stops it and begins at once, for a message that interrupts.
+                stops it and begins at once, for a message that interrupts. These two need a
+                `key`.
 
         Raises:
             TypeError: an argument has the wrong type; the message names it.
@@ -181,7 +182,7 @@ class Runs(Generic[T]):
                 secrets.token_hex(16) if id is None else _checked_id(id),
                 checked_owner(owner),
                 None if key is None else checked_key("key", key),
-                _checked_if_active(if_active),
+                _checked_if_active(if_active, key),
                 may_exist=id is not None,
             )
         return Run(self, starting.run_id, starting.owner)
@@ -487,12 +488,17 @@ def _is_by_key(method: str, run_id: Any, key: Any) -> bool:
     return key is not None
 
 
-def _checked_if_active(value: Any) -> IfActive:
+def _checked_if_active(value: Any, key: Key | None) -> IfActive:
     if not isinstance(value, str):
         raise TypeError(f"'if_active' must be a string, not {type(value).__name__}")
     if value not in get_args(IfActive):
         names = ", ".join(map(repr, get_args(IfActive)))
         raise ValueError(f"'if_active' must be one of {names}, not {value!r}")
+    if key is None and value != "refuse":
+        raise ValueError(
+            f"'if_active' is {value!r}, but 'key' is missing: it says what happens while a run of"
+            " that key is active"
+        )
     return cast("IfActive", value)
 
 
