@@ -6,15 +6,18 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Path, Query
 from pydantic import BaseModel
 
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import Channels, LastEventID, Subscription
 
 State = dict[str, Any]
+# Strangers write them.
+Name = Annotated[str, Path(max_length=128)]
+Client = Annotated[str | None, Query(max_length=128)]
 
 
 class Database:
@@ -139,7 +142,7 @@ def routes(channels: Channels, file: str) -> APIRouter:
 
     @router.get("/boards/{name}", response_class=EventSourceResponse)
     async def read(
-        name: str, client: str | None = None, last_event_id: LastEventID = None
+        name: Name, client: Client = None, last_event_id: LastEventID = None
     ) -> Subscription[Any]:
         return channels.subscribe(
             dashboard.channel.on(name, snapshot=dashboard.snapshot),
@@ -149,7 +152,7 @@ def routes(channels: Channels, file: str) -> APIRouter:
         )
 
     @router.post("/boards/{name}", status_code=204)
-    async def write(name: str, change: Change) -> None:
+    async def write(name: Name, change: Change) -> None:
         if change.figures:
             await dashboard.write(name, change.figures)
         if change.order is not None:

@@ -6,19 +6,22 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import boards
 import chat
 import race
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, HTTPException, Path, Query
 from pydantic import BaseModel, Field
 
 from sserpent import BACKEND, EventSourceResponse, ServerSentEvent
 from sserpent.channels import Channels, LastEventID, Subscription
 
 router = APIRouter()
+# Strangers write them.
+Room = Annotated[str, Path(max_length=128)]
+Client = Annotated[str, Query(max_length=128)]
 
 # Tokens
 
@@ -59,18 +62,18 @@ rooms = channels.channel("rooms", Message, keyed=True, history=5, history_ttl=60
 
 @router.get("/rooms/{room}", response_class=EventSourceResponse)
 async def read_room(
-    room: str, client: str, last_event_id: LastEventID = None
+    room: Room, client: Client, last_event_id: LastEventID = None
 ) -> Subscription[Message]:
     return rooms.subscribe(key=room, after=last_event_id, start="earliest", owner=client)
 
 
 @router.post("/rooms/{room}")
-async def write_to_room(room: str, message: Message) -> str:
+async def write_to_room(room: Room, message: Message) -> str:
     return await rooms.publish(message, key=room)
 
 
 @router.post("/cut")
-async def cut_connections(client: str) -> None:
+async def cut_connections(client: Client) -> None:
     """Ends the streams of a client, which comes back by itself."""
     await channels.disconnect(owner=client)
 

@@ -3,7 +3,9 @@
 Here the path says who the user is; in an application the session does.
 """
 
-from fastapi import FastAPI
+from typing import Annotated
+
+from fastapi import FastAPI, Path
 from pydantic import BaseModel
 
 from sserpent import EventSourceResponse
@@ -19,21 +21,22 @@ notifications = channels.channel(
     "notifications", Notification, keyed=True, history=100, history_ttl=86_400
 )
 app = FastAPI(lifespan=channels.lifespan)
+User = Annotated[str, Path(max_length=128)]  # bounded: a stranger writes it
 
 
 @app.get("/users/{user}/notifications", response_class=EventSourceResponse)
 async def read_notifications(
-    user: str, last_event_id: LastEventID = None
+    user: User, last_event_id: LastEventID = None
 ) -> Subscription[Notification]:
     return notifications.subscribe(key=user, after=last_event_id, start="earliest", owner=user)
 
 
 @app.post("/users/{user}/notifications")
-def notify(user: str, notification: Notification) -> str:
+def notify(user: User, notification: Notification) -> str:
     """FastAPI runs a plain function in a thread, from where nothing can be awaited."""
     return notifications.publish_soon(notification, key=user).result(timeout=10)
 
 
 @app.delete("/users/{user}/session")
-async def log_out(user: str) -> None:
+async def log_out(user: User) -> None:
     await channels.disconnect(owner=user)

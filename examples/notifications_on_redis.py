@@ -7,8 +7,9 @@ is; in an application the session does.
 """
 
 import os
+from typing import Annotated
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Path
 from pydantic import BaseModel
 
 from sserpent import EventSourceResponse
@@ -24,15 +25,16 @@ notifications = channels.channel(
     "notifications", Notification, keyed=True, history=100, history_ttl=86_400
 )
 app = FastAPI(lifespan=channels.lifespan)
+User = Annotated[str, Path(max_length=128)]  # bounded: a stranger writes it
 
 
 @app.get("/users/{user}/notifications", response_class=EventSourceResponse)
 async def read_notifications(
-    user: str, last_event_id: LastEventID = None
+    user: User, last_event_id: LastEventID = None
 ) -> Subscription[Notification]:
     return notifications.subscribe(key=user, after=last_event_id, start=10)
 
 
 @app.post("/users/{user}/notifications")
-async def notify(user: str, notification: Notification) -> str:
+async def notify(user: User, notification: Notification) -> str:
     return await notifications.publish(notification, key=user)

@@ -1,6 +1,8 @@
 """Channels: what is posted to a room comes to all who read it, also to those who were away."""
 
-from fastapi import FastAPI
+from typing import Annotated
+
+from fastapi import FastAPI, Path
 from pydantic import BaseModel
 
 from sserpent import EventSourceResponse
@@ -15,13 +17,14 @@ class Message(BaseModel):
 channels = Channels()
 rooms = channels.channel("rooms", Message, keyed=True)
 app = FastAPI(lifespan=channels.lifespan)
+Room = Annotated[str, Path(max_length=128)]  # bounded: a stranger writes it
 
 
 @app.get("/rooms/{room}", response_class=EventSourceResponse)
-async def read_room(room: str, last_event_id: LastEventID = None) -> Subscription[Message]:
+async def read_room(room: Room, last_event_id: LastEventID = None) -> Subscription[Message]:
     return rooms.subscribe(key=room, after=last_event_id)
 
 
 @app.post("/rooms/{room}")
-async def write_to_room(room: str, message: Message) -> str:
+async def write_to_room(room: Room, message: Message) -> str:
     return await rooms.publish(message, key=room)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -27,6 +29,7 @@ import sserpent.testing
 from pages import DOCS, PAGES, PROJECT, README, all_blocks, blocks, run_blocks, text_of
 from sserpent._delivery.life import Ending
 from sserpent._delivery.options import _CHECKS, _CLASS_CHECKS
+from sserpent.testing import connect_sync
 
 REFERENCE = DOCS / "reference"
 GUIDES = [page for page in PAGES if page.parent != REFERENCE]
@@ -64,6 +67,44 @@ def test_code_that_makes_an_application_runs_pasted_alone(
     namespace: dict[str, Any] = {"__name__": "main"}
     exec(compile(code, page.name, "exec", dont_inherit=True), namespace)
     assert namespace["app"].routes
+
+
+APPLICATIONS = [page for page in GUIDES if any("FastAPI(" in code for code in blocks(page))]
+
+
+@pytest.mark.parametrize("page", APPLICATIONS, ids=id_of)
+def test_a_text_of_any_length_in_a_url_fails_no_route_of_a_page(
+    page: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("sserpent._fastapi.acceleration._accelerated", False)
+    namespace: dict[str, Any] = {"__name__": page.stem}
+    applications: list[Any] = []
+    for code in blocks(page):
+        exec(compile(code, page.name, "exec", dont_inherit=True), namespace)
+        if namespace.get("app") not in [None, *applications]:
+            applications.append(namespace["app"])
+    failed = [
+        f"{method} {route.path}: {status}"
+        for app in applications
+        for route in app.routes
+        if isinstance(route, APIRoute) and "{" in route.path and not route.dependant.body_params
+        for method in route.methods
+        if (status := status_of(app, method, route)) >= 500
+    ]
+    assert failed == []
+
+
+def status_of(app: FastAPI, method: str, route: APIRoute) -> int:
+    """Returns the status for a path whose variable parts are too long for a key."""
+    url = re.sub(r"\{\w+\}", "a" * 600, route.path)
+    query = {field.alias: "1" for field in route.dependant.query_params}
+    headers = {field.alias: "1" for field in route.dependant.header_params}
+    with connect_sync(app) as client:
+        try:
+            with client.stream(method, url, params=query, headers=headers) as response:
+                return response.status_code
+        except Exception:
+            return 500
 
 
 def test_the_page_on_metrics_has_all_of_them_and_all_reasons_of_an_end() -> None:
