@@ -494,7 +494,7 @@ async def test_a_run_that_goes_on_is_named_when_the_lifespan_waits_for_it() -> N
     channels = Channels()
     runs = channels.runs("answers", str)
     app = FastAPI(lifespan=channels.lifespan)
-    with pytest.raises(TimeoutError, match=r"its lifespan\): run 'mine' goes on.*shutdown_grace=0"):
+    with pytest.raises(TimeoutError, match=r"These runs go on: 'mine'\. Stop them.*=0"):
         async with connect(app, timeout=0.25):
             run = await runs.start(endless(), id="mine")
     await run.stop()

@@ -122,12 +122,12 @@ class Lifespan:
 
 
 def _open_runs() -> str:
-    """Returns which runs go on and how to end them, for an error; nothing if there are none."""
+    """Returns the part of an error that names the runs that go on, and says how to end them."""
     ids = sorted(getattr(each, "run_id", "") for each in _shutdown.open_streams())
-    names = ", ".join(f"run {run_id!r}" for run_id in ids if run_id)
+    names = ", ".join(repr(run_id) for run_id in ids if run_id)
     if not names:
         return ""
     return (
-        f": {names} goes on. Stop it in the test (await runs.stop(id)), or create the runs with"
-        " shutdown_grace=0"
+        f". These runs go on: {names}. Stop them in the test (await runs.stop(id)), or create them"
+        " with shutdown_grace=0"
     )
