@@ -176,11 +176,14 @@ class Source:
         Raises:
             Exception: the error, if no other try would mend it.
         """
-        refused = self._library.HTTPStatusError
-        is_refused = isinstance(error, refused) and is_transient_status(error.response.status_code)
-        if not (is_refused or self.is_transient(error)):
+        if not (self.is_transient(error) or self._is_transient_status(error)):
             raise error
         return Failed(error, not_dealt_with=True)
+
+    def _is_transient_status(self, error: Any) -> bool:
+        """Returns whether an error is that of `raise_for_status`, for a status that passes."""
+        is_status = isinstance(error, self._library.HTTPStatusError)
+        return is_status and is_transient_status(error.response.status_code)
 
     def not_sent(self, error: Exception) -> Failed:
         """Returns the failure of a request without a response."""
