@@ -52,6 +52,31 @@ def test_events_go_to_standard_output_and_connections_to_standard_error(capsys: 
     assert last == "the server says that nothing more comes"
 
 
+def test_a_run_that_has_ended_is_not_asked_for_again(capsys: Any) -> None:
+    run_end = b'id: 2\nevent: run-end\ndata: {"reason": "done"}\n\n'
+    with scripted([STREAM, b"id: 1\ndata: a\n\n" + run_end], nothing_to_come()) as server:
+        assert main(["tail", server.url]) == 0
+        assert len(server.requests) == 1
+    said = capsys.readouterr().err
+    assert said == "connected\nthe run has ended\n"
+
+
+def test_a_run_that_is_cut_at_its_end_is_asked_for_again(capsys: Any) -> None:
+    run_end = chunk(b"retry: 1\nid: 2\nevent: run-end\ndata: {}\n\n")
+    status, _, err = tail(capsys, [[CHUNKED, run_end], nothing_to_come()])
+    assert status == 0
+    first, again, last = err.splitlines()
+    assert (first, last) == ("connected", "the run has ended")
+    assert again.startswith("reconnects in N s: RemoteProtocolError")
+
+
+def test_a_stream_that_goes_on_behind_a_run_is_asked_for_again(capsys: Any) -> None:
+    events = b"retry: 1\nevent: run-end\ndata: {}\n\ndata: a\n\n"
+    status, _, err = tail(capsys, [[STREAM, events], nothing_to_come()])
+    assert status == 0
+    assert err.splitlines()[-1] == "the server says that nothing more comes"
+
+
 def test_json_lines(capsys: Any) -> None:
     scripts = [[STREAM, "retry: 1\nid: ä\nevent: e\ndata: {}\ndata: \x1b\n\n".encode()]]
     with scripted(*scripts, nothing_to_come()) as server:

@@ -48,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         "tail",
         help="print the events of a stream as they come",
         description="Prints the events of a stream as they come, a line each, and reconnects. Ends"
-        " with 0 where the server says that nothing more comes (204, or the end of a POST) and with"
-        " 1 where the response is no event stream.",
+        " with 0 where the server says that nothing more comes (204, or the end of a POST or"
+        " of a run) and with 1 where the response is no event stream.",
     )
     _add_request(tail)
     tail.add_argument("--last-event-id", default="", help="the ID to go on after")

@@ -13,6 +13,9 @@ import httpx2
 from ..client import MessageEvent, NotAnEventStream, SyncEventSource
 from .terminal import coloured, visible
 
+# The last event of a run: its stream has ended for good when it ends then.
+_RUN_END = "run-end"
+
 
 def tail(given: Any) -> int:
     """Prints the events of a stream, and returns the exit status.
@@ -23,6 +26,7 @@ def tail(given: Any) -> int:
     method = "GET" if given.post is None else "POST"
     options: dict[str, Any] = {"json": given.post, "last_event_id": given.last_event_id}
     show = _show_json if given.json else _show
+    is_run_over = False
     try:
         # Any: what type checkers know of the client is not much.
         client: Any = httpx2.Client(headers=given.headers, follow_redirects=True)
@@ -31,13 +35,20 @@ def tail(given: Any) -> int:
             source._source.ends_whole = method == "POST"
             for event in source:
                 show(event)
+                is_run_over = event.type == _RUN_END
+                source._source.ends_whole = is_run_over or method == "POST"
     except NotAnEventStream as error:
         _say(f"{given.url}: {error}")
         return 1
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         _say(f"{given.url}: {type(error).__name__}: {error}")
         return 1
-    _say("the server says that nothing more comes" if method == "GET" else "the stream has ended")
+    if is_run_over:
+        _say("the run has ended")
+    elif method == "GET":
+        _say("the server says that nothing more comes")
+    else:
+        _say("the stream has ended")
     return 0
 
 
