@@ -2,7 +2,12 @@
 
 import sys
 
-from ._cli.arguments import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from ._cli.arguments import main
+
+        status = main()
+    except KeyboardInterrupt:
+        # While that was loaded.
+        status = 130
+    sys.exit(status)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
+
+from .terminal import discard, prepare_output, visible
 
 # As a shell has it for a command that SIGINT has ended.
 _INTERRUPTED = 130
+# https://www.rfc-editor.org/rfc/rfc9110#section-5.1: a token, and a value in one line.
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,6 +26,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Those of the command line; `sys.argv` unless given.
     """
+    try:
+        prepare_output()
+        try:
+            return _run(arguments)
+        finally:
+            # Not left to the exit of Python, which complains of a reader that has left.
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader has what it wanted, as `head` does.
+        discard(sys.stdout, sys.stderr)
+        return 0
+    except Exception as error:
+        discard(sys.stdout)
+        print(visible(f"sserpent: {type(error).__name__}: {error}"), file=sys.stderr)
+        return 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     given = _parser().parse_args(arguments)
     if find_spec("httpx2") is None:
         print('The command needs httpx2: pip install "sserpent[cli]"', file=sys.stderr)
@@ -29,14 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .tail import tail as run
     else:
         from .check import check as run
-    try:
-        return run(given)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # Its reader has what it wanted, as `head` does. Python would complain of the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return run(given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,23 +104,43 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
 
 
 def _url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"{text!r} must begin with http:// or https://")
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL: {error}") from None
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be http:// or https:// and the name of a host"
+        )
+    if port == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no URL: no server has the port 0")
     return text
 
 
-def _header(text: str) -> tuple[str, str]:
+def _header(text: str) -> tuple[str, bytes]:
     name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} must be a name, a colon and a value")
-    return name.strip(), value.strip()
+    name, value = name.strip(), value.strip(" \t")
+    if not _HEADER.fullmatch(f"{name}{colon}{value}"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be a name, a colon and a value, without control characters"
+        )
+    if name.lower() in ("content-length", "transfer-encoding"):
+        raise argparse.ArgumentTypeError(f"{name!r} follows from the body: leave it out")
+    # The bytes that were typed, whatever they mean to the server.
+    return name, os.fsencode(value)
 
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from None
+        value = json.loads(text)
+        # What JSON cannot say, but Python reads: NaN, and half of a character.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"{text[:200]!r} is no JSON: {error}") from None
+    if value is None:
+        raise argparse.ArgumentTypeError("'null' is no body: send an object, as '{}'")
+    return value
 
 
 def _seconds(text: str) -> float:

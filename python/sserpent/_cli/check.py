@@ -18,8 +18,9 @@ from .findings import (
     held_back_compressed,
     not_seen_compressed,
 )
+from .no_response import no_response
 from .observation import Observation
-from .terminal import coloured, visible
+from .terminal import coloured, discard, visible
 
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
 
@@ -30,10 +31,13 @@ def check(given: Any) -> int:
     Args:
         given: The arguments of the command line.
     """
-    print(visible(given.url), flush=True)
+    _print(visible(given.url))
     arrival = "No event came."
     try:
         seen = anyio.run(_observe, given)
+    except Exception as error:
+        found = [no_response(error)]
+    else:
         found = list(findings(seen, given.seconds))
         if _is_worth_another_look(given, seen, found):
             found += _compressed_findings(given)
@@ -41,13 +45,10 @@ def check(given: Any) -> int:
             arrival = "Whether events arrive as they are sent cannot be told."
         elif seen.events:
             arrival = "Events arrive as they are sent."
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
-        why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        found = [Finding("fail", f"no response came: {why}", "Does the server run, and there?")]
     for each in found:
         _show(each)
     failed = any(each.level == "fail" for each in found)
-    print("Something keeps events from arriving." if failed else arrival)
+    _print("Something keeps events from arriving." if failed else arrival)
     return 1 if failed else 0
 
 
@@ -69,17 +70,17 @@ def _compressed_findings(given: Any) -> list[Finding]:
         return [not_seen_compressed(f"{type(error).__name__}: {error}")]
 
 
-def _names(headers: list[tuple[str, str]]) -> set[str]:
+def _names(headers: list[tuple[str, bytes]]) -> set[str]:
     return {name.lower() for name, _ in headers}
 
 
-def _headers(given: Any, *, compressed: bool) -> list[tuple[str, str]]:
+def _headers(given: Any, *, compressed: bool) -> list[tuple[str, bytes]]:
     """Returns the headers of the request. Without `Accept-Encoding` the HTTP client asks for what
     it can decode."""
-    defaults = [("Accept", "text/event-stream")]
+    defaults = [("Accept", b"text/event-stream")]
     # A POST may have effects: it is sent once, as browsers send it.
     if not compressed and given.post is None:
-        defaults.append(("Accept-Encoding", "identity"))
+        defaults.append(("Accept-Encoding", b"identity"))
     names = _names(given.headers)
     return [*(each for each in defaults if each[0].lower() not in names), *given.headers]
 
@@ -130,6 +131,14 @@ async def _read(response: Any, seen: Observation, began: float) -> None:
 
 def _show(finding: Finding) -> None:
     level = coloured(f"{finding.level:>4}", _COLOURS[finding.level], sys.stdout)
-    print(f"  {level}  {visible(finding.text)}")
+    _print(f"  {level}  {visible(finding.text)}")
     if finding.advice:
-        print(f"        {visible(finding.advice)}", flush=True)
+        _print(f"        {visible(finding.advice)}")
+
+
+def _print(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # The status is still asked for.
+        discard(sys.stdout)

@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
+from io import TextIOWrapper
 from typing import TextIO
 
 COLOURS = {"dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+
+def prepare_output() -> None:
+    """Has standard output and standard error take every character, those also that their encoding
+    lacks, and replaces one that the shell has closed (`>&-`)."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            # It gets the descriptor that is free, which else the connection would get.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def discard(*streams: TextIO) -> None:
+    """Discards what streams cannot take any more: Python would try again at its exit, and
+    complain."""
+    for stream in streams:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def coloured(text: str, colour: str, stream: TextIO) -> str:

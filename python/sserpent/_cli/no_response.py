@@ -1,0 +1,67 @@
+"""Says why no response came, and what to look at. Knows neither input nor output."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+
+import httpx2
+
+from .findings import Finding
+
+
+def no_response(error: Exception) -> Finding:
+    """Returns what is found where there is no response.
+
+    Args:
+        error: What was raised in its place, by the HTTP client or by what it stands on.
+    """
+    while isinstance(nested := getattr(error, "exceptions", None), tuple):
+        error = nested[0]
+    why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return Finding("fail", f"no response came: {why}", _advice(error))
+
+
+def _advice(error: Exception) -> str:
+    causes = tuple(_causes(error))
+    for kinds, advice in _ADVICE.items():
+        if any(isinstance(cause, kinds) for cause in causes):
+            return advice
+    # Such an error is none of a connection: the client does not take what it is given.
+    return "The request cannot be sent: look at the URL, at a redirect's too, and at --header."
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+_NOBODY = "Does the server run, and there?"
+# The first counts that is among the causes.
+_ADVICE: dict[tuple[type[BaseException], ...], str] = {
+    (ssl.SSLCertVerificationError,): (
+        "This machine does not trust the certificate of the server: the message says why. For one"
+        " that you have signed yourself, name its authority in SSL_CERT_FILE."
+    ),
+    (ssl.SSLError,): "Does the server speak TLS on this port? If not, ask with http://.",
+    (socket.gaierror,): (
+        "This machine does not know the name of the host: look at the URL, and at the DNS."
+    ),
+    (httpx2.ProxyError,): (
+        "The proxy refuses that the environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY)."
+    ),
+    (httpx2.ConnectError, httpx2.ConnectTimeout): _NOBODY,
+    (httpx2.TimeoutException,): (
+        f"{_NOBODY} If it does, the endpoint waits before it answers, or something on the way keeps"
+        " the response until it is whole."
+    ),
+    (httpx2.TooManyRedirects,): (
+        "The redirects lead in a circle: often a login's, or those of http:// and https://."
+    ),
+    (httpx2.RemoteProtocolError, httpx2.NetworkError): (
+        "Something listens there, and answers with no HTTP: look at the port, and at https:// for"
+        " http://. Or the server has crashed: its log says so."
+    ),
+}
