@@ -11,6 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from channel_clients import Client, MakeChannels, Run, connected, offset_of
+from channel_places import Place, check
 from sserpent.channels import Channels
 from sserpent.channels.fanout import hub, tail
 
@@ -307,3 +308,101 @@ async def test_c9_a_flood_within_one_turn_reaches_those_who_keep_up_or_is_a_gap_
         assert len(client.data) + missed == offset_of(last)
         assert [each.data["reason"] for each in client.said] == (["overflow"] if missed else [])
         assert bool(missed) == (size == 100_000)
+
+
+# C9: bursts of more than `history_bytes`
+
+
+async def _publish_each(channel: Any, items: list[Any]) -> None:
+    for item in items:
+        await channel.publish(item)
+
+
+async def _publish_at_once(channel: Any, items: list[Any]) -> None:
+    await channel.publish_many(items)
+
+
+async def _publish_soon(channel: Any, items: list[Any]) -> None:
+    for item in items:
+        channel.publish_soon(item)
+
+
+@pytest.mark.parametrize("publish", [_publish_each, _publish_at_once, _publish_soon])
+@pytest.mark.parametrize("count", [200, 600])
+def test_c9_a_burst_beyond_history_bytes_reaches_all_who_keep_up(
+    place: Place, publish: Any, count: int
+) -> None:
+    async def test(channels: Channels) -> None:
+        prices = channels.channel("prices", history=100, history_bytes=65_536)
+        read: list[Any] = []
+
+        async def listen() -> None:
+            async with prices.listen() as events:
+                listening.set()
+                async for event in events:
+                    read.append(event.event or event.data[0])
+                    if len(read) == count:
+                        return
+
+        listening = anyio.Event()
+        async with connected(prices.subscribe()) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            await listening.wait()
+            await publish(prices, [[n, "x" * 1_000] for n in range(count)])
+            await client.until(lambda: b"[%d," % (count - 1) in client.body)
+            assert client.said == []
+            assert [n for n, _ in client.data] == list(range(count))
+        assert read == list(range(count))
+        # Nothing more than that is kept once all have it.
+        async with connected(prices.subscribe(start="earliest")) as late:
+            await late.until(lambda: late.data)
+            assert len(late.data) <= 65
+
+    check(place, test)
+
+
+async def test_c9_after_a_burst_the_ring_is_within_history_bytes_again(
+    make_channels: MakeChannels,
+) -> None:
+    async with make_channels() as channels:
+        prices = channels.channel("prices", history_bytes=65_536)
+        async with connected(prices.subscribe()) as client:
+            await prices.publish_many(["x" * 1_000] * 600)
+            await client.until(lambda: client.body.count(b"data: ") == 600)
+            await turns()
+            [hub_] = channels._hubs._by_loop.values()
+            [tail_] = hub_._tails.values()
+            assert len(tail_.ring) <= 65
+
+
+async def test_c9_a_client_that_stalls_holds_back_no_more_than_history_bytes(
+    make_channels: MakeChannels,
+) -> None:
+    async with make_channels() as channels:
+        prices = channels.channel("prices", history_bytes=65_536)
+        async with connected(prices.subscribe()) as client:
+            client.stall()
+            await prices.publish("first")
+            await client.until(lambda: client.stalled)
+            await prices.publish_many(["x" * 1_000] * 600)
+            await turns()
+            client.unstall()
+            await client.until(lambda: client.said)
+            [gap] = client.said
+            assert gap.data["missed"] >= 530
+
+
+def test_c9_a_burst_of_ephemeral_events_beyond_history_bytes_reaches_all_who_keep_up(
+    place: Place,
+) -> None:
+    async def test(channels: Channels) -> None:
+        cursors = channels.channel("cursors", ephemeral=True, history_bytes=65_536)
+        async with connected(cursors.subscribe()) as client:
+            for count in (600, 10):
+                for n in range(count):
+                    await cursors.publish([n, "x" * 1_000])
+            await cursors.publish(["last", ""])
+            await client.until(lambda: b"last" in client.body)
+            assert [n for n, _ in client.data] == [*range(600), *range(10), "last"]
+
+    check(place, test)

@@ -20,8 +20,9 @@ class Notes:
         self.told.append(entry)
         return False
 
-    def receive_ephemeral(self, item: Item) -> None:
+    def receive_ephemeral(self, item: Item) -> bool:
         self.ephemeral.append(item)
+        return False
 
     def count(self) -> int:
         return 0

@@ -219,6 +219,12 @@ class Hub:
             self._ready.append(subscriber)
             self._schedule()
 
+    def enqueue_again(self, subscriber: HubSubscriber, tail: Tail) -> None:
+        """Lets a subscriber take more of a tail, in its turn, before that may be trimmed."""
+        tail.taken_in_parts += 1
+        self._unsettled[tail] = None
+        self.enqueue(subscriber)
+
     def settle_later(self, tail: Tail) -> None:
         """Has a tail keep what it has until all subscribers have had the occasion to take it."""
         self._unsettled[tail] = None
@@ -259,14 +265,18 @@ class Hub:
                 self._settle()
 
     def _settle(self) -> None:
-        heads = [(tail, tail.ring.head, tail.newest_ephemeral) for tail in self._unsettled]
+        heads = [
+            (tail, tail.ring.head, tail.newest_ephemeral, tail.taken_in_parts)
+            for tail in self._unsettled
+        ]
         self._unsettled.clear()
-        for tail, head, _ in heads:
+        for tail, head, *_ in heads:
             tail.offered = head.offset
 
         def settle() -> None:
-            for tail, head, ephemeral in heads:
-                tail.settle(head, ephemeral)
+            for tail, head, ephemeral, parts in heads:
+                if tail.taken_in_parts == parts:  # else there is another turn for it
+                    tail.settle(head, ephemeral)
 
         # Listeners, and all on Trio, take in a task of their own, in the next turn; of that, Trio
         # does not say what comes first.

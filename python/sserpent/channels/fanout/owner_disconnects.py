@@ -54,8 +54,8 @@ class OwnerDisconnects:
         self._end(lambda each: each.owner is not None and _digest(each.owner) == owner)
         return False
 
-    def receive_ephemeral(self, item: Item) -> None:
-        """Does nothing: there are none."""
+    def receive_ephemeral(self, item: Item) -> bool:
+        return False  # there are none
 
     def count(self) -> int:
         return 0

@@ -383,7 +383,7 @@ class Subscriber:
                 taken, end = cursor.tail.chunk(cursor.position, self.max_pending)
             cursor.position = end
             if end is not cursor.tail.ring.head:
-                self._hub.enqueue(self)
+                self._hub.enqueue_again(self, cursor.tail)
             return taken
         return self._take_frames()
 
@@ -446,8 +446,9 @@ class Subscriber:
             self._cursors.append(self._cursors.pop(0))  # another is the first, next time
 
     def _prepare_next(self) -> None:
-        if any(cursor.is_behind for cursor in self._cursors):
-            self._hub.enqueue(self)
+        for cursor in self._cursors:
+            if cursor.is_behind:
+                self._hub.enqueue_again(self, cursor.tail)
         if self.is_alike:
             self.plain = self._cursors[0]
 

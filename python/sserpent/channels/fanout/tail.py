@@ -12,7 +12,7 @@ import anyio
 
 from ..history.broker import Broker, Item
 from ..history.position import NOWHERE, HistoryKey, Position
-from ..history.ring import Entry, EphemeralEntry, Retention, Ring, joined
+from ..history.ring import BURST, Entry, EphemeralEntry, Retention, Ring, joined
 
 if TYPE_CHECKING:
     from .chain import Chain  # needs zlib
@@ -72,6 +72,7 @@ class Tail:
         subscribers: Those that are given the entries.
         offered: The offset up to which each subscriber was told to take them.
         settled: The one up to which each has had the occasion: what is newer is not trimmed.
+        taken_in_parts: How often a subscriber has taken a part of what there was, and not all.
         users: How many subscribers and listeners there are, those who are about to be included.
     """
 
@@ -82,6 +83,7 @@ class Tail:
         self.subscribers: dict[Any, None] = {}
         self.offered = 0
         self.settled = 0
+        self.taken_in_parts = 0
         self.users = 0
         self.following = False
         #: Held while the broker is asked.
@@ -90,6 +92,8 @@ class Tail:
         self._incoming: deque[Entry | tuple[str, Position]] = deque()
         # Each is changed in one thread only: the first two in that of the broker.
         self._received_bytes = self._shed_bytes = self._taken_bytes = 0
+        # How many bytes are kept of what not everyone has had the occasion to take.
+        self._most_bytes = max(limits.history_bytes, BURST)
         self.woken = False
         #: Whether an event may stand for older ones.
         self.conflates = False
@@ -119,21 +123,25 @@ class Tail:
         self._hub.wake(self)
         size = self._received_bytes - self._shed_bytes - self._taken_bytes
         full = len(incoming) >= _FULL[0] or size >= _FULL[1]
-        if full and size > self.limits.history_bytes and len(incoming) > 1:
-            self._shed()
+        if full:
+            self._bound(size)
         return full
 
-    def receive_ephemeral(self, item: Item) -> None:
-        self.receive(EphemeralEntry(item.body, item.raw, item.conflate))
+    def receive_ephemeral(self, item: Item) -> bool:
+        return self.receive(EphemeralEntry(item.body, item.raw, item.conflate))
 
     def count(self) -> int:
         return len(self.subscribers)
 
-    def _shed(self) -> None:
+    def _bound(self, size: int) -> None:
         """Bounds what waits for an event loop that does not turn: what is let go of becomes a gap
         for its subscribers. One that has ended is not waited for."""
         if self._hub.has_ended():
             self._hub.broker.unfollow(self.key, self)
+        elif size > self._most_bytes and len(self._incoming) > 1:
+            self._shed()
+
+    def _shed(self) -> None:
         with contextlib.suppress(IndexError):  # it has turned just now
             first = self._incoming[0]
             if isinstance(first, Entry):
@@ -198,7 +206,7 @@ class Tail:
             return  # it was read from the history
         self._forget_chunks()
         self.ring.append(entry)
-        self.ring.trim(entry.time, self._untrimmed)
+        self.ring.trim(entry.time, self._untrimmed, self.settled)
         self.conflates = self.conflates or entry.conflate is not None
 
     def _append_ephemeral(self, entry: EphemeralEntry) -> None:
@@ -211,7 +219,7 @@ class Tail:
             self._newest_of[entry.conflate] = numbered
             self._ephemeral_bytes -= len(before[1].frame) if before else 0
         self._ephemeral_bytes += len(entry.frame)
-        while self._ephemeral_bytes > self.limits.history_bytes and self.newest_ephemeral > 1:
+        while self._ephemeral_bytes > self._most_bytes and self.newest_ephemeral > 1:
             self._forget_oldest_ephemeral()
         for subscriber in self.subscribers:
             subscriber.expect_ephemeral()
@@ -239,6 +247,15 @@ class Tail:
         if self._newest_of and not any(each.awaits_ephemeral(self) for each in self.subscribers):
             self._ephemeral_bytes -= sum(len(entry.frame) for _, entry in self._newest_of.values())
             self._newest_of.clear()
+        self._bound_newest_of(number)
+
+    def _bound_newest_of(self, number: int) -> None:
+        while self._newest_of and self._ephemeral_bytes > self.limits.history_bytes:
+            conflate, (oldest, entry) = next(iter(self._newest_of.items()))
+            if oldest > number:
+                return
+            del self._newest_of[conflate]
+            self._ephemeral_bytes -= len(entry.frame)
 
     def _restart(self, reason: str, head: Position) -> None:
         self.begin(head)
@@ -256,7 +273,7 @@ class Tail:
     def trim(self) -> None:
         """Forgets entries that are beyond the limits, unless a subscriber has still to get them."""
         self._forget_chunks()
-        self.ring.trim(self._hub.now(), self._untrimmed)
+        self.ring.trim(self._hub.now(), self._untrimmed, self.settled)
 
     @property
     def _untrimmed(self) -> int:

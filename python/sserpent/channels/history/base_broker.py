@@ -146,8 +146,8 @@ class _Nobody:
     def receive(self, entry: Entry) -> bool:
         return False
 
-    def receive_ephemeral(self, item: Item) -> None:
-        pass
+    def receive_ephemeral(self, item: Item) -> bool:
+        return False
 
     def count(self) -> int:
         return 0

@@ -71,8 +71,8 @@ class Follower(Protocol):
         """
         ...
 
-    def receive_ephemeral(self, item: Item) -> None:
-        """Takes an event that is in no history."""
+    def receive_ephemeral(self, item: Item) -> bool:
+        """Takes an event that is in no history, and returns as `receive`."""
         ...
 
     def count(self) -> int:

@@ -172,11 +172,17 @@ class CatchUp(ABC):
             self._timer = None
         self._pause()
 
-    def on_ephemeral(self, item: Item) -> None:
-        """Gives followers an event of no history, unless they are behind."""
+    def on_ephemeral(self, item: Item) -> bool:
+        """Gives followers an event of no history, unless they are behind.
+
+        Returns:
+            Whether the event loop should turn.
+        """
+        full = False
         if self._live:
             for follower in self.followers:
-                follower.receive_ephemeral(item)
+                full = follower.receive_ephemeral(item) or full
+        return full
 
     def on_entry(self, entry: Entry, before: int) -> bool:
         """Takes an entry that was heard.

@@ -174,8 +174,8 @@ class MemoryBroker:
             if item.ephemeral:
                 followers = self.histories[key].followers if key in self.histories else ()
                 for follower in followers:
-                    follower.receive_ephemeral(item)
-                return "", False
+                    full = follower.receive_ephemeral(item) or full
+                return "", full
             history = self.kept(key, now)
             if history is None:
                 history = self.history(key, limits)

@@ -9,6 +9,10 @@ from ..._core import EventStreamParser, ServerSentEvent
 from .control_events import RUN_END_LINE
 from .position import NOWHERE, Position
 
+#: How many bytes of events that not everyone has had the occasion to take are kept, even if
+#: `history_bytes` is less.
+BURST = 2**20
+
 
 class Undecodable(ValueError):
     """The data of an event is not of the type that is declared for it."""
@@ -188,13 +192,14 @@ class Ring:
         entry: Entry = self._entries[len(self._entries) - 1 - (self.head.offset - offset)]
         return entry
 
-    def trim(self, now: float, offered: int | None = None) -> None:
+    def trim(self, now: float, offered: int | None = None, settled: int | None = None) -> None:
         """Lets go of what is beyond the limits.
 
         Args:
             now: The time by the broker's clock.
             offered: Entries with a greater offset go only for the sake of `history_bytes`, and the
                 newest not even then.
+            settled: Those with a greater offset go only if they have more than `BURST` bytes.
         """
         entries = self._entries
         history, history_ttl, history_bytes = self._limits
@@ -207,8 +212,11 @@ class Ring:
                     break
                 if offered is not None and entry.offset > offered:
                     break
-            elif offered is not None and offered < entry.offset == self.head.offset:
-                break
+            else:
+                is_newest = offered is not None and offered < entry.offset == self.head.offset
+                is_new = settled is not None and settled < entry.offset
+                if is_newest or (is_new and self._size <= BURST):
+                    break
             entries[gone] = None
             gone += 1
             self._size -= len(entry.frame)

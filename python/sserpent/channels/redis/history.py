@@ -80,8 +80,7 @@ class RedisHistory(CatchUp):
         try:
             ephemeral = read_ephemeral(message)
             if ephemeral is not None:
-                self.on_ephemeral(ephemeral)
-                return False
+                return self.on_ephemeral(ephemeral)
             entry, before = read_message(message)
         except ValueError:
             # Nothing is missing because of it: the next event says what is before that.
