@@ -497,3 +497,14 @@ def test_x8_a_server_ends_though_redis_is_away(serve: Serve, redis: RedisServer)
     one.process.send_signal(signal.SIGTERM)
     one.process.wait(60)
     assert "The end of run 'abrupt' could not be recorded" in one.log
+    assert "Traceback" not in one.log
+
+
+def test_x8_a_server_ends_though_redis_is_silent(serve: Serve, redis: RedisServer) -> None:
+    one = serve(LEASE="60")
+    ask(one, "abrupt", pause=0.01)
+    redis.pause()
+    one.process.send_signal(signal.SIGTERM)
+    one.process.wait(30)
+    assert "The end of run 'abrupt' could not be recorded" in one.log
+    assert "Traceback" not in one.log

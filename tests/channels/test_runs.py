@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -807,6 +808,90 @@ def test_x8_a_run_ends_with_its_channels_within_its_grace(
             assert end_of(client) == ("stopped", "shutdown")
             assert answer.cleaned_up
             assert not runs._local.producers
+
+    run_in_time(main)
+
+
+# Which calls a broker that is silent does not answer, for how long, and when it falls silent.
+SILENT = {
+    "while it appends": ({"append", "end", "free", "renew", "claim"}, 0),
+    "before it renews": ({"append", "end", "free", "renew", "claim"}, 7),
+    "before the end": ({"end", "free"}, 0),
+    "before the key is free": ({"free"}, 0),
+}
+
+
+@pytest.mark.parametrize("silent", SILENT)
+@pytest.mark.parametrize(
+    ("timeout", "grace", "told"),
+    [
+        (5, 0, "before"),
+        (math.inf, 0, "before"),
+        (5, 20, "before"),
+        (math.inf, 20, "after its end"),
+        (5, 0, "after its end"),
+        (5, 0, "after a stop"),
+        (math.inf, 0, "after a stop"),
+    ],
+)
+def test_x8_a_broker_that_is_silent_holds_a_shutdown_up_for_8_s_in_all(
+    run_in_time: Run,
+    in_memory: MakeChannels,
+    caplog: pytest.LogCaptureFixture,
+    silent: str,
+    timeout: float,
+    grace: float,
+    told: str,
+) -> None:
+    calls, after = SILENT[silent]
+
+    async def never(*_: Any) -> None:
+        await anyio.sleep(timeout)
+        raise BrokerUnavailable("Redis at nowhere could not be reached within 5 s")
+
+    async def main() -> None:
+        async with in_memory() as channels:
+            several = [channels.runs(f"runs-{n}", shutdown_grace=grace) for n in range(3)]
+            answers = [Answer() for _ in several]
+            started = [
+                await runs.start(answer(), key="chat")
+                for runs, answer in zip(several, answers, strict=True)
+            ]
+            await anyio.sleep(1)
+            for name in calls:
+                setattr(channels._broker.runs, name, never)
+            for answer in answers:
+                answer.say("a")
+                if told == "after its end":
+                    answer.end()
+            if told == "after a stop":
+                for runs, run in zip(several, started, strict=True):
+                    await runs.stop(run.id)
+            await anyio.sleep(after)
+            begin = anyio.current_time()
+            await channels.aclose()
+            assert anyio.current_time() - begin <= grace + 8.5
+            assert not any(runs._local.producers for runs in several)
+
+    run_in_time(main)
+    # One line for each run whose end is not recorded, without a traceback.
+    records = [each for each in caplog.records if each.levelno >= logging.ERROR]
+    assert len(records) == (0 if calls == {"free"} else 3)
+    for record in records:
+        assert "could not be recorded" in record.getMessage()
+        assert record.exc_info is None
+
+
+def test_x8_all_runs_have_their_grace_at_the_same_time(
+    run_in_time: Run, in_memory: MakeChannels
+) -> None:
+    async def main() -> None:
+        async with in_memory() as channels:
+            for n in range(3):
+                await channels.runs(f"runs-{n}", shutdown_grace=10).start(Answer()())
+            begin = anyio.current_time()
+            await channels.aclose()
+            assert 10 <= anyio.current_time() - begin <= 11
 
     run_in_time(main)
 

@@ -151,9 +151,11 @@ class Channels:
         """Ends all runs, each within its grace, then all streams with a goodbye, and lets go of
         what is kept. What is published from then on is a RuntimeError, until the channels are
         entered again."""
-        for named in list(self._named.values()):
-            if isinstance(named, Runs):
-                await named._aclose()
+        several = [named for named in list(self._named.values()) if isinstance(named, Runs)]
+        for runs in several:
+            runs._shut_down()
+        for runs in several:
+            await runs._ended()
         self._hubs.end_all()
         await self._broker.aclose()
 

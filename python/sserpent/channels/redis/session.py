@@ -267,9 +267,9 @@ class Session:
     async def _ask_until_there(
         self, ask: Callable[[], Awaitable[object]], milliseconds: int
     ) -> None:
-        """Asks until Redis answers, or has forgotten what it is about."""
+        """Asks until Redis answers, or has forgotten what it is about, or this session ends."""
         until = self.loop.time() + milliseconds / 1000
-        while self.loop.time() < until:
+        while self.loop.time() < until and not self._closed:
             with suppress(BrokerUnavailable):
                 await ask()
                 return
@@ -502,10 +502,11 @@ class Session:
         self._closed = True
         self.slots.close()
         self._first.cancel()
-        await self.servers.drain()
         if self._timer is not None:
             self._timer.cancel()
-        await end(*self._workers, *self._abandoning)
+        await end(*self._workers)  # nobody waits for what they read
+        await self.servers.drain()
+        await end(*self._abandoning)
         await self.servers.aclose()
 
 

@@ -36,6 +36,9 @@ from .run_encoding import RunEncoding
 
 # Seconds that a generator's cleanup may take when its run has been stopped.
 _CLEANUP_TIMEOUT = 30.0
+# Seconds for which the end of a run may wait for the broker when the server shuts down: with a
+# `shutdown_grace` of 20 it ends before Kubernetes kills it.
+_RECORDING = 8.0
 # Seconds until the broker is tried again.
 _RETRY = 1.0
 
@@ -101,6 +104,10 @@ class Producer:
         self._end: tuple[End, str | None, int | None] = "done", None, None
         self._cancellation: BaseException | None = None  # of a generator that was not stopped
         self._renewal_is_due = False
+        # Around what waits for the broker: before the end, and for it.
+        self._keeping, self._recording = anyio.CancelScope(), anyio.CancelScope(shield=True)
+        self._shutting_down = False
+        self._trouble = "the broker does not answer"
         self._warning = SayOnce("Run '%s' waits to be kept: %s", run_id)
         self._driven = anyio.Event()
         self._thread_news = _News()
@@ -160,8 +167,13 @@ class Producer:
 
     def _stop_now(self, reason: str) -> None:
         self._stop = self._stop or reason
-        if self._stopping:
-            return
+        if not self._stopping:
+            self._stop_generator()
+        if reason == SHUTDOWN:
+            self._shutting_down = True
+            self._bound_recording()
+
+    def _stop_generator(self) -> None:
         self._stopping = True
         self._cleanup_until = current_time() + _CLEANUP_TIMEOUT
         self._outbox.release()
@@ -169,6 +181,14 @@ class Producer:
         # One that is in a `finally` of its own already comes to the end of it, as a stream's does.
         if self._stepping and self._cancel is not None and not is_tidying_up(self._source):
             self._cancel()
+
+    def _bound_recording(self) -> None:
+        """Has the end of the run wait no longer than `_RECORDING` for the broker, if the server
+        shuts down."""
+        if self._shutting_down:
+            begin = current_time() if self._driven.is_set() else self._cleanup_until
+            for scope in (self._keeping, self._recording):
+                scope.deadline = min(scope.deadline, begin + _RECORDING)
 
     # The generator
 
@@ -200,6 +220,7 @@ class Producer:
             if self._stop is not None and self._end[0] == "done":
                 self._end = "stopped", self._stop, None
             self._driven.set()
+            self._bound_recording()
             self._outbox.wake()
 
     async def _produce(self) -> None:
@@ -266,14 +287,8 @@ class Producer:
     async def _supervise(self, streams: Any) -> None:
         end_renewals = call_every(Lease.RENEWAL, self.renew_soon)
         try:
-            while not self._is_over:
-                await self._outbox.news()
-                if self._renewal_is_due:
-                    self._renewal_is_due = False
-                    await self._renew()
-                if not await self._flush():
-                    await anyio.sleep(_RETRY)
-                    self._outbox.wake()
+            with self._keeping:
+                await self._keep()
         except anyio.get_cancelled_exc_class():
             # Only the end of the event loop cancels this task, and it cancels the generator's too.
             self._stop = self._stop or SHUTDOWN
@@ -290,6 +305,17 @@ class Producer:
             self.ended.set()
             self._thread_news.set()
             self._on_end(self)
+
+    async def _keep(self) -> None:
+        """Renews the lease and appends what is yielded, until it is time for the end."""
+        while not self._is_over:
+            await self._outbox.news()
+            if self._renewal_is_due:
+                self._renewal_is_due = False
+                await self._renew()
+            if not await self._flush():
+                await anyio.sleep(_RETRY)
+                self._outbox.wake()
 
     def _log_cancellation(self) -> None:
         if self._cancellation is not None:
@@ -368,18 +394,60 @@ class Producer:
         self._stop_now("lost")
 
     async def _finish(self) -> None:
+        with self._recording:
+            await self._record()
+            await self._free_key()
+        await self._broker.release(self._run, self._fence)
+
+    async def _free_key(self) -> None:
+        if self._claim is None:
+            return
+        claim, keys = self._claim
+        try:
+            await keys.free(claim)
+        except BrokerError:
+            pass  # it is free when its lease is over
+        except Exception:
+            logger.exception("The key of run '%s' could not be freed", self.run_id)
+
+    async def _record(self) -> None:
+        """Records the end. If that fails its lease is not renewed any more, so whoever follows it
+        will know."""
         until = current_time() + Lease.DURATION
         try:
-            await _until_available(self._append_waiting, until)
-            end = self._last()
-            await _until_available(partial(self._broker.end, self._run, self._fence, end), until)
+            await self._until_available(self._append_waiting, until)
+            end = partial(self._broker.end, self._run, self._fence, self._last())
+            await self._until_available(end, until)
+        except (BrokerError, anyio.get_cancelled_exc_class()) as error:
+            logger.error(
+                "The end of run '%s' could not be recorded: %s", self.run_id, self._trouble
+            )
+            if not isinstance(error, BrokerError):
+                raise
         except Exception:
-            # Its lease is not renewed any more, so whoever follows it will know.
             logger.exception("The end of run '%s' could not be recorded", self.run_id)
-        await self._broker.release(self._run, self._fence)
-        if self._claim is not None:
-            claim, keys = self._claim
-            await keys.free(claim)
+
+    async def _until_available(self, ask: Callable[[], Awaitable[object]], until: float) -> None:
+        """Asks the broker, again and again while it is away.
+
+        Args:
+            until: The time after which it is not asked again.
+
+        Raises:
+            BrokerError: it has not come back until then.
+        """
+        while not await self._is_available(ask, until):  # noqa: ASYNC110, it does not call back
+            await anyio.sleep(_RETRY)
+
+    async def _is_available(self, ask: Callable[[], Awaitable[object]], until: float) -> bool:
+        try:
+            await ask()
+        except BrokerError as error:
+            self._trouble = str(error)
+            if current_time() >= until:
+                raise
+            return False
+        return True
 
     def _last(self) -> Item:
         end, reason, status = self._end
@@ -419,26 +487,3 @@ def _call_soon_in(token: Any) -> Callable[[Callable[[], object]], object]:
 
 def _as_it_is(error: Exception, item: object) -> Exception:
     return error
-
-
-async def _until_available(ask: Callable[[], Awaitable[object]], until: float) -> None:
-    """Asks the broker, again and again while it is away.
-
-    Args:
-        until: The time after which it is not asked again.
-
-    Raises:
-        BrokerError: it has not come back until then.
-    """
-    while not await _is_available(ask, until):  # noqa: ASYNC110, the broker does not call back
-        await anyio.sleep(_RETRY)
-
-
-async def _is_available(ask: Callable[[], Awaitable[object]], until: float) -> bool:
-    try:
-        await ask()
-    except BrokerError:
-        if current_time() >= until:
-            raise
-        return False
-    return True

@@ -365,12 +365,14 @@ class Runs(Generic[T]):
             )
         return watch
 
-    async def _aclose(self) -> None:
-        """Ends the runs of this process, each within its grace."""
-        producers = self._local.producers
-        for producer in producers:
+    def _shut_down(self) -> None:
+        """Has the runs of this process end, each within its grace."""
+        for producer in self._local.producers:
             producer.shut_down()
-        for producer in producers:
+
+    async def _ended(self) -> None:
+        """Returns when the runs of this process have ended."""
+        for producer in self._local.producers:
             await producer.ended.wait()
 
 
