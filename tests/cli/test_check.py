@@ -59,8 +59,9 @@ def check(
 
 
 def test_a_stream_that_streams(capsys: Any) -> None:
-    script = [GOOD, *[step for n in range(4) for step in (event(n), Pause(0.2))]]
-    status, said = check(capsys, script)
+    head = CACHED + b"Transfer-Encoding: chunked\r\n\r\n"
+    events = [step for number in range(4) for step in (chunk(event(number)), Pause(0.2))]
+    status, said = check(capsys, [head, *events, b"0\r\n\r\n"])
     assert status == 0
     assert "ok  status 200, text/event-stream, HTTP/1.1" in said
     assert "ok  4 events came as they were sent" in said

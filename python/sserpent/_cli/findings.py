@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from statistics import median_low
 from typing import Literal, NamedTuple
 
 from ..client.responses import is_event_stream
@@ -13,6 +14,8 @@ from .observation import APART, Lump, Observation
 _HELD = 0.5
 # Proxies close a connection on which nothing comes for a minute, or half of one.
 _LONG_SILENCE = 15.0
+# Where keep-alives come, but rarely, in seconds.
+_TOO_LONG = 30.0
 
 
 class Finding(NamedTuple):
@@ -216,15 +219,22 @@ def _arrival(seen: Observation, seconds: float) -> Iterator[Finding]:
         return
     lumps = seen.lumps(APART)
     held = [lump for lump in lumps if lump.silence > _HELD and lump.events + lump.in_event > 1]
-    cut_in_two = [
-        lump for lump, after in pairwise(lumps) if lump.in_event and after.silence > _HELD
-    ]
-    if cut_in_two:
-        lump = cut_in_two[0]
+    parts = list(_parts(seen, lumps, seconds))
+    unended = _unended(seen, seconds)
+    if unended is not None:
+        yield unended
+    elif any(lump.in_line or lump.events > 1 for lump in parts):
         yield Finding(
             "fail",
-            f"events come in lumps that end in the middle of an event: {_described(lump)}",
-            _buffers(seen),
+            f"events come in lumps that end in the middle of an event: {_described(parts[0])}",
+            f"{_buffers(seen)} If the application sends an event in parts, have it send it whole.",
+        )
+    elif parts:
+        yield Finding(
+            "fail",
+            f"the blank line that ends an event comes late: in {len(parts)} cases after"
+            f" {_HELD:g} s or more",
+            f"{_BLANK} Send it with its event, not with the next one.",
         )
     elif held and len(lumps) == 1 and seen.ended_at is not None:
         yield Finding(
@@ -243,7 +253,72 @@ def _arrival(seen: Observation, seconds: float) -> Iterator[Finding]:
     if seen.cut is not None:
         yield _cut(seen, seen.cut)
     elif seen.ended_at is not None:
-        yield Finding("ok", f"the stream ended as a whole after {seen.ended_at:.1f} s")
+        yield _end(seen, seen.ended_at)
+
+
+def _parts(seen: Observation, lumps: list[Lump], seconds: float) -> Iterator[Lump]:
+    """Returns the lumps that end in the middle of an event, and are followed by silence."""
+    last = 0.0 if seen.ended_at is not None else seconds - seen.chunks[-1].at
+    silences = [*(lump.silence for lump in lumps[1:]), last]
+    for lump, silence in zip(lumps, silences, strict=True):
+        if lump.in_event and silence > _HELD:
+            yield lump
+
+
+_BLANK = r"An event ends with a blank line: 'data: ...\n\n'."
+
+
+def _unended(seen: Observation, seconds: float) -> Finding | None:
+    """Returns why what came makes no event, or does not end one; None if it does."""
+    if not seen.events and seen.strange_lines:
+        return Finding(
+            "fail",
+            f"no event came, but lines that are no fields of one: {seen.body[:100]!r}",
+            "A line of data begins with 'data: ', and a blank line ends the event, as"
+            " EventSourceResponse writes them.",
+        )
+    event = seen.unfinished
+    if event is None:
+        return None
+    lasted = (seconds if seen.ended_at is None else seen.ended_at) - event.since
+    is_old = lasted > _HELD
+    if not seen.events and not event.in_line and (is_old or seen.cut is None):
+        if seen.ended_at is None and not is_old:
+            return None
+        lines = "1 line of an event" if event.lines == 1 else f"{event.lines} lines of events"
+        return Finding(
+            "fail",
+            f"no event came: {lines}, and no blank line that ends one",
+            f"{_BLANK} The application leaves it out, or sends it too late.",
+        )
+    silence = seconds - seen.chunks[-1].at
+    if seen.ended_at is None and is_old and (not seen.events or silence <= _HELD):
+        return Finding(
+            "note" if seen.events else "fail",
+            f"an event does not end: {event.size:,} bytes of it came in {lasted:.1f} s",
+            f"{_BLANK} Clients keep all of it until then. If the application has sent the end:"
+            f" {_buffers(seen)}",
+        )
+    return None
+
+
+def _end(seen: Observation, ended_at: float) -> Finding:
+    after = f"after {ended_at:.1f} s"
+    if seen.unfinished is not None and seen.has_known_end:
+        return Finding(
+            "fail",
+            f"the stream ended {after} in the middle of an event, which clients discard",
+            f"{_BLANK} The last one too.",
+        )
+    if seen.unfinished is not None:
+        return Finding(
+            "note",
+            f"the connection ended {after} in the middle of an event, which clients discard",
+            f"It was cut, or the last event lacks its end. {_BLANK}",
+        )
+    if seen.has_known_end:
+        return Finding("ok", f"the stream ended as a whole {after}")
+    return Finding("ok", f"the connection ended {after}: at the end of the stream, or by a cut")
 
 
 def _cut(seen: Observation, why: str) -> Finding:
@@ -286,16 +361,18 @@ def _described(lump: Lump) -> str:
 
 
 def _keep_alives(seen: Observation, seconds: float) -> Iterator[Finding]:
-    if len(seen.comments) > 1:
-        gaps = [b - a for a, b in pairwise(seen.comments)]
-        yield Finding("ok", f"keep-alives come every {min(gaps):.1f} s or so")
-    elif seen.longest_silence(seconds) >= _LONG_SILENCE and not seen.comments:
+    # Comments that come together, as padding does, are one.
+    gaps = [gap for gap in (b - a for a, b in pairwise(seen.comments)) if gap > APART]
+    silence = seen.longest_silence(seconds)
+    if silence >= (_TOO_LONG if gaps else _LONG_SILENCE):
         yield Finding(
             "note",
-            f"nothing came for {seen.longest_silence(seconds):.0f} s, and no keep-alive",
+            f"nothing came for {silence:.0f} s, and no keep-alive",
             "Proxies close connections on which nothing comes, many after 60 s: send a comment"
             " every 15 s (ping_interval).",
         )
+    elif gaps:
+        yield Finding("ok", f"keep-alives come every {median_low(gaps):.1f} s or so")
     if seen.blank_comments:
         yield Finding(
             "note",
