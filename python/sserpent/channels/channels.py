@@ -100,7 +100,7 @@ class Channels:
         disconnects = OwnerDisconnects(lambda wanted: self._hubs.end(wanted))
         if isinstance(broker, str):
             url = checked_url(broker)
-            self._broker = _redis_broker(url, prefix, publish_timeout, disconnects)
+            self._broker = _redis_broker(url, prefix, publish_timeout, disconnects, shared_limits)
         else:
             self._broker = MemoryBroker() if broker is None else checked_broker(broker)
         self._disconnects = None if broker is None else disconnects
@@ -396,11 +396,13 @@ class Channels:
         return Listener(lambda: Subscriber(self._hubs.hub(), request))
 
 
-def _redis_broker(url: str, prefix: str, timeout: float, disconnects: OwnerDisconnects) -> Broker:
+def _redis_broker(
+    url: str, prefix: str, timeout: float, disconnects: OwnerDisconnects, shares_limits: bool
+) -> Broker:
     try:
         from .redis import Pace, RedisBroker
     except ImportError as error:
         raise ImportError(
             f'Channels on Redis need redis-py and hiredis: pip install "sserpent[redis]" ({error})'
         ) from error
-    return RedisBroker(url, prefix, Pace(timeout), disconnects)
+    return RedisBroker(url, prefix, Pace(timeout), disconnects, shares_limits)

@@ -89,13 +89,13 @@ class Subscription(EventSourceResponse, Generic[T]):
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         limits = self._hubs.limits_of(self._request, self._owner)
         try:
-            is_free = await self._hubs.take(limits)
+            give_back = await self._hubs.take(limits)
         except (BrokerError, ChannelsClosed):
             if self._cuts:
                 raise broker_is_away() from None
             await self._answer_instead(empty_stream(self), scope, receive, send)
             return
-        if not is_free:
+        if give_back is None:
             await self._refuse("subscribers", scope, receive, send)
             return
         subscriber = self._make_subscriber()
@@ -114,7 +114,7 @@ class Subscription(EventSourceResponse, Generic[T]):
                 await self._answer_instead(empty_stream(self), scope, receive, send)
         finally:
             subscriber.close()
-            self._hubs.give_back(limits)
+            give_back()
 
     def _make_subscriber(self) -> Subscriber:
         return Subscriber(self._hubs.hub(), self._request, self.max_pending, self._owner)

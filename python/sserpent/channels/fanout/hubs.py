@@ -12,21 +12,21 @@ from ..history.broker import Broker
 from .hub import Hub, HubSubscriber
 from .request import Request
 
+#: Gives places back that were taken.
+GiveBack = Callable[[], None]
+
 
 @runtime_checkable
 class SharedLimits(Protocol):
     """Counts subscribers in all processes."""
 
-    async def take_slots(self, limits: Mapping[Any, int]) -> bool:
-        """Takes a place under each limit, or none, and returns whether there were places.
+    async def take_slots(self, limits: Mapping[Any, int]) -> GiveBack | None:
+        """Takes a place under each limit, and returns what gives them back; None if there is not a
+        place under each, and none was taken.
 
         Raises:
             BrokerUnavailable: the broker could not be reached.
         """
-        ...
-
-    def give_back_slots(self, limits: Mapping[Any, int]) -> None:
-        """Gives back what was taken."""
         ...
 
 
@@ -93,30 +93,32 @@ class Hubs:
         if isinstance(self.broker, SharedLimits):
             self.shared = self.broker
 
-    async def take(self, limits: Mapping[Any, int]) -> bool:
-        """Takes a place under each limit, or none at all, and returns whether there were places.
-        They are then to be given back.
+    async def take(self, limits: Mapping[Any, int]) -> GiveBack | None:
+        """Takes a place under each limit, and returns what gives them back; None if there is not a
+        place under each, and none was taken.
 
         Raises:
             BrokerUnavailable: limits are shared, and the broker could not be reached.
         """
         if not self.slots.take(limits):
-            return False
+            return None
         if self.shared is None or not limits:
-            return True
-        is_free = False
+            return lambda: self.slots.give_back(limits)
+        give_back_shared: GiveBack | None = None
         try:
-            is_free = await self.shared.take_slots(limits)
+            give_back_shared = await self.shared.take_slots(limits)
         finally:
-            if not is_free:
+            if give_back_shared is None:
                 self.slots.give_back(limits)
-        return is_free
+        if give_back_shared is None:
+            return None
+        give_back = give_back_shared
 
-    def give_back(self, limits: Mapping[Any, int]) -> None:
-        """Gives back what was taken."""
-        self.slots.give_back(limits)
-        if self.shared is not None and limits:
-            self.shared.give_back_slots(limits)
+        def give_all_back() -> None:
+            self.slots.give_back(limits)
+            give_back()
+
+        return give_all_back
 
     def end(self, wanted: Callable[[HubSubscriber], bool]) -> int:
         """Ends the streams of some subscribers, and returns how many that are."""

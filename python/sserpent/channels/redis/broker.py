@@ -43,6 +43,7 @@ class RedisBroker:
         prefix: What the names of all keys begin with.
         pace: How long to wait for the server.
         disconnects: Follows `owner_disconnects.HISTORY`, before any other history is followed.
+        shares_limits: Whether `take_slots` will be called.
 
     Raises:
         ValueError: the URL is none of Redis.
@@ -54,11 +55,13 @@ class RedisBroker:
         prefix: str = "sserpent",
         pace: Pace | None = None,
         disconnects: OwnerDisconnects | None = None,
+        shares_limits: bool = False,
     ) -> None:
         self._server = _server(url)
         self._prefix = prefix
         self._pace = pace or Pace()
         self._disconnects = disconnects
+        self._shares_limits = shares_limits
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._background: Background | None = None
@@ -114,8 +117,9 @@ class RedisBroker:
         with self._lock:
             session = self._running()
             if session is None:
-                session = Session(self._server, self._prefix, self._pace, self._disconnects)
-                self._session = session
+                session = self._session = Session(
+                    self._server, self._prefix, self._pace, self._disconnects, self._shares_limits
+                )
             return session
 
     def _running(self) -> Session | None:
@@ -180,14 +184,8 @@ class RedisBroker:
     async def count_subscribers(self, key: HistoryKey) -> int:
         return await self.at_home(lambda session: session.count_subscribers(key))
 
-    async def take_slots(self, limits: Mapping[Any, int]) -> bool:
-        return await self.at_home(lambda session: session.slots.take(limits))
-
-    def give_back_slots(self, limits: Mapping[Any, int]) -> None:
-        session = self._session
-        if session is not None:
-            with suppress(RuntimeError):  # its event loop has ended
-                session.loop.call_soon_threadsafe(session.slots.give_back, limits)
+    async def take_slots(self, limits: Mapping[Any, int]) -> Callable[[], None] | None:
+        return await self.at_home(lambda session: _take_slots(session, limits))
 
     async def position(self, key: HistoryKey, limits: Retention) -> Position:
         return await self.at_home(lambda session: session.position(key, limits))
@@ -214,6 +212,18 @@ class RedisBroker:
             session, self._session = self._session, None
         if session is not None and not session.loop.is_closed():
             await _run_in(session, Session.aclose)
+
+
+async def _take_slots(session: Session, limits: Mapping[Any, int]) -> Callable[[], None] | None:
+    """Takes slots as `SharedLimits`; they go back to the session that they are from."""
+    if not await session.slots.take(limits):
+        return None
+
+    def give_back() -> None:
+        with suppress(RuntimeError):  # its event loop has ended
+            session.loop.call_soon_threadsafe(session.slots.give_back, limits)
+
+    return give_back
 
 
 def _server(url: str) -> Server:

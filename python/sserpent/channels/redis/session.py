@@ -60,7 +60,12 @@ class Session:
     """
 
     def __init__(
-        self, server: Server, prefix: str, pace: Pace, disconnects: OwnerDisconnects | None
+        self,
+        server: Server,
+        prefix: str,
+        pace: Pace,
+        disconnects: OwnerDisconnects | None,
+        shares_limits: bool = False,
     ) -> None:
         self._prefix = prefix
         self._database = server.database
@@ -73,7 +78,10 @@ class Session:
         self._run_scripts = run_scripts(command)
         setup = Setup(
             (self._publish, self._publish_many, SLOTS, HEAD, RIGHTS, *self._run_scripts.values()),
-            (RIGHTS.sha, 0, command, name_of(prefix, server.database, _NOBODYS)),
+            (
+                *(RIGHTS.sha, 0, command, name_of(prefix, server.database, _NOBODYS)),
+                b"1" if shares_limits else b"",
+            ),
             prefix,
         )
         self.servers: Servers = (
@@ -500,7 +508,7 @@ class Session:
         """Waits until what was accepted is sent, or has failed, and ends the connections."""
         await asyncio.sleep(0)  # what threads have asked for comes first
         self._closed = True
-        self.slots.close()
+        await self.slots.leave()
         self._first.cancel()
         if self._timer is not None:
             self._timer.cancel()

@@ -12,11 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ..._runtime.log import SayOnce
+from ..history.broker import Refused
 from ..history.position import HistoryKey, new_epoch
 from .client.script import Script
 
 #: Seconds between two renewals of what a process has, and until what is not renewed is free.
 RENEWAL, LEASE = 5.0, 15.0
+
+# For how many seconds the end of a session may wait until its places are given back.
+_LEAVE_TIMEOUT = 1.0
 
 #: Notes how many streams a process has under a limit, and returns 1, or 0 if there is no place.
 SLOTS = Script("""
@@ -62,6 +67,9 @@ class SharedSlots:
         self._process = new_epoch()
         self._taken: Counter[Any] = Counter()
         self._timer: asyncio.TimerHandle | None = None
+        self._warning = SayOnce(
+            "Streams under '%s' cannot be counted, so clients have to wait: %s", "shared_limits"
+        )
 
     async def take(self, limits: Mapping[Any, int]) -> bool:
         """Takes a place under each limit, or none at all, and returns whether there were places.
@@ -87,10 +95,23 @@ class SharedSlots:
     def give_back(self, limits: Iterable[Any]) -> None:
         """Gives back what was taken."""
         for limit in limits:
+            if limit not in self._taken:
+                continue  # `leave` was faster
             self._taken[limit] -= 1
-            self._note(limit).add_done_callback(_take_error)
+            self._note(limit)
             if not self._taken[limit]:
                 del self._taken[limit]
+
+    async def leave(self) -> None:
+        """Gives everything back, and waits until that is noted, but not long."""
+        self.close()
+        limits = list(self._taken)
+        self._taken.clear()
+        notes = [self._note(limit) for limit in limits]
+        if notes:
+            _, late = await asyncio.wait(notes, timeout=_LEAVE_TIMEOUT)
+            for note in late:
+                note.cancel()
 
     def close(self) -> None:
         """Stops renewing what this process has."""
@@ -101,10 +122,20 @@ class SharedSlots:
     def _note(self, limit: Any, most: int | None = None) -> asyncio.Future[Any]:
         name = self._name_of(_key_of(limit))
         count, limited = self._taken[limit], b"" if most is None else most
-        return self._send(
+        note = self._send(
             *(name, "EVALSHA", SLOTS.sha, 1, name),
             *(self._process, count, limited, round(LEASE * 1000)),
         )
+        note.add_done_callback(self._look)
+        return note
+
+    def _look(self, note: asyncio.Future[Any]) -> None:
+        """Logs why a note is refused. One that is lost is made good by the next renewal."""
+        error = None if note.cancelled() else note.exception()
+        if isinstance(error, Refused):
+            self._warning.warn(str(error))
+        elif error is None and not note.cancelled():
+            self._warning.forget()
 
     def _renew_later(self) -> None:
         if self._timer is None:
@@ -114,7 +145,7 @@ class SharedSlots:
         self._timer = None
         for limit in list(self._taken):
             # What was given back while Redis was away is made good too.
-            self._note(limit).add_done_callback(_take_error)
+            self._note(limit)
         if self._taken:
             self._renew_later()
 
@@ -123,9 +154,3 @@ def _key_of(limit: Any) -> HistoryKey:
     """Returns what a limit is kept under: names of users are not to be read in Redis."""
     digest = hashlib.sha256(repr(limit).encode()).hexdigest()[:32]
     return HistoryKey("", f"slots:{digest}")
-
-
-def _take_error(future: asyncio.Future[Any]) -> None:
-    """Lets a note get lost without a word: the next renewal makes it good."""
-    if not future.cancelled():
-        future.exception()

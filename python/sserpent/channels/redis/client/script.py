@@ -14,19 +14,27 @@ class Script:
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
 
-# Tries each command that channels need, without an effect, and returns those that are refused, each
-# with the reason.
+# Tries each command that channels need, without an effect that lasts, and returns those that are
+# refused, each with the reason.
 _RIGHTS = """
-local publish, name = ARGV[1], ARGV[2]
+local publish, name, shares_limits = ARGV[1], ARGV[2], ARGV[3]
 local refused = {}
-for _, command in ipairs({
+local commands = {
   {publish, name, ''},
   {'XADD', name, 'NOMKSTREAM', '1-1', 'about', ''},
   {'XTRIM', name, 'MAXLEN', 1},
   {'XRANGE', name, '-', '+', 'COUNT', 1},
   {'XREVRANGE', name, '+', '-', 'COUNT', 1},
   {'PEXPIRE', name, 1},
-}) do
+}
+if shares_limits ~= '' then
+  local count = name .. ':count'
+  commands[#commands + 1] = {'HGETALL', count}
+  commands[#commands + 1] = {'HSET', count, 'process', ''}
+  commands[#commands + 1] = {'HDEL', count, 'process'}
+  commands[#commands + 1] = {'PEXPIRE', count, 1}
+end
+for _, command in ipairs(commands) do
   local answer = redis.pcall(unpack(command))
   if type(answer) == 'table' and answer.err then
     refused[#refused + 1] = command[1]
