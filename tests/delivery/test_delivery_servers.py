@@ -205,6 +205,25 @@ def test_d9_a_client_that_does_not_read_is_dropped(serve: Serve, name: str) -> N
         client.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system says what is not read")
+@pytest.mark.parametrize("name", ["uvicorn", "uvicorn-asyncio-h11", "hypercorn", "hypercorn-trio"])
+def test_d9_a_client_that_reads_slowly_is_not_dropped_before_it_stops(
+    serve: Serve, name: str
+) -> None:
+    """A `send` goes on when a third of the system's buffer is free, which takes this client longer
+    than `send_timeout`."""
+    server = serve(SERVERS[name])
+    with unreading(server, "/much") as client:
+        client.settimeout(20)
+        end = time.monotonic() + 6
+        while time.monotonic() < end:
+            assert client.recv(30_000)
+            time.sleep(0.1)
+        assert "send_timeout" not in server.log
+        until(lambda: "send_timeout (1.0 s)" in server.log and "closed" in server.log)
+    assert "Traceback" not in server.log
+
+
 @pytest.mark.parametrize(
     "name",
     ["uvicorn", "uvicorn-asyncio-h11", "uvicorn-workers", "gunicorn", "hypercorn", "granian"],

@@ -12,13 +12,14 @@ import pytest
 from sserpent._delivery import on_asyncio, on_trio
 from sserpent._delivery.deadlines import LAST_SEND, Due
 from sserpent._delivery.life import ON_EVENT, Action, Alive, Ending, Event, Life, after
+from sserpent._delivery.progress import Progress
 
 # It asks nothing of the core.
 pytestmark = pytest.mark.once
 
 STATES = [*Alive, *Ending]
 # The headers and the keep-alive change nothing in a life.
-EVENTS = [*Event, *(due for due in Due if due not in (Due.OPEN, Due.PING))]
+EVENTS = [*Event, *(due for due in Due if due not in (Due.OPEN, Due.PING, Due.LOOK))]
 PAIRS = list(product(STATES, EVENTS))
 
 # The reasons that an event may be. It is that of a stream that is alive, and of no other.
@@ -238,9 +239,10 @@ def test_a_stream_that_has_failed_sends_neither_headers_nor_a_keep_alive() -> No
 
 def test_a_send_stalls_once() -> None:
     life = Life(Times(), now=0)
-    assert life.moment(False, False, 1, 0).sending_since == 1
+    progress = Progress(1)
+    assert life.moment(False, False, progress, 0).progress is progress
     life.hear(Due.STALLED, 3)
-    assert life.moment(False, False, 1, 0).sending_since is None
+    assert life.moment(False, False, progress, 0).progress is None
 
 
 # Errors

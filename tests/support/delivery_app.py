@@ -226,6 +226,19 @@ async def stalled() -> AsyncIterator[str]:
         note("closed")
 
 
+class Patient(Counted):
+    send_timeout = 1.0
+
+
+@app.get("/much", response_class=Patient)
+async def much() -> AsyncIterator[str]:
+    try:
+        while True:
+            yield "x" * 50_000
+    finally:
+        note("closed")
+
+
 async def slowly() -> None:
     note("accepted")
     while not signalled.is_set():

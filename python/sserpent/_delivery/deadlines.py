@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
+from .progress import LOOKS, Progress
+
 #: Seconds that the last `send` may wait for the same thing when `receive` says that the client is
 #: gone. Some servers say so as soon as they have the end of the body, before that `send` returns:
 #: it has gone on a moment ago then. One that has waited for longer will not go on.
@@ -24,7 +26,8 @@ class Due(Enum):
 
     OPEN = auto()  # the headers wait no longer for a first event: `open_delay`
     PING = auto()  # a keep-alive: `ping_interval`
-    STALLED = auto()  # a send has waited for too long: `send_timeout`
+    LOOK = auto()  # a send waits: does the client read on?
+    STALLED = auto()  # the client has not read for `send_timeout`
     MAX_DURATION = auto()  # the stream has lasted for `max_duration`, or until `expires_at`
     GRACE_OVER = auto()  # the server shuts down, and the generator has had `shutdown_grace`
     CLEANUP_OVER = auto()  # what was told to end has had `cleanup_timeout`
@@ -47,7 +50,7 @@ class Moment(NamedTuple):
 
     can_open: bool  # the headers are held
     can_ping: bool  # the headers are out, the end is not, and a line begins here
-    sending_since: float | None  # when the `send` in progress began
+    progress: Progress | None  # of the `send` in progress
     sent_at: float  # when the last `send` ended, or when the stream began
     ends_at: float | None  # when `max_duration` is over, or `expires_at`
     grace_until: float | None  # set when the server shuts down
@@ -68,15 +71,21 @@ def next_due(times: Times, moment: Moment) -> tuple[float, Due] | None:
 
 
 def _next_to_send(times: Times, moment: Moment) -> tuple[float, Due] | None:
-    if moment.sending_since is not None:
+    if moment.progress is not None:
         if times.send_timeout is not None:
-            return moment.sending_since + times.send_timeout, Due.STALLED
+            return _next_of_send(times.send_timeout, moment.progress)
     elif moment.can_open:
         if times.open_delay is not None:
             return moment.sent_at + times.open_delay, Due.OPEN
     elif moment.can_ping and times.ping_interval:
         return moment.sent_at + times.ping_interval, Due.PING
     return None
+
+
+def _next_of_send(send_timeout: float, progress: Progress) -> tuple[float, Due]:
+    stalls_at = progress.still_since + send_timeout
+    looks_at = progress.looked_at + send_timeout / LOOKS
+    return (looks_at, Due.LOOK) if looks_at < stalls_at else (stalls_at, Due.STALLED)
 
 
 def lasts(max_duration: float | None) -> float | None:
@@ -104,7 +113,7 @@ def look_again_at(times: Times, moment: Moment, now: float) -> float | None:
     armed for it need not be touched when something is sent."""
     due = next_due(times, moment)
     at = None if due is None else due[0]
-    if moment.sending_since is None and times.send_timeout is not None:
+    if moment.progress is None and times.send_timeout is not None:
         at = now + times.send_timeout if at is None else min(at, now + times.send_timeout)
     if times.ping_interval:
         at = now + times.ping_interval if at is None else min(at, now + times.ping_interval)

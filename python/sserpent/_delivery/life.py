@@ -41,6 +41,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, auto, unique
 
 from .deadlines import LAST_SEND, Due, Moment, Times, ends_at
+from .progress import Progress
 
 
 @unique
@@ -407,21 +408,21 @@ class Life:
         return self.grace_until is not None
 
     def moment(
-        self, held: bool, can_ping: bool, sending_since: float | None, sent_at: float
+        self, held: bool, can_ping: bool, progress: Progress | None, sent_at: float
     ) -> Moment:
         """Returns the state of the stream as far as time matters.
 
         Args:
             held: Whether the headers are held.
             can_ping: Whether a keep-alive may be sent.
-            sending_since: When the `send` in progress began.
+            progress: Of the `send` in progress.
             sent_at: When the last ended.
         """
         idles = self.state.idles
         return Moment(
             held and idles,
             can_ping and idles,
-            None if self.given_up else sending_since,
+            None if self.given_up else progress,
             sent_at,
             self.ends_at,
             self.grace_until,

@@ -23,6 +23,7 @@ from .deadlines import LAST_SEND, Due, Moment, look_again_at, next_due
 from .generator_task import GeneratorTask
 from .inbox import Pace
 from .life import Action, Ending, Event, Life
+from .progress import Progress
 from .pushed_source import PushedSource
 from .sender import ENDED, HELD, OPEN, make_sender
 from .source import claim, release
@@ -71,6 +72,7 @@ class Delivery:
         "_loop",
         "_news",
         "_pace",
+        "_progress",
         "_receive",
         "_receiving",
         "_response",
@@ -113,6 +115,7 @@ class Delivery:
         # `receive` has nothing more to say.
         self._gone = False
         self._pace = Pace(scope)
+        self._progress: Progress | None = None
         # The connection was dropped.
         self._dropped = False
         # The server is to say so: until when it may.
@@ -507,9 +510,21 @@ class Delivery:
             held=sender.phase is HELD,
             can_ping=sender.phase is OPEN and sender.pending.at_line_start,
             # Once its connection is dropped, `_left` bounds it.
-            sending_since=None if self._dropped else sender.sending_since,
+            progress=None if self._dropped else self._progress_of(sender.sending_since),
             sent_at=sender.sent_at,
         )
+
+    def _progress_of(self, sending_since: float | None) -> Progress | None:
+        if sending_since is None:
+            self._progress = None
+        elif self._progress is None or self._progress.sending_since != sending_since:
+            self._progress = Progress(sending_since)
+        return self._progress
+
+    def _look_at_progress(self) -> None:
+        timeout = self._response.send_timeout
+        if self._progress is not None and self._streams is not None and timeout is not None:
+            self._progress.look(self._streams.unread(self), self._loop.time(), timeout)
 
     def _on_timer(self) -> None:
         due = next_due(self._response, self._moment())
@@ -518,6 +533,8 @@ class Delivery:
                 self._sender.open()
             elif due[1] is Due.PING:
                 self._ping()
+            elif due[1] is Due.LOOK:
+                self._look_at_progress()
             else:
                 self._report(due[1])
         self._arm_timer()

@@ -25,6 +25,7 @@ from .generator_thread import GeneratorThread, options_of
 from .in_finally import is_tidying_up
 from .inbox import Pace
 from .life import Action, Ending, Event, Life
+from .progress import Progress
 from .sender import Phase
 from .source import claim, close_unstarted, release
 from .stream import (
@@ -65,7 +66,7 @@ class TrioDelivery:
         self._driver_scope = trio.CancelScope()
         # The scope of the `send` in progress, and since when it is.
         self._sending: trio.CancelScope | None = None
-        self._sending_since: float | None = None
+        self._progress: Progress | None = None
         self._phase = Phase.HELD
         self._opened = False  # the headers have been sent
         self._complete = False  # the end of the body is out
@@ -289,8 +290,10 @@ class TrioDelivery:
 
     async def _drive(self, streams: _shutdown.ServerStreams) -> None:
         with trio.CancelScope(shield=True):
-            # A client that has left before is known by then.
+            # A client that has left before is known by then: `receive` may take a turn to say so.
             await self._watching.wait()
+            for _ in range(_TURNS):
+                await trio.lowlevel.checkpoint()
         self._begun = True
         _shutdown.current.set(streams)
         error: BaseException | None = None
@@ -503,7 +506,7 @@ class TrioDelivery:
 
     async def _send(self, message: Message) -> bool:
         """Sends one message, and returns whether it went out."""
-        self._sending_since = trio.current_time()
+        self._progress = Progress(trio.current_time())
         try:
             with trio.CancelScope() as self._sending:
                 await self._asgi_send(message)
@@ -514,7 +517,7 @@ class TrioDelivery:
             self._sending = None
             self._on_send_error(error)
         finally:
-            self._sending = self._sending_since = None
+            self._sending = self._progress = None
             self._sent_at = trio.current_time()
         return False
 
@@ -543,7 +546,7 @@ class TrioDelivery:
         return self._life.moment(
             held=self._phase is Phase.HELD,
             can_ping=self._phase is Phase.OPEN and self._body.pending.at_line_start,
-            sending_since=self._sending_since,
+            progress=self._progress,
             sent_at=self._sent_at,
         )
 
@@ -551,8 +554,15 @@ class TrioDelivery:
         if due in (Due.OPEN, Due.PING):
             self._due = due
             self._news.set()  # the task that sends sends it
+        elif due is Due.LOOK:
+            self._look_at_progress()
         else:
             self._report(due)
+
+    def _look_at_progress(self) -> None:
+        timeout = self._response.send_timeout
+        if self._progress is not None and self._streams is not None and timeout is not None:
+            self._progress.look(self._streams.unread(self), trio.current_time(), timeout)
 
     # Shutdown
 
@@ -563,6 +573,9 @@ class TrioDelivery:
         else:
             self._report(Due.GRACE_OVER)
 
+
+# Of the event loop, before the generator begins.
+_TURNS = 2
 
 _LOG = Action.LOG
 _DO = {

@@ -20,6 +20,10 @@ from starlette.types import Receive, Scope
 
 from .._runtime.log import logger
 
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
 # https://man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER: switched on, for no time at all.
 _NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
@@ -59,6 +63,10 @@ class Connection(Protocol):
         written is still to go out."""
         ...
 
+    def unread(self) -> int:
+        """Returns how many bytes that were written the client's system has not taken."""
+        ...
+
 
 class AsyncioConnection:
     """A connection that is a transport of asyncio."""
@@ -81,6 +89,10 @@ class AsyncioConnection:
         transport = self._transport
         return bool(transport.is_closing() and not transport.get_write_buffer_size())
 
+    def unread(self) -> int:
+        sock = self._transport.get_extra_info("socket")
+        return int(self._transport.get_write_buffer_size()) + _not_acknowledged(sock)
+
 
 class TrioConnection:
     """Trio's streams hold nothing back, but a `send_all` that still waits is cut off."""
@@ -98,6 +110,9 @@ class TrioConnection:
     def is_closed(self) -> bool:
         return bool(self._socket.fileno() < 0)
 
+    def unread(self) -> int:
+        return _not_acknowledged(self._socket)
+
 
 class HypercornConnection:
     """A connection of HTTP/1, which hypercorn does not close before its request has ended, whether
@@ -111,6 +126,7 @@ class HypercornConnection:
     def __init__(self, connection: Connection, stream: Any) -> None:
         self.close = connection.close
         self.abort = connection.abort
+        self.unread = connection.unread
         self._stream = stream
 
     def is_closed(self) -> bool:
@@ -158,6 +174,9 @@ class UvicornHttp2Stream:
 
     def unsent(self) -> int:
         return 0 if self._cycle.disconnected else self._cycle.stream.pending_bytes or 0
+
+    def unread(self) -> int:
+        return self.unsent()
 
 
 class HypercornHttp2Stream:
@@ -218,6 +237,9 @@ class HypercornHttp2Stream:
     def unsent(self) -> int:
         buffer = self._protocol.stream_buffers.get(self._stream.stream_id)
         return 0 if buffer is None or self._protocol.closed else len(buffer.buffer)
+
+    def unread(self) -> int:
+        return self.unsent()
 
 
 class Candidate(NamedTuple):
@@ -335,6 +357,16 @@ def _ends(descriptor: int) -> Any:
         return None
     finally:
         sock.detach()
+
+
+def _not_acknowledged(sock: Any) -> int:
+    """Returns how many bytes of a socket the other system has not acknowledged; 0 where the system
+    does not say."""
+    if sys.platform == "linux":
+        # https://man7.org/linux/man-pages/man7/tcp.7.html, SIOCOUTQ, by its other name.
+        answer: bytes = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(answer, sys.byteorder)
+    return 0
 
 
 def _reset_when_closed(sock: Any) -> None:

@@ -238,6 +238,20 @@ class ServerStreams:
         self._not_found.pop(client, None)
         self._connections.pop(client, None)
 
+    def unread(self, client: Client) -> int | None:
+        """Returns how many bytes that were sent the client of a stream has not read, None where
+        nobody knows. Never raises.
+
+        Args:
+            client: As for `watch`.
+        """
+        connection = self._connections.get(client)
+        try:
+            return None if connection is None else connection.unread()
+        except Exception:
+            logger.debug("The connection of a stream could not be asked", exc_info=True)
+            return None
+
     def find_connections(self) -> None:
         """Finds the connections of new streams: a server forgets those that are closed. Never
         raises."""

@@ -42,6 +42,7 @@ class TakenEntries(Protocol):
 
 
 def is_snapshot_of(cursor: Cursor, taken: object) -> bool:
+    """Returns whether it is a snapshot: nothing else of a cursor waits to be taken."""
     return isinstance(taken, Taken) and taken.cursor is cursor
 
 
