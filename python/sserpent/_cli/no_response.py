@@ -17,8 +17,9 @@ def no_response(error: Exception) -> Finding:
     Args:
         error: What was raised in its place, by the HTTP client or by what it stands on.
     """
-    while isinstance(nested := getattr(error, "exceptions", None), tuple):
-        error = nested[0]
+    # In a group, where tasks have made the connection.
+    while grouped := getattr(error, "exceptions", ()):
+        error = grouped[0]
     why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return Finding("fail", f"no response came: {why}", _advice(error))
 
