@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -19,6 +20,13 @@ Run = Callable[..., None]
 async def silent() -> AsyncIterator[int]:
     yield 0
     await anyio.sleep(100)
+
+
+def raises(error: BaseException) -> Callable[[], Any]:
+    def ping() -> Any:
+        raise error
+
+    return ping
 
 
 async def async_ping() -> None:
@@ -70,6 +78,13 @@ def test_nothing_to_send_is_asked_again_an_interval_later(run: Run) -> None:
         (lambda: 1 / 0, ZeroDivisionError, "division"),
         (lambda: object(), Exception, "object"),
         (lambda: ServerSentEvent(id="a\nb"), ValueError, "id"),
+        (
+            raises(asyncio.CancelledError()),
+            RuntimeError,
+            "'ping_event' of .* raised CancelledError",
+        ),
+        (raises(GeneratorExit()), RuntimeError, "'ping_event' of .* raised GeneratorExit"),
+        (raises(SystemExit("exits")), SystemExit, "exits"),
     ],
 )
 def test_an_error_ends_the_stream(

@@ -527,22 +527,27 @@ class Delivery:
             self._progress.look(self._streams.unread(self), self._loop.time(), timeout)
 
     def _on_timer(self) -> None:
-        due = next_due(self._response, self._moment())
-        if due is not None and due[0] <= self._loop.time() + _EARLY:
-            if due[1] is Due.OPEN:
-                self._sender.open()
-            elif due[1] is Due.PING:
-                self._ping()
-            elif due[1] is Due.LOOK:
-                self._look_at_progress()
-            else:
-                self._report(due[1])
-        self._arm_timer()
+        try:
+            due = next_due(self._response, self._moment())
+            if due is not None and due[0] <= self._loop.time() + _EARLY:
+                self._do(due[1])
+        finally:
+            self._arm_timer()
+
+    def _do(self, due: Due) -> None:
+        if due is Due.OPEN:
+            self._sender.open()
+        elif due is Due.PING:
+            self._ping()
+        elif due is Due.LOOK:
+            self._look_at_progress()
+        else:
+            self._report(due)
 
     def _ping(self) -> None:
         try:
             ping = keepalive(self._response, self._scope)
-        except Exception as error:
+        except BaseException as error:
             self._report(Event.ITEM_REFUSED, error)
             return
         # `ping_event` is the user's code, and may have had something sent.

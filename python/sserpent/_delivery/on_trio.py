@@ -493,7 +493,7 @@ class TrioDelivery:
     async def _ping(self) -> None:
         try:
             ping = keepalive(self._response, self._scope)
-        except Exception as error:
+        except BaseException as error:
             self._report(Event.ITEM_REFUSED, error)
         else:
             await self._send(self._body.ping(ping))

@@ -133,13 +133,22 @@ def keepalive(response: Streamable, scope: Scope) -> bytes:
     """Returns the next keep-alive.
 
     Raises:
-        Exception: what `ping_event` raises, or what it returns cannot be encoded.
+        BaseException: what `ping_event` raises, or what it returns cannot be encoded. A
+            cancellation is a RuntimeError: it is neither the stream's nor its request's.
     """
     event = response.ping_event
     if event is None:
         return KEEPALIVE_COMMENT
-    if callable(event):
-        event = event()
+    try:
+        return _encoded(event() if callable(event) else event, response, scope)
+    except (Exception, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        name = type(error).__name__
+        raise RuntimeError(f"'ping_event' of {response._origin} raised {name}") from error
+
+
+def _encoded(event: object, response: Streamable, scope: Scope) -> bytes:
     buffer = Buffer(framed=response.framed)
     try:
         buffer.push(event)
