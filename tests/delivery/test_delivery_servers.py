@@ -140,6 +140,17 @@ def test_d7_a_client_that_leaves_is_noticed(
     assert "Traceback" not in shared.log, shared.log
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio does not say who was cancelled")
+@on("uvicorn", "granian", "hypercorn", "hypercorn-trio")
+def test_d7_an_on_disconnect_that_is_cancelled_from_within_is_no_cancelled_request(
+    shared: Server,
+) -> None:
+    open_stream(shared, "/cancelling").close()
+    until(lambda: "closed" in shared.log and "on_disconnect of" in shared.log)
+    assert shared.log.count("Traceback") == 1, shared.log
+    assert "thrown into a dependency" not in shared.log, shared.log
+
+
 @on("uvicorn", "granian", "hypercorn", "hypercorn-trio")
 def test_d7_a_generator_that_asks_for_the_disconnect_itself(shared: Server) -> None:
     stream = open_stream(shared, "/asking")

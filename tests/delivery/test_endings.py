@@ -566,6 +566,85 @@ def test_d7_what_fails_in_a_cleanup_after_a_disconnect_is_raised(run: Run) -> No
     assert stream.log == ["told"]
 
 
+async def awaits_what_is_cancelled() -> None:
+    task = asyncio.ensure_future(asyncio.sleep(100))
+    task.cancel()
+    await task
+
+
+async def exits() -> None:
+    raise SystemExit(3)
+
+
+def raises_cancelled() -> None:
+    raise asyncio.CancelledError
+
+
+ENDS_ITSELF = [
+    pytest.param(
+        run,
+        on_disconnect,
+        marks=pytest.mark.skipif(
+            run is run_on_asyncio and on_disconnect is not exits and sys.version_info < (3, 11),
+            reason="asyncio does not say whether it has cancelled a task",
+        ),
+    )
+    for run in (run_on_asyncio, run_on_trio)
+    for on_disconnect in (exits, raises_cancelled, awaits_what_is_cancelled)
+    if on_disconnect is not awaits_what_is_cancelled or run is run_on_asyncio
+]
+
+
+@pytest.mark.parametrize(("run", "on_disconnect"), ENDS_ITSELF)
+def test_d7_an_on_disconnect_that_ends_itself_ends_nothing_else(
+    run: Run, on_disconnect: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    log: list[str] = []
+
+    async def content() -> AsyncIterator[int]:
+        try:
+            yield 0
+            await anyio.sleep(1_000)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(1)
+            log.append("closed")
+
+    async def act(stream: Stream) -> None:
+        await anyio.sleep(1)
+        stream.connection.disconnect()
+
+    stream = play(run, lambda: Stream(content(), on_disconnect=on_disconnect), act)
+    assert stream.error is None
+    assert (log, stream.ended_at) == (["closed"], 2)
+    (record,) = caplog.records
+    assert "on_disconnect of" in record.getMessage()
+
+
+def test_d7_a_request_that_is_cancelled_in_on_disconnect_is_cancelled() -> None:
+    log: list[str] = []
+
+    async def on_disconnect() -> None:
+        try:
+            await anyio.sleep(100)
+        finally:
+            log.append("told")
+
+    async def main() -> None:
+        stream = Stream(endless(), on_disconnect=on_disconnect)
+        task = asyncio.ensure_future(stream.run())
+        await anyio.sleep(1)
+        stream.connection.disconnect()
+        await anyio.sleep(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert stream.ended_at == 2
+
+    run_on_asyncio(main)
+    assert log == ["told"]
+
+
 @runners
 def test_d7_a_receive_that_fails_ends_the_stream_with_its_error(run: Run) -> None:
     log: list[str] = []

@@ -382,6 +382,29 @@ async def silent() -> AsyncIterator[str]:
     yield "never"
 
 
+async def watched() -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        note(f"thrown into a dependency: {error!r}")
+        raise
+
+
+class Cancelling(EventSourceResponse):
+    async def on_disconnect(self) -> None:
+        note("told")
+        raise asyncio.CancelledError
+
+
+@app.get("/cancelling", response_class=Cancelling)
+async def cancelling(_: Annotated[None, Depends(watched)]) -> AsyncIterator[str]:
+    try:
+        yield "first"
+        await anyio.sleep(3600)
+    finally:
+        await closing()
+
+
 class Pinged(EventSourceResponse):
     ping_interval = 0.02
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Callable
 from inspect import isawaitable
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import anyio
 
 from .._runtime.log import logger
+from .._runtime.loops import is_cancellation, on_asyncio
 from .._shutdown.connections import came_from_a_closed_connection
 from .life import Ending, Event
 from .options import Streamable
@@ -79,17 +82,42 @@ def _whole(response: Streamable, buffer: Any) -> tuple[Event, BaseException | No
 
 
 async def call_on_disconnect(response: Streamable) -> None:
-    """Tells the application that the client has left. What fails there ends nothing here."""
+    """Tells the application that the client has left. What fails there ends nothing here, and is
+    logged: a cancellation of the application's own too.
+
+    Raises:
+        asyncio.CancelledError: the request was cancelled meanwhile.
+    """
     on_disconnect = response.on_disconnect
     if on_disconnect is None or not response._begins:
         return
-    with anyio.move_on_after(response.cleanup_timeout, shield=True):
+    before = _cancellations()
+    with anyio.move_on_after(response.cleanup_timeout, shield=True) as timeout:
         try:
             called = on_disconnect()
             if isawaitable(called):
                 await called
-        except Exception:
+        except GeneratorExit:  # nobody runs this any more
+            raise
+        except BaseException as error:
+            cancelled = timeout.cancel_called or _cancellations() != before
+            if cancelled and is_cancellation(error):
+                raise
             logger.exception("on_disconnect of %s failed", response._origin)
+
+
+if sys.version_info >= (3, 11):
+
+    def _cancellations() -> float:
+        """Returns how often this task has been cancelled; Trio cancels scopes, not tasks."""
+        task = asyncio.current_task() if on_asyncio() else None
+        return task.cancelling() if task else 0
+
+else:
+
+    def _cancellations() -> float:
+        """Returns what equals nothing: asyncio does not say whether it has cancelled a task."""
+        return float("nan") if on_asyncio() else 0
 
 
 def warn_of_stall(response: Streamable) -> None:
