@@ -128,7 +128,7 @@ def test_d6_an_item_that_cannot_be_encoded_is_blamed_on_its_endpoint(shared: Ser
 
 
 @pytest.mark.parametrize("leave", [socket.socket.close, reset], ids=["close", "reset"])
-@pytest.mark.parametrize("path", ["/idle", "/ticking", "/sync-ticking"])
+@pytest.mark.parametrize("path", ["/idle", "/ticking", "/sync-ticking", "/sync-awaits"])
 @on("uvicorn", "granian", "hypercorn", "hypercorn-trio", "daphne")
 def test_d7_a_client_that_leaves_is_noticed(
     shared: Server, path: str, leave: Callable[[socket.socket], None]

@@ -1,9 +1,12 @@
 """D10: sync generators and their threads."""
 
+import inspect
 import logging
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import anyio
@@ -45,7 +48,6 @@ async def test_from_thread_works_as_in_fastapis_own() -> None:
     assert ended == [[2, True]]
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_what_a_generator_awaits_after_its_client_has_left_is_cancelled_too() -> None:
     ended: list[str] = []
     told = threading.Event()
@@ -68,7 +70,6 @@ async def test_what_a_generator_awaits_after_its_client_has_left_is_cancelled_to
     assert ended == ["ended"]
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_what_a_generator_awaits_is_cancelled_when_its_client_leaves(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -88,6 +89,159 @@ async def test_what_a_generator_awaits_is_cancelled_when_its_client_leaves(
         connection.disconnect()
     assert ended == ["ended"]
     assert caplog.records == []
+
+
+class Cleanup:
+    """Sync generators whose cleanup awaits, by how they come to it."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.log.append(text)
+
+    async def tidy(self) -> None:
+        self.note("tidies")
+        await anyio.sleep(0.05)
+        self.note("has tidied")
+
+    def tidy_up(self) -> None:
+        anyio.from_thread.run(self.tidy)
+        anyio.from_thread.run(self.tidy)
+        self.note("ends")
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.tidy_up()
+
+    def wait(self) -> None:
+        try:
+            anyio.from_thread.run(anyio.sleep, 3600)
+        finally:
+            self.tidy_up()
+
+    def waits(self) -> Iterator[int]:
+        try:
+            yield 1
+            anyio.from_thread.run(anyio.sleep, 3600)
+        finally:
+            self.tidy_up()
+
+    def handles(self) -> Iterator[int]:
+        try:
+            yield 1
+            anyio.from_thread.run(anyio.sleep, 3600)
+        except BaseException:
+            self.tidy_up()
+            raise
+
+    def in_a_function(self) -> Iterator[int]:
+        yield 1
+        self.wait()
+
+    def in_a_context_manager(self) -> Iterator[int]:
+        with self.session():
+            yield 1
+            anyio.from_thread.run(anyio.sleep, 3600)
+
+    def at_a_yield(self) -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+                time.sleep(0.001)
+        finally:
+            self.tidy_up()
+
+    def by_itself(self) -> Iterator[int]:
+        """Has come to it by the time the client leaves."""
+        try:
+            yield 1
+        finally:
+            self.tidy_up()
+
+    def by_itself_later(self) -> Iterator[int]:
+        """Comes to it when the client has left, and nothing of it was cancelled."""
+        try:
+            yield 1
+            while "told" not in self.log:
+                time.sleep(0.001)
+        finally:
+            self.tidy_up()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in vars(Cleanup) if inspect.isgeneratorfunction(vars(Cleanup)[name])]
+)
+async def test_a_cleanup_may_await_when_the_client_has_left(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cleanup = Cleanup()
+    connection = Connection()
+    response = EventSourceResponse(
+        getattr(cleanup, name)(), on_disconnect=lambda: cleanup.note("told")
+    )
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, response)
+            await connection.until(lambda: connection.bodies)
+            if name == "by_itself":
+                await connection.until(lambda: "tidies" in cleanup.log)
+            connection.disconnect()
+    cleanup.log.remove("told")
+    assert cleanup.log == [*["tidies", "has tidied"] * 2, "ends"]
+    assert caplog.records == []
+
+
+class OneThread(EventSourceResponse):
+    max_threads = 1
+    cleanup_timeout = 0.1
+
+
+@pytest.mark.parametrize("item", [1, object()], ids=["left", "refused"])
+async def test_what_a_cleanup_awaits_for_too_long_is_cancelled(
+    item: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    log: list[str] = []
+
+    async def tidy() -> None:
+        try:
+            await anyio.sleep(3600)
+        finally:
+            log.append("cancelled")
+
+    def content() -> Iterator[Any]:
+        try:
+            yield 1
+            yield item
+            anyio.from_thread.run(anyio.sleep, 3600)
+        finally:
+            try:
+                anyio.from_thread.run(tidy)
+            finally:
+                anyio.from_thread.run(tidy)
+
+    connection = Connection()
+
+    async def run() -> None:
+        with pytest.raises(ValueError, match="builtins") if item != 1 else nullcontext():
+            await connection.run(OneThread(content()))
+        log.append("ended")
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            await connection.until(lambda: connection.bodies)
+            if item == 1:
+                connection.disconnect()
+        # The next stream has its place as soon as it is free.
+        await Connection().run(OneThread(iter([1])))
+    assert sorted(log) == ["cancelled", "cancelled", "ended"]
+    messages = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+    assert len(messages) == 1
+    assert "did not end within cleanup_timeout (0.1 s)" in messages[0]
 
 
 async def test_check_cancelled_raises_when_the_client_has_left() -> None:
@@ -222,8 +376,9 @@ async def test_max_threads_counts_the_streams_of_the_class_that_sets_it(
     ]
 
 
+@pytest.mark.parametrize("error", [LookupError, SystemExit, CancelledError])
 async def test_what_fails_in_a_cleanup_after_a_disconnect_is_logged(
-    caplog: pytest.LogCaptureFixture,
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
     def content() -> Iterator[int]:
         try:
@@ -231,7 +386,7 @@ async def test_what_fails_in_a_cleanup_after_a_disconnect_is_logged(
                 yield 1
                 time.sleep(0.001)
         finally:
-            raise LookupError("failed in the cleanup")
+            raise error("failed in the cleanup")
 
     connection = Connection()
     async with anyio.create_task_group() as tasks:
@@ -241,7 +396,7 @@ async def test_what_fails_in_a_cleanup_after_a_disconnect_is_logged(
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert record.exc_info is not None
-    assert isinstance(record.exc_info[1], LookupError)
+    assert isinstance(record.exc_info[1], error)
 
 
 async def test_a_thread_is_a_daemon_and_ends_with_its_stream() -> None:

@@ -33,7 +33,6 @@ NAMES = {
         "",
     ),
     "claim_worker_thread": ("hide(anyio._core._eventloop, 'claim_worker_thread')", ""),
-    "threadlocals": ("hide(anyio._core._eventloop, 'threadlocals')", ""),
     "_populate_api_route_state": ("hide(fastapi.routing, '_populate_api_route_state')", ""),
     "_endpoint_context_cache": ("", "without(routing, '_endpoint_context_cache')"),
     "_extract_endpoint_context": (
@@ -140,7 +139,7 @@ for backend in ("asyncio", "trio"):
 
 def run(name: str) -> subprocess.CompletedProcess[str]:
     before, after = NAMES.get(name, ("", ""))
-    loses_threads = name in ("_core", "_eventloop", "claim_worker_thread", "threadlocals")
+    loses_threads = name in ("_core", "_eventloop", "claim_worker_thread")
     program = PROGRAM.replace("BEFORE", before).replace("AFTER", after)
     return subprocess.run(
         [sys.executable, "-c", program.replace("CAN_CALL_BACK", str(not loses_threads))],

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
 import psutil
 from fastapi import Depends, FastAPI, Request
@@ -140,6 +141,16 @@ def sync_idle(seconds: float = 3600) -> Iterator[str]:
         yield "first"
         time.sleep(seconds)
     finally:
+        note("closed")
+
+
+@app.get("/sync-awaits", response_class=Counted)
+def sync_awaits() -> Iterator[str]:
+    try:
+        yield "first"
+        anyio.from_thread.run(anyio.sleep, 3600)
+    finally:
+        anyio.from_thread.run(anyio.sleep, 0.05)
         note("closed")
 
 

@@ -184,6 +184,7 @@ class GeneratorTask:
     async def _run_thread(self, content: Iterable[Any]) -> None:
         thread = GeneratorThread(content, self._buffer, options_of(self._response), self._explained)
         woken = asyncio.Event()
+        refused = False
         try:
             thread.start(asyncio.get_running_loop().call_soon_threadsafe, woken.set)
             while True:
@@ -191,6 +192,7 @@ class GeneratorTask:
                 woken.clear()
                 finished = thread.take_notice()
                 if thread.refusal is not None:
+                    refused = True
                     self._refuse(thread.refusal)
                 await self._hand_over()
                 thread.resume()
@@ -198,9 +200,13 @@ class GeneratorTask:
                     break
         finally:
             thread.stop()
-            while not thread.finished:
-                await woken.wait()
-                woken.clear()
+            try:
+                # The cleanup after a refusal has had its time.
+                while not (thread.finished or refused):
+                    await woken.wait()
+                    woken.clear()
+            finally:
+                thread.cut_off()
         thread.raise_error()
 
     async def _hand_over(self) -> None:

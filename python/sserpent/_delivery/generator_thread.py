@@ -14,12 +14,12 @@ import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from .._runtime.log import logger
 from .from_thread import Worker
+from .in_finally import is_in_finally
 from .options import Streamable, sets
 
 CallSoon = Callable[[Callable[[], object]], object]
@@ -141,6 +141,8 @@ class GeneratorThread:
         self._buffer = buffer
         self._options = options
         self._explain = explain
+        self._iterator: Iterator[Any] | None = None
+        self._closing = False  # the generator's `close` has been called
         self._stopped = False
         self._error: BaseException | None = None
         self._notified = False
@@ -161,7 +163,8 @@ class GeneratorThread:
         self._call_soon = call_soon
         self._wake = wake
         self._context = contextvars.copy_context()
-        self._worker = Worker(f"sserpent {self._options.name}", self._main, self._end)
+        name = f"sserpent {self._options.name}"
+        self._worker = Worker(name, self._main, self._end, self._is_tidying_up)
         self._options.slots.acquire(self, self._options.max_threads)
 
     def take_notice(self) -> bool:
@@ -176,7 +179,8 @@ class GeneratorThread:
 
     def stop(self) -> None:
         """Asks the thread to end after the `next()` it is in, and to close the generator. What
-        that `next()` awaits through `anyio.from_thread` is cancelled."""
+        that `next()` awaits through `anyio.from_thread` is cancelled, once, as in a task of
+        asyncio: the generator's cleanup may await."""
         if self._stopped or self.finished:
             return
         self._stopped = True
@@ -186,6 +190,15 @@ class GeneratorThread:
             self.finished = True
         else:
             self._worker.cancel()
+
+    def cut_off(self) -> None:
+        """Stops it, and cancels what its cleanup awaits too: nobody waits for that any more."""
+        self.stop()
+        if not self.finished:
+            self._worker.cut_off()
+
+    def _is_tidying_up(self) -> bool:
+        return self._closing or is_in_finally(self._iterator)
 
     def raise_error(self) -> None:
         """Raises what the generator has raised, if anything."""
@@ -218,22 +231,19 @@ class GeneratorThread:
     def _end(self, error: BaseException | None) -> None:
         if not self._stopped:
             self._error = error
-        elif (
-            isinstance(error, Exception)
-            and not isinstance(error, CancelledError)
-            and error is not self.refusal
-        ):
-            # The stream is over, and nobody asks for its error. Cancellations were our own.
+        elif error is not None and error is not self.refusal and not self._worker.has_caused(error):
+            # The stream is over, and nobody asks for its error.
             logger.error("The cleanup of %s failed", self._options.name, exc_info=error)
         self._options.slots.release()
         self.finished = True
         self._notify()
 
     def _drive(self) -> None:
-        iterator = iter(self._content)
+        self._iterator = iterator = iter(self._content)
         try:
             self._push_all(iterator)
         finally:
+            self._closing = True
             close = getattr(iterator, "close", None)
             if close is not None:
                 close()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dis
 import sys
 from collections.abc import Iterator
-from types import AsyncGeneratorType, CodeType
+from types import AsyncGeneratorType, CodeType, FrameType, GeneratorType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -46,7 +46,16 @@ def is_tidying_up(generator: Any) -> bool:
     Exception."""
     if not isinstance(generator, AsyncGeneratorType) or generator.ag_await is None:
         return False
-    frame = generator.ag_frame
+    return _is_at_finally(generator.ag_frame)
+
+
+def is_in_finally(generator: Any) -> bool:
+    """Returns whether a sync generator that runs, in a thread that waits, does so in a `finally`
+    block of its own; otherwise as `is_tidying_up`."""
+    return isinstance(generator, GeneratorType) and _is_at_finally(generator.gi_frame)
+
+
+def _is_at_finally(frame: FrameType | None) -> bool:
     return frame is not None and frame.f_lineno in _lines_of(frame.f_code)
 
 

@@ -415,7 +415,7 @@ class TrioDelivery:
             if thread.refusal is None:
                 thread.stop()
             await self._clean_up(lambda: self._thread_end(thread))
-            thread.stop()
+            thread.cut_off()
         thread.raise_error()
 
     async def _thread_end(self, thread: GeneratorThread) -> None:

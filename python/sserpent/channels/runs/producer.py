@@ -268,6 +268,7 @@ class Producer:
             with anyio.CancelScope(shield=True):
                 while not (thread.finished or self.ended.is_set()):
                     await self._thread_news.wait()
+            thread.cut_off()
             for item in gathered.take():
                 self._outbox.add(item)
         thread.raise_error()
