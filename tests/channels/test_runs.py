@@ -16,6 +16,7 @@ from uuid import UUID
 from weakref import ref
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
@@ -1194,6 +1195,31 @@ async def test_x3_a_sync_generator_that_is_stopped_ends_at_its_next_yield(
         assert end_of(client) == ("stopped", "request")
         assert answer.cleaned_up
         assert len(answer.threads) == 1
+
+
+async def test_x3_what_a_sync_generator_awaits_is_cancelled_and_its_cleanup_may_await(
+    make_channels: MakeChannels, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed: list[str] = []
+
+    def answer() -> Iterator[str]:
+        try:
+            yield "a"
+            anyio.from_thread.run(anyio.sleep, 3600)
+        finally:
+            anyio.from_thread.run(anyio.sleep, 0.01)
+            closed.append("closed")
+
+    async with make_channels() as channels:
+        runs = channels.runs("answers")
+        started = await runs.start(answer())
+        async with connected(started.follow()) as client:
+            await client.until(lambda: said(client) == ["a"])
+            await runs.stop(started.id)
+            await client.until(lambda: client.complete)
+        assert end_of(client) == ("stopped", "request")
+    assert closed == ["closed"]
+    assert not caplog.records
 
 
 # How many runs an owner has
