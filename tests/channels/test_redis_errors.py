@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from redis_checks import (
     until,
 )
 from redis_server import Cluster, RedisServer
-from sserpent.channels import BrokerUnavailable, PublishUncertain
+from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain
 from sserpent.channels.history.broker import Item
 from sserpent.channels.history.position import HistoryKey
 from sserpent.channels.history.ring import Retention
@@ -108,6 +110,90 @@ def test_a_right_that_is_missing_is_named_and_nothing_is_stored(
     said = [each for each in caplog.messages if named in each]
     assert len(said) == 1, caplog.messages
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("without", "named"),
+    [
+        ("-subscribe", r"refuses a subscription: .*'subscribe'"),
+        ("-xadd", r"\+xadd with ~sserpent:"),
+        ("-evalsha", "'evalsha' command"),
+        ("-xrange", r"\+xrange with ~sserpent:"),
+    ],
+)
+@pytest.mark.parametrize("call", ["ready", "listen", "snapshot"])
+def test_whoever_waits_for_what_is_published_is_told_which_right_is_missing(
+    server: RedisServer, without: str, named: str, call: str
+) -> None:
+    set_user(server, without)
+
+    async def state() -> str:
+        return "state"
+
+    async def main() -> None:
+        async with Channels(as_user(server), publish_timeout=2) as channels:
+            listener = channels.channel("news").listen(
+                snapshot=state if call == "snapshot" else None
+            )
+            wait = channels.ready if call == "ready" else listener.__aenter__
+            with pytest.raises(BrokerUnavailable, match=named) as raised:
+                await wait()
+            assert "secret" not in str(raised.value)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("without", "named"),
+    [
+        ("-hmget", r"\+hmget.* with ~sserpent:\*"),
+        ("-hset", r"\+hset.* with ~sserpent:\*"),
+        ("-unlink", r"\+unlink.* with ~sserpent:\*"),
+        ("-get", r"\+get.* with ~sserpent:\*"),
+        ("-set", r"\+set.* with ~sserpent:\*"),
+    ],
+)
+def test_a_right_that_a_run_needs_is_named_and_its_owner_is_not(
+    server: RedisServer, without: str, named: str
+) -> None:
+    set_user(server, "+get", "+set", "+del", without)
+
+    async def answer() -> AsyncIterator[int]:
+        yield 1
+
+    async def main() -> None:
+        async with Channels(as_user(server), publish_timeout=2) as channels:
+            runs = channels.runs("answers")
+            with pytest.raises(BrokerUnavailable, match=named) as raised:
+                await runs.start(answer(), owner="ada@example.com", key="chat")
+            assert "answers" in str(raised.value)
+            assert "ada" not in str(raised.value)
+
+    asyncio.run(main())
+
+
+def test_runs_need_no_more_rights_than_the_page_names(server: RedisServer) -> None:
+    page = (Path(__file__).parents[2] / "docs/channels-redis.md").read_text(encoding="utf-8")
+    (rights,) = re.findall(r"```text\n(~sserpent:[^`]+)```", page)
+    (of_runs, of_keys) = re.findall(r"For \[runs\].*?`(.+?)`, and with `key=` `(.+?)`", page)[0]
+    given = [*rights.split(), *of_runs.split(), *of_keys.split()]
+    assert "+hget" not in given
+    server.ask("ACL", "SETUSER", "app", "reset", "on", ">secret", *given)
+
+    async def answer() -> AsyncIterator[int]:
+        yield 1
+
+    async def main() -> None:
+        async with Channels(as_user(server)) as channels:
+            runs = channels.runs("answers")
+            for _ in range(2):
+                run = await runs.start(answer(), owner="ada", key="chat", if_active="stop")
+                await runs.stop(run.id, owner="ada")
+                await run.wait()
+        denied = [each["object"] for each in server.ask("ACL", "LOG")]
+        assert [each for each in denied if not each.startswith("client|")] == []
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("command", ["PUBLISH", "PEXPIRE", "XTRIM"])

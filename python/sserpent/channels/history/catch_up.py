@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
 
 from ..._runtime.log import SayOnce
 from .broker import BrokerUnavailable, Follower, Item
@@ -92,6 +93,10 @@ class CatchUp(ABC):
         """Called when messages come of events that the history does not have: the connections lead
         to different servers."""
 
+    def trouble(self) -> str:
+        """Returns what is wrong with the connections to the broker, if that is known."""
+        return ""
+
     @property
     def is_behind(self) -> bool:
         """Whether the history is to be read before what is heard is given on."""
@@ -115,7 +120,7 @@ class CatchUp(ABC):
             BrokerUnavailable: then.
         """
         while not self._live:
-            await _answered(self._waiters, deadline)
+            await _answered(self._waiters, deadline, self.trouble)
         assert self.cursor is not None
         return self.cursor
 
@@ -130,7 +135,7 @@ class CatchUp(ABC):
             BrokerUnavailable: then.
         """
         self.refresh_soon()
-        await _answered(self._asking, deadline)
+        await _answered(self._asking, deadline, self.trouble)
 
     def watch(self, published: asyncio.Future[bytes]) -> None:
         """Looks soon whether what this process has published is heard here."""
@@ -386,12 +391,12 @@ def _reaches(head: Position, position: Position) -> bool:
     return head.epoch == position.epoch and head.offset >= position.offset
 
 
-async def _answered(waiters: Waiters, deadline: float) -> None:
+async def _answered(waiters: Waiters, deadline: float, trouble: Callable[[], str]) -> None:
     """Waits to be answered, among others, up to a deadline by the event loop's clock."""
     # Ten thousand may wait at the same time: `asyncio.wait_for` makes a task for each.
     loop = asyncio.get_running_loop()
     waiter = loop.create_future()
-    timer = loop.call_at(deadline, _give_up, waiter)
+    timer = loop.call_at(deadline, _give_up, waiter, trouble)
     waiters.add(waiter)
     try:
         await waiter
@@ -406,6 +411,7 @@ def _answer(waiters: Waiters) -> None:
             waiter.set_result(None)
 
 
-def _give_up(waiter: asyncio.Future[None]) -> None:
+def _give_up(waiter: asyncio.Future[None], trouble: Callable[[], str]) -> None:
     if not waiter.done():
-        waiter.set_exception(BrokerUnavailable("The broker could not be reached in time"))
+        parts = ["The broker could not be reached in time", trouble()]
+        waiter.set_exception(BrokerUnavailable(": ".join(filter(None, parts))))

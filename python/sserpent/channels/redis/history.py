@@ -32,6 +32,10 @@ class Source(Protocol):
         """Publishes how many subscribers there are to whoever has asked."""
         ...
 
+    def trouble(self) -> str:
+        """Returns what is wrong with the connections, if anything is."""
+        ...
+
     def renew(self, history: RedisHistory) -> None:
         """Renews the connections: that for commands and that for subscriptions lead to different
         servers."""
@@ -96,6 +100,9 @@ class RedisHistory(CatchUp):
 
     def refresh_soon(self) -> None:
         self._refresh_soon(self)
+
+    def trouble(self) -> str:
+        return self._source.trouble()
 
     def doubt(self, missing: Position) -> None:
         self._source.doubt(self, missing)

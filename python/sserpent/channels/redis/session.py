@@ -69,6 +69,7 @@ class Session:
     ) -> None:
         self._prefix = prefix
         self._database = server.database
+        self._server = server
         self._pace = pace
         self.loop = asyncio.get_running_loop()
         is_cluster = isinstance(server, ClusterServer)
@@ -424,6 +425,9 @@ class Session:
             self._set_timer(max(soonest, now + least / 8))
 
     # Where the connections lead
+
+    def trouble(self) -> str:
+        return "; ".join(dict.fromkeys(self._server.troubles.values()))
 
     def doubt(self, history: RedisHistory, missing: Position) -> None:
         def settle() -> None:

@@ -36,7 +36,7 @@ from .connection import (
     send,
     text_of,
 )
-from .script import Script, missing_rights
+from .script import Script, missing_rights, possibly_missing_rights
 
 # Answers that say that a command was not carried out, and may be later, or by another server.
 # Where they come from within a script, Redis 6 has them in the middle of a message.
@@ -79,6 +79,11 @@ class Command:
         self.deadline = deadline
         self.sent_at = 0.0
         self.unsure_since: float | None = None
+
+    @property
+    def words(self) -> tuple[Any, ...]:
+        """What it is, without its arguments."""
+        return self._args[:2]
 
     def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
         """Returns the command as it is sent now.
@@ -425,7 +430,15 @@ class Commands:
             self._trouble.reason = str(error)
             self._again.append(command)
         else:
-            command.refuse(f"{self._server.place} refuses {text_of(command.name)}: {error}")
+            command.refuse(
+                f"{self._server.place} refuses {text_of(command.name)}: {error}"
+                f"{self._rights_of(command, error)}"
+            )
+
+    def _rights_of(self, command: Command, error: Exception) -> str:
+        script = next((each for each in self._setup.scripts if each.sha in command.words), None)
+        rights = script and possibly_missing_rights(script, error, self._setup.prefix)
+        return f" (it needs {rights})" if rights else ""
 
     def _give_up(self, reason: str) -> None:
         while self._queue:

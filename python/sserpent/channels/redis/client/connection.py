@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import select
 from collections.abc import Callable, Iterable
 from copy import copy
@@ -255,9 +256,14 @@ def reason_of(error: Exception) -> str:
     return reason if isinstance(error, LOST) else f"{type(error).__name__}: {reason}"
 
 
+# What begins the key of a run, by `Runs`: its owner.
+_OWNER = re.compile(rb':\d+:\[".*', re.DOTALL)
+
+
 def text_of(name: bytes) -> str:
-    """Returns a name for a log or an error: a user may have chosen a part of it."""
-    return repr(name.decode(errors="backslashreplace"))
+    """Returns a name for a log or an error: a user may have chosen a part of it. Whose run it is
+    about is left out."""
+    return repr(_OWNER.sub(b"", name).decode(errors="backslashreplace"))
 
 
 class Trouble:

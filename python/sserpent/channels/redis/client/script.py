@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 
 class Script:
@@ -12,6 +13,11 @@ class Script:
     def __init__(self, source: str) -> None:
         self.source = source.strip().encode()
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands that it calls."""
+        return sorted(set(re.findall(r"\('([A-Z]{3,})'", self.source.decode())))
 
 
 # Tries each command that channels need, without an effect that lasts, and returns those that are
@@ -61,8 +67,21 @@ def missing_rights(reply: list[bytes], prefix: str) -> str:
         for command, reason in zip(texts[::2], texts[1::2], strict=True)
         if _FOREVER.search(reason)
     }
-    names = [
+    reasons = "; ".join(dict.fromkeys(found.values()))
+    return f"{_rights_to(found, prefix)} ({reasons})" if found else ""
+
+
+def possibly_missing_rights(script: Script, error: Exception, prefix: str) -> str:
+    """Returns the rights that a script needs, if it was refused for want of one: Redis does not say
+    which."""
+    if not _FOREVER.search(str(error)):
+        return ""
+    return _rights_to(script.commands, prefix)
+
+
+def _rights_to(commands: Iterable[str], prefix: str) -> str:
+    return ", ".join(
         f"+{command.lower()} with {'&' if command.endswith('PUBLISH') else '~'}{prefix}:*"
-        for command in found
-    ]
-    return f"{', '.join(names)} ({'; '.join(dict.fromkeys(found.values()))})" if found else ""
+        for command in commands
+        if command != "TIME"
+    )
