@@ -108,6 +108,18 @@ def test_limits_hold_for_several_at_once_too(place: Place) -> None:
     check(place, test)
 
 
+def test_the_greatest_limits_are_taken(place: Place) -> None:
+    async def test(channels: Channels) -> None:
+        most = 2**63 - 1
+        news = channels.channel("news", history=most, history_bytes=most)
+        ids = await news.publish_many([1, 2, 3])
+        async with connected(news.subscribe(after=ids[0])) as client:
+            await news.publish(4)
+            await client.has(2, 3, 4)
+
+    check(place, test)
+
+
 def test_on_a_channel_of_ephemeral_events_they_are_ephemeral(place: Place) -> None:
     async def test(channels: Channels) -> None:
         cursors = channels.channel("cursors", ephemeral=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from channel_clients import Client, Seen, offset_of, seen_in
 from proxy import Proxy
@@ -508,3 +511,58 @@ def test_x8_a_server_ends_though_redis_is_silent(serve: Serve, redis: RedisServe
     one.process.wait(30)
     assert "The end of run 'abrupt' could not be recorded" in one.log
     assert "Traceback" not in one.log
+
+
+def handler_of_the_page() -> str:
+    page = (Path(__file__).parents[2] / "docs/runs.md").read_text(encoding="utf-8")
+    (code,) = [
+        each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "handler" in each
+    ]
+    return code
+
+
+def test_p24_while_redis_is_away_runs_are_a_503_by_the_handler_of_the_page(
+    redis: RedisServer,
+) -> None:
+    channels = Channels(redis.url, publish_timeout=1)
+    runs, app = channels.runs("answers"), FastAPI()
+    exec(handler_of_the_page(), {"app": app})
+
+    async def answer() -> AsyncIterator[int]:
+        yield 1
+
+    @app.post("/chats/{chat}")
+    async def ask(chat: str) -> str:
+        return (await runs.start(answer(), key=chat)).id
+
+    @app.get("/chats/{chat}")
+    async def look(chat: str) -> bool:
+        return await runs.active(chat) is not None
+
+    @app.get("/answers/{run_id}")
+    async def status(run_id: str) -> str:
+        return (await runs.status(run_id)).state
+
+    @app.get("/answers/{run_id}/end")
+    async def end(run_id: str) -> str:
+        return (await runs.wait(run_id)).state
+
+    @app.delete("/chats/{chat}")
+    async def stop(chat: str) -> None:
+        await runs.stop(key=chat)
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(app)
+        async with (
+            channels,
+            httpx.AsyncClient(transport=transport, base_url="http://app") as client,
+        ):
+            await channels.ready()
+            redis.pause()
+            calls = ("POST /chats/a", "GET /chats/a", "DELETE /chats/a")
+            for call in (*calls, "GET /answers/a", "GET /answers/a/end"):
+                answered = await client.request(*call.split(), timeout=30)
+                assert (answered.status_code, answered.headers["retry-after"]) == (503, "5"), call
+            redis.go_on()
+
+    asyncio.run(main())

@@ -19,17 +19,23 @@ def wrong_type(name: str, rule: str, value: object) -> TypeError:
     return TypeError(f"'{name}' must be {rule}, not {type(value).__name__}")
 
 
+# The greatest number that Redis takes.
+_MOST = 2**63 - 1
+
+
 def checked_count(name: str, value: Any, least: int) -> int:
-    """Returns an integer that is at least `least`.
+    """Returns an integer that is at least `least`, and fits into 64 bits.
 
     Raises:
         TypeError: it is no integer.
-        ValueError: it is less.
+        ValueError: it is less, or more.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise wrong_type(name, "an integer", value)
     if value < least:
         raise ValueError(f"'{name}' must be at least {least}, not {value}")
+    if value > _MOST:
+        raise ValueError(f"'{name}' must be at most {_MOST}")
     return value
 
 

@@ -266,7 +266,8 @@ class Channel(Generic[T]):
                 on; "earliest", with all the history; or with that many of the newest events.
             owner: The user whom this stream belongs to; `Channels.disconnect` ends all of their
                 streams, and `max_subscribers_per_owner` counts them.
-            filter: Is given each event, of the history too, and returns whether it is sent.
+            filter: Is given each event, of the history too, and returns whether it is sent. It must
+                not change the event's `data`, which other filters and listeners get too.
             snapshot: Returns the state of the channel, or of a `key`, with which it is called, and
                 may be async. Clients get that, and then what is newer: new clients, and those that
                 would get a `gap` or `reset`. A value becomes the data of an event `snapshot`; a
@@ -294,7 +295,8 @@ class Channel(Generic[T]):
         snapshot: Callable[..., Any] | None = None,
     ) -> Listener:
         """Returns an async context manager for an async iterator of the channel's events; the
-        arguments are those of `subscribe`."""
+        arguments are those of `subscribe`. Filters and other listeners get the same `data`: copy
+        it before you change it."""
         return self._listen(self._request(key, after, start, filter, snapshot))
 
     def _request(

@@ -32,6 +32,8 @@ class SentinelServer(Server):
             account, _, hosts = parts.netloc.rpartition("@")
             _, service, *database = parts.path.split("/")
             places = [_place(host) for host in hosts.split(",")]
+            if not service:
+                raise ValueError
         except ValueError:
             raise ValueError(
                 "'broker' must be like redis+sentinel://host:26379,host:26379/service/0"

@@ -70,6 +70,10 @@ def read_url(url: str, scheme: str | None = None) -> tuple[Callable[..., Any], d
     """
     parts = split(url)
     scheme = scheme or parts.scheme
+    if "," in parts.netloc.rpartition("@")[2]:
+        raise ValueError(
+            "'broker' has several hosts, which only redis+sentinel:// and redis+cluster:// take"
+        )
     _check_database(parts)
     try:
         kind = _pool(f"{parts.scheme}://localhost").connection_class
@@ -133,7 +137,7 @@ def _unknown(name: str, scheme: str, names: set[str]) -> str:
 
 def _check_database(parts: SplitResult) -> None:
     """Raises ValueError where redis-py would take database 0 without a word."""
-    database = unquote(parts.path).replace("/", "")
+    database = unquote(parts.path).removeprefix("/").removesuffix("/")
     if parts.scheme != "unix" and database and not (database.isascii() and database.isdigit()):
         raise ValueError(
             "'broker' must end with the number of a database, as in redis://localhost/0"
