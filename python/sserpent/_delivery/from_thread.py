@@ -53,7 +53,7 @@ class Worker:
         self._is_tidying_up = is_tidying_up
         self._token = current_token()
         self._on_asyncio = on_asyncio()
-        self._cancellations = CancelledError, anyio.get_cancelled_exc_class()
+        self._cancellation = anyio.get_cancelled_exc_class()
         #: anyio's for this event loop, if `anyio.from_thread` works.
         self.backend: Any = _anyio and _anyio.get_async_backend()
         # On Trio, of the task that waits for the thread.
@@ -172,13 +172,13 @@ class Worker:
         if self._cancelled:
             self._has_cancelled = True
             if self._on_asyncio:
-                raise CancelledError(f"{self._name} is to end")
+                raise self._cancellation(f"{self._name} is to end")
         if not self._on_asyncio:
             self.backend.check_cancelled()
 
     def has_caused(self, error: BaseException) -> bool:
         """Returns whether an error is a cancellation that the thread was given."""
-        return self._has_cancelled and isinstance(error, self._cancellations)
+        return self._has_cancelled and isinstance(error, (self._cancellation, CancelledError))
 
 
 class _Backend:
