@@ -185,6 +185,21 @@ impl Buffer {
         self.lock().last.last().is_none_or(|&last| last == b'\n')
     }
 
+    #[doc = doc!("Buffer.at_event_start")]
+    #[getter]
+    fn at_event_start(&self) -> bool {
+        if !self.framed {
+            return true;
+        }
+        let pending = self.lock();
+        let end = last_of(&pending.last, &pending.stream);
+        let ends_event = |line_ends: &[u8]| end.ends_with(line_ends);
+        matches!(&*end, b"" | b"\n" | b"\r" | b"\r\n")
+            || ends_event(b"\n\n")
+            || ends_event(b"\r\r")
+            || ends_event(b"\n\r\n")
+    }
+
     #[doc = doc!("Buffer.restart_age")]
     fn restart_age(&self) {
         self.lock().due_at = Some(Instant::now() + self.max_age);
@@ -233,10 +248,10 @@ impl Kept {
     }
 }
 
-/// The last two bytes of a stream, of which an end was known before.
+/// The last three bytes of a stream, of which an end was known before: a blank line has as many.
 fn last_of(before: &[u8], taken: &[u8]) -> Vec<u8> {
-    let taken = &taken[taken.len().saturating_sub(2)..];
-    let before = &before[before.len().saturating_sub(2 - taken.len())..];
+    let taken = &taken[taken.len().saturating_sub(3)..];
+    let before = &before[before.len().saturating_sub(3 - taken.len())..];
     [before, taken].concat()
 }
 

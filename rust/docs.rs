@@ -33,6 +33,8 @@ framed, and how many events were pushed; nothing and 0 without rules." };
     ("Buffer.take") => { r"Returns the pending bytes, whole events in the order of their pushes, and keeps none." };
     ("Buffer.at_line_start") => { r"Whether a line of the stream begins after all that has been taken. A CR alone may be the
 first half of a line's end." };
+    ("Buffer.at_event_start") => { r"Whether an event of the stream begins after all that was pushed. Only what was framed
+already may end within one." };
     ("Buffer.restart_age") => { r"Says that the generator goes on after a turn of the event loop: if it takes longer than
 `max_age` to its next event, that event is due at once." };
     ("Buffer.pending") => { r"How many bytes are pending." };

@@ -155,6 +155,36 @@ def test_e1_a_line_begins_at_the_start_and_after_lf(
     assert meter.at_line_start is begins
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_e1_an_event_begins_at_the_start_and_after_a_blank_line(
+    core: ModuleType, end: str, is_taken: bool
+) -> None:
+    buffer = framed_buffer(core)
+    assert buffer.at_event_start
+    for character in f"data: a{end}":
+        buffer.push(character)
+        if is_taken:
+            buffer.take()
+        assert not buffer.at_event_start
+    buffer.push(end)
+    assert buffer.at_event_start
+    buffer.push("data: b")
+    assert not buffer.at_event_start
+    buffer.push(f"{end}{end}")
+    assert buffer.at_event_start
+
+
+def test_e1_a_blank_line_at_the_start_is_followed_by_an_event(core: ModuleType) -> None:
+    for blank in ("\n", "\r", "\r\n"):
+        buffer = framed_buffer(core)
+        buffer.push(blank)
+        assert buffer.at_event_start
+    buffer = core.Buffer()
+    buffer.push({"data": "half"})
+    assert buffer.at_event_start
+
+
 def test_e1_only_what_is_taken_decides_where_a_line_begins(core: ModuleType) -> None:
     buffer = framed_buffer(core)
     buffer.push("data: a")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from fastapi.exceptions import ResponseValidationError
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
@@ -187,6 +188,45 @@ def with_pings(run: Run, *items: Any, **options: Any) -> bytes:
     """Returns the body of a stream with 5 quiet seconds after each item, and pings after 2."""
     options = {"ping_interval": 2, "open_delay": 0, **options}
     return streamed(run, lambda: Framed(parts(*items, pause=5, last=5), **options)).body
+
+
+@runners
+def test_e1_a_keep_alive_that_is_an_event_is_sent_only_between_events(run: Run) -> None:
+    ping = ServerSentEvent(event="ping")
+    for begins, ends in (
+        ("event: a\n", "data: b\n\n"),
+        ("event: a\r\n", "data: b\r\n\r\n"),
+        ("event: a\n", "data: b\n\r\n"),
+    ):
+        body = with_pings(run, begins, ends, ping_event=ping)
+        assert body == (begins + ends).encode() + 2 * ping.encode()
+
+
+@runners
+@pytest.mark.parametrize("fails", [True, False])
+def test_e1_a_closing_event_is_not_part_of_an_event_that_has_not_ended(
+    run: Run, fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def content() -> AsyncIterator[str]:
+        yield "data: a\n\n"
+        yield "data: half"
+        if fails:
+            raise HTTPException(429)
+
+    class Closing(Framed):
+        def closing_event(self, end: Any) -> Any:
+            return ServerSentEvent(event="end", data=1)
+
+    connection = Connection()
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="429") if fails else nullcontext():
+            await connection.run(Closing(content()))
+
+    run(main)
+    assert connection.body == b"data: a\n\ndata: half"
+    assert not connection.complete
+    assert "did not end an event" in caplog.text
 
 
 @runners

@@ -182,7 +182,7 @@ class Buffer:
             self._due_at = None
             taken, before = b"".join(chunks), self._last
             if self._framed:
-                self._last = (before + taken[-2:])[-2:]
+                self._last = (before + taken[-3:])[-3:]
         return taken, before, len(chunks)
 
     @property
@@ -190,6 +190,16 @@ class Buffer:
         """Whether a line of the stream begins after all that has been taken. A CR alone may be the
         first half of a line's end."""
         return not self._last or self._last.endswith(b"\n")
+
+    @property
+    def at_event_start(self) -> bool:
+        """Whether an event of the stream begins after all that was pushed. Only what was framed
+        already may end within one."""
+        if not self._framed:
+            return True
+        with self._lock:
+            end = (self._last + b"".join(self._chunks)[-3:])[-3:]
+        return not end or end in _NEWLINES or end.endswith((b"\n\n", b"\r\r", b"\n\r\n"))
 
     def restart_age(self) -> None:
         """Says that the generator goes on after a turn of the event loop: if it takes longer than
@@ -208,6 +218,7 @@ def _as_event(item: Any) -> ServerSentEvent[Any, Any] | None:
     return from_fastapi(item) if FastAPIServerSentEvent in type(item).__mro__ else None
 
 
+_NEWLINES = b"\n", b"\r", b"\r\n"
 _READY = str, bytes, bytearray, memoryview
 
 

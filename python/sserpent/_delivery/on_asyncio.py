@@ -34,7 +34,7 @@ from .stream import (
     log_send_error,
     warn_of_stall,
 )
-from .wire import Body, keepalive
+from .wire import Body, can_ping, keepalive
 
 if TYPE_CHECKING:
     from .options import Streamable
@@ -508,7 +508,8 @@ class Delivery:
         sender = self._sender
         return self._life.moment(
             held=sender.phase is HELD,
-            can_ping=sender.phase is OPEN and sender.pending.at_line_start,
+            can_ping=sender.phase is OPEN
+            and can_ping(self._response, sender.pending, self._buffer),
             # Once its connection is dropped, `_left` bounds it.
             progress=None if self._dropped else self._progress_of(sender.sending_since),
             sent_at=sender.sent_at,

@@ -35,7 +35,7 @@ from .stream import (
     log_send_error,
     warn_of_stall,
 )
-from .wire import Body, keepalive
+from .wire import Body, can_ping, keepalive
 
 if TYPE_CHECKING:
     from .options import Streamable
@@ -545,7 +545,8 @@ class TrioDelivery:
     def _moment(self) -> Moment:
         return self._life.moment(
             held=self._phase is Phase.HELD,
-            can_ping=self._phase is Phase.OPEN and self._body.pending.at_line_start,
+            can_ping=self._phase is Phase.OPEN
+            and can_ping(self._response, self._body.pending, self._buffer),
             progress=self._progress,
             sent_at=self._sent_at,
         )

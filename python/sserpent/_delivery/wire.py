@@ -129,6 +129,20 @@ def come_back_later() -> bytes:
     return b": full\nretry: %d\n" % random.randint(*_FULL)
 
 
+def can_ping(response: Streamable, pending: Pending, buffer: object) -> bool:
+    """Returns whether a keep-alive may stand here: a comment where a line begins, an event where
+    one does.
+
+    Args:
+        response: What is streamed.
+        pending: What is taken for the body.
+        buffer: What the generator's items go to.
+    """
+    if response.ping_event is None:
+        return pending.at_line_start
+    return not (response.framed and isinstance(buffer, Buffer)) or buffer.at_event_start
+
+
 def keepalive(response: Streamable, scope: Scope) -> bytes:
     """Returns the next keep-alive.
 

@@ -59,7 +59,7 @@ from .._runtime.loops import on_asyncio
 from .limits import Slots, refusal, retry_after
 from .negotiation import add_vary, say_gzip, takes_gzip
 from .requests import shared_receive
-from .stream_end import StreamEnd, data_of, ends_event
+from .stream_end import StreamEnd, data_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -288,9 +288,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             return ends_whole
         try:
             end = self._stream_end(buffer, error, is_lost)
-            if self._cuts and not ends_event(buffer.kept()[1]):
-                raise ValueError("the last item was framed already, and did not end an event")
             frames = self._closing_frames(end)
+            if (frames or self._cuts) and not buffer.at_event_start:
+                raise ValueError("the last item was framed already, and did not end an event")
         except BaseException:  # one that leaves here would end no stream, or all of them
             logger.exception("%s cannot be ended as it should be, and is cut", self._origin)
             return False
