@@ -469,13 +469,13 @@ async def test_p13_a_client_that_is_too_slow_for_its_first_event_is_told_where_i
     """Without an id it would begin with what is kept by then, and never know of the others."""
 
     async with make_channels() as channels:
-        news = channels.channel("news", history_bytes=1_000, overflow="disconnect")
+        news = channels.channel("news", history_bytes=700_000, overflow="disconnect")
         async with connected(news.subscribe(start="earliest")) as client:
-            await news.publish_many(["x" * 600] * 3)
+            await news.publish_many(["x" * 600_000] * 3)
             await client.until(lambda: client.complete)
             assert client.seen == []
         async with connected(news.subscribe(after=client.last_id)) as client:
-            await client.has("x" * 600)
+            await client.has("x" * 600_000)
             assert [each.data["missed"] for each in client.said] == [2]
 
 

@@ -361,6 +361,7 @@ class Producer:
             self._stop_now("lost")
 
     def _warn(self, error: BrokerError) -> None:
+        self._trouble = str(error)
         # That the broker is away it logs itself, for all who wait.
         if isinstance(error, Refused):
             self._warning.warn(str(error))
