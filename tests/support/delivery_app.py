@@ -237,11 +237,11 @@ async def stalled() -> AsyncIterator[str]:
         note("closed")
 
 
-class Patient(Counted):
+class LessPatient(Counted):
     send_timeout = 1.0
 
 
-@app.get("/much", response_class=Patient)
+@app.get("/much", response_class=LessPatient)
 async def much() -> AsyncIterator[str]:
     try:
         while True:

@@ -20,10 +20,6 @@ from starlette.types import Receive, Scope
 
 from .._runtime.log import logger
 
-if sys.platform == "linux":
-    import fcntl
-    import termios
-
 # https://man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER: switched on, for no time at all.
 _NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
@@ -363,8 +359,11 @@ def _not_acknowledged(sock: Any) -> int:
     """Returns how many bytes of a socket the other system has not acknowledged; 0 where the system
     does not say."""
     if sys.platform == "linux":
+        from fcntl import ioctl
+        from termios import TIOCOUTQ
+
         # https://man7.org/linux/man-pages/man7/tcp.7.html, SIOCOUTQ, by its other name.
-        answer: bytes = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        answer: bytes = ioctl(sock.fileno(), TIOCOUTQ, bytes(4))
         return int.from_bytes(answer, sys.byteorder)
     return 0
 

@@ -245,6 +245,8 @@ class ServerStreams:
         Args:
             client: As for `watch`.
         """
+        if client in self._not_found:
+            self.find_connections()
         connection = self._connections.get(client)
         try:
             return None if connection is None else connection.unread()
