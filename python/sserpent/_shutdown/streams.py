@@ -227,7 +227,8 @@ class ServerStreams:
             scope: The request's ASGI scope, or a copy of it.
             receive: The ASGI callable.
         """
-        connection = connection_behind(receive)
+        is_shared = scope.get("http_version") == "2"
+        connection = None if is_shared else connection_behind(receive)
         if connection is not None:
             self._connections[client] = connection
         elif self.server is not None:
