@@ -162,6 +162,7 @@ def main() -> int:
         if arguments.stage:
             saved, about = load()
             tables = {**saved, **tables}
+            about.setdefault("stages", {})[arguments.stage] = date.today().isoformat()
         save(tables, about)
     write_pages()
     return 0

@@ -105,10 +105,14 @@ def page(tables: Tables, about: dict[str, Any]) -> str:
 
 def _machine(about: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    again = "".join(
+        f"Measured again on {date}: `python -m benches.run full {stage}`.\n\n"
+        for stage, date in about.get("stages", {}).items()
+    )
     return (
         f"{about['date']}, {about['cpu']}, {about['cores']} cores,"
         f" in {about['minutes']} minutes; load average before the run: {about['load']}.\n\n"
-        f"{versions}.\n\n"
+        f"{versions}.\n\n{again}"
         "`make bench` writes this page, `make bench-quick` measures the core of it,"
         " `make bench-compare` holds the code against these results: its instructions where"
         " valgrind is, or else a quick run's ratios.\n"
