@@ -119,7 +119,7 @@ def test_in_this_process_limits_are_as_without_it() -> None:
         Channels(shared_limits=wrong)
 
 
-# What Redis refuses
+# A Redis that refuses to count
 
 RIGHTS = (
     "~sserpent:* &sserpent:* +evalsha +script|load +xadd +xtrim +xrange +xrevrange +pexpire +time "

@@ -47,7 +47,8 @@ def event(number: int, size: int = 20) -> bytes:
 def check(
     capsys: Any, script: Sequence[Any], *options: str, again: Sequence[Any] | None = None
 ) -> tuple[int, str]:
-    """The status, and what is printed. A stream that comes is asked for once more, by `again`."""
+    """Returns the status and the output. A stream that comes is asked for again, with compression:
+    `again` is the answer then."""
     with scripted(script, script if again is None else again) as server:
         status = main(["check", server.url, "--seconds", "8", *options])
         url = server.url

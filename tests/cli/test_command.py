@@ -1,5 +1,5 @@
-"""What holds for all of `sserpent`: its output may end, lack characters or be closed, and nothing
-that is typed or comes is answered by a traceback."""
+"""The command of sserpent: its output may end, lack characters or be closed. No traceback answers
+what is typed, or what a server sends."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_reader_of_what_is_said_of_connections_may_leave_too() -> None:
         assert unread(f"tail {server.url}", stderr=subprocess.STDOUT)[0] == 0
 
 
-# What standard output cannot take
+# An output that lacks characters, or is closed
 
 
 @posix

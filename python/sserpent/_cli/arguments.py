@@ -134,7 +134,7 @@ def _header(text: str) -> tuple[str, bytes]:
 def _json(text: str) -> Any:
     try:
         value = json.loads(text)
-        # What JSON cannot say, but Python reads: NaN, and half of a character.
+        # Python reads NaN and lone surrogates, which JSON does not have.
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"{text[:200]!r} is no JSON: {error}") from None

@@ -1,9 +1,9 @@
 """Threads that do not keep the interpreter from exiting, in which `anyio.from_thread` works.
 
-Trio's own worker threads are daemons. anyio's on asyncio are not, and nothing public lets another
-thread be one; so a thread of ours says by the same function as anyio's that it is one, and that its
-event loop is `_Backend`. If a future anyio has none, `anyio.from_thread` raises there what it
-raises in any other thread, and on Trio what it awaits is not cancelled.
+Trio's own worker threads are daemons. anyio's on asyncio are not, and anyio has no public way to
+register a thread of ours. So it is registered by the private function that anyio calls for its own,
+with `_Backend` as its event loop. If a future anyio lacks that function, `anyio.from_thread` raises
+in the thread what it raises in any other, and on Trio what it awaits is not cancelled.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class TrioDelivery:
         self._life = Life(response, trio.current_time())
         self._streams: _shutdown.ServerStreams | None = None
         self._driver_scope = trio.CancelScope()
-        # The scope of the `send` in progress, and since when it is.
+        # The scope of the `send` in progress, and whether the client reads on.
         self._sending: trio.CancelScope | None = None
         self._progress: Progress | None = None
         self._phase = Phase.HELD

@@ -12,7 +12,7 @@ LOOKS = 8
 
 
 class Progress:
-    """What was seen of one `send`.
+    """Whether the client has read on during one `send`.
 
     Args:
         sending_since: When the `send` began.

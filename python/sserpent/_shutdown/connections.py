@@ -133,7 +133,7 @@ class Http2Stream(Protocol):
     """One of the requests that share an HTTP/2 connection. Their server's `send` takes all that it
     is given, whether the client opens a window for it or not."""
 
-    def unsent(self) -> int:
+    def unread(self) -> int:
         """Returns how many bytes wait for the client's window, 0 once it is closed."""
         ...
 
@@ -142,7 +142,7 @@ async def drained(stream: Http2Stream, down_to: int) -> None:
     """Waits until no more bytes than that wait for the client's window. Nothing tells when, so this
     looks, ever less often: late by as much as it has taken at most."""
     pause = 0.001
-    while stream.unsent() > down_to:
+    while stream.unread() > down_to:
         await anyio.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -154,7 +154,7 @@ class UvicornHttp2Stream:
         self._cycle = cycle
 
     def close(self) -> None:
-        if self.unsent():
+        if self.unread():
             asyncio.get_running_loop().call_later(_LONGEST_PAUSE, self.close)
         else:
             self.abort()
@@ -168,11 +168,8 @@ class UvicornHttp2Stream:
     def is_closed(self) -> bool:
         return bool(self._cycle.disconnected)
 
-    def unsent(self) -> int:
-        return 0 if self._cycle.disconnected else self._cycle.stream.pending_bytes or 0
-
     def unread(self) -> int:
-        return self.unsent()
+        return 0 if self._cycle.disconnected else self._cycle.stream.pending_bytes or 0
 
 
 class HypercornHttp2Stream:
@@ -230,12 +227,9 @@ class HypercornHttp2Stream:
             # It is closed already. What is raised here would end the connection's other streams.
             logger.debug("An HTTP/2 stream could not be reset", exc_info=True)
 
-    def unsent(self) -> int:
+    def unread(self) -> int:
         buffer = self._protocol.stream_buffers.get(self._stream.stream_id)
         return 0 if buffer is None or self._protocol.closed else len(buffer.buffer)
-
-    def unread(self) -> int:
-        return self.unsent()
 
 
 class Candidate(NamedTuple):

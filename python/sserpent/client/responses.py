@@ -164,7 +164,7 @@ class ResponseBytes(_Response):
         self.response.close()
 
 
-# What requests makes of urllib3's errors.
+# The errors of urllib3, and those that requests raises in their place.
 _REQUESTS_ERRORS = {
     "ProtocolError": "ChunkedEncodingError",
     "DecodeError": "ContentDecodingError",

@@ -242,6 +242,14 @@ class Exchange:
         self._take_back(self._unread)
         self.lose("the server has aborted the connection")
 
+    def is_closed(self) -> bool:
+        """Whether there is no connection any more."""
+        return self._lost is not None
+
+    def unread(self) -> int:
+        """Returns how many bytes have arrived that the test has not read."""
+        return self._unread
+
     # Both sides
 
     @property

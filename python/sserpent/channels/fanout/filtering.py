@@ -1,4 +1,4 @@
-"""What a filter of the application answers of an entry."""
+"""Asks the application's filter whether a client is shown an entry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a subscriber has taken, and what becomes of it: a frame or an event."""
+"""The entries that a subscriber has taken, and how they become frames and events."""
 
 from __future__ import annotations
 

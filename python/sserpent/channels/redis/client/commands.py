@@ -82,7 +82,7 @@ class Command:
 
     @property
     def words(self) -> tuple[Any, ...]:
-        """What it is, without its arguments."""
+        """The first two words of the command."""
         return self._args[:2]
 
     def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:

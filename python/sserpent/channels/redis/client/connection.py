@@ -256,7 +256,7 @@ def reason_of(error: Exception) -> str:
     return reason if isinstance(error, LOST) else f"{type(error).__name__}: {reason}"
 
 
-# What begins the key of a run, by `Runs`: its owner.
+# The owner in the key of a run, as `Runs` makes it, and all behind it.
 _OWNER = re.compile(rb':\d+:\[".*', re.DOTALL)
 
 
