@@ -1,8 +1,7 @@
 """Builds the documentation into `site/`, and fails on a warning or a link that leads nowhere.
 
 First it copies the examples and the docstrings into the pages (`tools/copies.py`,
-`tools/reference.py`); last it keeps the code in tables from being broken within a word, and writes
-`llms.txt`.
+`tools/reference.py`); last it marks words and tables for phones, and writes `llms.txt`.
 
 The generator checks the links of the pages' sources. This also follows the links of what it has
 made, of text that pages include too.
@@ -18,13 +17,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from html import unescape
+from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 SITE = Path("site")
 LONGEST_WORD = 34  # characters, which a phone can show in one line
+SHORT_TEXT = 36  # characters, which a phone shows in one line beside their name
 
 
 class Page(HTMLParser):
@@ -57,36 +57,71 @@ def main() -> None:
     if done.returncode and not problems:
         problems = ["the build failed"]
     problems = problems or dead_links(SITE)
-    keep_words_whole(SITE)
+    fit_phones(SITE)
     llms.write(SITE)
     if problems:
         sys.exit("\n".join(problems))
     print(f"The documentation is in {SITE}/")
 
 
-def keep_words_whole(site: Path) -> None:
+def fit_phones(site: Path) -> None:
+    """Marks in every page what the style sheet cannot see by itself."""
     for page in site.rglob("*.html"):
-        page.write_text(with_whole_words(page.read_text(encoding="utf-8")), encoding="utf-8")
+        html = page.read_text(encoding="utf-8")
+        page.write_text(with_columns_named(with_whole_words(html)), encoding="utf-8")
 
 
 def with_whole_words(html: str) -> str:
-    """Returns a page whose style sheet can keep each word of code in a table on one line.
+    """Returns a page whose style sheet can keep each word of code within a sentence on one line.
 
-    Longer words, which only tests and expressions have, may break anywhere.
+    Longer words, which only tests and expressions have, break at an underscore, or else anywhere.
     """
 
     def marked(word: re.Match[str]) -> str:
-        is_short = len(unescape(word[0])) <= LONGEST_WORD
-        return f'<span class="word">{word[0]}</span>' if is_short else word[0]
+        if len(unescape(word[0])) <= LONGEST_WORD:
+            return f'<span class="word">{word[0]}</span>'
+        return re.sub(r"_|::", r"\g<0><wbr>", word[0])
 
     def marked_code(code: re.Match[str]) -> str:
         words = re.sub(r"\S+", marked, code[1])
         return f"<code>{words}</code>"
 
-    def marked_cell(cell: re.Match[str]) -> str:
-        return re.sub(r"<code>([^<]*)</code>", marked_code, cell[0])
+    return re.sub(r"<code>([^<]*)</code>", marked_code, html)
 
-    return re.sub(r"<(t[dh])\b.*?</\1>", marked_cell, html, flags=re.DOTALL)
+
+def with_columns_named(html: str) -> str:
+    """Returns a page whose style sheet can show the rows of its wide tables as lists.
+
+    In a table of three columns or more each cell after the first has the name of its column. A
+    column of sentences needs none if there are three, and only one of them.
+    """
+    return re.sub(r"<table>.*?</table>", lambda it: _named(it[0]), html, flags=re.DOTALL)
+
+
+def _named(table: str) -> str:
+    head, *rows = (row.split("<td") for row in table.split("<tr>"))
+    names = [_text(name) for name in re.findall(r"<th\b.*?</th>", table, re.DOTALL)]
+    if len(names) < 3:
+        return table
+    longest = [
+        max((len(_text("<td" + row[column])) for row in rows if column < len(row)), default=0)
+        for column in range(1, len(names) + 1)
+    ]
+    is_short = max(longest[1:]) <= SHORT_TEXT
+    if len(names) == 3 and not is_short:
+        names[1 if longest[1] > SHORT_TEXT else 2] = ""
+    names[0] = ""
+    attributes = [f' data-column="{escape(name)}"' if name else "" for name in names]
+    named = [
+        row[0] + "".join(f"<td{name}{cell}" for name, cell in zip(attributes, row[1:], strict=False))
+        for row in rows
+    ]
+    opening = f'<table data-cells="{"short" if is_short else "long"}">'
+    return "<tr>".join(["<td".join(head), *named]).replace("<table>", opening, 1)
+
+
+def _text(html: str) -> str:
+    return unescape(re.sub(r"<[^>]*>", "", html)).strip()
 
 
 def dead_links(site: Path) -> list[str]:

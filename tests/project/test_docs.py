@@ -136,6 +136,13 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     assert [file for file in files if not file.exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=id_of)
+def test_no_line_within_a_sentence_begins_a_numbered_list(page: Path) -> None:
+    """As "409." does in Markdown, which is then not shown."""
+    prose = re.sub(r"^( *)```.*?^\1```$", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    assert re.findall(r"^ *\d\d+[.)] .*", prose, re.MULTILINE) == []
+
+
 def test_every_page_is_in_the_navigation() -> None:
     configuration = (PROJECT / "zensical.toml").read_text(encoding="utf-8")
     listed = re.findall(r'= "([\w./-]+\.md)"', configuration)
