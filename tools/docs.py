@@ -113,7 +113,8 @@ def _named(table: str) -> str:
     names[0] = ""
     attributes = [f' data-column="{escape(name)}"' if name else "" for name in names]
     named = [
-        row[0] + "".join(f"<td{name}{cell}" for name, cell in zip(attributes, row[1:], strict=False))
+        row[0]
+        + "".join(f"<td{name}{cell}" for name, cell in zip(attributes, row[1:], strict=False))
         for row in rows
     ]
     opening = f'<table data-cells="{"short" if is_short else "long"}">'
