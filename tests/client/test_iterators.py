@@ -4,6 +4,7 @@ run."""
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import pickle
 import subprocess
@@ -16,7 +17,6 @@ import httpx
 import pytest
 from pydantic import BaseModel, ValidationError
 
-import sserpent
 from sserpent.client import (
     ErrorEvent,
     EventTooLarge,
@@ -475,12 +475,26 @@ def test_r26_a_reader_loads_neither_fastapi_nor_pydantic(pure: str) -> None:
     assert done.stdout == "[]\n"
 
 
-def test_r26_all_names_are_there_before_they_are_loaded() -> None:
-    code = "import sserpent; print(set(sserpent.__all__) - set(dir(sserpent)), *sserpent.__all__)"
+SYNC_NAMES = ["EventStreamParser", "NotAnEventStream", "SyncEventSource", "iter_events"]
+
+
+@pytest.mark.parametrize("name", SYNC_NAMES)
+def test_r26_a_reader_without_an_event_loop_does_not_load_what_one_needs(name: str) -> None:
+    needed = {"anyio", "asyncio", "inspect", "trio"}
+    code = f"import sys; from sserpent.client import {name}; print({needed} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["set()", *sserpent.__all__]
-    with pytest.raises(AttributeError, match="module 'sserpent' has no attribute 'nothing'"):
-        sserpent.nothing  # noqa: B018
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("package", ["sserpent", "sserpent.client"])
+def test_r26_all_names_are_there_before_they_are_loaded(package: str) -> None:
+    code = f"import {package} as it; print(set(it.__all__) - set(dir(it)), *it.__all__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    module = importlib.import_module(package)
+    assert done.stdout.split() == ["set()", *module.__all__]
+    assert all(hasattr(module, name) for name in module.__all__)
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
+        module.nothing  # noqa: B018
 
 
 def test_r26_without_fastapi_the_names_that_need_it_say_so() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import timezone
 from random import uniform
 from typing import Any, NamedTuple
 
@@ -177,6 +176,7 @@ def _seconds(retry_after: str | None) -> float:
     if text.isascii() and text.isdigit():
         return float(text[:20])
     # Not before it is needed: it takes as long to load as all the rest of a client.
+    from datetime import timezone
     from email.utils import parsedate_to_datetime
 
     try:

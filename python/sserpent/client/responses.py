@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterator
 from contextlib import suppress
-from inspect import isawaitable
 from typing import Any
 
 Chunk = bytes | bytearray | memoryview
@@ -127,7 +126,7 @@ class AsyncResponseBytes(_Response):
         """Closes the response, however its library does that."""
         response = self.response
         closed = response.aclose() if hasattr(response, "aclose") else response.close()
-        if isawaitable(closed):
+        if isinstance(closed, Awaitable):
             await closed
 
 

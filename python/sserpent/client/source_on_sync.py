@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Mapping
-from inspect import iscoroutine
+from collections.abc import Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -111,7 +110,7 @@ class SyncEventSource(SourceReader, Generic[T]):
         except Exception as error:
             source.failed(source.without_headers(error))
             return
-        if iscoroutine(headers):
+        if isinstance(headers, Coroutine):
             headers.close()
             raise TypeError("'headers' must not be an async function: EventSource takes one")
         request = source.request(headers)
