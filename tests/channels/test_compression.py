@@ -505,6 +505,29 @@ def test_z6_a_ping_event_puts_a_client_out_of_line(run: Run, recorded: list[Reco
     assert numbers(plain) == [*range(5)]
 
 
+@pytest.mark.parametrize("counted", [True, False])
+@runners
+def test_z6_clients_that_take_the_same_go_on_after_a_ping_event_where_they_were(
+    run: Run, counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not counted:  # what is taken of a subscriber that nobody counts, it is not asked for
+        monkeypatch.setattr(shared_compression, "SharedCompression", SharedCompression)
+    ping = ServerSentEvent(event="ping", data=1)
+
+    async def script(world: World) -> None:
+        for _ in range(4):
+            await world.join(ping_interval=1, ping_event=ping)
+        for _ in range(3):
+            await world.one_by_one(3)
+            await anyio.sleep(3)
+
+    world = play(run, script)
+    for connection in world.connections:
+        plain = gunzipped(connection.bodies).plain
+        assert plain.count(b"event: ping\ndata: 1\n\n") >= 6
+        assert numbers(plain) == [*range(9)]
+
+
 @runners
 def test_z7_a_subscription_that_the_server_ends_is_whole_after_its_farewell(
     run: Run, recorded: list[Recording]

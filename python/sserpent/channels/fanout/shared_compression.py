@@ -217,6 +217,7 @@ class SharedCompression:
             size = link.size - since.size
             self._crc = crc32_of_run(self._crc, since.crc, link.crc, size)
             self._size += size
+            self._offset = link.offset
         self._since = None
         self._stand = OUTSIDE
         chain = _chain_of(self._cursor)
