@@ -187,6 +187,33 @@ def test_z3_an_event_is_compressed_once_for_all_clients(
     assert sum(sizes[-20:]) < 20 * 90  # of 150 bytes each
 
 
+@pytest.mark.parametrize("ping_event", [None, ServerSentEvent(event="ping", data=1)])
+@runners
+def test_z3_clients_that_stand_at_the_same_place_take_what_was_made_for_the_first_of_them(
+    run: Run, ping_event: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    run_of = chain.Chain.run
+
+    def noting(self: Any, entries: Any, segment: Any) -> Any:
+        asked.append(len(entries))
+        return run_of(self, entries, segment)
+
+    monkeypatch.setattr(chain.Chain, "run", noting)
+
+    async def script(world: World) -> None:
+        for _ in range(10):
+            await world.join(ping_interval=1, ping_event=ping_event)
+        for _ in range(3):
+            await world.one_by_one(1)
+            await anyio.sleep(3)
+
+    world = play(run, script)
+    assert asked == [1, 1, 1]
+    for connection in world.connections:
+        assert numbers(gunzipped(connection.bodies).plain) == [0, 1, 2]
+
+
 @pytest.mark.parametrize(("clients", "bits"), [(3, 10), (16, 15)])
 @runners
 def test_z5_the_window_of_a_chain_is_as_large_as_its_clients_are_many(

@@ -107,7 +107,9 @@ class SharedCompression:
         return self._sent(EMPTY_BLOCK)
 
     def say(self, plain: bytes) -> bytes:
-        return self._sent(self._own(plain))
+        compressed = self._own(plain)
+        self._step_in()
+        return self._sent(compressed)
 
     def end(self, last: bytes) -> bytes:
         compressed = self._compressed(last) if last else b""
@@ -135,6 +137,8 @@ class SharedCompression:
         else:
             compressed = self._compressed_parts(noted, plain)
         self._offset = self._cursor.position.offset
+        if self._stand.link is None:
+            self._step_in()
         if self._stand.segment is None:
             self._chain.want(self._offset)
         return compressed
@@ -225,6 +229,15 @@ class SharedCompression:
             self.close()
             self._chain = chain
             chain.clients += 1
+
+    def _step_in(self) -> None:
+        """Stands where all do who have come as far and are in no segment: what one of them is
+        going to take, the others take as it is."""
+        ring, position = self._cursor.tail.ring, self._cursor.position
+        first = max(self._chain.beginning.offset, ring.floor.offset)
+        if position.offset == self._offset and first <= self._offset <= ring.head.offset:
+            self._since = link = self._chain.link(self._offset)
+            self._stand = self._chain.stand(link, None, position)
 
     def _add(self, plain: bytes) -> None:
         self._crc = zlib.crc32(plain, self._crc)
