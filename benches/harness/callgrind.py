@@ -3,8 +3,8 @@ what else the machine does.
 
 A worker (`python -m benches.harness.callgrind`) runs under valgrind what the stages want counted,
 and calls a function of the C library after each, at which callgrind dumps its counts,
-https://valgrind.org/docs/manual/cl-manual.html#opt.dump-before. It turns the counting on itself when
-all modules are there: their import would take five times as long.
+https://valgrind.org/docs/manual/cl-manual.html#opt.dump-before. It turns the counting on itself
+when all modules are there: their import would take five times as long.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def _read_dump(path: Path) -> Counter[str]:
 
 def _start_counting() -> None:
     """By valgrind's own program. It looks for requests while it runs the process, which therefore
-    must not wait; that it would stop a process that waits, with ptrace, is not allowed everywhere."""
+    must not wait; that it would stop a process that waits, with ptrace, is not allowed
+    everywhere."""
     command = ["vgdb", f"--pid={os.getpid()}", "--max-invoke-ms=0", "instrumentation", "on"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as vgdb:
         while vgdb.poll() is None:
