@@ -92,8 +92,8 @@ def with_whole_words(html: str) -> str:
 def with_columns_named(html: str) -> str:
     """Returns a page whose style sheet can show the rows of its wide tables as lists.
 
-    In a table of three columns or more each cell after the first has the name of its column. A
-    column of sentences needs none if there are three, and only one of them.
+    In a table of three columns or more each cell after the first has the name of its column. One
+    column of sentences needs none if there are three, and if the rows are not compared in them.
     """
     return re.sub(r"<table>.*?</table>", lambda it: _named(it[0]), html, flags=re.DOTALL)
 
@@ -108,7 +108,7 @@ def _named(table: str) -> str:
         for column in range(1, len(names) + 1)
     ]
     is_short = max(longest[1:]) <= SHORT_TEXT
-    if len(names) == 3 and not is_short:
+    if len(names) == 3 and names[0] and not is_short:
         names[1 if longest[1] > SHORT_TEXT else 2] = ""
     names[0] = ""
     attributes = [f' data-column="{escape(name)}"' if name else "" for name in names]

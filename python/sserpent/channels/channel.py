@@ -48,8 +48,8 @@ class Definition(NamedTuple):
 class Channel(Generic[T]):
     """A channel of events, made by `Channels.channel`.
 
-    It has one history; with `keyed=True`, one for each key. Every call of a keyed channel takes a
-    `key`, and no call of another channel does.
+    A channel has one history, or with `keyed=True` one for each key. Every call of a keyed channel
+    needs a `key`. No call of another channel may have one.
     """
 
     def __init__(
@@ -80,28 +80,28 @@ class Channel(Generic[T]):
         conflate: Key | None = None,
         ephemeral: bool | None = None,
     ) -> str:
-        """Publishes an event to all who are subscribed, and to the history.
+        """Publishes an event to all subscribers, and stores it in the history.
 
         Args:
-            item: What a path operation can yield: a value for the `data` field, validated if the
-                channel has a type, or an event without an `id`.
+            item: A value for the `data` field, which is validated if the channel has a type, or an
+                event without an `id`.
             key: Which of the channel's histories, of a channel with `keyed=True`.
-            event: The name of the event, if the item is not an event that has one.
-            conflate: Of the events that are pending for a slow subscriber, only the newest of each
-                value is sent.
-            ephemeral: Whether the event is in no history and has no id: it reaches those who are
-                subscribed now and keep up. Of those with a `conflate`, the newest waits for who is
-                slow. None, the default, for what the channel was given.
+            event: The name of the event, unless the item is an event with a name.
+            conflate: A slow subscriber gets only the newest pending event of each `conflate` value.
+            ephemeral: Whether the event is not stored and has no id. It then reaches only
+                subscribers that are connected and keep up. With `conflate`, the newest event of
+                each value waits for a slow subscriber. None, the default, takes the channel's
+                setting.
 
         Returns:
-            The event's id; "" of an ephemeral event.
+            The event's id, or "" for an ephemeral event.
 
         Raises:
             TypeError: an argument has the wrong type; the message names it.
             ValueError: an argument breaks a rule, or a field of the event does.
             pydantic.ValidationError: the item is not of the channel's type.
             BrokerUnavailable: the broker could not be reached; nothing is published.
-            PublishUncertain: the broker went away while the event was on its way; it may be
+            PublishUncertain: the connection to the broker broke meanwhile; the event may be
                 published.
             RuntimeError: the channels are closed.
         """
@@ -124,7 +124,7 @@ class Channel(Generic[T]):
         """Publishes as `publish` does, from a sync route or any thread, without waiting.
 
         Returns:
-            A future for the event's id. What is wrong with an argument is raised at once.
+            A future of the event's id. Errors in the arguments are raised at once.
         """
         history_key = self._history_key(key)
         future = self._broker.publish_soon(
@@ -155,13 +155,13 @@ class Channel(Generic[T]):
         key: Key | None = None,
         event: str | None = None,
     ) -> list[str]:
-        """Publishes several events, one after the other, with nothing between them: for imports,
-        and for what has gathered. On Redis that takes one call.
+        """Publishes several events in order, with no other event between them, for example for an
+        import. With Redis this takes one call.
 
         Args:
             items: Each as for `publish`. All are validated before the first is published.
             key: Which of the channel's histories, of a channel with `keyed=True`.
-            event: The name of each event, if the item is not an event that has one.
+            event: The name of each event, unless the item is an event with a name.
 
         Returns:
             The ids of the events.
@@ -171,8 +171,8 @@ class Channel(Generic[T]):
             ValueError: an argument breaks a rule, or a field of an event does.
             pydantic.ValidationError: an item is not of the channel's type.
             BrokerUnavailable: the broker could not be reached; none is published.
-            PublishUncertain: the broker went away while the events were on their way; all of them
-                may be published, or none.
+            PublishUncertain: the connection to the broker broke meanwhile; all events may be
+                published, or none.
             RuntimeError: the channels are closed.
         """
         history_key, limits = self._history_key(key), self._definition.limits
@@ -188,8 +188,8 @@ class Channel(Generic[T]):
         return ids
 
     async def subscriber_count(self, *, key: Key | None = None) -> int:
-        """Returns how many streams and listeners are subscribed; on Redis in all processes that
-        answer within a second.
+        """Returns how many streams and listeners are subscribed. With Redis it counts those of all
+        processes that answer within a second.
 
         Args:
             key: Which of the channel's histories, of a channel with `keyed=True`.
@@ -203,8 +203,8 @@ class Channel(Generic[T]):
         return await self._broker.count_subscribers(self._history_key(key))
 
     async def position(self, *, key: Key | None = None) -> str:
-        """Returns the id of the newest event, or of the history's beginning where there is none
-        yet: of the state with which an application starts, for `snapshot`.
+        """Returns the id of the newest event, or of the beginning of the history if there is no
+        event yet. For `snapshot`, this is the id of the state with which your application starts.
 
         Args:
             key: Which of the channel's histories, of a channel with `keyed=True`.
@@ -223,8 +223,8 @@ class Channel(Generic[T]):
     def on(
         self, key: Key | None = None, *, snapshot: Callable[..., Any] | None = None
     ) -> Selection:
-        """Returns what `Channels.subscribe` takes, to have several channels in one stream; the
-        arguments are those of `subscribe`."""
+        """Returns a selection for `Channels.subscribe`, which puts several channels into one
+        stream. The arguments are those of `subscribe`."""
         definition = self._definition
         return Selection(
             self._history_key(key),
@@ -260,20 +260,22 @@ class Channel(Generic[T]):
 
         Args:
             key: Which of the channel's histories, of a channel with `keyed=True`.
-            after: The last event ID of the client, as it came (`LastEventID`): it gets what is
-                newer. An id that is of no use is said by an event `reset`, and then as `start`.
-            start: Where somebody begins who has no id: "live", with what is published from now
-                on; "earliest", with all the history; or with that many of the newest events.
-            owner: The user whom this stream belongs to; `Channels.disconnect` ends all of their
+            after: The last event ID of the client (`LastEventID`). The client gets newer events. If
+                the id cannot be used, the client gets a `reset`, and then begins as `start` says.
+            start: Where a client without an id begins: "live" with the next event, "earliest" with
+                the whole history, a number with so many of the newest events.
+            owner: The user that this stream belongs to; `Channels.disconnect` ends all of their
                 streams, and `max_subscribers_per_owner` counts them.
-            filter: Is given each event, of the history too, and returns whether it is sent. It must
-                not change the event's `data`, which other filters and listeners get too.
-            snapshot: Returns the state of the channel, or of a `key`, with which it is called, and
-                may be async. Clients get that, and then what is newer: new clients, and those that
-                would get a `gap` or `reset`. A value becomes the data of an event `snapshot`; a
-                `ServerSentEvent` is sent as it is, and its `id`, if it has one, is what `publish`
-                returned for the newest event that the state has. One call, of 30 s at most, is
-                shared by all who wait for the same function. `filter` is not asked about it.
+            filter: A function that gets each event, including those of the history, and returns
+                whether it is sent. It must not change the event's `data`, because other filters and
+                listeners get the same object.
+            snapshot: A function, which may be async, that returns the state of the channel. With
+                `keyed=True` it is called with the `key`. New clients, and clients that would get a
+                `gap` or `reset`, get this state, and then newer events. A value becomes the data of
+                an event `snapshot`. A `ServerSentEvent` is sent unchanged. If it has an `id`, that
+                must be the id that `publish` returned for the newest event in the state. Clients
+                that wait for the same function share one call, which may take 30 s. `filter` does
+                not apply to snapshots.
             options: `status_code`, `headers`, `background` and the options of
                 `EventSourceResponse`.
 
@@ -294,8 +296,8 @@ class Channel(Generic[T]):
         filter: Filter | None = None,
         snapshot: Callable[..., Any] | None = None,
     ) -> Listener:
-        """Returns an async context manager for an async iterator of the channel's events; the
-        arguments are those of `subscribe`. Filters and other listeners get the same `data`: copy
+        """Returns an async context manager for an async iterator over the channel's events. The
+        arguments are those of `subscribe`. Filters and other listeners get the same `data`, so copy
         it before you change it."""
         return self._listen(self._request(key, after, start, filter, snapshot))
 

@@ -52,29 +52,29 @@ class Channels:
         rooms = channels.channel("rooms", Message, keyed=True)
         app = FastAPI(lifespan=channels.lifespan)
 
-    Without a URL they are those of this process, and nothing has to be started: `lifespan`, or
-    `async with channels`, only ends what is open when the application ends.
+    Without a URL the channels live in this process, and you need not start anything: `lifespan`, or
+    `async with channels`, only ends open streams when the application ends.
 
         channels = Channels("redis://localhost:6379/0")
 
-    With the URL of a Redis server they are those of all processes that use it. It needs `pip
+    With the URL of a Redis server all processes that use it share the channels. This needs `pip
     install "sserpent[redis]"`, and asyncio.
 
     Args:
-        broker: The URL of a Redis server, as redis-py takes it: `redis://`, `rediss://` (with TLS)
-            or `unix://`; or, with Sentinels, `redis+sentinel://host:26379,host:26379/service/0`;
-            or that of a cluster, `redis+cluster://host:6379,host:6379`. None, the default, for
-            this process alone. Or a broker of your own: an object with the methods of
+        broker: The URL of a Redis server, in the form of redis-py: `redis://`, `rediss://` (with
+            TLS) or `unix://`. With Sentinels `redis+sentinel://host:26379,host:26379/service/0`,
+            for a cluster `redis+cluster://host:6379,host:6379`. None, the default, keeps everything
+            in this process. You can also pass a broker of your own: an object with the methods of
             `sserpent.channels.history.broker.Broker`.
-        prefix: The beginning of the names of all keys and pub/sub channels in Redis.
-        publish_timeout: For how many seconds to wait for Redis, before `BrokerUnavailable`.
-        max_subscribers: How many streams there may be in this process; None, the default, for no
-            limit. Beyond it a client gets 503 with `Retry-After`, and one that comes back gets a
-            `retry` of 5 to 15 s and the end of the stream.
-        max_subscribers_per_owner: How many of one `owner`, in this process.
-        shared_limits: Whether the limits of subscribers, those of channels too, are for all
-            processes on this Redis together. The places of a process that was killed are free
-            after 15 s. Without Redis there is one process, as without it.
+        prefix: The names of all keys and pub/sub channels in Redis begin with this.
+        publish_timeout: How many seconds to wait for Redis before `BrokerUnavailable` is raised.
+        max_subscribers: How many streams may be open in this process. None, the default, sets no
+            limit. A further client gets a 503 with `Retry-After`. If it reconnects with an id, it
+            gets an empty stream with a `retry` of 5 to 15 s instead.
+        max_subscribers_per_owner: How many streams of one `owner` may be open in this process.
+        shared_limits: Whether the limits of subscribers, including those of single channels, count
+            the streams of all processes on this Redis together. The streams of a process that was
+            killed count for another 15 s. Without Redis this changes nothing.
 
     Raises:
         TypeError: an argument has the wrong type; the message names it.
@@ -137,19 +137,19 @@ class Channels:
         await self.aclose()
 
     async def ready(self) -> None:
-        """Returns when events can be published and will be heard: for a readiness check. In this
-        process that is at once; with Redis when it answers, within `publish_timeout`.
+        """Returns when events can be published and received: for a readiness check. Without Redis
+        it returns at once, with Redis when Redis answers, within `publish_timeout`.
 
         Raises:
-            BrokerUnavailable: Redis could not be reached, or refuses; the message has its address,
-                and why.
+            BrokerUnavailable: Redis cannot be reached, or refuses commands; the message has the
+                address and the reason.
             RuntimeError: the channels are closed.
         """
         await self._broker.ready()
 
     async def aclose(self) -> None:
-        """Ends all runs, each within its grace, then all streams with a goodbye, and lets go of
-        what is kept. What is published from then on is a RuntimeError, until the channels are
+        """Ends all runs, each within its `shutdown_grace`, and then all streams, and frees the
+        histories in memory. After that `publish` raises a RuntimeError, until the channels are
         entered again."""
         several = [named for named in list(self._named.values()) if isinstance(named, Runs)]
         for runs in several:
@@ -160,20 +160,21 @@ class Channels:
         await self._broker.aclose()
 
     async def disconnect(self, *, owner: Key) -> int:
-        """Ends the streams that were opened with this `owner`: after a logout, say. On Redis in
-        every process, and where one is just reconnecting, as soon as it has.
+        """Ends the streams that were opened with this `owner`, for example after a logout. With
+        Redis it ends them in every process, even one that is just reconnecting to Redis, as soon as
+        it has reconnected.
 
         Args:
-            owner: Of the streams, compared by its text: 7 is "7".
+            owner: The owner of the streams, compared by its text: 7 is "7".
 
         Returns:
-            How many streams it has ended in this process.
+            How many streams were ended in this process.
 
         Raises:
             TypeError: `owner` is no str, int or UUID.
-            BrokerUnavailable: Redis could not be reached; the streams of this process are ended.
-            PublishUncertain: Redis went away while it was told; the streams of this process are
-                ended.
+            BrokerUnavailable: Redis could not be reached. The streams of this process are ended.
+            PublishUncertain: The connection to Redis broke meanwhile. The streams of this process
+                are ended.
         """
         text = checked_key("owner", owner)
         ended = self._hubs.end(lambda each: each.owner == text)
@@ -226,24 +227,26 @@ class Channels:
         max_subscribers: int | None = None,
         ephemeral: bool = False,
     ) -> Channel[Any]:
-        """Makes a channel. Its history is kept for those who come back, or come late.
+        """Makes a channel. Its history is stored for clients that reconnect or subscribe later.
 
         Args:
-            name: Of the channel, one of its kind among these channels.
-            item_type: What is published, for pydantic to validate; anything, if it is left out.
-            keyed: Whether there is a history for each `key`, as for rooms or users. Each call then
-                takes a key; without it, none does.
-            history: How many events are kept, of each key. 0 replays none: the newest alone is
-                kept, to know where everyone stands.
-            history_ttl: For how many seconds each is kept. A key that nobody uses for so long is
-                forgotten.
-            history_bytes: How many bytes are kept, of each key.
-            overflow: What becomes of a subscriber that has not read what is no longer kept: "gap"
-                tells it how many it has missed and goes on; "latest" goes on with the newest
-                event; "disconnect" ends its stream, and it may come back with its last event ID.
-            max_subscribers: How many streams of it there may be in this process.
-            ephemeral: Whether events are in no history unless `publish` says otherwise, as for who
-                is typing, cursors and presence.
+            name: The name of the channel. No other channel of this object has it.
+            item_type: The type of the published items, which pydantic validates. Without it any
+                item can be published.
+            keyed: Whether there is a history for each `key`, for example for each room or user.
+                Every call then needs a `key`. Otherwise no call may have one.
+            history: How many events are stored for each key. With 0 no events are replayed: only
+                the newest is stored, to know which id comes next.
+            history_ttl: How many seconds each event is stored. A key that is not used for so long
+                is deleted.
+            history_bytes: How many bytes of events are stored for each key.
+            overflow: What happens to a slow subscriber whose next events are no longer stored.
+                "gap" tells it how many events it has missed, and continues. "latest" continues with
+                the newest event. "disconnect" ends its stream, so that it can reconnect with its
+                last event ID.
+            max_subscribers: How many streams of this channel may be open in this process.
+            ephemeral: Whether events are not stored in the history, unless `publish` says
+                otherwise. For typing indicators, cursors and presence.
 
         Raises:
             TypeError: an argument has the wrong type; the message names it.
@@ -306,27 +309,26 @@ class Channels:
         max_runs_per_owner: int | None = None,
         response_class: type[EventSourceResponse] = EventSourceResponse,
     ) -> Runs[Any]:
-        """Makes runs: generators that go on when their clients leave.
+        """Makes runs: generators that go on when their clients disconnect.
 
             runs = channels.runs("answers", str)
 
         Args:
-            name: Of these runs; no channel of these channels may have it.
-            item_type: What the generators yield, or the events that they do, for pydantic to
-                validate; anything, if it is left out.
-            ttl: For how many seconds a run can be followed after its end.
-            max_bytes: How many bytes of events a run may have; one that yields more ends with an
+            name: The name of these runs. No channel of this object may have it.
+            item_type: The type of the items, or of the events, that the generators yield. pydantic
+                validates them. Without it they can yield anything.
+            ttl: How many seconds a run can be followed after its end.
+            max_bytes: How many bytes of events a run may have. A run that yields more ends with an
                 error.
-            shutdown_grace: For how many seconds a run goes on when its server shuts down. Then it
-                ends as "stopped", with the reason "shutdown". Less than the time after which the
-                server is killed (30 s on Kubernetes), so that its end can still be recorded.
-            max_threads: How many of these runs may have a sync generator at the same time in this
-                process, each in a thread of its own; further ones wait for their turn.
-            max_runs_per_owner: How many of these runs one `owner` may have going on at the same
-                time in this process; None, the default, for any number. Beyond it `Runs.start`
-                raises a 429.
-            response_class: Of the responses that follow these runs: their options, headers and
-                protocol (`sserpent.protocols`). The same in every process.
+            shutdown_grace: How many seconds a run may go on when its server shuts down. Then it
+                ends as "stopped", with the reason "shutdown". Set it below the time after which the
+                server is killed (30 s on Kubernetes), so that the end can still be stored.
+            max_threads: How many sync generators of these runs may be active at the same time in
+                this process. Each has its own thread, and further ones wait.
+            max_runs_per_owner: How many of these runs may be active for one `owner` in this
+                process. None, the default, sets no limit. Beyond it `Runs.start` raises a 429.
+            response_class: The class of the responses that follow these runs, with its options,
+                headers and protocol (`sserpent.protocols`). Use the same class in every process.
 
         Raises:
             TypeError: an argument has the wrong type; the message names it.
@@ -363,13 +365,13 @@ class Channels:
         filter: Filter | None = None,
         **options: Unpack[ResponseOptions],
     ) -> Subscription[Any]:
-        """Returns the response that streams several channels to a client, with one last event ID
-        for all of them.
+        """Returns the response that streams several channels to a client. Its last event ID covers
+        all of them.
 
             channels.subscribe(news.on(), rooms.on(room), after=last_event_id)
 
         Args:
-            selections: What `Channel.on` returns, up to 32 of them.
+            selections: Up to 32 values that `Channel.on` returns.
             after, start, owner, filter, options: As in `Channel.subscribe`.
 
         Raises:

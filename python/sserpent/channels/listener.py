@@ -13,14 +13,15 @@ from .fanout.subscriber import Subscriber
 
 
 class Listener:
-    """Iterates over the events of a channel, those of its own (`gap`, `reset`) included.
+    """Iterates over the events of a channel, including `gap` and `reset`.
 
         async with rooms.listen(key="lobby") as events:
             async for event in events:
                 ...
 
-    It ends when the channels are closed. One that falls behind gets a `gap`, or a snapshot, as a
-    client does; what a function for snapshots raises, it raises.
+    The iteration ends when the channels are closed. A listener that falls behind gets a `gap`, or a
+    snapshot, like a client. If the function for snapshots raises, the iteration raises the same
+    exception.
     """
 
     def __init__(self, subscriber: Callable[[], Subscriber]) -> None:

@@ -26,11 +26,11 @@ class RunStatus:
     """The state of a run, which `Runs.status` and `Runs.wait` return.
 
     Attributes:
-        id: Of the run.
+        id: The id of the run.
         state: "running", or how it has ended: "done", "error", "stopped" or "lost".
-        reason: Why, as `run-end` says; None while it runs, or if there is none.
-        status: The status of the `HTTPException` that it has ended with; None without one.
-        events: How many events it has so far, `run-end` left out.
+        reason: The `reason` of `run-end`. None while the run is active, or without a reason.
+        status: The status of the `HTTPException` that has ended the run, or None.
+        events: How many events the run has so far, without `run-end`.
     """
 
     id: str

@@ -64,7 +64,7 @@ class Run(Generic[T]):
     """A run, as `Runs.start` returns it.
 
     Attributes:
-        id: With which it can be followed and stopped.
+        id: The id, with which the run can be followed and stopped.
     """
 
     def __init__(self, runs: Runs[T], run_id: str, owner: str | None) -> None:
@@ -81,22 +81,22 @@ class Run(Generic[T]):
         """Returns the response that streams the run from its beginning to its end.
 
         Args:
-            after, options: As for `Runs.follow`. What that raises, this response raises when it is
-                called, before its headers.
+            after, options: As for `Runs.follow`. Exceptions of `Runs.follow` are raised when this
+                response is called, before its headers are sent.
         """
         return self._runs._response(self.id, self._owner, after, options)
 
     async def stop(self) -> None:
-        """Stops the run: as `Runs.stop`."""
+        """Stops the run, like `Runs.stop`."""
         await self._runs._stop(self.id, self._owner)
 
     async def wait(self) -> RunStatus:
-        """Returns how the run has ended, when it has: as `Runs.wait`."""
+        """Waits for the end of the run, and returns how it has ended, like `Runs.wait`."""
         return await self._runs._wait(self.id, self._owner)
 
 
 class Runs(Generic[T]):
-    """Runs generators to their end, whether or not anybody follows them. `Channels.runs` makes it.
+    """Runs generators to their end, even if no client follows them. `Channels.runs` makes it.
 
         runs = channels.runs("answers", str)
 
@@ -148,23 +148,23 @@ class Runs(Generic[T]):
         key: Key | None = None,
         if_active: IfActive = "refuse",
     ) -> Run[T]:
-        """Starts a run. If `source` does not run after all, it is closed.
+        """Starts a run. If `source` is not run, it is closed.
 
         Args:
-            source: A generator, as in any streaming route, or another iterable of events, but no
-                `str`, `bytes`, mapping or model; it may not set an `id`, nor name an
-                event as channels and runs name their own.
-            owner: Who alone can follow and stop the run, compared by its text: 7 is "7".
-            id: Of the run, for this owner: 1 to 128 letters, digits, `-`, `.`, `_` or `~`. If
-                there is such a run already, that run is returned, whatever `key` says. 128 random
-                bits unless given.
-            key: What has one active run at most, for this owner: a chat, a thread. A `str`, `int`
-                or UUID, compared by its text. Active is a run that has not ended, and whose process
-                is alive.
+            source: A generator as in any streaming route, or another iterable of events, but not a
+                `str`, `bytes`, mapping or model. Its events must not have an `id`, or a name that
+                channels and runs use themselves.
+            owner: The only user who can follow and stop the run, compared by its text: 7 is "7".
+            id: The id of the run for this owner: 1 to 128 letters, digits, `-`, `.`, `_` or `~`. If
+                this run exists already, it is returned, whatever the `key` is. The default is 128
+                random bits.
+            key: A chat, a thread, or anything else that has at most one active run for this owner.
+                A `str`, `int` or UUID, compared by its text. A run is active until it ends or its
+                process dies.
             if_active: What happens while a run of this `key` is active. "refuse", the default,
                 raises a 409. "join" returns that run, for a client that repeats its request. "stop"
-                stops it and begins at once, for a message that interrupts. These two need a
-                `key`.
+                stops that run and begins at once, for a message that interrupts. "join" and "stop"
+                need a `key`.
 
         Raises:
             TypeError: an argument has the wrong type; the message names it.
@@ -196,18 +196,18 @@ class Runs(Generic[T]):
         after: str | int | None = None,
         **options: Unpack[ResponseOptions],
     ) -> Subscription[T]:
-        """Returns the response that streams a run to its end: from its beginning, or after what the
-        client has.
+        """Returns the response that streams a run to its end, from its beginning or from where the
+        client was.
 
         Args:
             run_id: `Run.id`, the header `Run-ID`.
-            key: In place of `run_id`: follows the active run of this key. If none is active the
+            key: Instead of `run_id`: follows the active run of this key. If no run is active, the
                 response is a 204.
-            owner: Whose run it is.
-            after: The last event that the client has: its id, as it came (`LastEventID`), or its
-                number in the run, from 0. If that is the end of the run, the response is a 204, at
-                which an `EventSource` stops. If the run has no such event, the response begins
-                with a `reset`, or is a 400 if the runs have a protocol class.
+            owner: The owner of the run.
+            after: The last event that the client has: its id (`LastEventID`), or its number in the
+                run, counted from 0. If that is the end of the run, the response is a 204, and an
+                `EventSource` stops. If the run has no such event, the response begins with a
+                `reset`. With a protocol class it is a 400 instead.
             options: As for `Channel.subscribe`.
 
         Raises:
@@ -225,13 +225,14 @@ class Runs(Generic[T]):
     async def stop(
         self, run_id: str | None = None, *, key: Key | None = None, owner: Key | None = None
     ) -> None:
-        """Stops a run, and returns when that is recorded. The generator is cancelled, its cleanup
-        runs, and what it has yielded is kept. A run that has ended is left as it is.
+        """Stops a run, and returns when the request is stored. The generator is cancelled, its
+        cleanup runs, and the events that it has yielded are kept. If the run has ended already,
+        nothing happens.
 
         Args:
-            run_id: Of the run.
-            key: In place of `run_id`: stops the active run of this key, if there is one.
-            owner: Whose run it is.
+            run_id: The id of the run.
+            key: Instead of `run_id`: stops the active run of this key, if there is one.
+            owner: The owner of the run.
 
         Raises:
             fastapi.HTTPException: 404, this owner has no run of this id.
@@ -248,7 +249,7 @@ class Runs(Generic[T]):
             await self._broker.stop(self._key(active, whose), REQUEST)
 
     async def active(self, key: Key, *, owner: Key | None = None) -> Run[T] | None:
-        """Returns the active run of a key; None if there is none.
+        """Returns the active run of a key, or None if there is none.
 
         Raises:
             TypeError: an argument has the wrong type; the message names it.
@@ -259,7 +260,7 @@ class Runs(Generic[T]):
         return None if active is None else Run(self, active, whose)
 
     async def status(self, run_id: str, *, owner: Key | None = None) -> RunStatus:
-        """Returns what is known of a run: whether it goes on, or how it has ended.
+        """Returns the state of a run: whether it is active, or how it has ended.
 
         Raises:
             fastapi.HTTPException: 404, this owner has no such run.
@@ -269,7 +270,7 @@ class Runs(Generic[T]):
         return await self._status(_possible_id(run_id), checked_owner(owner))
 
     async def wait(self, run_id: str, *, owner: Key | None = None) -> RunStatus:
-        """Returns how a run has ended, when it has. One that was lost has ended too.
+        """Waits for the end of a run, and returns how it has ended. A lost run has ended too.
 
         Raises:
             fastapi.HTTPException: 404, this owner has no such run.
