@@ -121,6 +121,7 @@ async def answering_while_away(
         broker = channels._broker.runs
         away = _Away(broker)
         monkeypatch.setattr(broker, "append", away.append)
+        monkeypatch.setattr(broker, "append_now", None)
         runs, answer = channels.runs("answers", shutdown_grace=0), Answer()
         yield runs, answer, await runs.start(answer()), away
 

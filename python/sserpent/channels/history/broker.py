@@ -290,6 +290,14 @@ class RunBroker(Protocol):
         """
         ...
 
+    @property
+    def append_now(self) -> Callable[[HistoryKey, str, Sequence[Item]], bool] | None:
+        """As `append`, for a broker that never has to be waited for; None for others.
+
+        Returns whether the event loop should turn.
+        """
+        ...
+
     async def renew(self, run: HistoryKey, fence: str) -> str | None:
         """Renews the producer's lease, and returns the reason if the run is to stop.
 

@@ -396,14 +396,19 @@ class MemoryRuns:
             return kept.fence
 
     async def append(self, run: HistoryKey, fence: str, items: Sequence[Item]) -> None:
+        if self._append_all(run, fence, items):
+            # Items whose append is cancelled here would be appended again.
+            await anyio.lowlevel.cancel_shielded_checkpoint()
+
+    def _append_all(self, run: HistoryKey, fence: str, items: Sequence[Item]) -> bool:
         full = False
         with self._broker.lock:
             self._check(run, fence)
             for item in items:
                 full = self._broker.append(run, UNLIMITED, item)[1] or full
-        if full:
-            # Items whose append is cancelled here would be appended again.
-            await anyio.lowlevel.cancel_shielded_checkpoint()
+        return full
+
+    append_now = _append_all
 
     async def renew(self, run: HistoryKey, fence: str) -> str | None:
         with self._broker.lock:

@@ -30,6 +30,8 @@ class AtHome(Protocol):
 class RedisRuns:
     """Keeps runs in Redis; `broker.RunBroker` documents the methods."""
 
+    append_now = None
+
     def __init__(self, at_home: AtHome) -> None:
         self._at_home = at_home
         # By fence.

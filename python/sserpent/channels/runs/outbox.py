@@ -8,15 +8,19 @@ from typing import Any
 
 import anyio
 
+from ..._runtime.loops import current_time
 from ..history.broker import Item
 
 #: How many events, or bytes of them, may wait before the generator has to.
 MAX_EVENTS, MAX_BYTES = 100, 65_536
+#: Seconds for which events are gathered after some were appended, and how many are enough. What is
+#: written after a pause is appended at once.
+GATHERING, ENOUGH = 0.05, 20
 
 
 class Outbox:
-    """Events that wait to be appended. Those that come while some are on their way go together,
-    in the next turn.
+    """Events that wait to be appended. Those that come while some are on their way, or soon after
+    it, go together.
 
     Args:
         append: Appends events, in order. What it fails with, it is given again, with more.
@@ -26,7 +30,9 @@ class Outbox:
         self._append = append
         self._items: list[Item] = []
         self._bytes = 0
+        self._gathers_until = 0.0
         self._news = anyio.Event()
+        self._enough = anyio.Event()
         self._space = anyio.Event()
         self._released = False
 
@@ -45,7 +51,14 @@ class Outbox:
         """Adds an event, however many there are."""
         self._items.append(item)
         self._bytes += len(item.body)
-        self.wake()
+        if self._has_enough:
+            self.wake()
+        elif len(self._items) == 1:
+            self._news.set()
+
+    @property
+    def _has_enough(self) -> bool:
+        return len(self._items) >= ENOUGH or self._is_full
 
     @property
     def _is_full(self) -> bool:
@@ -54,20 +67,30 @@ class Outbox:
     # Called for the broker's side
 
     def wake(self) -> None:
-        """Ends a wait for news."""
+        """Ends a wait for news, and for more of it."""
         self._news.set()
+        self._enough.set()
 
     async def news(self) -> None:
-        """Waits until an event is added, or `wake` called."""
+        """Waits until events are there that are not to wait for more, or `wake` is called."""
         await self._news.wait()
-        self._news = anyio.Event()
+        remaining = self._gathers_until - current_time()
+        if remaining > 0 and not self._enough.is_set():
+            with anyio.move_on_after(remaining):
+                await self._enough.wait()
+        self._news, self._enough = anyio.Event(), anyio.Event()
 
     async def flush(self) -> None:
         """Appends what waits now. If that fails it goes on waiting."""
         items = self._items[:]
         if items:
             await self._append(items)
+            self._gathers_until = current_time() + GATHERING
             self._remove(len(items))
+            if self._has_enough:
+                self.wake()
+            elif self._items:
+                self._news.set()
 
     def release(self) -> None:
         """Has nobody wait for space any more: the generator is not asked for more events."""
@@ -79,10 +102,12 @@ class Outbox:
         self._remove(len(self._items))
 
     def _remove(self, count: int) -> None:
+        was_full = self._is_full
         self._bytes -= sum(len(item.body) for item in self._items[:count])
         del self._items[:count]
-        self._space.set()
-        self._space = anyio.Event()
+        if was_full:
+            self._space.set()
+            self._space = anyio.Event()
 
 
 class Gathered:

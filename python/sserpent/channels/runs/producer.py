@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, cast
 
 import anyio
+import anyio.lowlevel
 from starlette.exceptions import HTTPException
 
 from ... import _shutdown
@@ -31,7 +32,7 @@ from ..history.encoding import Refusal
 from ..history.position import HistoryKey
 from .ends import End, end_item, public_reason
 from .keys import Claim, RunKeys
-from .outbox import Gathered, Outbox
+from .outbox import MAX_BYTES, MAX_EVENTS, Gathered, Outbox
 from .run_encoding import RunEncoding
 
 # Seconds that a generator's cleanup may take when its run has been stopped.
@@ -95,6 +96,7 @@ class Producer:
         self._token = current_token()
         self._fence = ""
         self._outbox = Outbox(lambda items: broker.append(run, self._fence, items))
+        self._appended_events = self._appended_bytes = 0  # at once, since the event loop turned
         self._bytes = 0
         self._number = 0  # of the next event
         self._stop: str | None = None  # the reason, once it is to stop
@@ -240,7 +242,7 @@ class Producer:
                 self._stepping = False
                 encoded = self._encoded(item)
                 if encoded is not None:
-                    await self._outbox.put(encoded)
+                    await self._put(encoded)
         except StopAsyncIteration:
             pass
         finally:
@@ -260,7 +262,7 @@ class Producer:
                 self._stepping = False
                 is_last = thread.take_notice()
                 for item in gathered.take():
-                    await self._outbox.put(item)
+                    await self._put(item)
                 thread.resume()
         finally:
             self._stepping = False
@@ -272,6 +274,24 @@ class Producer:
             for item in gathered.take():
                 self._outbox.add(item)
         thread.raise_error()
+
+    async def _put(self, item: Item) -> None:
+        """Appends an event where that takes no waiting, or hands it to the other task."""
+        append = self._broker.append_now
+        if append is None:
+            await self._outbox.put(item)
+            return
+        try:
+            is_time = append(self._run, self._fence, (item,))
+        except (Fenced, ChannelsClosed):
+            self._lose()
+            return
+        self._appended_events += 1
+        self._appended_bytes += len(item.body)
+        # The generator may never wait itself.
+        if is_time or self._appended_events >= MAX_EVENTS or self._appended_bytes >= MAX_BYTES:
+            self._appended_events = self._appended_bytes = 0
+            await anyio.lowlevel.checkpoint()
 
     def _encoded(self, item: Any) -> Item | None:
         encoded = self._encoding.item(item, self._number)
