@@ -32,13 +32,13 @@ _LENGTH = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0)
 
 
 def prometheus(registry: CollectorRegistry | None = None) -> Callable[[], None]:
-    """Gives the metrics to prometheus-client.
+    """Exports the metrics to prometheus-client.
 
     Args:
-        registry: Where; its default registry unless given.
+        registry: The registry. The default is prometheus-client's own.
 
     Returns:
-        What takes them out again.
+        A function that removes the metrics from the registry.
 
     Raises:
         ImportError: prometheus-client is not installed.
@@ -61,13 +61,13 @@ def prometheus(registry: CollectorRegistry | None = None) -> Callable[[], None]:
 
 
 def opentelemetry(meter_provider: MeterProvider | None = None) -> Callable[[], None]:
-    """Gives the metrics to OpenTelemetry.
+    """Exports the metrics to OpenTelemetry.
 
     Args:
-        meter_provider: Whose; the global one unless given.
+        meter_provider: The meter provider. The default is the global one.
 
     Returns:
-        What ends that: nothing more is counted, what has been stays.
+        A function that stops the export. Values that were counted stay.
 
     Raises:
         ImportError: opentelemetry-api is not installed.

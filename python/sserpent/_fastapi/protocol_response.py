@@ -44,13 +44,13 @@ def _wrong_type(cls: type, name: str, rule: str, value: object) -> TypeError:
 
 
 class ProtocolResponse(EventSourceResponse):
-    """Streams in the protocol of a client that exists already; `sserpent.protocols` has the classes
-    for those of the model providers, and a subclass with a `closing_event` is a protocol of one's
-    own.
+    """Streams in the protocol of an existing client. `sserpent.protocols` has classes for the
+    protocols of model providers. For a protocol of your own, write a subclass with a
+    `closing_event`.
 
-    Items are events, or objects in JSON: dicts, models. What ends the stream before its generator
-    has come to its end cuts the connection, so that no client takes a part for the whole, and what
-    ends it before it has begun is a 503 with `Retry-After`.
+    Items are events, dicts or models. If something ends the stream before its generator has come to
+    its end, the connection is cut, so that clients can tell that the stream is incomplete. If
+    something ends the stream before it has begun, the response is a 503 with `Retry-After`.
 
     Raises:
         TypeError: a class attribute has the wrong type, or `as_event` is no class method; when the

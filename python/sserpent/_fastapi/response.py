@@ -86,66 +86,67 @@ class ResponseOptions(DeliveryOptions, total=False):
 class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     """Streams events to a client as `text/event-stream`.
 
-    Use it as `response_class=EventSourceResponse` on a path operation that yields, as FastAPI's
-    class of this name, or return `EventSourceResponse(content)` from any endpoint.
+    Use it like FastAPI's class of this name, as `response_class=EventSourceResponse` of a path
+    operation that yields. Or return `EventSourceResponse(content)` from any endpoint.
 
-    Options are class attributes; a subclass sets them for a route, a keyword argument for one
-    response.
+    Options are class attributes. Set them in a subclass for a route, or as keyword arguments for
+    one response.
 
     Args:
         content: What to stream: an async or sync generator, or any other async iterable or
             iterable, of events or of values for their `data` field.
-        status_code: The status of the response, 200 unless given.
-        headers: Further headers; they win over `Cache-Control: no-cache` and
-            `X-Accel-Buffering: no`, which are sent unless given.
-        media_type: `text/event-stream` unless given.
-        background: A task to run after the stream has ended; not after one that failed.
-        ping_interval: Seconds without traffic after which a comment line is sent; 15 unless
-            given, None or 0 turns it off.
-        ping_event: What is sent instead of the comment: a `ServerSentEvent`, or a function without
-            arguments, called in the event loop for each, that returns one. If it raises, the
-            stream ends with that. None, the default, for the comment.
-        open_delay: Seconds to wait for the first event before the headers are sent without one;
-            0.25 unless given, 0 sends them at once, None waits for as long as it takes.
-        send_timeout: Seconds after which a client that does not read is dropped, and its
-            connection with it; None, the default, waits for ever.
+        status_code: The status of the response. The default is 200.
+        headers: Headers to add. `Cache-Control: no-cache` and `X-Accel-Buffering: no` are sent
+            unless you give others.
+        media_type: The content type. The default is `text/event-stream`.
+        background: A task to run after the stream has ended, unless the stream failed.
+        ping_interval: Seconds without traffic after which a comment line is sent as a keep-alive.
+            The default is 15. None or 0 turns it off.
+        ping_event: The keep-alive, instead of the comment: a `ServerSentEvent`, or a function
+            without arguments that returns one. The function is called in the event loop for each
+            keep-alive. If it raises, the stream ends with that error. None, the default, sends the
+            comment.
+        open_delay: Seconds to wait for the first event before the headers are sent. The default is
+            0.25. 0 sends the headers at once, None waits without a limit.
+        send_timeout: Seconds after which a client that does not read is dropped, together with its
+            connection. None, the default, waits for ever.
         cleanup_timeout: Seconds that the generator's cleanup may take after a disconnect or
-            shutdown, and that a client may take to read the rest when the server shuts down; 30
-            unless given.
-        max_duration: Seconds after which the stream is ended and its client told to come back in
-            1 to 5 s; None, the default, for never. The time of each is shorter by up to a tenth,
-            so that clients that came together do not leave together.
-        expires_at: When the stream is ended, and its client told to come back, a `datetime` with a
-            time zone: that of a token's `exp`. None, the default, for never.
-        shutdown_grace: Seconds between the server's shutdown and the end of the stream; 0 unless
-            given. See `shutdown_event`.
-        max_pending: Bytes of events that may wait to be sent, and one event more; 65,536 unless
-            given.
-        compress: Whether a client that takes gzip (`Accept-Encoding`) gets it; False unless given.
-            Each event is readable when it has arrived. Lengths leak. Where one stream holds a
-            secret and also text that somebody else may choose, and that person can watch the
-            traffic, leave compression off.
-        framed: Whether items that are `str`, `bytes`, `bytearray` or `memoryview` are sent as they
-            are, as parts of an event stream that somebody else has framed; False unless given, and
-            then they are data. Nothing in them is checked, and they need not be whole events.
-        on_disconnect: Called without arguments, once, if the client leaves before the end of
-            the stream, or is dropped. May be async, and then has `cleanup_timeout` too.
+            shutdown. When the server shuts down, a client also has that time to read the rest. The
+            default is 30.
+        max_duration: Seconds after which the stream ends, with a `retry` of 1 to 5 s for its
+            client. None, the default, sets no limit. Each stream ends up to a tenth earlier, at
+            random, so that clients that connected together do not reconnect together.
+        expires_at: The `datetime`, with a time zone, at which the stream ends and its client
+            reconnects, such as the `exp` of a token. None, the default, sets no limit.
+        shutdown_grace: Seconds that the stream may go on when the server shuts down. The default is
+            0. See `shutdown_event`.
+        max_pending: How many bytes may be buffered for a slow client before the generator is
+            paused, plus one event. The default is 65,536.
+        compress: Whether the stream is compressed for clients that accept gzip (`Accept-Encoding`).
+            The default is False. The stream is flushed after each event. Lengths leak: leave
+            compression off if one stream contains both a secret and text that an attacker can
+            choose, and the attacker can watch the traffic.
+        framed: Whether `str`, `bytes`, `bytearray` and `memoryview` items are sent unchanged,
+            because your code has framed them already. They are not checked, and need not be whole
+            events. The default is False: such items are data.
+        on_disconnect: A function without arguments, called once if the client disconnects before
+            the end of the stream, or is dropped. It may be async, and may then take
+            `cleanup_timeout`.
 
-    A subclass may have a `closing_event`, which returns what is sent last, and `default_headers`, a
-    mapping of headers that are sent unless the response has them.
+    A subclass may have a method `closing_event`, which returns the last event to send, and
+    `default_headers`, a mapping of headers to add unless the response has them.
 
-    `max_threads`, a class attribute alone, is how many sync generators may stream at the same
-    time: 1,000 unless a subclass sets its own. `max_streams`, another one, is how many streams may
-    be open at the same time in a process: any number unless a class sets it. Beyond, a client gets
-    a 503 with `Retry-After`, or, if it comes back with a last event ID, an empty stream that tells
-    it to come back in 5 to 15 s.
+    Two options are class attributes only. `max_threads` limits how many sync generators may stream
+    at the same time. The default is 1,000. `max_streams` limits how many streams may be open at the
+    same time in a process. There is no limit by default. A further client gets a 503 with
+    `Retry-After`. If it reconnects with a last event ID, it gets an empty stream with a `retry` of
+    5 to 15 s instead.
 
     Raises:
-        TypeError: there is no option of that name, an option has the wrong type, or `content`
-            cannot be iterated, or is a `str`, `bytes`, mapping or model, of which nobody means to
-            send the parts one by one.
-        ValueError: an option has a bad value. The messages name the option. Class attributes are
-            checked when the class is made.
+        TypeError: there is no option of that name, an option has the wrong type, `content` cannot
+            be iterated, or `content` is a single `str`, `bytes`, mapping or model.
+        ValueError: an option has a bad value. Both messages name the option. Class attributes are
+            checked when the class is defined.
     """
 
     media_type = "text/event-stream"

@@ -20,16 +20,17 @@ class StreamEnd(NamedTuple):
     """How a stream or a run has ended.
 
     Attributes:
-        kind: "done": the generator has come to its end. "error": it has raised, or yielded what
-            cannot be sent. Of a run alone: "stopped", by request or because its server shuts down,
-            and "lost", with the process that ran it.
-        reason: Of a run, what its `run-end` says. Of a `HTTPException`, its detail, if that is a
-            str. None otherwise.
-        status: The status of a `HTTPException`; None for any other end.
-        first: The data of the first event, parsed if it is JSON; None without one, and in a class
-            that does not set `keeps_first`.
-        last: The data of the last event, parsed if it is JSON; None without one.
-        count: How many events there were, of a run all of them, wherever its follower resumed.
+        kind: "done" if the generator has come to its end, "error" if it has raised, or yielded an
+            item that cannot be sent. Only for runs: "stopped" if the run was stopped by request or
+            by a shutdown of its server, "lost" if its process died.
+        reason: For a run, the `reason` of its `run-end`. For an `HTTPException`, its detail, if
+            that is a str. Otherwise None.
+        status: The status of an `HTTPException`, or None for any other end.
+        first: The data of the first event, parsed if it is JSON. None without an event, or if the
+            class does not set `keeps_first`.
+        last: The data of the last event, parsed if it is JSON. None without an event.
+        count: How many events there were. For a run this counts all events, even if its follower
+            resumed later.
     """
 
     kind: Literal["done", "error", "stopped", "lost"]
@@ -41,8 +42,8 @@ class StreamEnd(NamedTuple):
 
     @property
     def message(self) -> str:
-        """A sentence that the client may read: the detail of a `HTTPException`, and never
-        anything of another exception. Empty if the stream is done."""
+        """A sentence for the client: the detail of an `HTTPException`, but never the text of
+        another exception. Empty if the stream is done."""
         if self.kind == "done":
             return ""
         if self.is_interrupted:
@@ -55,7 +56,7 @@ class StreamEnd(NamedTuple):
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether nobody wanted this end: the run was lost, or its server shuts down."""
+        """Whether the run was lost, or interrupted by a shutdown of its server."""
         return self.kind == "lost" or (self.kind == "stopped" and self.reason == SHUTDOWN)
 
 

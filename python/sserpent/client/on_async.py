@@ -121,7 +121,7 @@ class AsyncEventIterator(Generic[T]):
 
     @property
     def last_event_id(self) -> str:
-        """The ID to go on after."""
+        """The last event ID, from which a client can resume."""
         return self._reading.last_event_id
 
     @property
@@ -187,33 +187,32 @@ def aiter_events(
 ) -> AsyncEventIterator[Any]:
     """Iterates over the events of a stream, or over the items in them.
 
-    Leaving the iteration closes the source, if it has `aclose`: at once with `aclose()` or as
-    an asynchronous context manager, else soon after the iterator is freed. Works on asyncio and
-    Trio.
+    Leaving the iteration closes the source, if it has `aclose`. With `async with` or `aclose()`
+    this happens at once, otherwise soon after the iterator is freed. It works on asyncio and Trio.
 
     Args:
-        source: A response of httpx2, httpx or aiohttp that is read as a stream, whose status and
-            content type are then looked at; or anything that yields the bytes of a stream, in
-            any chunks.
-        type: What pydantic makes of the data, which then comes instead of the event: one type for
-            all events, or one for each event type; events of other types are passed over.
-            `MessageEvent` hands the event out as it is.
-        until: The data of the event that ends the stream, and is not returned. A stream that ends
-            without it was cut.
-        until_event: The same by the event's type, one or several. With `until` too, whichever
-            comes first.
-        raise_on: The types of events that are errors, one or several.
-        idle_timeout: How many seconds to wait for the next event, while comments may come; None
-            waits for ever.
-        max_event_size: How many bytes an event may take; 16 MiB unless given.
-        last_event_id: The ID that the stream goes on after, if it is resumed.
+        source: A streamed response of httpx2, httpx or aiohttp, whose status and content type are
+            checked. Or an async iterable of bytes, in chunks of any size.
+        type: The type that pydantic validates the data with. You then get the data instead of the
+            event. Pass one type for all events, or a dict with a type for each event type. Events
+            of other types are skipped. Use `MessageEvent` for events that should not be converted.
+        until: The data of the last event, which is not returned. A stream that ends without this
+            event was cut.
+        until_event: The type of the last event, or several types. With `until` too, the iteration
+            ends at whichever comes first.
+        raise_on: The type of an error event, or several types.
+        idle_timeout: How many seconds to wait for the next event. Comments do not count. None waits
+            for ever.
+        max_event_size: How many bytes an event may have. The default is 16 MiB.
+        last_event_id: The ID that the stream was resumed from, if any.
 
     Raises:
         ErrorEvent: an event came that `raise_on` names.
         EventTooLarge: an event is larger than `max_event_size`.
         IncompleteStream: the stream ended without the event that `until` or `until_event` names,
             or a read of it was cancelled before.
-        NotAnEventStream: the response has another status than 200, or another content type.
+        NotAnEventStream: the status of the response is not 200, or its content type is not that of
+            an event stream.
         TimeoutError: no event came within `idle_timeout`.
         TypeError: the source is not for an event loop, or yields something else than bytes; an
             argument has the wrong type.

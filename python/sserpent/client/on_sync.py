@@ -76,7 +76,7 @@ class EventIterator(Generic[T]):
 
     @property
     def last_event_id(self) -> str:
-        """The ID to go on after."""
+        """The last event ID, from which a client can resume."""
         return self._reading.last_event_id
 
     @property
@@ -137,29 +137,29 @@ def iter_events(
 ) -> EventIterator[Any]:
     """Iterates over the events of a stream, or over the items in them.
 
-    Leaving the iteration closes the source, if it has `close`: at once with `close()` or as a
-    context manager, else when the iterator is freed.
+    Leaving the iteration closes the source, if it has `close`. With `with` or `close()` this
+    happens at once, otherwise when the iterator is freed.
 
     Args:
-        source: A response of httpx2, httpx or requests that is read as a stream, whose status and
-            content type are then looked at; or anything that yields the bytes of a stream, in
-            any chunks.
-        type: What pydantic makes of the data, which then comes instead of the event: one type for
-            all events, or one for each event type; events of other types are passed over.
-            `MessageEvent` hands the event out as it is.
-        until: The data of the event that ends the stream, and is not returned. A stream that ends
-            without it was cut.
-        until_event: The same by the event's type, one or several. With `until` too, whichever
-            comes first.
-        raise_on: The types of events that are errors, one or several.
-        max_event_size: How many bytes an event may take; 16 MiB unless given.
-        last_event_id: The ID that the stream goes on after, if it is resumed.
+        source: A streamed response of httpx2, httpx or requests, whose status and content type are
+            checked. Or an iterable of bytes, in chunks of any size.
+        type: The type that pydantic validates the data with. You then get the data instead of the
+            event. Pass one type for all events, or a dict with a type for each event type. Events
+            of other types are skipped. Use `MessageEvent` for events that should not be converted.
+        until: The data of the last event, which is not returned. A stream that ends without this
+            event was cut.
+        until_event: The type of the last event, or several types. With `until` too, the iteration
+            ends at whichever comes first.
+        raise_on: The type of an error event, or several types.
+        max_event_size: How many bytes an event may have. The default is 16 MiB.
+        last_event_id: The ID that the stream was resumed from, if any.
 
     Raises:
         ErrorEvent: an event came that `raise_on` names.
         EventTooLarge: an event is larger than `max_event_size`.
         IncompleteStream: the stream ended without the event that `until` or `until_event` names.
-        NotAnEventStream: the response has another status than 200, or another content type.
+        NotAnEventStream: the status of the response is not 200, or its content type is not that of
+            an event stream.
         TypeError: the source is for an event loop, or yields something else than bytes; an
             argument has the wrong type.
         pydantic.ValidationError: the data does not fit its type. The event is the attribute

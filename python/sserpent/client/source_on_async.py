@@ -28,42 +28,45 @@ T = TypeVar("T")
 
 
 class EventSource(SourceReader, Generic[T]):
-    """Reads the events of a stream over all its connections: an async iterator that comes back
-    when a connection breaks or ends, with the last event ID.
+    """Reads the events of a stream: an async iterator that reconnects with the last event ID when a
+    connection breaks or ends.
 
         async with EventSource(client, "https://example.com/rooms/lobby") as source:
             async for event in source:
                 ...
 
-    Leaving it closes its connection, not the client. For one task at a time. Works on asyncio and
-    Trio. A read that is cancelled loses its connection, and the next read makes another.
+    Leaving the context closes the connection, but not the client. Use it in one task at a time. It
+    works on asyncio and Trio. If a read is cancelled, the connection is closed, and the next read
+    opens a new one.
 
     Args:
         client: An `AsyncClient` of httpx2 or httpx. Its read timeout is replaced by
             `silence_timeout` for these requests; redirects, authentication and the other timeouts
             are the client's.
-        url: Of the stream.
-        method: Of the request. Anything but GET and HEAD is sent again only if the request was
-            not dealt with (no connection, 429, 503), there is a last event ID, or `repeat` is set.
-        headers: Of the request: a mapping, or a function that returns one and is called for each
-            connection, for tokens that expire. It may be async. If it raises the client's error of
-            a connection that was not made or broke, or of a 408, 425, 429 or 5xx
-            (`raise_for_status`), that counts as a failed connection. Anything else ends the
-            iteration.
-        params, json: As the client takes them.
-        last_event_id: Where to go on, if the stream was read before.
+        url: The URL of the stream.
+        method: The method of the request. Any method but GET and HEAD is sent again only if the
+            server has not handled the request (no connection, 429, 503), if there is a last event
+            ID, or if `repeat` is set.
+        headers: The headers of the request: a mapping, or a function that returns one. The function
+            is called for each connection, for tokens that expire, and may be async. If it raises
+            the client's error for a failed connection, or for a 408, 425, 429 or 5xx
+            (`raise_for_status`), that counts as a failure. Any other exception ends the iteration.
+        params, json: As for the client's own requests.
+        last_event_id: The id to resume from, if the stream was read before.
         type, until, until_event, raise_on, max_event_size: As in `aiter_events`.
-        silence_timeout: Seconds without a byte, keep-alives included, after which a connection is
-            taken for dead; 45 unless given.
-        retry: Seconds to wait before the first return, unless the stream has said how long; 3
-            unless given. The wait doubles with each failure in a row, and is drawn at random from
-            once to twice of that.
-        max_delay: Seconds up to which doubling goes; 60 unless given.
-        max_failures: After how many failures in a row to give up; None, the default, for never.
-        repeat: Whether a request with effects may be sent again; False unless given.
+        silence_timeout: Seconds without a byte, not even a keep-alive, after which it reconnects.
+            The default is 45.
+        retry: Seconds to wait before the first reconnection, unless the stream has sent a `retry`.
+            The default is 3. The wait doubles with each failure in a row. Each wait is random,
+            between one and two times its length.
+        max_delay: The longest wait in seconds. The default is 60.
+        max_failures: How many failures in a row end the iteration. None, the default, sets no
+            limit.
+        repeat: Whether a POST, or another request with effects, may always be sent again. The
+            default is False.
 
     Attributes:
-        last_event_id: Where to go on, by the events that were handed out.
+        last_event_id: The id to resume from, after the events that were returned so far.
         connected: Whether there is a connection, from its headers to its end.
         failures: How many connections failed in a row; 0 when an event is handed out.
 

@@ -25,16 +25,16 @@ T = TypeVar("T")
 
 
 class SyncEventSource(SourceReader, Generic[T]):
-    """Reads the events of a stream over all its connections, without an event loop: an iterator
-    that comes back when a connection breaks or ends, with the last event ID.
+    """Reads the events of a stream without an event loop: an iterator that reconnects with the last
+    event ID when a connection breaks or ends.
 
         with SyncEventSource(client, "https://example.com/rooms/lobby") as source:
             for event in source:
                 ...
 
-    Leaving it closes its connection, not the client. Not for several threads at a time. The client
-    is a `Client` of httpx2 or httpx, and `headers` no async function; all else is as in
-    `EventSource`.
+    Leaving the context closes the connection, but not the client. Use it in one thread at a time.
+    `client` is a `Client` of httpx2 or httpx, and `headers` must not be async. Everything else is
+    as in `EventSource`.
     """
 
     __slots__ = ()

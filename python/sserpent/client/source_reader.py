@@ -61,15 +61,15 @@ class SourceReader:
 
     @property
     def last_event_id(self) -> str:
-        """Where to go on, by the events that were handed out."""
+        """The id to resume from, after the events that were returned so far."""
         return self._source.reading.last_event_id
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection, from its headers to its end."""
+        """Whether there is a connection: from the response's headers to its end."""
         return self._source.connected
 
     @property
     def failures(self) -> int:
-        """How many connections failed in a row."""
+        """How many connections have failed in a row."""
         return self._source.reconnection.failures

@@ -18,7 +18,7 @@ from .transport import ServerInProcess, Transport, checked_library, client_class
 
 
 class Client:
-    """A client of one application; made by `connect`.
+    """A client of one application, made by `connect`.
 
     It has the methods of an `AsyncClient` too: `get`, `post`, `request`, `stream` and so on.
 
@@ -39,21 +39,21 @@ class Client:
     async def events(
         self, url: str, *, method: str = "GET", last_event_id: str = "", **request: Any
     ) -> AsyncGenerator[Events, None]:
-        """Opens an event stream, and leaves it at the end.
+        """Opens an event stream. At the end the client disconnects.
 
         Args:
-            url: Its path or URL.
+            url: The path or URL of the stream.
             method: The method of the request.
-            last_event_id: The ID to go on after, sent unless it is empty.
-            request: What else `AsyncClient.build_request` takes: `headers`, `params`, `json`.
-                `Accept` is `text/event-stream` unless the headers have one.
+            last_event_id: The last event ID, which is sent unless it is empty.
+            request: Other arguments of `AsyncClient.build_request`, such as `headers`, `params` and
+                `json`. `Accept` is `text/event-stream` unless you give another.
 
         Raises:
             AssertionError: the response is no event stream for a browser or `sserpent.client`: its
                 status is not 200, or its content type is another.
             ReadTimeout: httpx's, the response did not start in time.
-            BaseException: what the application raises before it starts, and, at the end, what it
-                has raised since without a read having told so.
+            BaseException: an exception of the application before the response begins. At the end, a
+                later exception that no read has raised in the test.
         """
         request |= {"method": method, "url": url, "last_event_id": last_event_id}
         events = await self._open(request)
@@ -90,14 +90,14 @@ class Client:
         return Events(self._open, request, response)
 
     async def shut_down(self, timeout: float | None = None) -> None:
-        """Does to the open streams what SIGTERM does, and waits for their ends. What they still
-        send can be read afterwards; requests that come now meet a server that shuts down.
+        """Ends the open streams as SIGTERM does, and waits for their end. You can still read their
+        last events afterwards. New requests meet a server that is shutting down.
 
         Args:
-            timeout: How many seconds they may take; that of `connect` unless given.
+            timeout: How many seconds they may take. The default is the `timeout` of `connect`.
 
         Raises:
-            TimeoutError: some are still open; the message names them.
+            TimeoutError: some streams are still open; the message names them.
         """
         timeout = self._server.timeout if timeout is None else timeout
         self._server.exiting = True
@@ -120,27 +120,28 @@ class Client:
 def connect(
     app: ASGIApp, *, http_library: Any = None, timeout: float = 5.0
 ) -> AbstractAsyncContextManager[Client]:
-    """Connects to an application in process: an asynchronous context manager of a `Client`.
+    """Connects to an application in process. Returns an async context manager of a `Client`.
 
-    Responses arrive while the application sends them. `send` waits when 64 KiB are not read. The
-    application's lifespan runs, if it has one. At the end the client leaves its streams, and every
-    task has ended.
+    The client gets each part of a response when the application sends it. `send` waits while 64 KiB
+    are unread. The application's lifespan runs, if it has one. At the end the client disconnects,
+    and waits until every task has ended.
 
     Args:
         app: The ASGI application.
-        http_library: The module `httpx2` or `httpx`; the first of them that is installed unless
-            given.
-        timeout: How many seconds anything may take: to start up, to answer, to send the next bytes
-            or, where a response is not streamed, all of them, to clean up after a client has left.
+        http_library: The module `httpx2` or `httpx`. The default is the first of them that is
+            installed.
+        timeout: How many seconds each step may take: to start up, to begin a response, to send the
+            next bytes (or all bytes of a response that is not streamed), and to clean up after the
+            client has disconnected.
 
     Raises:
         ImportError: neither httpx2 nor httpx is installed.
         TypeError: `http_library` is neither, `app` cannot be called, or `timeout` is no number.
         ValueError: `timeout` is no positive number.
-        TimeoutError: at the end, an application still ran `timeout` seconds after its client had
-            left.
-        BaseException: at the end, what an application has raised without the test having heard of
-            it.
+        TimeoutError: at the end, the application still ran `timeout` seconds after its client had
+            disconnected.
+        BaseException: at the end, an exception of the application that no read has raised in the
+            test.
     """
     if not callable(app):
         raise wrong_type("app", "an ASGI application", app)

@@ -24,7 +24,7 @@ class StreamEnded(AssertionError):
 
 
 class Events:
-    """The events of one response; made by `Client.events`. For one task at a time.
+    """The events of one response, made by `Client.events`. Use it in one task at a time.
 
     Attributes:
         response: The response of httpx2 or httpx, with status and headers.
@@ -48,7 +48,7 @@ class Events:
 
     @property
     def last_event_id(self) -> str:
-        """The ID to go on after: that of the last event which was read."""
+        """The ID of the last event that was read."""
         return self._last_event_id if self._pending else self._parser.last_event_id
 
     @property
@@ -60,14 +60,14 @@ class Events:
         """Returns the next event.
 
         Args:
-            timeout: How many seconds to wait for it, while comments may come; that of `connect`
-                unless given.
+            timeout: How many seconds to wait. Comments do not count. The default is the `timeout`
+                of `connect`.
 
         Raises:
             StreamEnded: the stream has ended; an AssertionError.
-            RemoteProtocolError: httpx's, the stream was cut off; what the application has raised is
-                its cause.
-            TimeoutError: no event came; the message says what did.
+            RemoteProtocolError: httpx's, the stream was cut. Its cause is the exception of the
+                application.
+            TimeoutError: no event came; the message says what came instead.
         """
         timeout = self._timeout if timeout is None else timeout
         try:
@@ -84,7 +84,7 @@ class Events:
         return event
 
     async def none_within(self, seconds: float) -> None:
-        """Waits that long for no event to come. Comments are no events; a stream that ends is fine.
+        """Waits, and fails if an event comes. Comments are not events. The stream may end.
 
         Raises:
             AssertionError: an event came. It is not lost: `next` returns it.
@@ -123,12 +123,12 @@ class Events:
         return f"{self._count} events were read, and {self._exchange.so_far}"
 
     async def leave(self) -> None:
-        """Has the client go, and returns when the application's cleanup is done.
+        """Disconnects the client, and returns when the application's cleanup is done.
 
         Raises:
             TimeoutError: the application still ran after the timeout of `connect`, and was
                 cancelled.
-            BaseException: what the application has raised, unless a read has told so already.
+            BaseException: an exception of the application that no read has raised yet.
         """
         await self.response.aclose()
         if self._exchange.has_unseen_error:
@@ -136,40 +136,41 @@ class Events:
             raise self._exchange.error
 
     async def stall(self) -> None:
-        """Has the client read no more: each `send` of the application waits, as it does when all
-        buffers on the way are full."""
+        """Stops reading: each `send` of the application then waits, as when all buffers on the way
+        to a client are full."""
         self._exchange.stall()
         await checkpoint()
 
     async def until_send_waits(self, timeout: float | None = None) -> None:
-        """Waits until a `send` of the application waits for this client.
+        """Waits until a `send` of the application is blocked by this client.
 
         Raises:
-            TimeoutError: none did within `timeout` seconds, that of `connect` unless given.
+            TimeoutError: no `send` was blocked within `timeout` seconds. The default is the
+                `timeout` of `connect`.
         """
         await self._exchange.until_send_waits(self._timeout if timeout is None else timeout)
 
     async def resume(self) -> None:
-        """Has the client read on."""
+        """Reads again after `stall`."""
         self._exchange.resume()
         await checkpoint()
 
     def cut(self, after_bytes: int = 0) -> None:
-        """Cuts the connection, as a network that fails: the client gets an error, the application
+        """Cuts the connection like a failing network: the client gets an error, and the application
         a disconnect.
 
         Args:
-            after_bytes: How many bytes of the body come before it, from its beginning. Events that
-                have come already are still returned.
+            after_bytes: How many bytes of the body arrive before the cut, counted from the
+                beginning. Events that have arrived already are still returned.
         """
         self._exchange.cut(after_bytes)
 
     async def reconnect(self) -> Events:
-        """Leaves, and sends the same request again, with the `Last-Event-ID` that the stream has
-        come to. It ends with the first one.
+        """Disconnects, and sends the same request again with the current `Last-Event-ID`. The new
+        events end together with the first ones.
 
         Raises:
-            AssertionError: the answer is no event stream.
+            AssertionError: the response is not an event stream.
             Exception: what `leave` and a request raise.
         """
         await self.leave()

@@ -32,7 +32,7 @@ class SyncEvents:
 
     @property
     def last_event_id(self) -> str:
-        """The ID to go on after."""
+        """The ID of the last event that was read."""
         return self._events.last_event_id
 
     @property

@@ -58,13 +58,13 @@ class UpstreamRequest:
 
 
 class FakeUpstream:
-    """An ASGI application that answers every request by a script, or each by the next of several:
-    see `sequence`.
+    """An ASGI application that answers every request with the same steps. To answer each request
+    with other steps, see `sequence`.
 
     Args:
-        script: Bytes, each sent, and read, as one chunk; numbers, seconds to wait (`math.inf` for
-            ever); an exception, which is raised and so cuts the response off. After the last step
-            the response ends.
+        script: The steps of a response. Bytes are sent, and read, as one chunk. A number is a wait
+            in seconds (`math.inf` for ever). An exception is raised, which cuts the response. After
+            the last step the response ends.
         status: The status of the response, 200 unless given.
         headers: Its headers; `Content-Type: text/event-stream` unless given.
 
@@ -94,9 +94,9 @@ class FakeUpstream:
 
     @classmethod
     def sequence(cls, *scripts: Sequence[Step] | FakeUpstream) -> FakeUpstream:
-        """Returns an application that answers the first request by the first script, the second by
-        the second and so on, and all after the last with a 204, at which a client that reconnects
-        ends.
+        """Returns an application that answers the first request with the first script, the second
+        request with the second script, and so on. All later requests get a 204, at which clients
+        stop reconnecting.
 
         Args:
             scripts: Each as `FakeUpstream` takes it, or a `FakeUpstream`, with a status and
