@@ -16,7 +16,7 @@ from starlette.routing import Route
 from asgi import Connection
 from gunzip import GZIP, Gunzip, gunzipped
 from sserpent import EventSourceResponse, ServerSentEvent
-from sserpent._delivery import on_asyncio, options
+from sserpent._delivery import compression, on_asyncio, options
 from sserpent._delivery.compression import EMPTY_BLOCK
 from sserpent._delivery.sender import Sender, TaskSender
 from sserpent.channels import Channels
@@ -201,6 +201,30 @@ def test_z5_the_second_event_costs_a_fraction_of_the_first(run: Run) -> None:
 
 
 # Z6: keep-alives
+
+
+@pytest.mark.parametrize(("size", "is_thorough"), [(10, False), (250, False), (4_000, True)])
+@runners
+def test_z5_large_events_are_searched_thoroughly_and_small_ones_quickly(
+    run: Run, size: int, is_thorough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels: list[int] = []
+    make = compression.zlib.compressobj
+
+    def noting(level: int, *arguments: Any) -> Any:
+        levels.append(level)
+        return make(level, *arguments)
+
+    monkeypatch.setattr(compression.zlib, "compressobj", noting)
+
+    async def events() -> AsyncIterator[str]:
+        for number in range(3):
+            await anyio.sleep(0.01)
+            yield f"{number}" * size
+
+    connection = streamed(run, lambda: Compressed(events()))
+    assert gunzipped(connection.bodies).whole
+    assert levels == [-1 if is_thorough else 3]
 
 
 @runners

@@ -19,6 +19,9 @@ EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"
 
 # 15 KiB for each stream, where the usual window takes 256 KiB.
 _WINDOW_BITS, _MEMORY_LEVEL = 10, 3
+# Where events are small, as chunks of an LLM are, zlib finds as much of an event in the one before
+# by its quick search, in two thirds of the time. In large ones the thorough search finds more.
+_QUICK, _SMALL = 3, 512
 # Tells zlib to write gzip's header and trailer.
 _GZIP = 16
 
@@ -97,25 +100,25 @@ class Window:
         return self.say(plain)
 
     def say(self, plain: bytes) -> bytes:
-        deflate = self._deflate or self._open()
+        deflate = self._deflate or self._open(len(plain))
         said: bytes = deflate.compress(plain) + deflate.flush(zlib.Z_SYNC_FLUSH)
         self.wire_bytes += len(said)
         return said
 
     def keep_alive(self) -> bytes:
         # The first bytes are gzip's header, whatever follows them.
-        block = EMPTY_BLOCK if self._deflate is not None else self._open().flush(zlib.Z_SYNC_FLUSH)
+        block = EMPTY_BLOCK if self._deflate is not None else self._open(0).flush(zlib.Z_SYNC_FLUSH)
         self.wire_bytes += len(block)
         return block
 
     def end(self, last: bytes) -> bytes:
-        deflate = self._deflate or self._open()
+        deflate = self._deflate or self._open(len(last))
         ended: bytes = deflate.compress(last) + deflate.flush()
         self.wire_bytes += len(ended)
         return ended
 
-    def _open(self) -> Any:
-        self._deflate = zlib.compressobj(
-            zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, _GZIP + _WINDOW_BITS, _MEMORY_LEVEL
-        )
+    def _open(self, size: int) -> Any:
+        """Makes the window for a first piece of so many bytes."""
+        level = _QUICK if size < _SMALL else zlib.Z_DEFAULT_COMPRESSION
+        self._deflate = zlib.compressobj(level, zlib.DEFLATED, _GZIP + _WINDOW_BITS, _MEMORY_LEVEL)
         return self._deflate
