@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"
 
 # 15 KiB for each stream, where the usual window takes 256 KiB.
-_WINDOW_BITS, _MEMORY_LEVEL = 10, 3
-# Where events are small, as chunks of an LLM are, zlib finds as much of an event in the one before
-# by its quick search, in two thirds of the time. In large ones the thorough search finds more.
-_QUICK, _SMALL = 3, 512
+_WINDOW_BITS = 10
+# The level of zlib, and that of its memory. Where events are small, as chunks of an LLM are, the
+# quick search finds as much of an event in the one before as the thorough one, in two thirds of
+# the time.
+_THOROUGH = zlib.Z_DEFAULT_COMPRESSION, 3
+_QUICK = 3, 2
+# Up to how many bytes a first piece is small.
+_SMALL = 512
 # Tells zlib to write gzip's header and trailer.
 _GZIP = 16
 
@@ -119,6 +123,6 @@ class Window:
 
     def _open(self, size: int) -> Any:
         """Makes the window for a first piece of so many bytes."""
-        level = _QUICK if size < _SMALL else zlib.Z_DEFAULT_COMPRESSION
-        self._deflate = zlib.compressobj(level, zlib.DEFLATED, _GZIP + _WINDOW_BITS, _MEMORY_LEVEL)
+        level, memory_level = _QUICK if size <= _SMALL else _THOROUGH
+        self._deflate = zlib.compressobj(level, zlib.DEFLATED, _GZIP + _WINDOW_BITS, memory_level)
         return self._deflate
