@@ -23,6 +23,9 @@ _BOM = b"\xef\xbb\xbf"
 # CPython finds a number among bytes in a tenth of the time that it takes for bytes of one.
 _LF, _CR, _NUL = b"\n\r\0"
 
+# Larger data are not copied for their event, which gets the buffer that they were collected in.
+_MAX_COPIED = 65_536
+
 
 class EventTooLarge(ValueError):
     """An event of the stream is larger than `max_event_size`."""
@@ -45,7 +48,8 @@ class MessageEvent:
     __slots__ = ("_data", "_data_bytes", "_last_event_id", "_type")
     __module__ = "sserpent.client"
 
-    _data_bytes: bytes
+    # A bytearray, which nobody else has, until somebody asks for the bytes of large data.
+    _data_bytes: bytes | bytearray
     _type: str
     _last_event_id: str
     _data: str | None
@@ -82,7 +86,10 @@ class MessageEvent:
     @property
     def data_bytes(self) -> bytes:
         """The data as it came, with nothing replaced."""
-        return self._data_bytes
+        data_bytes = self._data_bytes
+        if not isinstance(data_bytes, bytes):
+            data_bytes = self._data_bytes = bytes(data_bytes)
+        return data_bytes
 
     @property
     def last_event_id(self) -> str:
@@ -124,7 +131,7 @@ class MessageEvent:
         )
 
     def _key(self) -> tuple[bytes, str, str]:
-        return self._data_bytes, self._type, self._last_event_id
+        return self.data_bytes, self._type, self._last_event_id
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, MessageEvent):
@@ -135,7 +142,7 @@ class MessageEvent:
         return hash(self._key())
 
     def __getnewargs_ex__(self) -> tuple[tuple[bytes], dict[str, str]]:
-        return (self._data_bytes,), {"type": self._type, "last_event_id": self._last_event_id}
+        return (self.data_bytes,), {"type": self._type, "last_event_id": self._last_event_id}
 
     def __getstate__(self) -> None:
         # The arguments of __new__ are all there is.
@@ -145,7 +152,7 @@ class MessageEvent:
 _new = object.__new__
 
 
-def _event(data_bytes: bytes, type: str, last_event_id: str) -> MessageEvent:
+def _event(data_bytes: bytes | bytearray, type: str, last_event_id: str) -> MessageEvent:
     event = _new(MessageEvent)
     event._data = None
     event._data_bytes = data_bytes
@@ -354,9 +361,17 @@ class EventStreamParser:
         self._last_event_id = self._id
         if self._data:
             del self._data[-1]
-            events.append(_event(bytes(self._data), self._type or "message", self._id))
-            self._data.clear()
+            events.append(_event(self._take_data(), self._type or "message", self._id))
         self._type = ""
+
+    def _take_data(self) -> bytes | bytearray:
+        data = self._data
+        if len(data) > _MAX_COPIED:
+            self._data = bytearray()
+            return data
+        taken = bytes(data)
+        data.clear()
+        return taken
 
     def _fail(self, events: list[MessageEvent]) -> list[MessageEvent]:
         self._failed = True
