@@ -22,7 +22,7 @@ import anyio
 from ..._runtime.loops import call_every, call_soon, current_token, has_ended, on_asyncio
 from ..history.broker import Broker
 from ..history.position import HistoryKey, Position
-from ..history.ring import Retention
+from ..history.ring import UNLIMITED, Retention
 from .owner_disconnects import HISTORY, LIMITS, OwnerDisconnects
 from .snapshots import SnapshotCalls
 from .tail import Tail, TailSubscriber
@@ -241,7 +241,8 @@ class Hub:
             first = next(iter(subscribers))
             del subscribers[first]
             subscribers[first] = None
-        self._unsettled[tail] = None
+        if tail.limits is not UNLIMITED:  # else nothing is trimmed when all have taken it
+            self._unsettled[tail] = None
 
     def _run(self) -> None:
         self._scheduled = False

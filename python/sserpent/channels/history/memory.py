@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import heapq
-import math
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,7 +19,7 @@ import anyio.lowlevel
 from ..._runtime.loops import call_every, call_soon, current_token
 from .broker import ChannelsClosed, Fenced, Follower, Item, Lease, RunRecord
 from .position import NOWHERE, UNUSED_TTL, HistoryKey, Position, beginning
-from .ring import Entry, Retention, Ring
+from .ring import UNLIMITED, Entry, Retention, Ring
 
 # Seconds between two looks for histories that nobody uses.
 _LEAST_INTERVAL = 0.05
@@ -352,10 +350,6 @@ def _begin_anew() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_anew)
-
-
-#: Nothing of a run is trimmed.
-UNLIMITED = Retention(sys.maxsize, math.inf, sys.maxsize)
 
 
 class _Run:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +32,10 @@ class Retention(NamedTuple):
     history: int
     history_ttl: float
     history_bytes: int
+
+
+#: Nothing of a run is trimmed.
+UNLIMITED = Retention(sys.maxsize, math.inf, sys.maxsize)
 
 
 class Entry:

@@ -22,8 +22,8 @@ from ..fanout.request import Request, Selection
 from ..fanout.subscriber import Subscriber
 from ..history.broker import BrokerError, ChannelsClosed, RunBroker
 from ..history.control_events import RUN_END
-from ..history.memory import UNLIMITED
 from ..history.position import HistoryKey, parse_id
+from ..history.ring import UNLIMITED
 from ..listener import Listener
 from ..subscription import Subscription
 from .ends import REQUEST, RunStatus, end_item, status_of
