@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from . import gateway, reading
-from .channels import brokers, compressed, fanout
+from .channels import brokers, compressed, fanout, runs
 from .delivery import in_process, mixed
 from .harness.callgrind import BY_LIBRARY, INSTRUCTIONS
 from .harness.timing import Tables, ratio
@@ -32,6 +32,7 @@ NAMES = {
     "queues": "`sserpent`, a queue for each client",
     "memory": "channels in process",
     "redis": "channels on Redis",
+    "generator": "its generator, streamed",
     "memchr": "one `memchr` pass",
 }
 
@@ -212,6 +213,28 @@ CHANNELS = (
         (brokers.COMMANDS, "1,000 that come back", "redis"),
         (brokers.COMMANDS, "1 that come back", "redis"),
         "≤ 1.5",
+    ),
+    share(
+        "a token of a run in this process",
+        (runs.TIME, runs.CASE, "memory"),
+        (runs.TIME, runs.CASE, "generator"),
+        "≤ 1.5",
+    ).because(
+        "a token of a run is kept, with an id, for whoever comes later, and handed to its followers"
+        " in a turn of the event loop of its own",
+        runs.A_TOKEN,
+    ),
+    share(
+        "a token of a run on Redis",
+        (runs.TIME, runs.CASE, "redis"),
+        (runs.TIME, runs.CASE, "generator"),
+        "≤ 3",
+    ).because("what is said of a run in this process, and a command of Redis for 50 ms of tokens"),
+    takes(
+        "a token of a run, µs of Redis's time", (runs.IN_REDIS, runs.CASE, "redis"), "≤ 5"
+    ).because(
+        "in 50 ms there are three tokens of each stream, and a call of the script takes as long for"
+        " one as for many"
     ),
 )
 

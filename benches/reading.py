@@ -137,9 +137,9 @@ def counted() -> Iterator[Counted]:
 
     for name, read in OURS.items():
         tokens = chunked(TOKEN * 100, 16_384)
-        yield Counted(COUNTED_TOKENS, name, 10, reading(read, tokens))
-        yield Counted(COUNTED_MEGABYTE, name, 1, reading(read, large(1)))
-        yield Counted(COUNTED_LARGE, name, 1, reading(read, large(8)))
+        yield Counted(COUNTED_TOKENS, name, 10, reading(read, tokens), process=NAME)
+        yield Counted(COUNTED_MEGABYTE, name, 1, reading(read, large(1)), process=NAME)
+        yield Counted(COUNTED_LARGE, name, 1, reading(read, large(8)), process=NAME)
 
 
 # Typed events

@@ -222,7 +222,7 @@ def counted() -> Iterator[Counted]:
             for name in calls:
                 events = 2 if "100" in case else 50
                 if name != "sse-starlette":
-                    yield Counted(f"{group}: {case}", name, events, calls[name])
+                    yield Counted(f"{group}: {case}", name, events, calls[name], process="calls")
 
 
 def check_event(group: str, case: str, contender: str) -> None:
