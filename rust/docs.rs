@@ -66,9 +66,10 @@ Raises:
     EventTooLarge: the next event is larger than `max_event_size`. If there are events
         before it in the chunk, they are returned first, and the next call raises, also one
         without bytes. Then every call raises." };
-    ("EventStreamParser.last_event_id") => { r"The ID to go on after: of the last complete event, also of one without data." };
-    ("EventStreamParser.reconnection_time") => { r"The time to wait before reconnecting, in milliseconds, if the stream has said so; at most
-2**31 - 1." };
+    ("EventStreamParser.last_event_id") => { r"The ID to resume from: that of the last complete event with an ID, also of one without
+data." };
+    ("EventStreamParser.reconnection_time") => { r"The time to wait before reconnecting, in milliseconds, if the stream has sent one; at
+most 2**31 - 1." };
     ("EventTooLarge") => { r"An event of the stream is larger than `max_event_size`." };
     ("ItemRules") => { r"What a protocol asks of the items of a stream.
 
@@ -95,28 +96,28 @@ Args:
     ("MessageEvent") => { r"One event as a client receives it; immutable, comparable, hashable, picklable.
 
 Args:
-    data: The data; bytes stand for their text in UTF-8.
+    data: The data, as text or as UTF-8 bytes.
     type: The event type; `message` if left out.
-    last_event_id: The ID to go on after; empty if left out.
+    last_event_id: The ID to resume from; empty if left out.
 
 Raises:
-    ValueError: a value is no text; the message names it." };
+    ValueError: a value is not text; the message names it." };
     ("MessageEvent.type") => { r"The event type, `message` unless the stream names another." };
-    ("MessageEvent.data") => { r"The lines of the `data` field, joined with LF. U+FFFD stands for what is no UTF-8." };
-    ("MessageEvent.data_bytes") => { r"The data as it came, with nothing replaced." };
-    ("MessageEvent.last_event_id") => { r"The ID to go on after: of this event, or of the last one before it that had one." };
-    ("MessageEvent.json") => { r"The value of the data as JSON: what `json.loads(event.data)` returns.
+    ("MessageEvent.data") => { r"The lines of the `data` field, joined with LF. Bytes that are not UTF-8 become U+FFFD." };
+    ("MessageEvent.data_bytes") => { r"The bytes of the data, with nothing replaced." };
+    ("MessageEvent.last_event_id") => { r"The ID to resume from: that of this event, or of the last event before it that had one." };
+    ("MessageEvent.json") => { r"Returns the data parsed as JSON, like `json.loads(event.data)`.
 
 Raises:
-    ValueError: the data is no JSON, or nested too deeply." };
-    ("MessageEvent.decode") => { r"The data as JSON, validated by pydantic from the bytes.
+    ValueError: the data is not JSON, or nested too deeply." };
+    ("MessageEvent.decode") => { r"Returns the data, parsed as JSON and validated by pydantic.
 
 Args:
     item: A model or any other type that pydantic validates.
 
 Raises:
-    pydantic.ValidationError: the data is no JSON or does not fit; this event is its
-        attribute `event`." };
+    pydantic.ValidationError: the data is not JSON, or does not fit the type; the error's
+        attribute `event` is this event." };
     ("Meter") => { r"Counts the events and bytes that are taken from a buffer. One task takes; any thread may read
 the counts.
 
@@ -174,7 +175,7 @@ Raises:
     ("Pump.throw_next") => { r"Has an error thrown into the iterator, where it is, when it would go on." };
     ("ServerSentEvent") => { r"One event, to be yielded by a path operation or turned into bytes with `encode()`.
 
-Immutable, comparable, hashable where its data is, picklable.
+An event is immutable, comparable and picklable, and hashable if its data is.
 
 Args:
     data: Any value that FastAPI can encode as JSON. Strings too are sent as JSON, in quotes.
@@ -200,8 +201,8 @@ Fields as in https://html.spec.whatwg.org/multipage/server-sent-events.html" };
 
 Raises:
     Exception: whatever FastAPI's `jsonable_encoder` or `json.dumps` raise for `data`." };
-    ("format_sse_event") => { r"Returns one event in wire format, from data that is already text: the bytes that the
-function of this name in `fastapi.sse` returns.
+    ("format_sse_event") => { r"Returns one event in wire format, from data that is text already. The bytes are those of the
+function of this name in `fastapi.sse`.
 
 Args:
     data_str: The `data` field, one `data:` line for each of its lines.

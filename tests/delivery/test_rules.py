@@ -43,7 +43,7 @@ def test_a_test_that_is_named_after_a_rule_stands_in_a_row_of_it() -> None:
 
 def test_the_table_of_endings_is_the_engines() -> None:
     connection = {
-        "end": "the body is ended",
+        "end": "the response ends properly",
         "raise": "the exception goes to the server",
         "close": "cut without the last chunk",
         "abort": "dropped at once",

@@ -35,7 +35,7 @@ else:
 class ServerSentEvent(_Declared[DataT, NameT]):
     """One event, to be yielded by a path operation or turned into bytes with `encode()`.
 
-    Immutable, comparable, hashable where its data is, picklable.
+    An event is immutable, comparable and picklable, and hashable if its data is.
 
     Args:
         data: Any value that FastAPI can encode as JSON. Strings too are sent as JSON, in quotes.
@@ -257,8 +257,8 @@ def format_sse_event(
     retry: int | None = None,
     comment: str | None = None,
 ) -> bytes:
-    """Returns one event in wire format, from data that is already text: the bytes that the
-    function of this name in `fastapi.sse` returns.
+    """Returns one event in wire format, from data that is text already. The bytes are those of the
+    function of this name in `fastapi.sse`.
 
     Args:
         data_str: The `data` field, one `data:` line for each of its lines.

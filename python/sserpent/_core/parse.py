@@ -37,12 +37,12 @@ class MessageEvent:
     """One event as a client receives it; immutable, comparable, hashable, picklable.
 
     Args:
-        data: The data; bytes stand for their text in UTF-8.
+        data: The data, as text or as UTF-8 bytes.
         type: The event type; `message` if left out.
-        last_event_id: The ID to go on after; empty if left out.
+        last_event_id: The ID to resume from; empty if left out.
 
     Raises:
-        ValueError: a value is no text; the message names it.
+        ValueError: a value is not text; the message names it.
     """
 
     __slots__ = ("_data", "_data_bytes", "_last_event_id", "_type")
@@ -77,7 +77,7 @@ class MessageEvent:
 
     @property
     def data(self) -> str:
-        """The lines of the `data` field, joined with LF. U+FFFD stands for what is no UTF-8."""
+        """The lines of the `data` field, joined with LF. Bytes that are not UTF-8 become U+FFFD."""
         data = self._data
         if data is None:
             data = self._data = self._data_bytes.decode("utf-8", "replace")
@@ -85,7 +85,7 @@ class MessageEvent:
 
     @property
     def data_bytes(self) -> bytes:
-        """The data as it came, with nothing replaced."""
+        """The bytes of the data, with nothing replaced."""
         data_bytes = self._data_bytes
         if not isinstance(data_bytes, bytes):
             data_bytes = self._data_bytes = bytes(data_bytes)
@@ -93,14 +93,14 @@ class MessageEvent:
 
     @property
     def last_event_id(self) -> str:
-        """The ID to go on after: of this event, or of the last one before it that had one."""
+        """The ID to resume from: that of this event, or of the last event before it that had one."""
         return self._last_event_id
 
     def json(self) -> Any:
-        """The value of the data as JSON: what `json.loads(event.data)` returns.
+        """Returns the data parsed as JSON, like `json.loads(event.data)`.
 
         Raises:
-            ValueError: the data is no JSON, or nested too deeply.
+            ValueError: the data is not JSON, or nested too deeply.
         """
         from .decoding import event_json
 
@@ -111,14 +111,14 @@ class MessageEvent:
     @overload
     def decode(self, item: Any, /) -> Any: ...
     def decode(self, item: Any, /) -> Any:
-        """The data as JSON, validated by pydantic from the bytes.
+        """Returns the data, parsed as JSON and validated by pydantic.
 
         Args:
             item: A model or any other type that pydantic validates.
 
         Raises:
-            pydantic.ValidationError: the data is no JSON or does not fit; this event is its
-                attribute `event`.
+            pydantic.ValidationError: the data is not JSON, or does not fit the type; the error's
+                attribute `event` is this event.
         """
         from .decoding import decode_event
 
@@ -270,13 +270,14 @@ class EventStreamParser:
 
     @property
     def last_event_id(self) -> str:
-        """The ID to go on after: of the last complete event, also of one without data."""
+        """The ID to resume from: that of the last complete event with an ID, also of one without
+        data."""
         return self._last_event_id
 
     @property
     def reconnection_time(self) -> int | None:
-        """The time to wait before reconnecting, in milliseconds, if the stream has said so; at most
-        2**31 - 1."""
+        """The time to wait before reconnecting, in milliseconds, if the stream has sent one; at
+        most 2**31 - 1."""
         return self._reconnection_time
 
     def _skip_bom(self, chunk: bytes) -> bytes:
