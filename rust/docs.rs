@@ -105,7 +105,7 @@ Raises:
     ("MessageEvent.type") => { r"The event type, `message` unless the stream names another." };
     ("MessageEvent.data") => { r"The lines of the `data` field, joined with LF. Bytes that are not UTF-8 become U+FFFD." };
     ("MessageEvent.data_bytes") => { r"The bytes of the data, with nothing replaced." };
-    ("MessageEvent.last_event_id") => { r"The ID to resume from: that of this event, or of the last event before it that had one." };
+    ("MessageEvent.last_event_id") => { r"The ID to resume from: of this event, or of the last event before it that had one." };
     ("MessageEvent.json") => { r"Returns the data parsed as JSON, like `json.loads(event.data)`.
 
 Raises:

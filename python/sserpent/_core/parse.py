@@ -93,7 +93,7 @@ class MessageEvent:
 
     @property
     def last_event_id(self) -> str:
-        """The ID to resume from: that of this event, or of the last event before it that had one."""
+        """The ID to resume from: of this event, or of the last event before it that had one."""
         return self._last_event_id
 
     def json(self) -> Any:
