@@ -6,13 +6,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
 import anyio.to_thread
+import fastapi.dependencies.utils
 import fastapi.sse
 import pytest
-from fastapi import APIRouter, BackgroundTasks, FastAPI
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -23,6 +24,7 @@ from starlette.testclient import WebSocketDenialResponse
 
 from channel_clients import Client, MakeChannels, Run, connected
 from sserpent import EventSourceResponse, ServerSentEvent
+from sserpent._fastapi.last_event_id import last_event_id
 from sserpent._shutdown import streams as shutdown
 from sserpent.channels import BrokerUnavailable, Channel, Channels, LastEventID, Subscription
 from timelines import PING
@@ -109,6 +111,55 @@ async def test_every_way_to_declare_the_route(path: str) -> None:
         async with back.open(application.app):
             await back.has({"text": "1"}, {"text": "2"})
             assert back.said == []
+
+
+async def place(last_event_id: LastEventID = None) -> str | None:
+    return last_event_id
+
+
+@pytest.mark.parametrize("path", ["own", "nested", "no-class"])
+@pytest.mark.parametrize("is_overridden", [False, True])
+async def test_the_last_event_id_is_a_dependency_like_any_other(
+    path: str, is_overridden: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = FastAPI()
+    seen: list[str | None] = []
+
+    async def read(last_event_id: LastEventID = None) -> Any:
+        seen.append(last_event_id)
+        return EventSourceResponse([])
+
+    async def read_nested(last_event_id: Annotated[str | None, Depends(place)] = None) -> Any:
+        return await read(last_event_id)
+
+    app.get("/own", response_class=EventSourceResponse)(read)
+    app.get("/nested", response_class=EventSourceResponse)(read_nested)
+    app.get("/no-class", response_model=None)(read)
+    if is_overridden:
+        app.dependency_overrides[last_event_id] = lambda: "overridden"
+
+    read_by_fastapi: list[str] = []
+    read_parameters = fastapi.dependencies.utils.request_params_to_args
+
+    def note(fields: Any, values: Any) -> Any:
+        read_by_fastapi.extend(field.alias for field in fields)
+        return read_parameters(fields, values)
+
+    monkeypatch.setattr(fastapi.dependencies.utils, "request_params_to_args", note)
+    headers = [(b"last-event-id", b"by header")]
+    for way in (
+        {"headers": headers, "query_string": b"last_event_id=by%20query"},
+        {"headers": [(b"last-event-id", b"")], "query_string": b"last_event_id=by%20query"},
+        {"query_string": b"last_event_id="},
+        {},
+    ):
+        client = Client(f"/{path}", **way)
+        async with client.open(app):
+            pass
+    expected = ["by header", "by query", None, None]
+    assert seen == (["overridden"] * 4 if is_overridden else expected)
+    if path != "no-class":  # there FastAPI validates two texts, which takes a fifth of a connect
+        assert read_by_fastapi == []
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ from . import documentation
 from .acceleration import served_by
 from .declarations import declarations, declared_by, events_of, item_schema, item_type_of
 from .endpoint import Endpoint, is_coroutine_function, is_generator
+from .last_event_id import without_parameters
 from .protocol_response import ProtocolResponse
 from .requests import share
 from .response import EventSourceResponse
@@ -196,9 +197,9 @@ class _Route:
         self._shares_response = _asks_for("response_param_name", dependant)
         call = self._make_call()
         self._keep_endpoint_context(call)
-        self.dependant = dataclasses.replace(dependant, call=call)
+        self.dependant = dataclasses.replace(without_parameters(dependant), call=call)
         if self._shares_response:
-            self.dependant.dependencies = [_hand_over(dependant), *dependant.dependencies]
+            self.dependant.dependencies = [_hand_over(dependant), *self.dependant.dependencies]
 
     def _make_call(self) -> Callable[..., Any]:
         """Returns the function that FastAPI calls in place of the endpoint. It is of the same kind,

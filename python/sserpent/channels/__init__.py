@@ -14,6 +14,7 @@ async def write(room: str, message: Message) -> str:
     return await rooms.publish(message, key=room)
 """
 
+from .._fastapi.last_event_id import LastEventID
 from .channel import Channel, Key
 from .channels import Channels
 from .fanout.request import Selection
@@ -21,7 +22,7 @@ from .history.broker import BrokerError, BrokerUnavailable, ChannelsClosed, Publ
 from .listener import Listener
 from .runs.ends import RunStatus
 from .runs.runs import Run, Runs
-from .subscription import LastEventID, Subscription
+from .subscription import Subscription
 
 __all__ = [
     "BrokerError",

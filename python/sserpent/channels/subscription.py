@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     from .._delivery.source import Pending
     from .._fastapi.response import ResponseOptions
 
-
-from typing import Annotated
-
-from fastapi import Depends, Header, Query
-
 T = TypeVar("T")
 
 
@@ -191,18 +186,3 @@ class _Frames:
                     return
         finally:
             subscriber.close()
-
-
-async def last_event_id(
-    header: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
-    query: Annotated[str | None, Query(alias="last_event_id")] = None,
-) -> str | None:
-    """Returns the `Last-Event-ID` header, else the query parameter `last_event_id`, because an
-    `EventSource` cannot set headers on its first request."""
-    # Async although it waits for nothing: FastAPI runs a plain function in the pool of threads that
-    # sync routes share, where a subscriber would wait for a free one.
-    return header or query or None
-
-
-#: A parameter of a path operation: `last_event_id: LastEventID = None`.
-LastEventID = Annotated[str | None, Depends(last_event_id)]
