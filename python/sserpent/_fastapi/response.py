@@ -32,7 +32,7 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
-from functools import partial
+from functools import lru_cache, partial
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -69,6 +69,9 @@ _RULE = "streams an async iterable or an iterable of events"
 # nginx and its kin hold back a response of unknown length without the second one.
 _HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 _HEADER_NAMES = [name for name, _ in _HEADERS]
+
+# Starlette's, for the headers of a response that has none of its own.
+_INIT: Any = Response.init_headers
 
 # Of the open streams, by the class that sets `max_streams`.
 _places = Slots()
@@ -198,11 +201,23 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         background: BackgroundTask | None = None,
         **options: Unpack[Options],
     ) -> None:
-        if options:
-            self._set_options(options)
-        content = checked_content(f"{type(self).__name__} {_RULE}", content)
+        self._set_up(status_code, headers, media_type, background, **options)
+        if not isinstance(content, _USUAL):
+            content = checked_content(f"{type(self).__name__} {_RULE}", content)
         set_unchecked(self, "_content", content)
         set_unchecked(self, "_origin", SourceName(content))
+
+    def _set_up(
+        self,
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+        background: BackgroundTask | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        """Sets all but the content."""
+        if options:
+            self._set_options(options)
         # A value that the class has already is not set once more: each stream would keep it.
         if status_code != self.status_code:
             self.status_code = status_code
@@ -210,8 +225,12 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             self.media_type = media_type
         if background is not None:
             self.background = background
-        self.init_headers(headers)
-        self._add_default_headers()
+        if headers is None and not self.default_headers and type(self).init_headers is _INIT:
+            raw_headers = [*_headers_of(self.media_type, self.charset)]
+            set_unchecked(self, "raw_headers", raw_headers)
+        else:
+            self.init_headers(headers)
+            self._add_default_headers()
 
     def _add_default_headers(self) -> None:
         given = {name for name, _ in self.raw_headers}
@@ -362,7 +381,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         if self._body is None:
             self._scope_of_body = {}
             explain = partial(_explained, self._origin, self._scope_of_body)
-            self._body = _body_of(self._content, self._make_buffer(), explain, self._close)
+            self._body = _body_of(self._readable(), self._make_buffer(), explain, self._close)
         return self._body
 
     @body_iterator.setter
@@ -372,6 +391,10 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             before = () if self._body is None else (self._body,)
             self._replaced = (*before, self._content, *self._replaced)
             self._body = self._content = iterator
+
+    def _readable(self) -> Any:
+        """Returns what a reader of `body_iterator` reads."""
+        return self._content
 
     # No coroutine of ours stands between the server's and the delivery's where there is nothing for
     # it to do: a stream that waits would keep it.
@@ -496,6 +519,16 @@ async def _body_of(
         await close_unstarted(iterator)
         if hasattr(content, "close"):  # a sync generator, which may block
             await run_in_threadpool(content.close)
+
+
+@lru_cache
+def _headers_of(media_type: str | None, charset: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Returns the headers of a stream that has none of its own: those of each are alike."""
+    response = Response()
+    response.media_type, response.charset = media_type, charset
+    del response.body  # a length
+    response.init_headers()
+    return (*response.raw_headers, *_HEADERS)
 
 
 def _encoded(headers: Mapping[str, str]) -> Iterator[tuple[bytes, bytes]]:

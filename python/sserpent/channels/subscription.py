@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from .._core import Buffer
 from .._delivery.options import set_unchecked
+from .._delivery.source_name import SourceName
 from .._fastapi.limits import empty_stream, retry_after
 from .._fastapi.response import EventSourceResponse
 from .fanout.hubs import Hubs
@@ -47,6 +48,11 @@ class Subscription(EventSourceResponse, Generic[T]):
         "framed": "its events are framed where they are published",
     }
 
+    _content: Any = ()
+    _hubs: Hubs
+    _request: Request
+    _owner: str | None
+
     _arguments = (
         "key",
         "after",
@@ -69,11 +75,15 @@ class Subscription(EventSourceResponse, Generic[T]):
         owner: str | None = None,
         **options: Unpack[ResponseOptions],
     ) -> None:
-        self._hubs = hubs
-        self._request = request
-        self._owner = owner
-        # Not that of a class which stands between, as where a run is followed.
-        EventSourceResponse.__init__(self, _Frames(self), **options)
+        set_unchecked(self, "_hubs", hubs)
+        set_unchecked(self, "_request", request)
+        set_unchecked(self, "_owner", owner)
+        # Not the `__init__` of a class which stands between, as where a run is followed. There is
+        # no content: the stream finds its source, a subscriber, when it begins.
+        self._set_up(**options)
+
+    def _readable(self) -> Any:
+        return _Frames(self)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["type"] == "websocket":
@@ -99,7 +109,7 @@ class Subscription(EventSourceResponse, Generic[T]):
                 await super()._stream(scope, receive, send)
             elif await _opened(subscriber):
                 self._check_opened(subscriber)
-                self._source = subscriber
+                set_unchecked(self, "_source", subscriber)
                 if subscriber.holds_headers:
                     set_unchecked(self, "open_delay", None)
                 await super()._stream(scope, receive, send)
@@ -136,6 +146,9 @@ class Subscription(EventSourceResponse, Generic[T]):
 
     def _comes_back(self, scope: Scope) -> bool:
         return bool(self._request.after)
+
+
+Subscription._origin = SourceName(Subscription)
 
 
 async def _opened(subscriber: Subscriber) -> bool:

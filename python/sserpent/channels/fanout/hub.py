@@ -144,7 +144,7 @@ class Hub:
             tail = self._tails[key] = Tail(key, limits, self)
         tail.users += 1
         try:
-            if self._disconnects is not None:
+            if self._disconnects is not None and not self._is_told_of_disconnects:
                 await self._follow_disconnects(self._disconnects)
             if not tail.following:
                 async with tail.lock:

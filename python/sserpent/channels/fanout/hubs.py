@@ -100,9 +100,11 @@ class Hubs:
         Raises:
             BrokerUnavailable: limits are shared, and the broker could not be reached.
         """
+        if not limits:
+            return _nothing
         if not self.slots.take(limits):
             return None
-        if self.shared is None or not limits:
+        if self.shared is None:
             return lambda: self.slots.give_back(limits)
         give_back_shared: GiveBack | None = None
         try:
@@ -132,3 +134,7 @@ class Hubs:
             hubs, self._by_loop = self._by_loop, {}
         for hub in hubs.values():
             hub.end(lambda _: True)
+
+
+def _nothing() -> None:
+    pass
