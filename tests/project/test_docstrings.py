@@ -83,8 +83,8 @@ def _names(definition: ast.ClassDef) -> set[str]:
         for each in ast.walk(owner):
             if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store):
                 names.add(each.attr)
-            elif isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
-                names.add(each.target.id)
+            elif isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store):
+                names.add(each.id)
     return names
 
 

@@ -143,6 +143,13 @@ def test_links_say_where_they_go(site: Path) -> None:
         ("nginx", "deployment/"),
         ("React", "browser/"),
         ("WebSocket", "tutorial/"),
+        ("multiple workers", "deployment/"),
+        ("memory leak", "troubleshooting/"),
+        ("useChat", "llm/"),
+        ("reconnect", "browser/"),
+        ("disconnect", "tutorial/"),
+        ("POST", "tutorial/"),
+        ("test client", "testing/"),
     ],
 )
 def test_the_search_finds(site: Path, words: str, page: str) -> None:
