@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -55,6 +56,7 @@ class RedisHistory(CatchUp):
         users: How many are about to follow.
         is_due: Whether `refresh` is going to be called.
         look_at: When to compare the cursor with the history, by the event loop's clock.
+        kept_at: When it was last seen to that the history does not expire, by the same clock.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class RedisHistory(CatchUp):
         self.name = name
         self.users = 0
         self.is_due = False
-        self.look_at = 0.0
+        self.look_at = self.kept_at = 0.0
         self._source = source
         self._refresh_soon = refresh
         self._who = new_epoch()
@@ -91,7 +93,21 @@ class RedisHistory(CatchUp):
             return False
         return self.on_entry(entry, before)
 
+    @property
+    def is_unused(self) -> bool:
+        """Whether nothing was published to it, as far as is known."""
+        return self.cursor is None or not self.cursor.offset
+
+    def known(self) -> tuple[bytes, bytes]:
+        """Returns the id and the epoch of the newest entry that `LOOK` finds in Redis if nothing is
+        missing; what it never finds, if something may be."""
+        if self.cursor is None or self.is_behind:
+            return b"", b""
+        epoch, offset, tag = self.cursor
+        return b"%d-%d" % (offset, tag if offset else 1), epoch.encode()
+
     async def read_head(self) -> Position:
+        self.kept_at = asyncio.get_running_loop().time()
         return (await self._source.head(self.name, self.limits)).position
 
     async def read_page(self, first: int, count: int = 1_000) -> list[Entry]:

@@ -196,6 +196,23 @@ end
 return {time[1], time[2], last[1], last[2][2]}
 """
 
+# Which of several histories are not as somebody knows them: ARGV has of each the id and the epoch
+# that its newest entry is to have, and for how many milliseconds it lives on, or "".
+_LOOK = """
+local different = {}
+local pcall, sub = redis.pcall, string.sub
+for number, key in ipairs(KEYS) do
+  local id, epoch, ttl = ARGV[3 * number - 2], ARGV[3 * number - 1], ARGV[3 * number]
+  local last = pcall('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  if not last or last[1] ~= id or sub(last[2][2], 1, #epoch) ~= epoch then
+    different[#different + 1] = number
+  elseif ttl ~= '' then
+    redis.call('PEXPIRE', key, ttl)
+  end
+end
+return different
+"""
+
 
 def script(source: str) -> Script:
     """Returns a script that may have `ABOUT`, the pattern, in its source."""
@@ -214,6 +231,7 @@ def publish_script(command: str, many: bool = False) -> Script:
 
 
 HEAD = script(_HEAD)
+LOOK = script(_LOOK)
 
 
 class Head(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from ..._runtime.log import logger
 from ..._runtime.loops import end
 from ..fanout.owner_disconnects import HISTORY, LIMITS, OwnerDisconnects
 from ..history.broker import BrokerUnavailable, ChannelsClosed, Follower, Item, Refused
-from ..history.position import UNUSED_TTL, HistoryKey, Position, new_epoch, new_tag, parse_id
+from ..history.position import HistoryKey, Position, new_epoch, new_tag, parse_id
 from ..history.ring import Entry, Retention
 from .client.cluster import Cluster, ClusterServer
 from .client.commands import Command, Ephemeral, Publish, Setup, Timely
@@ -24,10 +23,12 @@ from .client.script import RIGHTS, Script
 from .client.servers import OneServer, Pace, Servers
 from .counting import Inbox
 from .history import RedisHistory
+from .looks import TOGETHER, Looks, unused_ttl
 from .names import name_of
 from .run_scripts import key_of, record_of, run_scripts
 from .scripts import (
     HEAD,
+    LOOK,
     Head,
     Stored,
     ephemeral_message,
@@ -78,7 +79,15 @@ class Session:
         self._publish_many = publish_script(command, many=True)
         self._run_scripts = run_scripts(command)
         setup = Setup(
-            (self._publish, self._publish_many, SLOTS, HEAD, RIGHTS, *self._run_scripts.values()),
+            (
+                self._publish,
+                self._publish_many,
+                SLOTS,
+                HEAD,
+                LOOK,
+                RIGHTS,
+                *self._run_scripts.values(),
+            ),
             (
                 *(RIGHTS.sha, 0, command, name_of(prefix, server.database, _NOBODYS)),
                 b"1" if shares_limits else b"",
@@ -91,6 +100,7 @@ class Session:
             else OneServer(server, setup, pace)
         )
         self._followed: dict[HistoryKey, RedisHistory] = {}
+        self._looks = Looks(pace.compare, self._followed, self._send, 1 if is_cluster else TOGETHER)
         # Of streams without a key: as many as the application has channels. Keys come from clients,
         # who would fill it.
         self._names: dict[str, bytes] = {}
@@ -99,7 +109,6 @@ class Session:
         self._workers: set[asyncio.Task[None]] = set()
         # Tasks that give back the ids and keys of runs that nobody produces.
         self._abandoning: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._renewed_at = -math.inf
         self._inbox: Inbox | None = None
@@ -341,7 +350,7 @@ class Session:
         history = RedisHistory(key, limits, self.name_of(key), self, self._refresh)
         self._followed[key] = history
         self.servers.add(history)
-        self._look_later(history, random.uniform(0.5, 1))
+        self._looks.add(history)
         return history
 
     async def catch_up(self, key: HistoryKey) -> None:
@@ -397,33 +406,6 @@ class Session:
                 if history.is_behind:
                     self._refresh(history)
 
-    def _look_later(self, history: RedisHistory, part: float = 1) -> None:
-        history.look_at = self.loop.time() + self._interval(history) * part
-        if self._timer is None or history.look_at < self._timer.when():
-            self._set_timer(history.look_at)
-
-    def _interval(self, history: RedisHistory) -> float:
-        return min(self._pace.compare, history.limits.history_ttl / 3)
-
-    def _set_timer(self, at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self.loop.call_at(at, self._look)
-
-    def _look(self) -> None:
-        """Looks at the histories that have not been looked at for long."""
-        self._timer = None
-        now = self.loop.time()
-        for history in self._followed.values():
-            if history.look_at <= now:
-                self._refresh(history)
-                self._look_later(history)
-        if self._followed:
-            # Not for each alone: there may be ten thousand.
-            least = min(self._interval(history) for history in self._followed.values())
-            soonest = min(history.look_at for history in self._followed.values())
-            self._set_timer(max(soonest, now + least / 8))
-
     # Where the connections lead
 
     def trouble(self) -> str:
@@ -454,8 +436,7 @@ class Session:
         # That of a run lives on by itself.
         is_run = limits.history_ttl == math.inf
         ttl = b"" if is_run else max(round(limits.history_ttl * 1000), 1)
-        unused_ttl = max(round(min(limits.history_ttl, UNUSED_TTL) * 1000), 1)
-        args = name, ttl, unused_ttl, new_epoch()
+        args = name, ttl, max(round(unused_ttl(limits) * 1000), 1), new_epoch()
         reply = await self._ask(name, "EVALSHA", HEAD.sha, 1, *args)
         try:
             return read_head(reply)
@@ -514,8 +495,7 @@ class Session:
         self._closed = True
         await self.slots.leave()
         self._first.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        await self._looks.aclose()
         await end(*self._workers)  # nobody waits for what they read
         await self.servers.drain()
         await end(*self._abandoning)

@@ -19,7 +19,7 @@ class Pace(NamedTuple):
         timeout: For the server, before `BrokerUnavailable`.
         probe: In silence, before it asks whether the subscription is alive; and between two looks
             for where the server is.
-        compare: Between two looks at the newest entry of a stream that it follows.
+        compare: Between two looks at the newest entry of a stream that it follows; more if it follows many.
     """
 
     timeout: float = 5.0
