@@ -40,7 +40,7 @@ RUN = HistoryKey("answers", '["","","one"]')
 RIGHTS = (
     "~sserpent:* &sserpent:* +evalsha +script|load +xadd +xtrim +xrange +xrevrange +pexpire +time "
     "+publish +spublish +subscribe +ssubscribe +unsubscribe +sunsubscribe +ping +info +select "
-    "+hget +hmget +hset +hsetnx +unlink +asking +cluster|slots"
+    "+hget +hmget +hset +hsetnx +unlink +copy +asking +cluster|slots"
 )
 
 

@@ -482,7 +482,8 @@ def test_what_is_yielded_without_waiting_goes_to_redis_together(
     follower, end = outcome(one, "burst")
     assert (end, follower.numbers) == (("done", None), list(range(1_000)))
     after = calls(redis)
-    assert after["xadd"] - before["xadd"] == 1_001
+    # So are those that go together stored, and again when the run has ended.
+    assert after["xadd"] - before["xadd"] < 25
     # Ten of a hundred events, the start, the end, and what its follower asks.
     assert after["evalsha"] - before["evalsha"] < 25
 

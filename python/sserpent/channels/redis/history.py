@@ -87,11 +87,14 @@ class RedisHistory(CatchUp):
             ephemeral = read_ephemeral(message)
             if ephemeral is not None:
                 return self.on_ephemeral(ephemeral)
-            entry, before = read_message(message)
+            entries = read_message(message)
         except ValueError:
             # Nothing is missing because of it: the next event says what is before that.
             return False
-        return self.on_entry(entry, before)
+        full = False
+        for entry, before in entries:
+            full = self.on_entry(entry, before) or full
+        return full
 
     @property
     def is_unused(self) -> bool:

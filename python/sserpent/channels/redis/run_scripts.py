@@ -64,9 +64,10 @@ local function keep(milliseconds)
 end
 """
 
-# Adds events, of each of which ARGV has tag, marks and body, the first at `from`.
+# Adds events, of which `index` and `body` are as in an entry of several: one entry. Those that are
+# there already are left out.
 _ADD = """
-local function add(epoch, from)
+local function add(epoch, index, body, there)
   local offset, before, start = 0, '0', 0
   epoch = begun_as or epoch
   if last then
@@ -74,15 +75,31 @@ local function add(epoch, from)
     offset, before = match(last[1], '^(%d+)-(%d+)$')
     epoch, start = its_epoch, its_start + its_size
   end
-  for index = from, #ARGV, 3 do
-    local tag, marks, body = ARGV[index], ARGV[index + 1], ARGV[index + 2]
+  local at, size, tag, doubled = 8 * there + 1, 0, nil, nil
+  for done = 1, at - 1, 8 do
+    body = string.sub(body, math.floor(struct.unpack('>I4', index, done + 4) / 2) + 1)
+  end
+  index = string.sub(index, at)
+  if index == '' then
+    return
+  end
+  for at = 1, #index, 8 do
+    tag, doubled = struct.unpack('>I4I4', index, at)
     offset = offset + 1
-    local id = string.format('%d-%s', offset, tag)
-    local size = 6 + #epoch + #id + #body
-    local about = string.format('%s %d %d %d %s', epoch, now, start, size, marks)
+    size = size + 7 + #epoch + #string.format('%d%d', offset, tag)
+  end
+  size = size + #body
+  local id = string.format('%d-%d', offset, tag)
+  local head = string.format('%s %d %d %d ', epoch, now, start, size)
+  if #index == 8 then
+    local about = head .. doubled % 2 .. ' '
     call('XADD', history, id, 'about', about, 'body', body)
     call('PUBLISH', history, #about .. ' ' .. id .. ' ' .. before .. ' ' .. about .. body)
-    start, before = start + size, tag
+  else
+    local about = head .. '0 '
+    local sizes = 'several ' .. #about .. ' ' .. #index .. ' '
+    call('XADD', history, id, 'about', about, 'body', body, 'index', index)
+    call('PUBLISH', history, sizes .. id .. ' ' .. before .. ' ' .. about .. index .. body)
   end
 end
 """
@@ -119,7 +136,7 @@ return 1
 # the newest event has the tag of the last that is known to be there, or of one of these: those that
 # come after that are added.
 _APPEND = """
-local fence, lease, offset = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local fence, lease, offset, index = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[6]
 local known, ttl = recorded('fence', 'ttl')
 if known ~= fence then
   return 0
@@ -129,11 +146,14 @@ if last then
   newest, its_tag = match(last[1], '^(%d+)-(%d+)$')
 end
 local there = newest - offset
-local tag = ARGV[there == 0 and 4 or 3 + 3 * there]
-if there < 0 or tag ~= its_tag then
-  return 0  -- the history was evicted, or has lost its tail, or another's
+if there < 0 or 8 * there > #index then
+  return 0  -- the history was evicted, or has lost its tail, or is another's
 end
-add(ARGV[5], 6 + 3 * there)
+local tag = there == 0 and ARGV[4] or struct.unpack('>I4', index, 8 * there - 7)
+if tonumber(tag) ~= tonumber(its_tag) then
+  return 0
+end
+add(ARGV[5], index, ARGV[7], there)
 if offset == 0 then
   call('HSET', record, 'begun', 1)
   keep(lease + (tonumber(ttl) or 0))
@@ -154,7 +174,8 @@ return stop or ''
 
 # The producer's own end continues what it has appended; anyone's continues whatever is left.
 _END = """
-local fence, forgotten, offset, tag = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
+local fence, forgotten, offset = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local tag = string.format('%d', struct.unpack('>I4', ARGV[5]))
 local known, lease, ttl = recorded('fence', 'lease', 'ttl')
 local newest, its_tag = 0, nil
 local has_end = false
@@ -181,12 +202,97 @@ if not known then
   call('UNLINK', record)
 end
 if not has_end then
-  add(ARGV[4], 5)
+  add(ARGV[4], ARGV[5], ARGV[6], 0)
 end
 ttl = tonumber(ttl) or forgotten
 call('HSET', record, 'fence', '', 'begun', 1, 'ttl', ttl)
 keep(ttl)
 return 1
+"""
+
+# A run that has ended is written anew with its events in few entries, as a history of another name:
+# whoever reads it meanwhile finds it as it was. A call writes one entry, and answers with 1 as long
+# as there are more. The copy of a stream takes no more memory than it needs.
+_COMPACT = """
+local compacted = KEYS[3]
+local known, ttl = recorded('fence', 'ttl')
+local sub = string.sub
+if known ~= '' or not tonumber(ttl) or not last or sub(last[2][4], 1, #RUN_END) ~= RUN_END then
+  call('UNLINK', compacted)
+  return 0
+end
+local epoch = match(last[2][2], ABOUT)
+local newest = call('XREVRANGE', compacted, '+', '-', 'COUNT', 1)[1]
+if newest and match(newest[2][2], ABOUT) ~= epoch then
+  call('UNLINK', compacted)
+  newest = nil
+end
+local from, offset = '-', 0
+if newest then
+  from, offset = '(' .. newest[1], tonumber(match(newest[1], '^%d+'))
+end
+
+local indices, bodies, count, bytes = {}, {}, 0, 0
+local first, one, start, stop
+local is_full, is_end, is_foreign = false, false, false
+repeat
+  local entries = call('XRANGE', history, from, '+', 'COUNT', 32)
+  for _, entry in ipairs(entries) do
+    local id, fields = entry[1], entry[2]
+    local its_offset, its_tag = match(id, '^(%d+)-(%d+)$')
+    local its_epoch, its_time, its_start, its_size = match(fields[2], ABOUT)
+    local body, index = fields[4], fields[6]
+    if id == last[1] then
+      is_end = true
+      is_foreign = its_offset ~= string.format('%d', offset + 1)
+      break
+    end
+    -- What was added before the first event is none.
+    if its_offset ~= '0' then
+      if its_epoch ~= epoch or not body then
+        is_foreign = true
+        break
+      end
+      local raw = match(fields[2], ' ([01]) $')
+      index = index or raw and struct.pack('>I4I4', tonumber(its_tag), 2 * #body + raw)
+      if not index or tonumber(its_offset) ~= offset + #index / 8 then
+        is_foreign = true
+        break
+      end
+      is_full = count > 0 and (bytes + #body + #index > BYTES or count + #index / 8 > EVENTS)
+      if is_full then
+        break
+      end
+      indices[#indices + 1], bodies[#bodies + 1] = index, body
+      count, bytes = count + #index / 8, bytes + #body + #index
+      first, start, stop = first or its_time, start or its_start, its_start + its_size
+      offset, one = tonumber(its_offset), entry
+    end
+    from = '(' .. id
+  end
+until is_full or is_end or is_foreign or #entries == 0
+
+-- Somebody else has written there, or it was evicted: it stays as it is.
+if is_foreign or not (is_full or is_end) then
+  call('UNLINK', compacted)
+  return 0
+end
+if #bodies == 1 then
+  call('XADD', compacted, one[1], unpack(one[2]))
+elseif count > 0 then
+  local about = string.format('%s %s %s %d 0 ', epoch, first, start, stop - start)
+  local body, index = table.concat(bodies), table.concat(indices)
+  call('XADD', compacted, one[1], 'about', about, 'body', body, 'index', index)
+end
+if is_full then
+  call('PEXPIRE', compacted, 60000)
+  return 1
+end
+call('XADD', compacted, last[1], unpack(last[2]))
+call('COPY', compacted, history, 'REPLACE')
+call('UNLINK', compacted)
+keep(ttl)
+return 0
 """
 
 # The producer is subscribed to the name of the record.
@@ -249,6 +355,10 @@ end
 return 1
 """
 
+# How much one entry has of a run that was written anew. With its index it takes little more than 16
+# KiB, so that a page of these is no more than a client of Redis may be sent at once.
+_MOST_BYTES, _MOST_EVENTS = 16_000, 512
+
 # How the last event of a run begins.
 _RUN_END = r"local RUN_END = 'event: run-end\n'" + "\n"
 
@@ -258,6 +368,7 @@ _SOURCES = {
     "append": _LOOK + _KEEP + _ADD + _APPEND,
     "renew": _LOOK + _KEEP + _RENEW,
     "end": _LOOK + _KEEP + _ADD + _RUN_END + _END,
+    "compact": _LOOK + _KEEP + _RUN_END + _COMPACT,
     "stop": _LOOK + _STOP,
     "status": _LOOK + _STATUS,
     "claim": _KEY + _CLAIM,
@@ -273,9 +384,18 @@ def run_scripts(command: str) -> dict[str, Script]:
         command: "PUBLISH", or "SPUBLISH" in a cluster.
     """
     return {
-        name: script(source.replace("'PUBLISH'", f"'{command}'"))
+        name: script(_with_limits(source).replace("'PUBLISH'", f"'{command}'"))
         for name, source in _SOURCES.items()
     }
+
+
+def _with_limits(source: str) -> str:
+    return source.replace("BYTES", str(_MOST_BYTES)).replace("EVENTS", str(_MOST_EVENTS))
+
+
+def compacted_of(name: bytes) -> bytes:
+    """Returns the key of what a history is written anew as, as `record_of` does."""
+    return name + b":new"
 
 
 def record_of(name: bytes) -> bytes:

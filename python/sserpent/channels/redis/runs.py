@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..._runtime.loops import spawn
 from ..history.broker import BrokerUnavailable, ChannelsClosed, Fenced, Item, Lease, RunRecord
 from ..history.position import HistoryKey, new_epoch, new_tag
 from .run_scripts import read_status, record_of
-from .scripts import marks
+from .scripts import index_of
 
 if TYPE_CHECKING:
     from .session import Session
@@ -69,10 +70,12 @@ class RedisRuns:
     async def end(self, run: HistoryKey, fence: str | None, item: Item) -> bool:
         produced = self._produced.get(fence or "")
         if produced is None:
-            offset, entry = 0, [*_entry(new_tag(), item)]
+            offset, entry = 0, _entries([new_tag()], [item])
         else:
             offset, entry = produced.offset, produced.entries([item])
         ended = await self._ask("end", run, fence or "", _FORGOTTEN, offset, new_epoch(), *entry)
+        if ended:
+            await self._at_home(partial(_compact, run))
         return bool(ended)
 
     async def release(self, run: HistoryKey, fence: str) -> None:
@@ -137,10 +140,10 @@ class _Produced:
         self._run = run
         self._on_stop = on_stop
 
-    def entries(self, items: Sequence[Item]) -> list[Any]:
+    def entries(self, items: Sequence[Item]) -> tuple[bytes, bytes]:
         """Returns what is added to the history for the next events."""
         self._tags += [new_tag() for _ in items[len(self._tags) :]]
-        return [part for each in zip(self._tags, items, strict=False) for part in _entry(*each)]
+        return _entries(self._tags, items)
 
     def appended(self, count: int) -> None:
         """Says that so many of them are in the history."""
@@ -180,9 +183,13 @@ def _lease() -> int:
     return round(Lease.DURATION * 1000)
 
 
-def _entry(tag: int, item: Item) -> tuple[Any, ...]:
-    """Returns what is added to a history for one event."""
-    return tag, marks(item.raw, item.conflate), item.body
+def _entries(tags: Sequence[int], items: Sequence[Item]) -> tuple[bytes, bytes]:
+    """Returns the index of events, and their bodies."""
+    return index_of(tags, items), b"".join([item.body for item in items])
+
+
+async def _compact(run: HistoryKey, session: Session) -> None:
+    session.compact(run)
 
 
 def _fenced(run: HistoryKey) -> Fenced:

@@ -8,6 +8,11 @@ A history is one Redis stream. The id of an entry there is `<offset>-<tag>`, and
   or 0; `conflate` has a "=" before it if there is one.
 - `body`: the framed event without its id.
 
+Several events of a run that were appended together, or lie together once it has ended, are one
+entry: its id is that of the last, its time, start and size are those of the whole, and so is its
+body. A third field, `index`, has of each event in 8 bytes (`_EACH`) its tag, and twice the size of
+its body, and one more if it is raw.
+
 Two fields, because a script takes twice as long to look at an entry with one for each.
 
 A history that is followed before anything is published to it begins with an entry that is no event
@@ -19,6 +24,8 @@ whose newest entry is such takes no more, and where older ones are, clients have
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ..history.broker import Item
@@ -285,15 +292,35 @@ def read_ephemeral(message: bytes) -> Item | None:
     return Item(rest[int(length) :], raw == b"1", conflate, ephemeral=True)
 
 
-def read_message(message: bytes) -> tuple[Entry, int]:
-    """Returns an entry as it came by pub/sub, and the tag of the one before it.
+# What the message of several events begins with.
+_SEVERAL = b"several "
+_EACH = struct.Struct(">II")
+
+
+def index_of(tags: Sequence[int], items: Sequence[Item]) -> bytes:
+    """Returns the `index` of several events."""
+    each = zip(tags, items, strict=False)
+    return b"".join([_EACH.pack(tag, 2 * len(item.body) + item.raw) for tag, item in each])
+
+
+def read_message(message: bytes) -> list[tuple[Entry, int]]:
+    """Returns the entries that came by pub/sub, each with the tag of the one before it.
 
     Raises:
-        ValueError: it is not one of ours.
+        ValueError: they are not of ours.
     """
-    length, offset_tag, before, rest = message.split(b" ", 3)
-    end = int(length)
-    return _entry(offset_tag, rest[:end], rest[end:])[0], int(before)
+    if message.startswith(_SEVERAL):
+        _, about_size, index_size, offset_tag, before, rest = message.split(b" ", 5)
+        about = rest[: int(about_size)]
+        rest = rest[int(about_size) :]
+        index, body = rest[: int(index_size)], rest[int(index_size) :]
+        entries = [stored.entry for stored in _entries(offset_tag, about, body, index)]
+    else:
+        length, offset_tag, before, rest = message.split(b" ", 3)
+        end = int(length)
+        entries = [_entry(offset_tag, rest[:end], rest[end:]).entry]
+    tags = [int(before), *[entry.position.tag for entry in entries]]
+    return list(zip(entries, tags, strict=False))
 
 
 class Stored(NamedTuple):
@@ -309,16 +336,17 @@ class Stored(NamedTuple):
     size: int
 
 
-def read_page(reply: list[Any]) -> list[Stored]:
-    """Returns the entries of a stream that are ours."""
-    page: list[Stored] = []
+def read_entries(reply: list[Any]) -> Iterator[Stored]:
+    """Yields the entries of a stream that are ours, each event for itself."""
     for offset_tag, fields in reply:
         try:
-            _, about, _, body = fields
-            page.append(_entry(offset_tag, about, body))
+            if len(fields) == 6:
+                yield from _entries(offset_tag, fields[1], fields[3], fields[5])
+            else:
+                _, about, _, body = fields
+                yield _entry(offset_tag, about, body)
         except ValueError:  # noqa: PERF203, it costs nothing where it is not raised
             pass
-    return page
 
 
 def offset_of(entry: list[Any]) -> int:
@@ -343,3 +371,20 @@ def _entry(offset_tag: bytes, about: bytes, body: bytes) -> Stored:
         position = position._replace(tag=0)  # it is no event, and has none
     entry = Entry(position, body, int(time) / 1000, raw == b"1", conflate)
     return Stored(entry, int(start), int(size))
+
+
+def _entries(offset_tag: bytes, about: bytes, body: bytes, index: bytes) -> list[Stored]:
+    last, start, _ = _entry(offset_tag, about, b"")
+    events = list(_EACH.iter_unpack(index)) if len(index) % _EACH.size == 0 else []
+    if sum(size >> 1 for _, size in events) != len(body) or not 0 < len(events) <= last.offset:
+        raise ValueError("the index is not that of the body")
+    entries: list[Stored] = []
+    epoch, offset, at = last.position.epoch, last.offset - len(events), 0
+    for tag, size in events:
+        offset += 1
+        end = at + (size >> 1)
+        position = Position(epoch, offset, tag)
+        entry = Entry(position, body[at:end], last.time, bool(size & 1), None)
+        entries.append(Stored(entry, start, len(entry.frame)))
+        at, start = end, start + len(entry.frame)
+    return entries

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import Any
 
-from ..._runtime.log import logger
+from ..._runtime.log import SayOnce, logger
 from ..._runtime.loops import end
 from ..fanout.owner_disconnects import HISTORY, LIMITS, OwnerDisconnects
 from ..history.broker import BrokerUnavailable, ChannelsClosed, Follower, Item, Refused
@@ -25,7 +26,7 @@ from .counting import Inbox
 from .history import RedisHistory
 from .looks import TOGETHER, Looks, unused_ttl
 from .names import name_of
-from .run_scripts import key_of, record_of, run_scripts
+from .run_scripts import compacted_of, key_of, record_of, run_scripts
 from .scripts import (
     HEAD,
     LOOK,
@@ -35,8 +36,8 @@ from .scripts import (
     marks,
     offset_of,
     publish_script,
+    read_entries,
     read_head,
-    read_page,
 )
 from .shared_slots import SLOTS, SharedSlots
 
@@ -107,8 +108,12 @@ class Session:
         # The histories to look at now, and the tasks that do.
         self._due: deque[RedisHistory] = deque()
         self._workers: set[asyncio.Task[None]] = set()
-        # Tasks that give back the ids and keys of runs that nobody produces.
-        self._abandoning: set[asyncio.Task[None]] = set()
+        # Tasks that give back the ids and keys of runs that nobody produces, and the memory of runs
+        # that have ended.
+        self._afterwards: set[asyncio.Task[None]] = set()
+        self._too_large = SayOnce(
+            "Runs that have ended take more memory than they need at %s: %s", server.place
+        )
         self._closed = False
         self._renewed_at = -math.inf
         self._inbox: Inbox | None = None
@@ -263,6 +268,20 @@ class Session:
     def _of_run(self, script: str, name: bytes, *args: Any) -> tuple[Any, ...]:
         return "EVALSHA", self._run_scripts[script].sha, 2, name, record_of(name), *args
 
+    def compact(self, run: HistoryKey) -> None:
+        """Has a run that has ended take less memory, soon."""
+        self._spawn(self._compact(self.name_of(run)), self._afterwards)
+
+    async def _compact(self, name: bytes) -> None:
+        script, names = self._run_scripts["compact"], (name, record_of(name), compacted_of(name))
+        try:
+            while await self._ask(name, "EVALSHA", script.sha, len(names), *names):
+                pass
+        except Refused as error:
+            self._too_large.warn(str(error))
+        except BrokerUnavailable:
+            pass  # it stays as it is
+
     async def start_run(self, run: HistoryKey, fence: str, lease: int, ttl: int) -> bool:
         """Starts a run, and returns whether there was none: times are in milliseconds.
 
@@ -279,7 +298,7 @@ class Session:
             if command.sent_at and not is_sure and not self._closed:
                 # Its id is given back: it may be started, and nobody produces it.
                 abandon = partial(self.ask_of_run, "abandon", run, fence)
-                self._spawn(self._ask_until_there(abandon, lease + ttl), self._abandoning)
+                self._spawn(self._ask_until_there(abandon, lease + ttl), self._afterwards)
             raise
 
     async def _ask_until_there(
@@ -323,7 +342,7 @@ class Session:
         except BrokerUnavailable:
             if not self._closed:
                 free = partial(self.ask_of_key, "free", key, holder)
-                self._spawn(self._ask_until_there(free, lease), self._abandoning)
+                self._spawn(self._ask_until_there(free, lease), self._afterwards)
 
     # Following
 
@@ -448,7 +467,8 @@ class Session:
         return (await self.head(self.name_of(key), limits)).position
 
     async def page(self, name: bytes, first: int, count: int) -> list[Stored]:
-        return read_page(await self._range(name, first, count, None))
+        page = read_entries(await self._range(name, first, count, None))
+        return list(islice((each for each in page if each.entry.offset >= first), count))
 
     def _range(
         self, name: bytes, first: int, count: int, last: int | None
@@ -464,24 +484,33 @@ class Session:
         head = await self.head(name, limits)
         kept = _Kept(head, limits, first, before)
         # From the one before on, for its position.
-        async for entries in self._slices(name, kept.first - 1, kept.before - 1):
-            for each in read_page(entries):
+        async for part in self._slices(name, kept.first - 1, kept.before - 1):
+            for each in part:
                 kept.add(each)
         return kept.floor(), kept.entries
 
-    async def _slices(self, name: bytes, first: int, last: int) -> AsyncIterator[list[Any]]:
+    async def _slices(self, name: bytes, first: int, last: int) -> AsyncIterator[list[Stored]]:
         """Yields the entries of a stretch, so many at once as do not keep the event loop for long.
         A page is asked for before the one before it is given: Redis reads it meanwhile."""
         asked: asyncio.Future[list[Any]] | None = None
         if first <= last:
             asked = self._range(name, first, _PAGE, last)
+        is_last = False
         try:
             while asked is not None:
                 page = await asked
-                first = offset_of(page[-1]) + 1 if len(page) == _PAGE else last + 1
-                asked = self._range(name, first, _PAGE, last) if first <= last else None
-                for start in range(0, len(page), _SLICE):
-                    yield page[start : start + _SLICE]
+                least = first
+                first = offset_of(page[-1]) + 1 if page else first
+                asked = None
+                if len(page) == _PAGE and first <= last:
+                    asked = self._range(name, first, _PAGE, last)
+                elif first <= last and not is_last:
+                    # An entry that has several events may have the last of these, and go on.
+                    is_last = True
+                    asked = self._range(name, last + 1, 1, None)
+                inside = (each for each in read_entries(page) if least <= each.entry.offset <= last)
+                while part := list(islice(inside, _SLICE)):
+                    yield part
                     await asyncio.sleep(0)
         finally:
             if asked is not None:
@@ -498,7 +527,7 @@ class Session:
         await self._looks.aclose()
         await end(*self._workers)  # nobody waits for what they read
         await self.servers.drain()
-        await end(*self._abandoning)
+        await end(*self._afterwards)
         await self.servers.aclose()
 
 

@@ -19,7 +19,8 @@ class Pace(NamedTuple):
         timeout: For the server, before `BrokerUnavailable`.
         probe: In silence, before it asks whether the subscription is alive; and between two looks
             for where the server is.
-        compare: Between two looks at the newest entry of a stream that it follows; more if it follows many.
+        compare: Between two looks at the newest entry of a stream that it follows, where these are
+            few.
     """
 
     timeout: float = 5.0
