@@ -74,13 +74,13 @@ def fit_phones(site: Path) -> None:
 def with_whole_words(html: str) -> str:
     """Returns a page whose style sheet can keep each word of code within a sentence on one line.
 
-    Longer words, which only tests and expressions have, break at an underscore, or else anywhere.
+    Longer words, which only tests and expressions and URLs have, break after an underscore, "::", "/" or ",".
     """
 
     def marked(word: re.Match[str]) -> str:
         if len(unescape(word[0])) <= LONGEST_WORD:
             return f'<span class="word">{word[0]}</span>'
-        return re.sub(r"_|::", r"\g<0><wbr>", word[0])
+        return re.sub(r"_|::|/(?!/)|,", r"\g<0><wbr>", word[0])
 
     def marked_code(code: re.Match[str]) -> str:
         words = re.sub(r"\S+", marked, code[1])

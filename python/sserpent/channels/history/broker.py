@@ -15,11 +15,11 @@ from .ring import Entry, Retention
 
 
 class BrokerError(Exception):
-    """The broker has not done what it was asked, or has not said so."""
+    """The broker has not done what it was asked to do, or has not confirmed it."""
 
 
 class BrokerUnavailable(BrokerError):
-    """The broker could not be reached: what was to be published is not, and will not be."""
+    """The broker could not be reached. The event is not published, and will not be."""
 
 
 class Refused(BrokerUnavailable):
@@ -34,8 +34,9 @@ class ChannelsClosed(RuntimeError):
 
 
 class PublishUncertain(BrokerError):
-    """The broker went away while an event was on its way: whether it was published is not known,
-    and it will not be published again. To publish it again may publish it twice."""
+    """The connection to the broker broke during a publish. Nobody knows whether the event was
+    published, and it will not be published again. If you publish it again, it may be published
+    twice."""
 
 
 class Item(NamedTuple):
