@@ -74,7 +74,7 @@ def fit_phones(site: Path) -> None:
 def with_whole_words(html: str) -> str:
     """Returns a page whose style sheet can keep each word of code within a sentence on one line.
 
-    Longer words, which only tests and expressions and URLs have, break after an underscore, "::", "/" or ",".
+    Longer words, as tests, expressions and URLs have, break after an underscore, "::", "/" or ",".
     """
 
     def marked(word: re.Match[str]) -> str:
