@@ -35,6 +35,10 @@ class Recording(SharedCompression):
         super().__init__(_Recorder(plain, self.taken), subscriber)
         Recording.made.append(self)
 
+    def say(self, plain: bytes) -> bytes:
+        self.taken.append(plain)
+        return super().say(plain)
+
     def end(self, last: bytes) -> bytes:
         self.taken.append(last)
         return super().end(last)
@@ -633,7 +637,7 @@ def test_whatever_clients_do_each_decodes_what_it_would_have_got(
     run: Run, seed: int, recorded: list[Recording]
 ) -> None:
     """Joins and resumes at random places, clients that stall, leave, and are ended by the server,
-    bursts, gaps and conflation."""
+    bursts, gaps, conflation and ping events."""
     chosen = random.Random(seed)
 
     async def script(world: World) -> None:
@@ -645,6 +649,9 @@ def test_whatever_clients_do_each_decodes_what_it_would_have_got(
                 options: dict[str, Any] = {} if after else {"start": chosen.choice(("live", 7))}
                 if chosen.random() < 0.3:
                     options["max_duration"] = chosen.uniform(0.2, 5)
+                if chosen.random() < 0.4:
+                    options["ping_event"] = ServerSentEvent(event="ping", data=1)
+                    options["ping_interval"] = chosen.uniform(0.02, 0.2)
                 await world.join(after, **options)
             elif deed < 0.25 and world.connections:
                 chosen.choice(world.connections).stall()
