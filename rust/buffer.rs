@@ -13,8 +13,8 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::declared::DeclaredEvents;
 use crate::event::{self, ServerSentEvent};
-use crate::json::{self, ItemSchema, Json};
-use crate::rules::ItemRules;
+use crate::json::{self, ItemSchema, Json, Noted, TwoMembers};
+use crate::rules::{ItemRules, Number};
 use sserpent_wire::frame::{self, Data, FieldError, Fields};
 
 /// An idle stream keeps no more than this of a buffer that a burst made large.
@@ -384,61 +384,84 @@ impl Buffer {
         if converted.is_some() && item.is_none() {
             return Ok(self.is_due(&mut self.lock()));
         }
-        let mut due = false;
-        let mut append = |fields: &Fields<'_>| {
-            due = if rules.leaves_out_event(fields) {
-                self.is_due(&mut self.lock())
-            } else {
-                self.append_kept(fields).map_err(event::refusal)?
-            };
-            Ok(())
+        let append = |fields: &Fields<'_>| {
+            if rules.leaves_out_event(fields) {
+                return Ok(self.is_due(&mut self.lock()));
+            }
+            self.append_kept(fields, None).map_err(event::refusal)
         };
         if let Ok(event) = item.cast::<ServerSentEvent>() {
-            match &self.schema {
-                Some(Schema::Events(declared)) => declared.get().with_fields(item, append)?,
-                _ => ServerSentEvent::with_fields(event, append)?,
-            }
-            return Ok(due);
+            return match &self.schema {
+                Some(Schema::Events(declared)) => declared.get().with_fields(item, append),
+                _ => ServerSentEvent::with_fields(event, append),
+            };
         }
         if json::is_fastapi_event(item)? {
-            match &self.schema {
-                Some(Schema::Events(declared)) => declared.get().with_fields(item, append)?,
-                _ => event::from_fastapi(item)?.with_own_fields(item.py(), append)?,
-            }
-            return Ok(due);
+            return match &self.schema {
+                Some(Schema::Events(declared)) => declared.get().with_fields(item, append),
+                _ => event::from_fastapi(item)?.with_own_fields(item.py(), append),
+            };
         }
-        let mut append_named = |mut json: Cow<'_, [u8]>, declared: Option<&str>| {
-            let name = rules.adapt(&mut json, item, number)?;
-            append(&Fields {
-                event: name.as_deref().or(declared),
-                data: Some(Data::Json(&json)),
-                ..Fields::default()
-            })
-        };
         match &self.schema {
             None => {
-                append_named(Cow::Owned(json::item_json(item, rules.exclude_none)?), None)?;
+                let mut noted = rules.noted();
+                let json = json::item_json_with_members(item, rules.exclude_none, noted.as_mut())?;
+                let members = noted.and_then(Noted::members);
+                self.append_item(rules, item, &json, members, None, number)
             }
             Some(Schema::Items(schema)) => {
                 let json = schema.get().json_of(item)?;
-                append_named(Cow::Borrowed(json.as_bytes()), None)?;
+                self.append_item(rules, item, json.as_bytes(), None, None, number)
             }
             Some(Schema::Events(declared)) => declared.get().with_fields(item, |fields| {
                 let json = match fields.data {
                     Some(Data::Json(json)) => json,
                     _ => b"",
                 };
-                append_named(Cow::Borrowed(json), fields.event)
-            })?,
+                self.append_item(rules, item, json, None, fields.event, number)
+            }),
         }
-        Ok(due)
     }
 
-    fn append_kept(&self, fields: &Fields<'_>) -> Result<bool, FieldError> {
+    /// Appends an item that is no event, by its JSON.
+    fn append_item<'py>(
+        &self,
+        rules: &ItemRules,
+        item: &Bound<'py, PyAny>,
+        json: &[u8],
+        known: Option<TwoMembers<'py>>,
+        declared: Option<&str>,
+        number: u64,
+    ) -> PyResult<bool> {
+        rules.check_object(json, item)?;
+        let mut fields = Fields {
+            event: declared,
+            data: Some(Data::Json(json)),
+            ..Fields::default()
+        };
+        if !rules.asks_for_members() {
+            return self.append_kept(&fields, None).map_err(event::refusal);
+        }
+        let [named, numbered] = known.unwrap_or_else(|| rules.members_in(item.py(), json));
+        let name = rules.name(json, named.as_ref(), item)?;
+        fields.event = name.as_deref().or(declared);
+        self.append_kept(&fields, rules.number(numbered.as_ref(), number))
+            .map_err(event::refusal)
+    }
+
+    fn append_kept(
+        &self,
+        fields: &Fields<'_>,
+        number: Option<Number<'_>>,
+    ) -> Result<bool, FieldError> {
         let mut pending = self.lock();
         let pending = &mut *pending;
         let start = pending.stream.len();
         frame::append_event(&mut pending.stream, fields)?;
+        if let (Some(number), Some(Data::Json(json))) = (number, fields.data) {
+            let json_at = pending.stream.len() - json.len() - b"\n\n".len();
+            number.write(&mut pending.stream, json_at);
+        }
         pending.events += 1;
         if let Some(kept) = &mut pending.kept {
             kept.count += 1;

@@ -10,9 +10,11 @@ use pyo3::{PyTraverseError, PyVisit, intern};
 use crate::cpython::{Keywords, is_instance};
 use class::{Treatment, treatment_of};
 
-pub use writer::json_of as item_json;
+pub use members::{Member, Noted, TwoMembers};
+pub use writer::{json_of as item_json, json_with_members as item_json_with_members};
 
 mod class;
+mod members;
 mod writer;
 
 /// JSON text on its way into a `data` field.

@@ -8,10 +8,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use pyo3::{PyTraverseError, PyVisit, intern};
 
-use crate::json::wrong_type;
+use crate::json::{Member, Noted, TwoMembers, wrong_type};
 use sserpent_wire::frame::{Data, Fields};
-use sserpent_wire::object::members;
-use sserpent_wire::{blocks, json};
+use sserpent_wire::{blocks, json, object};
 
 #[doc = doc!("ItemRules")]
 #[pyclass(frozen, module = "sserpent._core.compiled")]
@@ -29,20 +28,20 @@ pub struct ItemRules {
 /// The name of a field.
 struct Name {
     text: String,
-    /// As a key, with its quotes.
-    json: Vec<u8>,
+    /// As a key in JSON, without its quotes.
+    key: Vec<u8>,
 }
 
 impl Name {
     fn of(text: String) -> Self {
         let mut json = Vec::new();
         json::string(&mut json, &text);
-        Self { text, json }
+        let key = json[1..json.len() - 1].to_vec();
+        Self { text, key }
     }
 
-    fn is(&self, py: Python<'_>, key: &[u8]) -> bool {
-        self.json.get(1..self.json.len() - 1) == Some(key)
-            || (key.contains(&b'\\') && self.is_escaped(py, key))
+    fn is(&self, py: Python<'_>, member: &object::Member<'_>) -> bool {
+        self.key == member.key || (member.has_escapes && self.is_escaped(py, member.key))
     }
 
     /// Whether a key is this name, written with escapes.
@@ -52,6 +51,40 @@ impl Name {
         loaded(py, &json)
             .and_then(|text| Ok(text.extract::<String>()? == self.text))
             .unwrap_or(false)
+    }
+}
+
+/// What an item gets: the number, in the place of the value that it has there or behind its members.
+pub struct Number<'a> {
+    field: &'a Name,
+    place: Option<Range<usize>>,
+    number: u64,
+}
+
+impl Number<'_> {
+    /// Writes it into JSON that begins somewhere in a stream, and ends with an event.
+    pub fn write(self, stream: &mut Vec<u8>, json_at: usize) {
+        const END: &[u8] = b"}\n\n";
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(self.number).as_bytes();
+        if let Some(place) = self.place {
+            let place = json_at + place.start..json_at + place.end;
+            match stream.get_mut(place.clone()) {
+                Some(same) if same.len() == digits.len() => same.copy_from_slice(digits),
+                _ => drop(stream.splice(place, digits.iter().copied())),
+            }
+            return;
+        }
+        stream.truncate(stream.len() - END.len());
+        stream.extend_from_slice(if stream.ends_with(b"{") {
+            b"\""
+        } else {
+            b",\""
+        });
+        stream.extend_from_slice(&self.field.key);
+        stream.extend_from_slice(b"\":");
+        stream.extend_from_slice(digits);
+        stream.extend_from_slice(END);
     }
 }
 
@@ -115,31 +148,56 @@ impl ItemRules {
         }
     }
 
-    /// Makes the JSON of an item what is sent, and returns the name of its event. The members are
-    /// looked at once for both.
-    pub fn adapt(
-        &self,
-        json: &mut Cow<'_, [u8]>,
-        item: &Bound<'_, PyAny>,
-        number: u64,
-    ) -> PyResult<Option<String>> {
+    /// Raises for an item that has to be an object in JSON, and is none.
+    pub fn check_object(&self, json: &[u8], item: &Bound<'_, PyAny>) -> PyResult<()> {
         if self.only_objects && json.first() != Some(&b'{') {
             let rule = format!("{} sends dicts, models and events", self.owner);
             return Err(wrong_type(&rule, item));
         }
-        let [name_at, number_at] = places(item.py(), json, [&self.name_from, &self.number_as]);
-        let name = self.name(json, name_at, item)?.map(Cow::into_owned);
-        if let Some(field) = &self.number_as {
-            set_number(json.to_mut(), field, number_at, number);
-        }
-        Ok(name)
+        Ok(())
     }
 
-    /// The name of the event of an item, from the place in its JSON.
-    fn name<'a>(
+    /// Whether any member of an item matters.
+    pub fn asks_for_members(&self) -> bool {
+        self.name_from.is_some() || self.number_as.is_some()
+    }
+
+    /// What notes the members that matter, if any do.
+    pub fn noted<'py>(&self) -> Option<Noted<'_, 'py>> {
+        let names = || self.fields().map(|field| Some(&*field.as_ref()?.text));
+        self.asks_for_members().then(|| Noted::new(names()))
+    }
+
+    fn fields(&self) -> [&Option<Name>; 2] {
+        [&self.name_from, &self.number_as]
+    }
+
+    /// The members that matter, looked for in JSON at once.
+    pub fn members_in<'py>(&self, py: Python<'py>, json: &[u8]) -> TwoMembers<'py> {
+        let mut found = [None, None];
+        let mut missing = self.fields().iter().filter(|field| field.is_some()).count();
+        for member in object::members(json) {
+            for (place, field) in found.iter_mut().zip(self.fields()) {
+                if place.is_none() && field.as_ref().is_some_and(|field| field.is(py, &member)) {
+                    *place = Some(Member {
+                        place: member.value.clone(),
+                        text: None,
+                    });
+                    missing -= 1;
+                }
+            }
+            if missing == 0 {
+                break;
+            }
+        }
+        found
+    }
+
+    /// The name of the event of an item, by a member of its JSON.
+    pub fn name<'a>(
         &self,
         json: &'a [u8],
-        at: Option<Range<usize>>,
+        member: Option<&'a Member<'_>>,
         item: &Bound<'_, PyAny>,
     ) -> PyResult<Option<Cow<'a, str>>> {
         let Some(field) = &self.name_from else {
@@ -151,12 +209,16 @@ impl ItemRules {
                 self.owner, field.text
             )
         };
-        let Some(at) = at else {
+        let Some(Member { place, text }) = member else {
             let kind = item.get_type().name()?;
             let message = format!("{}, which this {kind} does not have", rule());
             return Err(PyValueError::new_err(message));
         };
-        let value = &json[at];
+        // Of lone surrogates JSON may make pairs, which are a character.
+        if let Some(Ok(text)) = text.as_ref().map(|text| text.to_str()) {
+            return Ok(Some(Cow::Borrowed(text)));
+        }
+        let value = &json[place.clone()];
         let inner = value
             .strip_prefix(b"\"")
             .and_then(|value| value.strip_suffix(b"\""));
@@ -168,6 +230,15 @@ impl ItemRules {
             Ok(text) if !text.contains('\\') => Cow::Borrowed(text),
             _ => Cow::Owned(unescaped(item.py(), value)?),
         }))
+    }
+
+    /// The number of an item, if it gets one.
+    pub fn number(&self, member: Option<&Member<'_>>, number: u64) -> Option<Number<'_>> {
+        Some(Number {
+            field: self.number_as.as_ref()?,
+            place: member.map(|member| member.place.clone()),
+            number,
+        })
     }
 
     pub fn leaves_out_event(&self, fields: &Fields<'_>) -> bool {
@@ -187,44 +258,6 @@ impl ItemRules {
             None => Cow::Borrowed(ready),
         }
     }
-}
-
-/// Where the values of two fields are, each the first of its name.
-fn places(py: Python<'_>, json: &[u8], fields: [&Option<Name>; 2]) -> [Option<Range<usize>>; 2] {
-    let mut found = [None, None];
-    let mut missing = fields.iter().filter(|field| field.is_some()).count();
-    if missing == 0 {
-        return found;
-    }
-    for member in members(json) {
-        for (place, field) in found.iter_mut().zip(fields) {
-            if place.is_none() && field.as_ref().is_some_and(|field| field.is(py, member.key)) {
-                *place = Some(member.value.clone());
-                missing -= 1;
-            }
-        }
-        if missing == 0 {
-            break;
-        }
-    }
-    found
-}
-
-fn set_number(json: &mut Vec<u8>, field: &Name, at: Option<Range<usize>>, number: u64) {
-    let mut digits = itoa::Buffer::new();
-    let digits = digits.format(number).bytes();
-    if let Some(at) = at {
-        json.splice(at, digits);
-        return;
-    }
-    json.pop();
-    if json.len() > 1 {
-        json.push(b',');
-    }
-    json.extend_from_slice(&field.json);
-    json.push(b':');
-    json.extend(digits);
-    json.push(b'}');
 }
 
 /// The text that a JSON string with escapes is.

@@ -18,6 +18,7 @@ use pyo3::types::{
 use pyo3::{ffi, intern, types::PyAnyMethods};
 
 use super::class::{Field, Model, Treatment, treatment_of};
+use super::members::Noted;
 use crate::cpython::{Keywords, next_entry};
 use sserpent_wire::json;
 
@@ -29,10 +30,20 @@ const MAX_DEPTH: usize = 64;
 ///
 /// `exclude_none`: whether the fields of models that are None are left out.
 pub fn json_of(value: &Bound<'_, PyAny>, exclude_none: bool) -> PyResult<Vec<u8>> {
+    json_with_members(value, exclude_none, None)
+}
+
+/// Does the same, and notes members of the object that the JSON is.
+pub fn json_with_members<'py>(
+    value: &Bound<'py, PyAny>,
+    exclude_none: bool,
+    noted: Option<&mut Noted<'_, 'py>>,
+) -> PyResult<Vec<u8>> {
     let mut writer = Writer {
         fastapi: FastAPI::get(value.py(), exclude_none)?,
         out: Vec::with_capacity(256),
         refusal: None,
+        noted,
     };
     writer.value(value, Place::default())?;
     match writer.refusal {
@@ -41,11 +52,12 @@ pub fn json_of(value: &Bound<'_, PyAny>, exclude_none: bool) -> PyResult<Vec<u8>
     }
 }
 
-struct Writer<'py> {
+struct Writer<'a, 'b, 'py> {
     fastapi: &'py FastAPI,
     out: Vec<u8>,
     /// The first refusal of `json.dumps`.
     refusal: Option<PyErr>,
+    noted: Option<&'a mut Noted<'b, 'py>>,
 }
 
 /// Where in the value a part is.
@@ -72,7 +84,7 @@ impl Place {
     }
 }
 
-impl<'py> Writer<'py> {
+impl<'py> Writer<'_, '_, 'py> {
     /// Exact types first. Subclasses of theirs may be anything, an Enum for example.
     fn value(&mut self, value: &Bound<'py, PyAny>, place: Place) -> PyResult<()> {
         if self.scalar(value)? {
@@ -206,6 +218,7 @@ impl<'py> Writer<'py> {
             return Ok(());
         }
         self.out.truncate(start);
+        self.noted = None;
         if !refused {
             self.refusal = None;
         }
@@ -232,6 +245,7 @@ impl<'py> Writer<'py> {
     ) -> PyResult<bool> {
         let size = dict.len();
         let (mut position, mut seen) = (0, 0);
+        let mut notes = self.out.is_empty() && self.noted.is_some();
         self.out.push(b'{');
         let start = self.out.len();
         while let Some((key, value)) = next_entry(dict, &mut position) {
@@ -251,6 +265,7 @@ impl<'py> Writer<'py> {
             }
             self.key(&key)?;
             self.out.push(b':');
+            let value_at = self.out.len();
             if !self.scalar(&value)? {
                 if matches!(keys, Keys::Unknown) {
                     if !has_plain_keys(dict, position) {
@@ -260,12 +275,30 @@ impl<'py> Writer<'py> {
                 }
                 self.composite(&value, inside)?;
             }
+            if notes {
+                notes = self.note(&key, &value, value_at);
+            }
             if dict.len() != size {
                 return Err(changed("dictionary changed size during iteration"));
             }
         }
         self.out.push(b'}');
+        if notes && let Some(noted) = &mut self.noted {
+            noted.is_complete = true;
+        }
         Ok(true)
+    }
+
+    /// Notes the member of the outermost object that was written last. Returns false where its key is
+    /// no text: what that is in JSON is not known here.
+    fn note(&mut self, key: &Key<'_, 'py>, value: &Bound<'py, PyAny>, at: usize) -> bool {
+        match (&mut self.noted, key) {
+            (Some(noted), Key::Text(name)) => {
+                noted.note(name, value, at..self.out.len());
+                true
+            }
+            _ => false,
+        }
     }
 
     fn key(&mut self, key: &Key<'_, 'py>) -> PyResult<()> {

@@ -3,13 +3,15 @@
 
 use std::ops::Range;
 
-use memchr::memchr2;
+use crate::ends::find_quote_or_backslash;
 
 /// A key as it is written, without its quotes, and where its value is.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Member<'a> {
     /// The key.
     pub key: &'a [u8],
+    /// Whether the key has escapes.
+    pub has_escapes: bool,
     /// The place of the value.
     pub value: Range<usize>,
 }
@@ -30,47 +32,39 @@ impl<'a> Iterator for Members<'a> {
     type Item = Member<'a>;
 
     fn next(&mut self) -> Option<Member<'a>> {
-        let after_key = after_string(self.json, self.at)?;
+        let (after_key, has_escapes) = after_string(self.json, self.at)?;
         let key = self.json.get(self.at + 1..after_key - 1)?;
         let start = after_key + 1;
         let end = after_value(self.json, start)?;
         self.at = end + 1;
         Some(Member {
             key,
+            has_escapes,
             value: start..end,
         })
     }
 }
 
-/// The place after a string that begins here; None if none does.
-fn after_string(json: &[u8], start: usize) -> Option<usize> {
+/// The place after a string that begins here, and whether it has escapes; None if none begins.
+fn after_string(json: &[u8], start: usize) -> Option<(usize, bool)> {
     if *json.get(start)? != b'"' {
         return None;
     }
     let mut at = start + 1;
+    let mut has_escapes = false;
     loop {
-        at += quote_or_backslash(json.get(at..)?)?;
+        at += find_quote_or_backslash(json.get(at..)?)?;
         if json[at] == b'"' {
-            return Some(at + 1);
+            return Some((at + 1, has_escapes));
         }
+        has_escapes = true;
         at += 2;
-    }
-}
-
-/// Most strings are keys and names, of a few bytes: a plain loop over these takes less time than it
-/// takes to set up a search.
-fn quote_or_backslash(text: &[u8]) -> Option<usize> {
-    const FEW: usize = 24;
-    let few = &text[..text.len().min(FEW)];
-    match few.iter().position(|&byte| byte == b'"' || byte == b'\\') {
-        None if text.len() > FEW => memchr2(b'"', b'\\', &text[FEW..]).map(|at| FEW + at),
-        found => found,
     }
 }
 
 fn after_value(json: &[u8], start: usize) -> Option<usize> {
     match *json.get(start)? {
-        b'"' => after_string(json, start),
+        b'"' => after_string(json, start).map(|(end, _)| end),
         b'{' | b'[' => after_container(json, start),
         _ => {
             let mut rest = json[start..].iter();
@@ -86,7 +80,7 @@ fn after_container(json: &[u8], start: usize) -> Option<usize> {
     loop {
         match *json.get(at)? {
             b'"' => {
-                at = after_string(json, at)?;
+                (at, _) = after_string(json, at)?;
                 continue;
             }
             b'{' | b'[' => depth += 1,

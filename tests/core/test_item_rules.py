@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
+import math
 import struct
+from collections import OrderedDict
+from datetime import datetime
 from typing import Any
 
 import fastapi.sse
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter, field_serializer, model_serializer
+
+from sserpent._core import pure
 
 
 class Part(BaseModel):
@@ -179,6 +185,118 @@ def test_any_object_is_named_and_numbered(
     first, second = pushed(core, item, **rules).removesuffix("\n\n").split("\n", 1)
     assert first == f"event: {name}"
     assert json.loads(second.removeprefix("data: ")) == {**item, "n": 0}
+
+
+class Kind(str, enum.Enum):
+    DONE = "done"
+
+
+class Word(str):
+    """Its text is not what it says it is."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "other"
+
+
+class Strange(dict[Any, Any]):
+    def __getitem__(self, key: Any) -> Any:
+        return "other"
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return "other"
+
+
+class Renamed(BaseModel):
+    kind: str = Field("k", serialization_alias="type")
+    type: str = Field("t", serialization_alias="other")
+
+
+class Shouted(BaseModel):
+    type: str
+
+    @field_serializer("type")
+    def shout(self, value: str) -> str:
+        return value.upper()
+
+
+class Listed(BaseModel):
+    @model_serializer
+    def listed(self) -> dict[str, Any]:
+        return {"n": True, "type": "by hand", "x": [{"type": "inner"}]}
+
+
+# What the JSON says is what counts, however the item is made.
+ODD = [
+    {"type": Kind.DONE, "n": 1},
+    {"type": Word("word"), "n": Word("9")},
+    {Word("type"): "by a word", "n": 1},
+    {Word("type"): "by a word", "type": "plain", "n": 1},
+    Strange({"type": "mine", "n": [{"n": 2}]}),
+    Strange({1: 2, "type": "mine"}),
+    OrderedDict([("n", True), ("type", "ordered")]),
+    {1: "x", "1": "y", None: 0, 2.5: 1, "type": "keys", "n": None},
+    {"type": "nan", "n": float("nan"), "x": [math.inf]},
+    {"x": {"type": "deep", "n": 5}, "n": 1.5, "type": "outer"},
+    {"type": "\ud83d\udc0d", "n": 0},
+    {"type": "ok", "n": "\ud800"},
+    {"type": 'q"\\\t\u2028', "n": 10**30},
+    {"type": "x" * 100_000, "n": datetime(2026, 1, 2)},
+    {"_sa_state": object(), "type": "sql", "n": 1},
+    {"type": "one", "x": object()},
+    {"type": "a\nb", "n": object()},
+    {"type": "a\rb", "n": 0},
+    {"type": b"bytes"},
+    {"type": b"\xff"},
+    {"type": True},
+    {"n": "no name"},
+    {"type": "\udc0d\ud83d"},
+    Renamed(),
+    Shouted(type="loud"),
+    Listed(),
+    Data("data"),
+    Whole(),
+]
+
+
+@pytest.mark.parametrize("rules", [{"number_as": "n"}, {}], ids=["numbered", "named"])
+@pytest.mark.parametrize("item", ODD, ids=range(len(ODD)))
+def test_p7_both_backends_name_the_event_as_the_json_does(item: Any, rules: Any) -> None:
+    made = []
+    for core in (pytest.importorskip("sserpent._core.compiled"), pure):
+        try:
+            made.append(pushed(core, item, name_from="type", buffer={"count": 41}, **rules))
+        except (TypeError, ValueError) as error:
+            made.append(f"{type(error).__name__}: {error}")
+            continue
+        first, second = made[-1].removesuffix("\n\n").split("\n")
+        sent = json.loads(second.removeprefix("data: "))
+        assert first == f"event: {sent['type']}"
+        assert not rules or sent["n"] == 41
+    assert made[0] == made[1]
+
+
+def test_the_field_1_is_found_under_a_number(core: Any) -> None:
+    assert (
+        pushed(core, {1: "x"}, name_from="1", number_as="2")
+        == 'event: x\ndata: {"1":"x","2":0}\n\n'
+    )
+    assert pushed(core, {1: "x", "1": "y"}, name_from="1").startswith("event: x\n")
+
+
+def test_an_item_that_changes_while_it_is_written_is_named_as_it_was_written(core: Any) -> None:
+    item: dict[str, Any] = {"type": "before"}
+
+    class Changing(BaseModel):
+        @model_serializer
+        def changed(self) -> str:
+            item["type"] = "after"
+            return "x"
+
+    item["x"] = Changing()
+    first, second = pushed(core, item, name_from="type").removesuffix("\n\n").split("\n")
+    assert first == f"event: {json.loads(second.removeprefix('data: '))['type']}"
 
 
 def test_p5_an_event_with_certain_data_is_left_out(core: Any) -> None:

@@ -136,7 +136,7 @@ class Buffer:
 
     def _fields_by(self, rules: ItemRules, item: Any) -> Any:
         """Returns the fields of the event that an item is or becomes, None if it is left out."""
-        event = _as_event(item)
+        event, declared_name = _as_event(item), None
         if event is not None:
             if rules._is_left_out(event):
                 return None
@@ -145,11 +145,11 @@ class Buffer:
             return ServerSentEvent._written(event)
         if self._declared is not None:
             json, declared_name, *_ = self._declared._fields(item)
+            json, name = rules._named(json, item, self._count)
         elif self._item_schema is not None:
-            json, declared_name = self._item_schema._json_of(item), None
+            json, name = rules._named(self._item_schema._json_of(item), item, self._count)
         else:
-            json, declared_name = item_json(item, rules._exclude_none), None
-        json, name = rules._named(json, item, self._count)
+            json, name = rules._json_of(item, self._count)
         return json, declared_name if name is None else name, None, None, None
 
     def _append(self, framed: bytes) -> bool:

@@ -90,18 +90,33 @@ def item_json(value: Any, exclude_none: bool = False) -> bytes:
         value: The item.
         exclude_none: Whether the fields of models that are None are left out.
     """
-    if BaseModel in type(value).__mro__:
-        options = MODEL_DUMP_OPTIONS_WITHOUT_NONE if exclude_none else MODEL_DUMP_OPTIONS
-        value = value.model_dump(**options)
-    if _is_plain(value, 0):
-        try:
-            return _json_bytes(to_json(value, inf_nan_mode="null"))
-        except ValueError:
-            pass  # lone surrogates, which FastAPI escapes
+    value = dumped(value, exclude_none)
+    json = plain_json(value) if is_plain(value) else None
+    return encoded_json(value, exclude_none) if json is None else json
+
+
+def dumped(value: Any, exclude_none: bool) -> Any:
+    """Returns what a model's fields are, and any other value as it is."""
+    if BaseModel not in type(value).__mro__:
+        return value
+    options = MODEL_DUMP_OPTIONS_WITHOUT_NONE if exclude_none else MODEL_DUMP_OPTIONS
+    return value.model_dump(**options)
+
+
+def plain_json(value: Any) -> bytes | None:
+    """Returns the JSON of a plain value; None if it has lone surrogates, which FastAPI escapes."""
+    try:
+        return _json_bytes(to_json(value, inf_nan_mode="null"))
+    except ValueError:
+        return None
+
+
+def encoded_json(value: Any, exclude_none: bool) -> bytes:
+    """Returns the JSON of any value, by FastAPI's encoder."""
     return dump_json(encoded_without_none(value)) if exclude_none else json_as_fastapi(value)
 
 
-def _is_plain(value: Any, depth: int) -> bool:
+def is_plain(value: Any, depth: int = 0) -> bool:
     """Whether the value is made of JSON's own types, of which FastAPI's encoder changes nothing.
     Exact types only: a subclass may be an Enum, which FastAPI replaces by its value."""
     kind = type(value)  # pyright: ignore[reportUnknownVariableType]
@@ -121,7 +136,7 @@ def _is_plain(value: Any, depth: int) -> bool:
         parts = value
     else:
         return False
-    return all(type(part) in _SCALARS or _is_plain(part, depth + 1) for part in parts)
+    return all(type(part) in _SCALARS or is_plain(part, depth + 1) for part in parts)
 
 
 def _has_method(method: Any, function: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .event import ServerSentEvent
 from .frame import check_event
-from .json import wrong_type
+from .json import dumped, encoded_json, is_plain, plain_json, wrong_type
 from .text import checked_text
 
 
@@ -59,6 +59,42 @@ class ItemRules:
         self._keeps_first = keeps_first
         self._convert = convert
 
+    def _json_of(self, item: Any, number: int) -> tuple[bytes, str | None]:
+        """Returns the JSON of an item without a declared type as it is sent, and the name of its
+        event.
+
+        Raises:
+            Exception: as `_named`, or whatever the item's dump or FastAPI's encoder raise.
+        """
+        value = dumped(item, self._exclude_none)
+        if type(value) is dict and self._asks_for_members():
+            # Copied, since another thread may change it.
+            adapted = self._named_dict(dict(value), item, number)
+            if adapted is not None:
+                return adapted
+        json = plain_json(value) if is_plain(value) else None
+        if json is None:
+            json = encoded_json(value, self._exclude_none)
+        return self._named(json, item, number)
+
+    def _asks_for_members(self) -> bool:
+        return self._name_from is not None or self._number_as is not None
+
+    def _named_dict(
+        self, members: dict[str, Any], item: object, number: int
+    ) -> tuple[bytes, str | None] | None:
+        """Does the same for a dict, which is changed; returns None where its members may not be
+        those of its JSON."""
+        if not is_plain(members):
+            return None
+        name = members.get(self._name_from, _MISSING) if self._name_from is not None else None
+        if self._number_as is not None:
+            members[self._number_as] = number
+        json = plain_json(members)
+        if json is None:
+            return None
+        return json, None if self._name_from is None else self._checked_name(name, item)
+
     def _named(self, json: bytes, item: object, number: int) -> tuple[bytes, str | None]:
         """Returns the JSON of an item as it is sent, and the name of its event.
 
@@ -68,7 +104,7 @@ class ItemRules:
         """
         if self._only_objects and not json.startswith(b"{"):
             raise wrong_type(f"{self._owner} sends dicts, models and events", item)
-        if self._name_from is None and self._number_as is None:
+        if not self._asks_for_members():
             return json, None
         text = json.decode()
         name, number_at = None, None
@@ -79,17 +115,19 @@ class ItemRules:
                 number_at = start, end
             if name is not None and (self._number_as is None or number_at is not None):
                 break
-        named = None if self._name_from is None else self._name(text, name, item)
+        named = None
+        if self._name_from is not None:
+            named = self._checked_name(_MISSING if name is None else _value(text, name[0]), item)
         return self._numbered(text, number_at, number).encode(), named
 
-    def _name(self, text: str, at: tuple[int, int] | None, item: object) -> str:
+    def _checked_name(self, name: Any, item: object) -> str:
         rule = f"{self._owner} names an event by the field '{self._name_from}' of its item"
-        if at is None:
+        if name is _MISSING:
             raise ValueError(f"{rule}, which this {type(item).__name__} does not have")
-        if text[at[0]] != '"':
+        if not isinstance(name, str):
             raise TypeError(f"{rule}, which must be a str")
-        name: Any = check_event(checked_text("event", _scan_string(text, at[0] + 1)[0]))
-        return str(name)
+        checked: Any = check_event(checked_text("event", name))
+        return str(checked)
 
     def _numbered(self, text: str, at: tuple[int, int] | None, number: int) -> str:
         if self._number_as is None:
@@ -112,6 +150,7 @@ class ItemRules:
         return b"".join(block for block, data in _blocks(ready) if data != left_out)
 
 
+_MISSING = object()
 # Clients trim these from an end mark, or do not recognise it.
 _BLANKS = " \t\r\n\f"
 _encode_key = encoder.JSONEncoder(ensure_ascii=False).encode
@@ -132,6 +171,11 @@ def _blocks(ready: bytes) -> Iterator[tuple[bytes, bytes | None]]:
             block = []
     if block:
         yield b"".join(block), None
+
+
+def _value(json: str, at: int) -> str | None:
+    """The value that begins there, if it is a string."""
+    return _scan_string(json, at + 1)[0] if json[at] == '"' else None
 
 
 def _members(json: str) -> Iterator[tuple[str, int, int]]:
