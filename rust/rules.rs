@@ -58,7 +58,7 @@ impl Name {
 pub struct Number<'a> {
     field: &'a Name,
     place: Option<Range<usize>>,
-    number: u64,
+    value: u64,
 }
 
 impl Number<'_> {
@@ -66,7 +66,7 @@ impl Number<'_> {
     pub fn write(self, stream: &mut Vec<u8>, json_at: usize) {
         const END: &[u8] = b"}\n\n";
         let mut digits = itoa::Buffer::new();
-        let digits = digits.format(self.number).as_bytes();
+        let digits = digits.format(self.value).as_bytes();
         if let Some(place) = self.place {
             let place = json_at + place.start..json_at + place.end;
             match stream.get_mut(place.clone()) {
@@ -237,7 +237,7 @@ impl ItemRules {
         Some(Number {
             field: self.number_as.as_ref()?,
             place: member.map(|member| member.place.clone()),
-            number,
+            value: number,
         })
     }
 
