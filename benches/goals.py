@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from . import gateway, reading
 from .channels import brokers, compressed, fanout, runs
+from .core import calls
 from .delivery import in_process, mixed
 from .harness.callgrind import BY_LIBRARY, INSTRUCTIONS
 from .harness.timing import Tables, ratio
@@ -415,6 +416,24 @@ GOALS = (
     faster(f"push of a {PRICED}", "push", PRICED, "≥ 25").because(WRITER),
     faster(f"push of a {DATACLASS}", "push", DATACLASS, "≥ 25").because(WRITER),
     faster(f"push of a {RECORDS}", "push", RECORDS, "≥ 25").because(WRITER),
+    share_of(
+        "plain",
+        f"instructions of a push of a {calls.UI}",
+        INSTRUCTIONS,
+        f"push: {calls.UI}",
+        "≤ 1.05",
+    ),
+    share_of(
+        "plain",
+        f"instructions of a push of a {calls.RESPONSES}",
+        INSTRUCTIONS,
+        f"push: {calls.RESPONSES}",
+        "≤ 1.3",
+    ).because(
+        "the name is looked at for line ends and written as a line of its own, and each key is"
+        " compared with two names",
+        f"push: {calls.RESPONSES}",
+    ),
     flat(
         "cost per event, 1,000 to 1,000,000 in a stream", "uvicorn, length of the stream", ""
     ).because(

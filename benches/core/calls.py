@@ -20,6 +20,7 @@ import sse_parser
 from asgi import Connection
 from benches.harness.callgrind import Counted
 from sserpent._core import compiled, pure
+from sserpent.protocols import OpenAIResponses, ProtocolResponse, VercelUI
 
 from . import payloads
 from .payloads import ITEM, ITEM_DICT, ORDER, PRICED, TOKEN, Item, Order, plain
@@ -190,6 +191,32 @@ def pushing_value(value: Any) -> dict[str, Call]:
     return calls
 
 
+def pushing_by(response_class: type[ProtocolResponse], item: Any) -> dict[str, Call]:
+    """Our two buffers, as the class has its items, and one without a protocol. Each call begins a
+    stream, so that the items of all have the same numbers."""
+    calls = {"plain": _stream(compiled.Buffer, None, item)}
+    for name, core in (("sserpent", compiled), ("sserpent-pure", pure)):
+        rules = core.ItemRules(
+            response_class.__name__,
+            name_from=response_class.name_from,
+            exclude_none=response_class.exclude_none,
+            number_as=response_class._number_as,
+            leaves_out=response_class._leaves_out,
+            keeps_first=response_class.keeps_first,
+        )
+        calls[name] = _stream(core.Buffer, rules, item)
+    return calls
+
+
+def _stream(make_buffer: Any, rules: Any, item: Any) -> Call:
+    def call(count: int) -> Any:
+        return _pusher(make_buffer(rules=rules), item)(count)
+
+    return call
+
+
+RESPONSES = "dict through `OpenAIResponses`"
+UI = "dict through `VercelUI`"
 TO_JSON = {
     "model": (ITEM, Item.__pydantic_serializer__.to_json),
     "nested model, 10 KB": (ORDER, Order.__pydantic_serializer__.to_json),
@@ -205,6 +232,8 @@ CALLS: dict[str, dict[str, dict[str, Call]]] = {
         "event with token": pushing(*both_events(TOKEN_EVENT)),
         "event with model": pushing(*both_events(MODEL_EVENT)),
         **{case: pushing_value(value) for case, value in VALUES.items()},
+        RESPONSES: pushing_by(OpenAIResponses, payloads.RESPONSES_EVENT),
+        UI: pushing_by(VercelUI, payloads.UI_PART),
     },
     "to_json": {
         case: {"to_json": looped("serialize(value)", value=value, serialize=serialize)}

@@ -66,6 +66,17 @@ RECORD = {
     "ok": True,
 }
 RECORDS = [RECORD] * 100
+# Items of protocols, one with a name and a number, one with neither.
+RESPONSES_EVENT = {
+    "type": "response.output_text.delta",
+    "item_id": "msg_67c9fdcf37fc8190ba82116e33fb28c5",
+    "output_index": 0,
+    "content_index": 0,
+    "delta": " token",
+    "sequence_number": 12,
+    "logprobs": [],
+}
+UI_PART = {"type": "text-delta", "id": "msg_68679a454370819ca74c8eb3d0437963", "delta": " token"}
 PRICED = {
     "price": Decimal("999.99"),
     "at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc),
