@@ -207,3 +207,62 @@ async def test_a_client_that_leaves_during_open_leaves_nothing() -> None:
     with anyio.fail_after(20):
         await client.run(news.subscribe())
     assert leftovers(channels) == []
+
+
+class Message(dict[str, Any]):
+    """A message that can be referred to weakly."""
+
+
+def test_an_idle_subscriber_keeps_few_objects_and_no_message_of_its_request() -> None:
+    count = 50
+
+    async def stream() -> None:
+        news = Channels().channel("news")
+        left, messages = asyncio.Event(), list[ref[Message]]()
+        waiting = 0
+
+        def receive() -> Callable[[], Any]:
+            has_body = True
+
+            async def receive() -> Any:
+                nonlocal has_body, waiting
+                if has_body:
+                    has_body = False
+                    message = Message(type="http.request", body=b"", more_body=False)
+                    messages.append(ref(message))
+                    return message
+                waiting += 1
+                await left.wait()
+                return {"type": "http.disconnect"}
+
+            return receive
+
+        async def send(message: Any) -> None:
+            pass
+
+        async def subscribe() -> list[asyncio.Task[None]]:
+            nonlocal waiting
+            waiting = 0
+            tasks = [
+                asyncio.create_task(news.subscribe()({**scope}, receive(), send))
+                for _ in range(count)
+            ]
+            while waiting < count:
+                await asyncio.sleep(0)
+            return tasks
+
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+        tasks = await subscribe()
+        gc.collect()
+        before = len(gc.get_objects())
+        tasks += await subscribe()
+        gc.collect()
+        kept = (len(gc.get_objects()) - before) / count
+        assert [message() for message in messages] == [None] * (2 * count)
+        left.set()
+        await asyncio.gather(*tasks)
+        # Of those that every full collection goes through, the test's own among them: the task, the
+        # scope, `receive` and what that waits for.
+        assert kept <= 38, kept
+
+    asyncio.run(stream())

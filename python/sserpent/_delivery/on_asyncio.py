@@ -62,6 +62,7 @@ class Delivery:
         "_asgi_task",
         "_buffer",
         "_cancelled",
+        "_closing",
         "_driven",
         "_dropped",
         "_generator",
@@ -115,6 +116,8 @@ class Delivery:
         # `receive` has nothing more to say.
         self._gone = False
         self._pace = Pace(scope)
+        # The connection is closed before this returns; None until that is known.
+        self._closing: bool | None = None
         self._progress: Progress | None = None
         # The connection was dropped.
         self._dropped = False
@@ -141,12 +144,36 @@ class Delivery:
         try:
             self._open_stream()
             self._start()
-            while not self._is_over():
+            while self._goes_on():
                 if self._is_to_tell():
                     await self._tell()
-                else:
-                    await self._receive_or_wait()
-            await self._cut_off()
+                    continue
+                # Here, not in a coroutine of its own, which each idle stream would have to keep.
+                before = _cancelling(self._asgi_task)
+                try:
+                    if self._gone:
+                        await self._wait_for_news()
+                        continue
+                    self._receiving, self._interrupted = True, False
+                    try:
+                        message = await self._receive()
+                        if message["type"] != "http.disconnect":
+                            pause = self._pace.pause_after(message)
+                            del message  # an idle stream would keep it
+                            if not await self._pace.pause(pause):
+                                continue
+                    finally:
+                        self._receiving = False
+                    self._gone = True
+                    self._on_disconnect()
+                except asyncio.CancelledError as error:
+                    if not self._interrupted or _uncancel(self._asgi_task) > before:
+                        self._on_cancellation(error)
+                except Exception as error:
+                    self._on_receive_error(error)
+            if self._closing and self._cancelled is not None:
+                # hypercorn waits for a client that never reads the rest, with no bound of its own.
+                self._drop_connection()
         finally:
             self._release()
         self._raise_error()
@@ -166,8 +193,21 @@ class Delivery:
     def _start(self) -> None:
         assert self._streams is not None
         self._generator.start(self._streams, self._on_generator_end)
-        # When the generator has begun: most streams have sent their headers by then.
-        self._loop.call_soon(self._arm_timer)
+        if self._sender.phase is HELD:
+            # When the generator has begun: most streams have sent their headers by then.
+            self._loop.call_soon(self._arm_timer)
+        else:
+            self._arm_timer()
+
+    def _goes_on(self) -> bool:
+        """Returns whether there is something to wait for: the end of what was started, and after
+        that, of the connection, if it is closed."""
+        if not self._is_over():
+            return True
+        if self._closing is None:
+            self._closing = False
+            self._cut_off()
+        return self._closing and not self._gone and self._life.cleanup_until is not None
 
     def _is_over(self) -> bool:
         """Returns whether nothing is left that was started."""
@@ -186,34 +226,13 @@ class Delivery:
         ending = self._life.ending
         return ending is not None and ending.tells and not self._told
 
-    async def _receive_or_wait(self) -> None:
-        """Reads one message from the client, or waits for news where there is none to come."""
-        before = _cancelling(self._asgi_task)
-        try:
-            if self._gone:
-                await self._wait_for_news()
-                return
-            self._receiving, self._interrupted = True, False
-            try:
-                message = await self._receive()
-                if message["type"] != "http.disconnect":
-                    pause = self._pace.pause_after(message)
-                    if not await self._pace.pause(pause):
-                        return
-            finally:
-                self._receiving = False
-            self._gone = True
+    def _on_receive_error(self, error: Exception) -> None:
+        """Nothing more can be learnt of the client."""
+        self._gone = True
+        if is_disconnect(error):
             self._on_disconnect()
-        except asyncio.CancelledError as error:
-            if not self._interrupted or _uncancel(self._asgi_task) > before:
-                self._on_cancellation(error)
-        except Exception as error:
-            # Nothing more can be learnt of the client.
-            self._gone = True
-            if is_disconnect(error):
-                self._on_disconnect()
-            else:
-                self._report(Event.RECEIVE_FAILED, error)
+        else:
+            self._report(Event.RECEIVE_FAILED, error)
 
     async def _wait_for_news(self) -> None:
         self._news, self._interrupted = self._loop.create_future(), False
@@ -242,7 +261,7 @@ class Delivery:
         except asyncio.CancelledError as error:
             self._on_cancellation(error)
 
-    async def _cut_off(self) -> None:
+    def _cut_off(self) -> None:
         """Makes sure that a response that is not whole does not look so, and that a client that
         does not read it cannot hold the server's exit."""
         assert self._streams is not None
@@ -254,27 +273,23 @@ class Delivery:
             if self._streams.ending:
                 self._drop_later()
         elif ending.connection == "close" and not self._response._cuts:
-            await self._close_connection()
+            self._close_connection()
         elif self._sender.phase is HELD:
             pass  # the client gets a status
         elif self._response._cuts or (ending is Ending.FAILED and self._life.error is None):
             if ending.delivers:
-                await self._close_connection()
+                self._close_connection()
         elif ending.connection == "raise":
             self._streams.cut_off(self._scope)
 
-    async def _close_connection(self) -> None:
+    def _close_connection(self) -> None:
         """Cuts the response short without a word in the log: uvicorn complains of a response that
         simply stops, unless its connection is closed."""
         assert self._streams is not None
         if self._streams.close_connection(self._scope):
             self._life.begin_cleanup(self._loop.time())
             self._arm_timer()
-            while not self._gone and self._life.cleanup_until is not None:
-                await self._receive_or_wait()
-            if self._cancelled is not None:
-                # hypercorn waits for a client that never reads the rest, with no bound of its own.
-                self._drop_connection()
+            self._closing = True
         elif self._streams.ending:
             # The server cuts it off when this returns, as soon as the client has read the rest.
             self._drop_later()

@@ -65,6 +65,7 @@ class Channel(Generic[T]):
         self._listen = listen
         self._only_key = HistoryKey(definition.name, None)
         self._encoding = Encoding(definition.item_type, f"channel {definition.name!r}")
+        self._decode = self._encoding.decode  # one for all selections
 
     def __repr__(self) -> str:
         return f"<Channel {self._definition.name!r}>"
@@ -231,7 +232,7 @@ class Channel(Generic[T]):
             definition.limits,
             definition.overflow,
             definition.max_subscribers,
-            self._encoding.decode,
+            self._decode,
             snapshot=self._snapshot(key, snapshot),
         )
 

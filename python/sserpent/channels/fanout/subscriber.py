@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -85,9 +86,9 @@ class Subscriber:
         self._cursors: list[Cursor] = []
         self.plain: Cursor | None = None
         # Taken before the next entry: bytes, or an event of the channel's own.
-        self._own: list[bytes | ServerSentEvent | Taken] = []
+        self._own: Sequence[bytes | ServerSentEvent | Taken] = ()
         # Events of no history, which it takes next.
-        self._ephemeral: list[Taken] = []
+        self._ephemeral: Sequence[Taken] = ()
         self._sink: Sink | None = None
         self._stopped = False  # it takes what is pending, and no more
         self._goodbye = b""
@@ -247,7 +248,7 @@ class Subscriber:
 
     def _announce(self, block: bytes | ServerSentEvent | Taken) -> None:
         self.plain = None
-        self._own.append(block)
+        self._own = [*self._own, block]
         self._hub.enqueue(self)
 
     def send_position(self) -> None:
@@ -276,7 +277,7 @@ class Subscriber:
             if cursor.call is None and cursor.ephemeral != newest:
                 for entry in cursor.tail.ephemeral_after(cursor.ephemeral):
                     if self._ask_filter(cursor, entry):
-                        self._ephemeral.append(Taken(entry, cursor, None))
+                        self._ephemeral = [*self._ephemeral, Taken(entry, cursor, None)]
                 cursor.ephemeral = newest
         return bool(self._ephemeral)
 
@@ -322,7 +323,7 @@ class Subscriber:
         self._stopped = True
         if comes_back or is_away:
             self._leave()
-            self._own.clear()
+            self._own = ()
             self._goodbye = come_back_later()
         else:
             self._failure = error
@@ -419,12 +420,12 @@ class Subscriber:
             return []  # it has ended, or had to before it began
         for cursor in self._cursors:
             self._catch_up(cursor, "overflow")
-        taken: list[Any] = self._own
-        self._own = []
+        taken: list[Any] = [*self._own]
+        self._own = ()
         self._take_entries(taken)
         if not self._stopped and self._has_ephemeral():
             taken += self._ephemeral
-            self._ephemeral = []
+            self._ephemeral = ()
         if self._owes_position:
             self._owes_position = False
             if not taken:
