@@ -202,8 +202,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         **options: Unpack[Options],
     ) -> None:
         self._set_up(status_code, headers, media_type, background, **options)
-        if not isinstance(content, _USUAL):
-            content = checked_content(f"{type(self).__name__} {_RULE}", content)
+        content = checked_content(f"{type(self).__name__} {_RULE}", content)
         set_unchecked(self, "_content", content)
         set_unchecked(self, "_origin", SourceName(content))
 
