@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -75,7 +76,8 @@ class RedisRuns:
             offset, entry = produced.offset, produced.entries([item])
         ended = await self._ask("end", run, fence or "", _FORGOTTEN, offset, new_epoch(), *entry)
         if ended:
-            await self._at_home(partial(_compact, run))
+            with suppress(ChannelsClosed):  # it stays as it is
+                await self._at_home(partial(_compact, run))
         return bool(ended)
 
     async def release(self, run: HistoryKey, fence: str) -> None:

@@ -270,7 +270,8 @@ class Session:
 
     def compact(self, run: HistoryKey) -> None:
         """Has a run that has ended take less memory, soon."""
-        self._spawn(self._compact(self.name_of(run)), self._afterwards)
+        if not self._closed:
+            self._spawn(self._compact(self.name_of(run)), self._afterwards)
 
     async def _compact(self, name: bytes) -> None:
         script, names = self._run_scripts["compact"], (name, record_of(name), compacted_of(name))
