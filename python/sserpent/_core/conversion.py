@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -148,7 +149,9 @@ def dump_json(encoded: Any) -> bytes:
 def _dumped(encoded: Any, encode: Callable[[Any], str]) -> str:
     dumped = encode(encoded)
     # Small numbers are the only ones that pydantic writes in another way: 1e-7, not 1e-07.
-    return _with_floats_of_pydantic(encoded, encode) if "e-" in dumped else dumped
+    if "e-" in dumped and _SMALL_NUMBER.search(dumped):
+        return _with_floats_of_pydantic(encoded, encode)
+    return dumped
 
 
 def _with_floats_of_pydantic(
@@ -167,6 +170,8 @@ def _with_floats_of_pydantic(
     return encode(value)
 
 
+# Not each "e-": many a UUID has one.
+_SMALL_NUMBER = re.compile(r"(?:^|[:,\[])-?\d[\d.]*e-\d+(?:$|[,\]}])")
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _encode_ascii_json = json.JSONEncoder(separators=(",", ":")).encode
 
