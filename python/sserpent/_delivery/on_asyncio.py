@@ -202,9 +202,9 @@ class Delivery:
     def _goes_on(self) -> bool:
         """Returns whether there is something to wait for: the end of what was started, and after
         that, of the connection, if it is closed."""
-        if not self._is_over():
-            return True
         if self._closing is None:
+            if not self._is_over():
+                return True
             self._closing = False
             self._cut_off()
         return self._closing and not self._gone and self._life.cleanup_until is not None
