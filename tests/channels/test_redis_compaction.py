@@ -261,3 +261,15 @@ async def test_in_a_cluster_too(make_redis: MakeRedis) -> None:
         await run.aclose()
     finally:
         cluster.close()
+
+
+async def test_a_run_of_large_events_stays_as_it_is(run_in_redis: Run) -> None:
+    run = run_in_redis
+    await run.append(*[items(12_000 + n) for n in range(20)])
+    entries = run.server.ask("XLEN", run.name)
+    expected = await run.read()
+    await run.end()
+    await run.compacted()
+    assert run.server.ask("XLEN", run.name) == entries + 1
+    assert (await run.read())[:-1] == expected
+    assert not [name for name in run.server.names() if name.endswith(":new")]

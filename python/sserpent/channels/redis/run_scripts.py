@@ -221,7 +221,15 @@ if known ~= '' or not tonumber(ttl) or not last or sub(last[2][4], 1, #RUN_END) 
   call('UNLINK', compacted)
   return 0
 end
-local epoch = match(last[2][2], ABOUT)
+local epoch, _, bytes_before = match(last[2][2], ABOUT)
+bytes_before = tonumber(bytes_before)
+if bytes_before > BYTES / 2 * match(last[1], '^%d+') then  -- hardly two events would be one entry
+  call('UNLINK', compacted)
+  return 0
+end
+-- As many entries as a call writes anew.
+local at_once = math.floor(BYTES * call('XLEN', history) / bytes_before) + 1
+at_once = math.max(2, math.min(32, at_once))
 local newest = call('XREVRANGE', compacted, '+', '-', 'COUNT', 1)[1]
 if newest and match(newest[2][2], ABOUT) ~= epoch then
   call('UNLINK', compacted)
@@ -236,7 +244,7 @@ local indices, bodies, count, bytes = {}, {}, 0, 0
 local first, one, start, stop
 local is_full, is_end, is_foreign = false, false, false
 repeat
-  local entries = call('XRANGE', history, from, '+', 'COUNT', 32)
+  local entries = call('XRANGE', history, from, '+', 'COUNT', at_once)
   for _, entry in ipairs(entries) do
     local id, fields = entry[1], entry[2]
     local its_offset, its_tag = match(id, '^(%d+)-(%d+)$')
