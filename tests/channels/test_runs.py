@@ -8,6 +8,7 @@ import logging
 import math
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -35,6 +36,8 @@ from sserpent.channels import Channels, LastEventID, Runs
 from sserpent.channels import Run as StartedRun
 from sserpent.channels.history.broker import BrokerUnavailable, Fenced, Item, RunBroker
 from sserpent.channels.history.position import HistoryKey
+from sserpent.channels.history.ring import Entry
+from sserpent.protocols import ProtocolResponse
 
 pytestmark = pytest.mark.anyio
 
@@ -1320,3 +1323,73 @@ async def test_a_bad_argument_of_start_is_refused_and_the_source_closed(
         runs = channels.runs("answers")
         with pytest.raises(error, match=names):
             await runs.start(**{"source": iter(()), **arguments})
+
+
+async def test_a_run_that_only_computes_leaves_the_event_loop_its_turns(
+    make_channels: MakeChannels,
+) -> None:
+    async with make_channels() as channels:
+        runs = channels.runs("answers", str)
+        turns_at: list[int] = []
+        yielded = 0
+
+        async def computing() -> AsyncIterator[str]:
+            nonlocal yielded
+            for _ in range(12):
+                time.sleep(0.004)  # noqa: ASYNC251, as a model does that runs in this process
+                yielded += 1
+                yield "token"
+
+        async def turn() -> None:
+            while yielded < 12:
+                turns_at.append(yielded)
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            run = await runs.start(computing())
+            tasks.start_soon(turn)
+            assert (await run.wait()).state == "done"
+        # Trio does not say who is next.
+        assert len(set(turns_at) & set(range(1, 12))) >= 4
+
+
+async def test_items_that_a_protocol_leaves_out_leave_the_event_loop_its_turns(
+    make_channels: MakeChannels,
+) -> None:
+    class Silent(ProtocolResponse):
+        @classmethod
+        def as_event(cls, item: Any, number: int) -> Any:
+            return None
+
+    async with make_channels() as channels:
+        runs = channels.runs("answers", dict, response_class=Silent)
+
+        async def endless() -> AsyncIterator[dict[str, int]]:
+            while True:
+                yield {}
+
+        run = await runs.start(endless())
+        with anyio.fail_after(20):
+            await run.stop()
+            assert (await run.wait()).state == "stopped"
+
+
+async def test_whoever_waits_for_the_end_has_nothing_decoded_before_it(
+    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Entry] = []
+    event = Entry.event
+    monkeypatch.setattr(
+        Entry, "event", lambda self, *args: decoded.append(self) or event(self, *args)
+    )
+
+    async with make_channels() as channels:
+        runs, answer = channels.runs("answers", int), Answer()
+        run = await runs.start(answer())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run.wait)
+            await anyio.wait_all_tasks_blocked()
+            answer.say(*range(50))
+            answer.end()
+        assert (await run.wait()).state == "done"
+    assert {each.is_run_end for each in decoded} <= {True}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from json import decoder, encoder
-from typing import Any, cast
+from typing import Any
 
 from .event import ServerSentEvent
 from .frame import check_event
@@ -69,7 +69,8 @@ class ItemRules:
         value = dumped(item, self._exclude_none)
         if type(value) is dict and self._asks_for_members():
             # Copied, since another thread may change it.
-            adapted = self._named_dict(dict(cast("dict[Any, Any]", value)), item, number)
+            members: dict[Any, Any] = dict(value)  # pyright: ignore[reportUnknownArgumentType]
+            adapted = self._named_dict(members, item, number)
             if adapted is not None:
                 return adapted
         json = plain_json(value) if is_plain(value) else None

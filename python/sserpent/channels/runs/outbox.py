@@ -134,7 +134,7 @@ class Gathered:
             return False
         self._pushed_bytes += len(encoded.body)
         self._items.append(encoded)
-        return self.pending >= MAX_BYTES
+        return self.pending >= MAX_BYTES or len(self._items) >= MAX_EVENTS
 
     def take(self) -> Iterator[Item]:
         """Returns those that are there now, each once."""

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
 from functools import partial
+from time import monotonic
 from typing import Any, cast
 
 import anyio
@@ -32,7 +33,7 @@ from ..history.encoding import Refusal
 from ..history.position import HistoryKey
 from .ends import End, end_item, public_reason
 from .keys import Claim, RunKeys
-from .outbox import MAX_BYTES, MAX_EVENTS, Gathered, Outbox
+from .outbox import Gathered, Outbox
 from .run_encoding import RunEncoding
 
 # Seconds that a generator's cleanup may take when its run has been stopped.
@@ -40,6 +41,8 @@ _CLEANUP_TIMEOUT = 30.0
 # Seconds for which the end of a run may wait for the broker when the server shuts down: with a
 # `shutdown_grace` of 20 it ends before Kubernetes kills it.
 _RECORDING = 8.0
+# Seconds for which a generator that does not wait has the event loop, as in a stream.
+_TURN = 0.002
 # Seconds until the broker is tried again.
 _RETRY = 1.0
 
@@ -96,7 +99,7 @@ class Producer:
         self._token = current_token()
         self._fence = ""
         self._outbox = Outbox(lambda items: broker.append(run, self._fence, items))
-        self._appended_events = self._appended_bytes = 0  # at once, since the event loop turned
+        self._turns_at = 0.0  # when the event loop is to turn, by `monotonic`
         self._bytes = 0
         self._number = 0  # of the next event
         self._stop: str | None = None  # the reason, once it is to stop
@@ -243,6 +246,7 @@ class Producer:
                 encoded = self._encoded(item)
                 if encoded is not None:
                     await self._put(encoded)
+                await self._turn()
         except StopAsyncIteration:
             pass
         finally:
@@ -263,6 +267,7 @@ class Producer:
                 is_last = thread.take_notice()
                 for item in gathered.take():
                     await self._put(item)
+                    await self._turn()
                 thread.resume()
         finally:
             self._stepping = False
@@ -282,16 +287,16 @@ class Producer:
             await self._outbox.put(item)
             return
         try:
-            is_time = append(self._run, self._fence, (item,))
+            if append(self._run, self._fence, (item,)):
+                self._turns_at = 0.0
         except (Fenced, ChannelsClosed):
             self._lose()
-            return
-        self._appended_events += 1
-        self._appended_bytes += len(item.body)
-        # The generator may never wait itself.
-        if is_time or self._appended_events >= MAX_EVENTS or self._appended_bytes >= MAX_BYTES:
-            self._appended_events = self._appended_bytes = 0
+
+    async def _turn(self) -> None:
+        """Lets the event loop turn, if it is time: a generator may never wait itself."""
+        if monotonic() >= self._turns_at:
             await anyio.lowlevel.checkpoint()
+            self._turns_at = monotonic() + _TURN
 
     def _encoded(self, item: Any) -> Item | None:
         encoded = self._encoding.item(item, self._number)

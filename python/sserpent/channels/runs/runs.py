@@ -19,13 +19,13 @@ from ..channel import Key
 from ..checks import checked_key, checked_owner
 from ..fanout.hubs import Hubs
 from ..fanout.request import Request, Selection
-from ..fanout.subscriber import Subscriber
 from ..history.broker import BrokerError, ChannelsClosed, RunBroker
 from ..history.control_events import RUN_END
 from ..history.position import HistoryKey, parse_id
 from ..history.ring import UNLIMITED
 from ..listener import Listener
 from ..subscription import Subscription
+from .end_subscriber import EndSubscriber
 from .ends import REQUEST, RunStatus, end_item, status_of
 from .following import Following, Watch, following_class, unknown
 from .keys import Claim, IfActive, RunKeys
@@ -318,7 +318,9 @@ class Runs(Generic[T]):
         key, watch = self._key(run_id, owner), self._watch()
         watch.add(key, run_id)
         try:
-            async with Listener(lambda: Subscriber(self._hubs.hub(), self._request(key))) as events:
+            async with Listener(
+                lambda: EndSubscriber(self._hubs.hub(), self._request(key))
+            ) as events:
                 status = await self._status(run_id, owner)
                 return status if status.state != "running" else await _end_of(run_id, events)
         finally:
