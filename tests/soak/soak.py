@@ -77,16 +77,25 @@ class AppProcess:
     async def start(self) -> None:
         if not self.links.port:
             await self.links.open()
-        url = f"redis://127.0.0.1:{self.links.port}/0"
-        command = [*uvicorn("soak_app:app"), "--timeout-graceful-shutdown", "2"]
-        self._server = await asyncio.to_thread(
-            Server,
-            command,
-            FOLDER,
-            port=self.port,
-            REDIS_URL=url,
-            BOARDS_FILE=str(self._boards),
-        )
+        deadline = monotonic() + 20
+        while self._server is None:
+            self._server = await asyncio.to_thread(self._serve, monotonic() > deadline)
+
+    def _serve(self, is_last: bool) -> Server | None:
+        """Returns the server. On a busy machine its port may not be free yet: then None, unless
+        this is the last try."""
+        try:
+            return Server(
+                [*uvicorn("soak_app:app"), "--timeout-graceful-shutdown", "2"],
+                FOLDER,
+                port=self.port,
+                REDIS_URL=f"redis://127.0.0.1:{self.links.port}/0",
+                BOARDS_FILE=str(self._boards),
+            )
+        except AssertionError as error:
+            if is_last or "address already in use" not in str(error):
+                raise
+            return None
 
     async def kill(self) -> None:
         server = self._server
