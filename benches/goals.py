@@ -382,10 +382,6 @@ GOALS = (
         (INSTRUCTIONS, in_process.METERED_BURST, "metrics"),
         (INSTRUCTIONS, in_process.METERED_BURST, "sserpent"),
         "≤ 1.02",
-    ).because(
-        "the chunks of a burst end by the clock, which valgrind slows down, not always alike: how"
-        " many there are differs from run to run by more than what metrics count",
-        in_process.METERED_BURST,
     ),
     share(
         "instructions of one event per loop turn with metrics",

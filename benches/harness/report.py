@@ -73,6 +73,11 @@ lines.
 
 Calls are timed as loops in one function, so that the call of that function does not count.
 "Instructions" are what callgrind counts between two runs of the same work, one three times as long.
+While it counts, a chunk of a burst ends by its bytes, never by the clock, which would count the
+speed of valgrind.
+
+Runs: a token is yielded every 20 ms in each of 40 streams. Streamed, the generator is the route's
+own; as a run it is kept in this process or on Redis, and followed by one client.
 """
 
 
@@ -114,9 +119,9 @@ def _machine(about: dict[str, Any]) -> str:
         f"{about['date']}, {about['cpu']}, {about['cores']} cores,"
         f" in {about['minutes']} minutes; load average before the run: {about['load']}.\n\n"
         f"{versions}.\n\n{again}"
-        "`make bench` writes this page, `make bench-quick` measures the core of it,"
-        " `make bench-compare` holds the code against these results: its instructions where"
-        " valgrind is, or else a quick run's ratios.\n"
+        "`make bench` writes this page, and `make bench-quick` measures the core of it."
+        " `make bench-compare` compares the code with these results: by instructions if valgrind is"
+        " installed, or else by the ratios of a quick run.\n"
     )
 
 
