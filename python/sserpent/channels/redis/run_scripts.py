@@ -227,9 +227,8 @@ if bytes_before > BYTES / 2 * match(last[1], '^%d+') then  -- hardly two events 
   call('UNLINK', compacted)
   return 0
 end
--- As many entries as a call writes anew.
-local at_once = math.floor(BYTES * call('XLEN', history) / bytes_before) + 1
-at_once = math.max(2, math.min(32, at_once))
+-- More and more entries, since nobody knows how large they are.
+local at_once = 1
 local newest = call('XREVRANGE', compacted, '+', '-', 'COUNT', 1)[1]
 if newest and match(newest[2][2], ABOUT) ~= epoch then
   call('UNLINK', compacted)
@@ -244,6 +243,7 @@ local indices, bodies, count, bytes = {}, {}, 0, 0
 local first, one, start, stop
 local is_full, is_end, is_foreign = false, false, false
 repeat
+  at_once = math.min(32, 2 * at_once)
   local entries = call('XRANGE', history, from, '+', 'COUNT', at_once)
   for _, entry in ipairs(entries) do
     local id, fields = entry[1], entry[2]

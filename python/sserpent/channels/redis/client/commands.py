@@ -49,6 +49,8 @@ _NOT_NOW = (
     TryAgainError,
 )
 _NOT_NOW_TEXT = re.compile(r"\b(BUSY|LATE|LOADING|MASTERDOWN|NOREPLICAS|READONLY)\b")
+# What Redis adds to an error in a script. It would make of one reason several.
+_WHERE_IN_SCRIPT = re.compile(r"\.? script: \w+, on @user_script:\d+\.?$")
 # Parts of the timeout: how long a connection may be silent before it is given up, and before no
 # more is sent on it, and for how long a command is valid. A command that is on its way when a
 # connection is given up cannot be carried out afterwards: `_SILENT` is `_HESITATE` and `_VALID`.
@@ -431,7 +433,8 @@ class Commands:
             self._again.append(command)
         else:
             command.refuse(
-                f"{self._server.place} refuses {text_of(command.name)}: {error}"
+                f"{self._server.place} refuses {text_of(command.name)}:"
+                f" {_WHERE_IN_SCRIPT.sub('', str(error))}"
                 f"{self._rights_of(command, error)}"
             )
 
