@@ -112,7 +112,7 @@ def page(tables: Tables, about: dict[str, Any]) -> str:
 def _machine(about: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     again = "".join(
-        f"Of {date}: `python -m benches.run full {stage}`.\n\n"
+        f"Measured by itself on {date}: `python -m benches.run full {stage}`.\n\n"
         for stage, date in about.get("stages", {}).items()
     )
     return (
