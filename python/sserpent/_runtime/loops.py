@@ -86,14 +86,14 @@ def has_ended(token: Any) -> bool:
     if hasattr(token, "is_closed"):
         return bool(token.is_closed())
     try:
-        token.run_sync_soon(_nothing)
+        token.run_sync_soon(nothing)
     except RuntimeError:
         return True
     return False
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """Does nothing, where a callback is called for."""
 
 
 def call_every(seconds: float, function: Callable[[], object]) -> Callable[[], object]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from ..._fastapi.limits import Slots
-from ..._runtime.loops import current_token
+from ..._runtime.loops import current_token, nothing
 from ..history.broker import Broker
 from .hub import Hub, HubSubscriber
 from .request import Request
@@ -101,7 +101,7 @@ class Hubs:
             BrokerUnavailable: limits are shared, and the broker could not be reached.
         """
         if not limits:
-            return _nothing
+            return nothing
         if not self.slots.take(limits):
             return None
         if self.shared is None:
@@ -134,7 +134,3 @@ class Hubs:
             hubs, self._by_loop = self._by_loop, {}
         for hub in hubs.values():
             hub.end(lambda _: True)
-
-
-def _nothing() -> None:
-    pass

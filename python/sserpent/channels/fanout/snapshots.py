@@ -25,6 +25,7 @@ from ..._runtime.loops import (
     current_token,
     is_cancellation,
     is_outside,
+    nothing,
     spawn,
 )
 from ..history.broker import BrokerUnavailable, Item
@@ -216,7 +217,7 @@ class SnapshotCall:
         self._has_ended = True
         self._end_timer()
         # They refer back to this.
-        self._end_timer = self._cancel = _nothing
+        self._end_timer = self._cancel = nothing
         self._awaited.clear()
         self._on_end(entry)
         self._tail.let_go(self)
@@ -353,10 +354,6 @@ class SnapshotCall:
 def decode_json(data: str, event: str) -> Any:
     """Returns the data of a snapshot."""
     return json.loads(data)
-
-
-def _nothing() -> None:
-    pass
 
 
 def _name(key: HistoryKey) -> str:

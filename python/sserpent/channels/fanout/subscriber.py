@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from ..._core import ServerSentEvent
 from ..._delivery import observer
 from ..._delivery.wire import come_back_later, goodbye
+from ..._runtime.loops import nothing
 from ..history import control_events as control_events
 from ..history.broker import BrokerError, ChannelsClosed
 from ..history.position import NOWHERE, Position, join_ids, parse_id, parse_ids
@@ -103,7 +104,7 @@ class Subscriber:
         self.lost_snapshot: Exception | None = None
         self.compression: TakenEntries | None = None
         #: Sends pending frames, unless a `send` is in progress. Called by the hub, for each event.
-        self.flush: Flush = _nothing
+        self.flush: Flush = nothing
 
     # Beginning and end
 
@@ -205,7 +206,7 @@ class Subscriber:
     def close(self) -> None:
         """Follows nothing any more."""
         self._sink = self._failure = self.lost_snapshot = None
-        self.flush = _nothing
+        self.flush = nothing
         if self.compression is not None:
             self.compression.close()
             self.compression = None
@@ -566,7 +567,3 @@ class Subscriber:
             self._failure = error
             self._conclude()
             return None
-
-
-def _nothing() -> None:
-    pass

@@ -12,6 +12,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import wait
 from typing import Any
 
+from ..._runtime.loops import nothing
+
 _lock = threading.Lock()
 _current: Background | None = None
 # Those of the parent of a process that was forked. What they have belongs to the parent: to collect
@@ -47,7 +49,7 @@ class Background:
 
     def __init__(self, before: Background | None) -> None:
         self.loop = _Loop()
-        self._wait_before = _nothing if before is None else before.wait
+        self._wait_before = nothing if before is None else before.wait
         self._closing: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._bound = 0.0
         self._is_ending = False
@@ -89,10 +91,6 @@ class Background:
     def wait(self) -> None:
         """Waits until it has ended."""
         self._end_thread.join(self._bound + 1)
-
-
-def _nothing() -> None:
-    """Does nothing: there is nobody to wait for."""
 
 
 class _Loop(asyncio.SelectorEventLoop):
