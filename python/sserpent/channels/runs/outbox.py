@@ -51,14 +51,14 @@ class Outbox:
         """Adds an event, however many there are."""
         self._items.append(item)
         self._bytes += len(item.body)
-        if self._has_enough:
-            self.wake()
-        elif len(self._items) == 1:
-            self._news.set()
+        self._tell()
 
-    @property
-    def _has_enough(self) -> bool:
-        return len(self._items) >= ENOUGH or self._is_full
+    def _tell(self) -> None:
+        """Tells the broker's side what waits."""
+        if len(self._items) >= ENOUGH or self._is_full:
+            self.wake()
+        elif self._items:
+            self._news.set()
 
     @property
     def _is_full(self) -> bool:
@@ -87,10 +87,7 @@ class Outbox:
             await self._append(items)
             self._gathers_until = current_time() + GATHERING
             self._remove(len(items))
-            if self._has_enough:
-                self.wake()
-            elif self._items:
-                self._news.set()
+            self._tell()
 
     def release(self) -> None:
         """Has nobody wait for space any more: the generator is not asked for more events."""
