@@ -161,11 +161,6 @@ CLIENT = (
     "a request of FastAPI's and its response take what a loop over `send` takes; on top are the"
     " subscription's coroutine, the delivery, its timer, and where the client stands"
 )
-# Of `channels.herd`, whose goal is a quarter of the processor time of a `reset` and a GET of the
-# state. That is less than FastAPI takes to come to an endpoint: a route that returns one prepared
-# event and waits takes 0.33 of it, bare ASGI 0.12. The snapshot is framed once, and uvloop joins
-# the two `send`s of headers and first body into one write: what is left is the request. It helped
-# that the last event ID is not validated, and that a client has fewer objects.
 REDIS = (
     "the script is most of it, which Redis carries out alone: it reads the newest entry, appends,"
     " trims and publishes"

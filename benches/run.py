@@ -42,7 +42,6 @@ README = ROOT / "README.md"
 PACKAGES = "sserpent fastapi starlette pydantic pydantic_core sse-starlette orjson uvicorn uvloop"
 PACKAGES += " httptools granian httpx httpx-sse httpx2 openai anthropic sseclient-py"
 PACKAGES += " launchdarkly-eventsource"
-COUNTING = "instructions"
 COUNTED_PACKAGES = "fastapi starlette pydantic_core orjson uvloop"
 # How often large blocks of memory are moved differs from run to run.
 UNSTEADY = (reading.COUNTED_MEGABYTE, reading.COUNTED_LARGE)
@@ -74,7 +73,7 @@ def measure_full(names: Iterable[str]) -> list[str]:
             failed.append(name)
             continue
         saved, about = load()
-        if name == COUNTING:
+        if name == callgrind.INSTRUCTIONS:
             about["counted_with"] = counted_with()
         save({**saved, **tables}, about)
         print(*map(report.table_of, tables.values()), sep="\n")
@@ -82,12 +81,18 @@ def measure_full(names: Iterable[str]) -> list[str]:
 
 
 def measure_stage(name: str) -> Tables:
-    if name == COUNTING:
-        return callgrind.measure(STAGES) if callgrind.is_available() else {}
-    return measure([each for each in STAGES if name_of(each) == name], quick=False)
+    if name == callgrind.INSTRUCTIONS:
+        return callgrind.measure(STAGES)
+    return measure([each for each in STAGES if stage_name(each) == name], quick=False)
 
 
-def name_of(stage: Any) -> str:
+def stage_names() -> list[str]:
+    """Returns what can be measured here: instructions only where valgrind is."""
+    counting = [callgrind.INSTRUCTIONS] if callgrind.is_available() else []
+    return [*dict.fromkeys(map(stage_name, STAGES)), *counting]
+
+
+def stage_name(stage: Any) -> str:
     return str(stage.__name__).rpartition(".")[2]
 
 
@@ -162,13 +167,13 @@ def regressions(now: Tables, saved: Tables, tolerance: float) -> set[tuple[str, 
 
 
 def counted_with() -> dict[str, str]:
-    """What instructions depend on: the build of Python, and the packages that are counted too."""
+    """Returns the build of Python and the versions of the packages that were counted."""
     return {"Python": sys.version, **{each: version(each) for each in COUNTED_PACKAGES.split()}}
 
 
 def others_than(about: dict[str, Any]) -> str:
-    """What is not as it was for the saved results: a faster pydantic-core alone would make all
-    ratios others."""
+    """Returns what differs from the saved results. A faster pydantic-core alone would change
+    every ratio."""
     saved = about.get("counted_with", {})
     here = counted_with().items()
     return ", ".join(
@@ -196,7 +201,7 @@ def compare() -> int:
 
 def quick(stage: str | None) -> None:
     started = time.monotonic()
-    tables = measure([each for each in STAGES if stage in (None, name_of(each))], quick=True)
+    tables = measure([each for each in STAGES if stage in (None, stage_name(each))], quick=True)
     print(*map(report.table_of, tables.values()), report.goals(tables), sep="\n")
     print(f"took {time.monotonic() - started:.0f} s")
 
@@ -204,7 +209,7 @@ def quick(stage: str | None) -> None:
 def full(stage: str | None) -> list[str]:
     """Measures everything, or one stage, and returns the stages that have failed."""
     started = time.monotonic()
-    failed = measure_full([stage] if stage else dict.fromkeys([*map(name_of, STAGES), COUNTING]))
+    failed = measure_full([stage] if stage else stage_names())
     tables, about = load()
     again = about.get("stages", {})
     if stage is None:
@@ -223,7 +228,7 @@ def main() -> int:
     parser.add_argument(
         "mode", nargs="?", default="full", choices=["full", "quick", "compare", "page"]
     )
-    parser.add_argument("stage", nargs="?", help="this stage alone")
+    parser.add_argument("stage", nargs="?", choices=stage_names(), help="this stage alone")
     arguments = parser.parse_args()
     if sserpent.BACKEND != "rust":
         parser.error("the compiled core is missing: run `make build`")

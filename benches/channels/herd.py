@@ -3,6 +3,10 @@ benches.channels.herd`.
 
 With `snapshot=` each gets the state in its stream. Without, each gets a `reset` and asks for the
 state in a request of its own. What is compared is the server's processor time.
+
+The goal is a quarter. That is less than FastAPI takes to come to an endpoint: a route that returns
+one prepared event and waits takes 0.33, bare ASGI 0.12. The snapshot is framed once, and uvloop
+joins headers and first body into one write, so that what is left is the request.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What a token costs in a run that one client follows, and in the same generator streamed: in the
-server, and in Redis."""
+"""Compares a token of a run that one client follows with one of the same generator streamed: the
+processor time of the server, and of Redis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from asgi import Connection
+from benches.delivery.in_process import NullSend
 from benches.harness.callgrind import Counted
 from benches.harness.servers import Server, read_events, request, uvicorn
 from benches.harness.timing import Table, Turn, in_turns
@@ -72,20 +72,11 @@ def used_by(broker: RedisServer | None) -> float:
     return float(told["used_cpu_user"]) + float(told["used_cpu_sys"])
 
 
-class Null(Connection):
-    """A client that reads everything, and keeps nothing."""
-
-    async def send(self, message: Any) -> None:
-        pass
-
-
 async def follow(name: str, count: int) -> None:
     """One stream of so many tokens, without a server."""
     from .runs_app import app
 
-    await Null(f"/{name}", headers=[(b"host", b"localhost")], query_string=b"count=%d" % count).run(
-        app
-    )
+    await NullSend(f"/{name}", b"count=%d" % count).run(app)
 
 
 def counted() -> Iterator[Counted]:
