@@ -54,7 +54,7 @@ impl Name {
     }
 }
 
-/// What an item gets: the number, in the place of the value that it has there or behind its members.
+/// The number that is written into an item: over the value that it has, or behind its members.
 pub struct Number<'a> {
     field: &'a Name,
     place: Option<Range<usize>>,
@@ -162,7 +162,7 @@ impl ItemRules {
         self.name_from.is_some() || self.number_as.is_some()
     }
 
-    /// What notes the members that matter, if any do.
+    /// Returns what notes the members while JSON is written; None if none matter.
     pub fn noted<'py>(&self) -> Option<Noted<'_, 'py>> {
         let names = || self.fields().map(|field| Some(&*field.as_ref()?.text));
         self.asks_for_members().then(|| Noted::new(names()))

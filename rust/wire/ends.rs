@@ -1,6 +1,7 @@
-//! Where lines end, and JSON's strings. Most of them are short, so these searches are compiled into their callers: those
-//! at the root of memchr, which find out at run time how wide the processor's vectors are, take
-//! longer to begin than a line takes to search. For long lines they are the faster ones.
+//! Where lines end, and JSON's strings. Most of them are short, so these searches are compiled into
+//! their callers: those at the root of memchr, which find out at run time how wide the processor's
+//! vectors are, take longer to begin than a line takes to search. For long lines they are the faster
+//! ones.
 
 #[cfg(target_arch = "aarch64")]
 use memchr::arch::aarch64::neon::memchr as inlined;

@@ -292,7 +292,7 @@ def read_ephemeral(message: bytes) -> Item | None:
     return Item(rest[int(length) :], raw == b"1", conflate, ephemeral=True)
 
 
-# What the message of several events begins with.
+# A message of several events begins with this.
 _SEVERAL = b"several "
 _EACH = struct.Struct(">II")
 

@@ -49,7 +49,7 @@ _NOT_NOW = (
     TryAgainError,
 )
 _NOT_NOW_TEXT = re.compile(r"\b(BUSY|LATE|LOADING|MASTERDOWN|NOREPLICAS|READONLY)\b")
-# What Redis adds to an error in a script. It would make of one reason several.
+# Redis adds to an error where in a script it was raised, which gives one reason several texts.
 _WHERE_IN_SCRIPT = re.compile(r"\.? script: \w+, on @user_script:\d+\.?$")
 # Parts of the timeout: how long a connection may be silent before it is given up, and before no
 # more is sent on it, and for how long a command is valid. A command that is on its way when a
