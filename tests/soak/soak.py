@@ -178,6 +178,8 @@ class Soak:
             await self._do_faults()
             await self._calm_down(publishing, running)
             self._note_what_is_stored()
+        except AssertionError as error:
+            return [f"{error}; {self._how_redis_is()}"]
         finally:
             await self._close()
         found = [*self._failed_tasks(), *self._complaints(), *violations(self.history)]
@@ -389,6 +391,12 @@ class Soak:
                     if number:
                         stored.append((f"{epoch}-{place.decode()}", int(number)))
         client.close()
+
+    def _how_redis_is(self) -> str:
+        try:
+            return f"what took Redis long: {self._redis.slow()}"
+        except redis.RedisError as error:
+            return f"Redis: {error!r}\n{self._redis.log}"
 
     def _failed_tasks(self) -> list[str]:
         failed = [each for each in self._tasks if each.done() and not each.cancelled()]
