@@ -17,7 +17,7 @@ from sserpent._runtime.loops import end
 from sserpent.channels.history.position import HistoryKey
 from sserpent.channels.redis import RedisBroker, session
 from sserpent.channels.redis.client import cluster
-from sserpent.channels.redis.client.connection import first_of
+from sserpent.channels.redis.client.connection import LOST, Server, first_of, send
 
 pytestmark = pytest.mark.once
 
@@ -75,6 +75,22 @@ def test_what_is_not_expected_of_a_connection_is_raised_before_its_end() -> None
             await first_of(*tasks)
 
     asyncio.run(check())
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_connection_that_is_closed_while_something_is_sent_is_lost(
+    server: RedisServer, loop: str
+) -> None:
+    async def check() -> None:
+        connection, _ = await Server(server.url).connect(5)
+        connection._writer.transport.abort()
+        for _ in range(3):  # in which it is told
+            await asyncio.sleep(0)
+        with pytest.raises(LOST):
+            await send(connection, [("PING",)])
+
+    with contextlib.closing(pytest.importorskip(loop).new_event_loop()) as running:
+        running.run_until_complete(check())
 
 
 # Errors that nobody expects

@@ -175,14 +175,22 @@ class _Truth:
                 self._note(room, position_of(stored_id), number, float("inf"))
 
     def _note_seen(self, room: str, seen: Seen) -> None:
+        position = position_of(seen.id)
+        if position is None:
+            return
         if seen.kind == "event":
-            self._note(room, position_of(seen.id), seen.data, seen.at - _LATE)
+            self._note(room, position, seen.data, seen.at - _LATE)
+        else:
+            self._note_epoch(room, position, seen.at - _LATE)
 
     def _note(self, room: str, position: Position | None, number: int, at: float) -> None:
         if position is None:
             return
         self.places[room, number].add(position)
         self.numbers[room, position.epoch, position.offset].add((number, position.tag))
+        self._note_epoch(room, position, at)
+
+    def _note_epoch(self, room: str, position: Position, at: float) -> None:
         known = self._since.get((room, position.epoch), at)
         self._since[room, position.epoch] = min(known, at)
 

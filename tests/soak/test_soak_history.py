@@ -286,6 +286,18 @@ def test_a_reset_where_a_history_was_lost_is_none() -> None:
     assert violations(changed) == []
 
 
+def test_a_reset_long_after_an_empty_history_was_lost_is_none() -> None:
+    changed = history()
+    changed.losses.append(Loss(0.6, 0.7))
+    changed.published[:] = [Published("lobby", 1, 9.5, 9.6, id_of(1, B))]
+    changed.stored = {}
+    del first_of(changed).seen[1:]
+    second = second_of(changed)
+    second.after = id_of(0)
+    second.seen[:] = [reset("epoch", 0, 9.0, B), event(1, 9.6, B)]
+    assert violations(changed) == []
+
+
 def test_a_run_whose_process_was_killed_may_be_lost() -> None:
     changed = run_history()
     changed.kills.append(("one", 3.0))

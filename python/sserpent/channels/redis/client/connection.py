@@ -22,6 +22,7 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ...._runtime.loops import end
 from ...history.broker import BrokerUnavailable
@@ -186,9 +187,16 @@ def _version(info: bytes) -> tuple[int, ...] | None:
 
 
 async def send(connection: Connection, commands: Iterable[tuple[Any, ...]]) -> None:
-    """Sends commands together."""
+    """Sends commands together.
+
+    Raises:
+        RedisError, OSError: the connection was lost.
+    """
     packed = b"".join([_pack(command) for command in commands])
-    await connection.send_packed_command([packed], check_health=False)
+    try:
+        await connection.send_packed_command([packed], check_health=False)
+    except RuntimeError as error:  # what uvloop raises where the transport is closed
+        raise RedisConnectionError(str(error)) from error
 
 
 async def ask(connection: Connection, *command: Any) -> Any:
