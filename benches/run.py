@@ -66,6 +66,7 @@ def measure_full(names: Iterable[str]) -> list[str]:
     the tables that they had."""
     failed = []
     for name in names:
+        began = time.monotonic()
         try:
             tables = measure_stage(name)
         except Exception:
@@ -77,6 +78,7 @@ def measure_full(names: Iterable[str]) -> list[str]:
             about["counted_with"] = counted_with()
         save({**saved, **tables}, about)
         print(*map(report.table_of, tables.values()), sep="\n")
+        print(f"{name} took {time.monotonic() - began:.0f} s", flush=True)
     return failed
 
 

@@ -28,7 +28,7 @@ def run(quick: bool) -> Iterable[Table]:
         Table("uvicorn, connection to first event", "µs of processor time"),
     ]
     contenders = (*CONTENDERS, "asgi")
-    in_turns(opened, {(CASE, name): partial(opening, name) for name in contenders}, rounds=3)
+    in_turns(opened, {(CASE, name): partial(opening, name) for name in contenders}, rounds=2)
     kept = Table("uvicorn, keep-alives", "µs of processor time per keep-alive")
     # Who frames by hand has none.
     contenders = [name for name in CONTENDERS if name != "hand"]

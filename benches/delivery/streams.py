@@ -146,7 +146,7 @@ def concurrent(servers: Running) -> list[Table]:
         for streams in (1, 100, 1_000)
         for name in QUICK
     }
-    in_turns([together], measured, rounds=4)
+    in_turns([together], measured, rounds=3)
     # Seconds between a stream's events, and how many: up to 5,000 a second in all, which the
     # slowest can still send in time.
     paced = Table("uvicorn, paced streams", PROCESSOR)
@@ -155,7 +155,7 @@ def concurrent(servers: Running) -> list[Table]:
         for streams, pause, count in ((1, 0.001, 1_000), (100, 0.02, 75), (1_000, 0.2, 8))
         for name in QUICK
     }
-    in_turns([paced], measured, rounds=5)
+    in_turns([paced], measured, rounds=3)
     return [together, paced]
 
 
