@@ -30,7 +30,7 @@ from sserpent.channels.history.broker import Item
 from sserpent.channels.history.position import HistoryKey
 from sserpent.channels.history.ring import Retention
 from sserpent.channels.redis import Pace, RedisBroker
-from sserpent.channels.redis.client.commands import Publish
+from sserpent.channels.redis.client.command import Publish
 from sserpent.channels.redis.scripts import MARGIN
 
 pytestmark = pytest.mark.once

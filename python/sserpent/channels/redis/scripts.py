@@ -94,8 +94,10 @@ end
 
 _ONE = """
 local marks, body = ARGV[8], ARGV[9]
+local count = 1
 local id = offset .. '-' .. tag
 local size = 6 + #epoch + #id + #body
+local largest = size
 local about = epoch .. ' ' .. now .. ' ' .. start .. ' ' .. size .. ' ' .. marks
 local exact, most = '~', history
 if history == '0' then
@@ -116,11 +118,12 @@ local trouble = type(told) == 'table' and told.err or type(kept) == 'table' and 
 # As `_ONE`, for several: from ARGV[8] on tag, marks and body of each.
 _MANY = """
 -- Nothing of this fails when the first has not: memory is looked at before.
-local first, size = nil, 0
+local count, first, size, largest = (#ARGV - 7) / 3, nil, 0, 0
 local messages = {}
 for i = 8, #ARGV, 3 do
   local id, marks, body = offset .. '-' .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
   start, size = start + size, 6 + #epoch + #id + #body
+  largest = math.max(largest, size)
   local about = epoch .. ' ' .. now .. ' ' .. start .. ' ' .. size .. ' ' .. marks
   local exact, most = '~', history
   if history == '0' then
@@ -148,7 +151,7 @@ local id = first
 _AFTER = """
 -- The oldest go, if they are too old or too much; the newest never. It costs a third more to look,
 -- so small ones are looked at together.
-if offset % 16 == 0 or #ARGV > 10 or size * 64 > tonumber(max_bytes) then
+if offset % 16 < count or largest * 64 > tonumber(max_bytes) then
   local function is_over(entry)
     local _, its_time, its_start = match(entry[2][2], ABOUT)
     if not its_time then

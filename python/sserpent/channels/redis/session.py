@@ -18,7 +18,8 @@ from ..history.broker import BrokerUnavailable, ChannelsClosed, Follower, Item, 
 from ..history.position import HistoryKey, Position, new_epoch, new_tag, parse_id
 from ..history.ring import Entry, Retention
 from .client.cluster import Cluster, ClusterServer
-from .client.commands import Command, Ephemeral, Publish, Setup, Timely
+from .client.command import Command, Ephemeral, Publish, Timely
+from .client.commands import Setup
 from .client.connection import Server, text_of
 from .client.script import RIGHTS, Script
 from .client.servers import OneServer, Pace, Servers
@@ -177,6 +178,7 @@ class Session:
             ("EVALSHA", script.sha, 1, name, tag, new_epoch()),
             (limits.history, _milliseconds(limits), limits.history_bytes, *parts),
             self._deadline(),
+            self._publish_many.sha if script is self._publish else None,
         )
         self.servers.send(command)
         if history is not None:

@@ -11,7 +11,8 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError
 
 from ...._runtime.loops import end
-from .commands import Command, Commands, Setup
+from .command import Command
+from .commands import Commands, Setup
 from .connection import LOST, Server, Trouble
 from .pub_sub import Listening, PubSub
 from .servers import Pace

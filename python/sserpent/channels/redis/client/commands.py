@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from redis.exceptions import (
@@ -21,7 +22,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ...._runtime.loops import end
-from ...history.broker import BrokerUnavailable, PublishUncertain, Refused
+from .command import Command, joined
 from .connection import (
     LOST,
     Connection,
@@ -57,153 +58,6 @@ _WHERE_IN_SCRIPT = re.compile(r"\.? script: \w+, on @user_script:\d+\.?$")
 _SILENT, _HESITATE, _VALID = 0.5, 0.1, 0.4
 # How many times in a timeout to look for what has run out.
 _LOOKS = 20
-
-
-class Command:
-    """One command. A subclass says what may not be repeated.
-
-    Args:
-        name: Of the stream that it is about.
-
-    Attributes:
-        future: For the answer.
-        deadline: When to give up, by the event loop's clock.
-        sent_at: When it was sent on this connection.
-        unsure_since: When it was first sent on a connection that was lost with the answer, if ever.
-    """
-
-    __slots__ = ("_args", "deadline", "future", "name", "sent_at", "unsure_since")
-
-    def __init__(self, name: bytes, args: tuple[Any, ...], deadline: float) -> None:
-        self.name = name
-        self._args = args
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.deadline = deadline
-        self.sent_at = 0.0
-        self.unsure_since: float | None = None
-
-    @property
-    def words(self) -> tuple[Any, ...]:
-        """The first two words of the command."""
-        return self._args[:2]
-
-    def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
-        """Returns the command as it is sent now.
-
-        Args:
-            now: The time.
-            valid: For how many seconds from now it is to be carried out.
-            skew: What to add to a time to have it by the server's clock.
-        """
-        return self._args
-
-    def lose(self) -> None:
-        """Says that the connection was lost with the answer."""
-
-    def give_up(self, reason: str) -> None:
-        """Fails, because there is no answer."""
-        self.fail(BrokerUnavailable(reason))
-
-    def refuse(self, reason: str) -> None:
-        """Fails, because Redis refuses."""
-        self.fail(Refused(reason))
-
-    def fail(self, error: Exception) -> None:
-        """Has whoever waits for the answer get an error, unless the answer has come."""
-        if not self.future.done():
-            self.future.set_exception(error)
-
-    def answer(self, answer: Any) -> str:
-        """Takes the answer, and returns what was refused all the same; "" if nothing was."""
-        if not self.future.done():
-            self.future.set_result(answer)
-        return ""
-
-    def understand(self, error: Exception) -> Exception:
-        """Returns why it is refused."""
-        return error
-
-
-class Ephemeral(Command):
-    """Tells who is subscribed, once or not at all."""
-
-    __slots__ = ()
-
-    def lose(self) -> None:
-        self.fail(PublishUncertain("Whether the ephemeral event was published is not known"))
-
-    def answer(self, answer: Any) -> str:
-        return super().answer(b"")
-
-
-class Timely(Command):
-    """A script that is carried out in time or not at all: not when nobody waits for it any more.
-
-    Args:
-        args: Its arguments, but for the last: until when it is valid.
-    """
-
-    __slots__ = ()
-
-    def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
-        return (*self._args, b"%d" % ((now + valid + skew) * 1000))
-
-    def lose(self) -> None:
-        if self.unsure_since is None:
-            self.unsure_since = self.sent_at
-
-
-class Publish(Timely):
-    """The script that publishes, which is carried out once or not at all.
-
-    Args:
-        before, after: The arguments around those of a time: until when it is valid, and since when
-            it may have been carried out already.
-    """
-
-    __slots__ = ("_after",)
-
-    def __init__(
-        self,
-        name: bytes,
-        before: tuple[Any, ...],
-        after: tuple[Any, ...],
-        deadline: float,
-    ) -> None:
-        super().__init__(name, before, deadline)
-        self._after = after
-
-    def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
-        since = self.unsure_since
-        elapsed = b"" if since is None else b"%d" % ((now - since) * 1000 + 1)
-        return (*super().args(now, valid, skew), elapsed, *self._after)
-
-    def answer(self, answer: bytes) -> str:
-        event_id, _, trouble = answer.partition(b" ")
-        super().answer(event_id)
-        return trouble.decode(errors="replace")
-
-    def understand(self, error: Exception) -> Exception:
-        absent, _, reason = str(error).partition("ABSENT ")
-        if absent or not reason:
-            return error
-        self.unsure_since = None  # it was looked for
-        return ResponseError(reason)
-
-    def give_up(self, reason: str) -> None:
-        if self.unsure_since is None:
-            super().give_up(reason)
-        else:
-            self._is_uncertain(reason)
-
-    def refuse(self, reason: str) -> None:
-        if self.unsure_since is None:
-            super().refuse(reason)
-        else:
-            self._is_uncertain(reason)
-
-    def _is_uncertain(self, reason: str) -> None:
-        self.fail(PublishUncertain(f"Whether the event was published is not known. {reason}"))
 
 
 class Setup(NamedTuple):
@@ -308,8 +162,8 @@ class Commands:
 
     async def drain(self) -> None:
         """Waits for what was asked."""
-        pending = [command.future for command in (*self._again, *self._flight, *self._queue)]
-        await asyncio.gather(*pending, return_exceptions=True)
+        waiting = _parts((*self._again, *self._flight, *self._queue))
+        await asyncio.gather(*[each.future for each in waiting], return_exceptions=True)
 
     async def aclose(self) -> None:
         """Ends the connection."""
@@ -369,9 +223,10 @@ class Commands:
             self._trouble.reason = reason_of(error)
         finally:
             self._dropped = None
-            for command in self._flight:
+            lost = [*_parts(self._flight)]
+            for command in lost:
                 command.lose()
-            waiting = [*self._again, *self._flight]
+            waiting = [*self._again, *lost]
             self._again.clear()
             self._anew = False
             self._flight.clear()
@@ -388,25 +243,27 @@ class Commands:
             if self._queue and not self._flight and has_input(connection):
                 await asyncio.sleep(0)  # if it is closed, whatever is sent would be uncertain
                 continue
-            commands: list[tuple[Any, ...]] = []
-            while self._queue:
-                command = self._queue.popleft()
-                if command.future.done():
-                    continue
-                command.sent_at = now
-                commands.append(command.args(now, self._timeout * _VALID, self.skew or 0.0))
-                self._flight.append(command)
+            waiting = [command for command in self._queue if not command.future.done()]
+            self._queue.clear()
             self._news.clear()
-            if commands:
-                await send(connection, commands)
+            if waiting:
+                await send(connection, self._begin(waiting, now))
             await self._news.wait()
+
+    def _begin(self, commands: list[Command], now: float) -> list[tuple[Any, ...]]:
+        """Returns commands as they are sent now, and waits for their answers."""
+        sent = joined(commands) if len(commands) > 1 else commands
+        for command in commands:
+            command.sent_at = now
+        self._flight += sent
+        return [each.args(now, self._timeout * _VALID, self.skew or 0.0) for each in sent]
 
     def _hesitates(self, now: float) -> bool:
         """Whether it is not good to send anything now."""
         return bool(self._again) or self._anew or self._is_silent_for(_HESITATE, now)
 
     def _is_silent_for(self, part: float, now: float) -> bool:
-        return bool(self._flight) and now > self._flight[0].sent_at + self._timeout * part
+        return bool(self._flight) and now > self._flight[0].parts[0].sent_at + self._timeout * part
 
     async def _read(self, connection: Connection) -> None:
         flight = self._flight
@@ -427,10 +284,11 @@ class Commands:
     def _refused(self, command: Command, error: Exception) -> None:
         error = command.understand(error)
         if self._others is not None and isinstance(error, AskError):
-            self._others.redirect(command, error, self._server.host)
+            for part in command.parts:
+                self._others.redirect(part, error, self._server.host)
         elif isinstance(error, _NOT_NOW) or _NOT_NOW_TEXT.search(str(error)):
             self._trouble.reason = str(error)
-            self._again.append(command)
+            self._again += command.parts
         else:
             command.refuse(
                 f"{self._server.place} refuses {text_of(command.name)}:"
@@ -457,7 +315,7 @@ class Commands:
         self._timer = None
         now = self._loop.time()
         for waiting in (self._again, self._flight, self._queue):
-            for command in waiting:
+            for command in _parts(waiting):
                 if command.deadline > now:
                     break
                 if waiting is self._flight:
@@ -475,3 +333,7 @@ class Commands:
             f"{self._server.place} could not be reached within {self._timeout:g} s: "
             f"{self._trouble.reason}"
         )
+
+
+def _parts(commands: Iterable[Command]) -> Iterator[Command]:
+    return (part for command in commands for part in command.parts)

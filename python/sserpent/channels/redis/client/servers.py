@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from ...._runtime.loops import end
-from .commands import Command, Commands, Setup
+from .command import Command
+from .commands import Commands, Setup
 from .connection import LOST, Server, Trouble
 from .pub_sub import Listening, PubSub
 

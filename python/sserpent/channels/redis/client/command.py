@@ -1,0 +1,238 @@
+"""What is asked of a server, and what may not be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any, cast
+
+from redis.exceptions import ResponseError
+
+from ...history.broker import BrokerUnavailable, PublishUncertain, Refused
+
+# How many events go in one call at most, and how large each is at most: Redis does nothing else
+# meanwhile.
+_MOST, _MOST_BYTES = 100, 8_192
+
+
+class Command:
+    """One command. A subclass says what may not be repeated.
+
+    Args:
+        name: Of the stream that it is about.
+
+    Attributes:
+        future: For the answer.
+        deadline: When to give up, by the event loop's clock.
+        sent_at: When it was sent on this connection.
+        unsure_since: When it was first sent on a connection that was lost with the answer, if ever.
+    """
+
+    __slots__ = ("_args", "deadline", "future", "name", "sent_at", "unsure_since")
+
+    def __init__(self, name: bytes, args: tuple[Any, ...], deadline: float) -> None:
+        self.name = name
+        self._args = args
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.deadline = deadline
+        self.sent_at = 0.0
+        self.unsure_since: float | None = None
+
+    @property
+    def words(self) -> tuple[Any, ...]:
+        """The first two words of the command."""
+        return self._args[:2]
+
+    @property
+    def parts(self) -> Sequence[Command]:
+        """The commands that it is: itself, or those that it joins."""
+        return (self,)
+
+    @property
+    def joins(self) -> tuple[Any, ...] | None:
+        """What those have in common that may go with it in one call; None if none may."""
+        return None
+
+    def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
+        """Returns the command as it is sent now.
+
+        Args:
+            now: The time.
+            valid: For how many seconds from now it is to be carried out.
+            skew: What to add to a time to have it by the server's clock.
+        """
+        return self._args
+
+    def lose(self) -> None:
+        """Says that the connection was lost with the answer."""
+
+    def give_up(self, reason: str) -> None:
+        """Fails, because there is no answer."""
+        self.fail(BrokerUnavailable(reason))
+
+    def refuse(self, reason: str) -> None:
+        """Fails, because Redis refuses."""
+        self.fail(Refused(reason))
+
+    def fail(self, error: Exception) -> None:
+        """Has whoever waits for the answer get an error, unless the answer has come."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def answer(self, answer: Any) -> str:
+        """Takes the answer, and returns what was refused all the same; "" if nothing was."""
+        if not self.future.done():
+            self.future.set_result(answer)
+        return ""
+
+    def understand(self, error: Exception) -> Exception:
+        """Returns why it is refused."""
+        return error
+
+
+class Ephemeral(Command):
+    """Tells who is subscribed, once or not at all."""
+
+    __slots__ = ()
+
+    def lose(self) -> None:
+        self.fail(PublishUncertain("Whether the ephemeral event was published is not known"))
+
+    def answer(self, answer: Any) -> str:
+        return super().answer(b"")
+
+
+class Timely(Command):
+    """A script that is carried out in time or not at all: not when nobody waits for it any more.
+
+    Args:
+        args: Its arguments, but for the last: until when it is valid.
+    """
+
+    __slots__ = ()
+
+    def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
+        return (*self._args, b"%d" % ((now + valid + skew) * 1000))
+
+    def lose(self) -> None:
+        if self.unsure_since is None:
+            self.unsure_since = self.sent_at
+
+
+class Publish(Timely):
+    """The script that publishes, which is carried out once or not at all.
+
+    Args:
+        before, after: The arguments around those of a time: until when it is valid, and since when
+            it may have been carried out already.
+        joined: The hash of the script that publishes it with others, if there may be others.
+    """
+
+    __slots__ = ("_after", "_joined")
+
+    def __init__(
+        self,
+        name: bytes,
+        before: tuple[Any, ...],
+        after: tuple[Any, ...],
+        deadline: float,
+        joined: bytes | None = None,
+    ) -> None:
+        super().__init__(name, before, deadline)
+        self._after = after
+        self._joined = joined
+
+    @property
+    def joins(self) -> tuple[Any, ...] | None:
+        if self._joined is None or self.unsure_since is not None:
+            return None
+        *limits, _, body = self._after
+        return (self.name, self._joined, *limits) if len(body) <= _MOST_BYTES else None
+
+    def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
+        since = self.unsure_since
+        elapsed = b"" if since is None else b"%d" % ((now - since) * 1000 + 1)
+        return (*super().args(now, valid, skew), elapsed, *self._after)
+
+    def answer(self, answer: bytes) -> str:
+        event_id, _, trouble = answer.partition(b" ")
+        super().answer(event_id)
+        return trouble.decode(errors="replace")
+
+    def understand(self, error: Exception) -> Exception:
+        absent, _, reason = str(error).partition("ABSENT ")
+        if absent or not reason:
+            return error
+        self.unsure_since = None  # it was looked for
+        return ResponseError(reason)
+
+    def give_up(self, reason: str) -> None:
+        if self.unsure_since is None:
+            super().give_up(reason)
+        else:
+            self._is_uncertain(reason)
+
+    def refuse(self, reason: str) -> None:
+        if self.unsure_since is None:
+            super().refuse(reason)
+        else:
+            self._is_uncertain(reason)
+
+    def _is_uncertain(self, reason: str) -> None:
+        self.fail(PublishUncertain(f"Whether the event was published is not known. {reason}"))
+
+
+class Joined(Command):
+    """Several publishes to one history in one call, which takes Redis a third of the time. They are
+    stored next to each other, or none is; if the answer is lost, each is repeated by itself.
+
+    Args:
+        publishes: Two or more that have the same `joins`.
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, publishes: Sequence[Publish]) -> None:
+        self._parts = publishes
+        first = publishes[0]
+        self.name = first.name
+        self.deadline = first.deadline
+        self._args = ("EVALSHA", first._joined, *first._args[2:])
+
+    @property
+    def parts(self) -> Sequence[Command]:
+        return self._parts
+
+    def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
+        args = [*self._parts[0].args(now, valid, skew)[:-2]]
+        args[1] = self._args[1]
+        for part in self._parts:
+            args += part._args[4], *part._after[-2:]
+        return tuple(args)
+
+    def answer(self, answer: bytes) -> str:
+        event_id, _, trouble = answer.partition(b" ")
+        epoch, first, _ = event_id.split(b"-")
+        for offset, part in enumerate(self._parts, int(first)):
+            Command.answer(part, b"%b-%d-%d" % (epoch, offset, part._args[4]))
+        return trouble.decode(errors="replace")
+
+    def refuse(self, reason: str) -> None:
+        for part in self._parts:
+            part.refuse(reason)
+
+
+def joined(commands: Iterable[Command]) -> list[Command]:
+    """Returns commands in their order, with publishes to one history that follow one another in
+    one."""
+    found: list[Command] = []
+    for joins, group in groupby(commands, key=lambda command: command.joins):
+        same = list(group)
+        if joins is None or len(same) == 1:
+            found += same
+            continue
+        for start in range(0, len(same), _MOST):
+            publishes = cast("list[Publish]", same[start : start + _MOST])
+            found.append(Joined(publishes) if len(publishes) > 1 else publishes[0])
+    return found
