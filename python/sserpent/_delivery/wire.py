@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Message, Scope
 
+from .. import _shutdown
 from .._core import Buffer
 from .life import Ending
 from .options import Streamable
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 KEEPALIVE_COMMENT = b": ping\n"
 
 # Milliseconds. With jitter, so that those who are cut off at the same moment do not all come back
-# at the same moment.
+# at the same moment: a process takes some thousand connects a second, so the more streams there
+# are, the longer the last of them waits.
 _GOODBYE = 1_000, 5_000
+_FOR_EACH_STREAM = 1
 _FULL = 5_000, 15_000
 
 
@@ -120,8 +123,10 @@ def _part(content: bytes, more_body: bool = True) -> Message:
 
 
 def goodbye() -> bytes:
-    """Returns the last lines of a stream that the server ends."""
-    return b": goodbye\nretry: %d\n" % random.randint(*_GOODBYE)
+    """Returns the last lines of a stream that the server ends. To be called in its event loop."""
+    first, last = _GOODBYE
+    last = max(last, first + _FOR_EACH_STREAM * _shutdown.count_open())
+    return b": goodbye\nretry: %d\n" % random.randint(first, last)
 
 
 def come_back_later() -> bytes:

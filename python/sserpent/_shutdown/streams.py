@@ -390,6 +390,10 @@ class _LoopStreams:
     def are_open(self) -> bool:
         return any(streams.open for streams in self._by_address.values())
 
+    def count_open(self) -> int:
+        # A server that listens at several addresses has its streams at each.
+        return sum(len(streams.open) for streams in set(self._by_address.values()))
+
     def open(self) -> list[Stream]:
         return [stream for streams in self._by_address.values() for stream in streams.open]
 
@@ -537,6 +541,11 @@ def closed(stream: Stream, streams: ServerStreams) -> None:
         _busy = tuple(each for each in _busy if each is not loop_streams)
     if not _busy:
         signals.stop_listening()
+
+
+def count_open() -> int:
+    """Returns how many streams of this event loop are open, runs included."""
+    return _of_this_loop().count_open()
 
 
 def open_streams() -> list[Stream]:
