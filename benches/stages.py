@@ -2,7 +2,7 @@
 returns its tables, or `counted()`, what valgrind is to count, or both."""
 
 from . import gateway, reading
-from .channels import brokers, compressed, fanout, runs
+from .channels import brokers, compressed, fanout, herd, runs
 from .core import calls as core_calls
 from .delivery import idle, in_process, mixed, streams
 from .harness import calls
@@ -15,6 +15,7 @@ STAGES = (
     idle,
     mixed,
     fanout,
+    herd,
     brokers,
     runs,
     compressed,

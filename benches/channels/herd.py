@@ -1,88 +1,142 @@
-"""500 clients reconnect at once to a history that has begun anew, over a real server: `python -m
-benches.channels.herd`.
-
-With `snapshot=` each gets the state in its stream. Without, each gets a `reset` and asks for the
-state in a request of its own. What is compared is the server's processor time.
-
-The goal is a quarter. That is less than FastAPI takes to come to an endpoint: a route that returns
-one prepared event and waits takes 0.33, bare ASGI 0.12. The snapshot is framed once, and uvloop
-joins headers and first body into one write, so that what is left is the request.
-"""
+"""Thousands of clients that come back to one process within five seconds, as after another one was
+killed, and that leave it all at once."""
 
 from __future__ import annotations
 
 import json
+import random
+import resource
+import selectors
 import socket
-import statistics
+import struct
+import time
 import urllib.request
+from collections.abc import Iterable
 from contextlib import closing
-from time import monotonic
+from functools import partial
+from typing import Any
 
 from benches.harness.servers import Server, uvicorn
+from benches.harness.timing import Table, in_turns
 
-CLIENTS = 500
-ROUNDS = 7
 APP = "benches.channels.herd_app:app"
-LATE = "Last-Event-ID: 0123456789abcdef-7-7\r\n"
+CONTENDERS = ("sserpent", "hand", "asgi")
+SECONDS = 5
+# Seconds after which something is wrong.
+TIMEOUT = 90
+DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+CLIENTS = 9_000 if DESCRIPTORS in (-1, resource.RLIM_INFINITY) else min(9_000, DESCRIPTORS - 1_000)
+
+HERD = f"channels, {CLIENTS:,} clients that come back within {SECONDS} s"
+BACK = f"{HERD}, until all have an event"
+STALL = f"{HERD}, longest stall"
+PROCESSOR = f"{HERD}, a connect"
+LEAVING = f"channels, {CLIENTS:,} clients that leave at once, longest stall"
+LEFT = f"channels, {CLIENTS:,} clients that leave at once, until the last is gone"
+# The settings of the garbage collector: Python's, and those of docs/production.md.
+DEFAULT, FROZEN = "Python's collector", "collector as recommended"
+# https://man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER: a reset ends the connection, which
+# keeps no port waiting.
+NO_LINGER = struct.pack("ii", 1, 0)
 
 
-def request(path: str, headers: str = "") -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode()
+def run(quick: bool) -> Iterable[Table]:
+    if quick:
+        return []
+    tables = [
+        Table(BACK, "s"),
+        Table(STALL, "ms"),
+        Table(PROCESSOR, "µs of processor time"),
+        Table(LEAVING, "ms"),
+        Table(LEFT, "ms"),
+    ]
+    turns = {
+        (case, name): partial(measured, case, name)
+        for case in (DEFAULT, FROZEN)
+        for name in CONTENDERS
+    }
+    in_turns(tables, turns, rounds=1)
+    return tables
 
 
-def read_until(sock: socket.socket, end: bytes) -> None:
-    received = b""
-    while end not in received[-200:]:
-        chunk = sock.recv(1 << 18)
-        assert chunk, received[:300]
+def measured(case: str, name: str) -> list[float]:
+    """What a herd does to a fresh server: a value for each table."""
+    environment = {"FROZEN": "1"} if case == FROZEN else {}
+    with closing(Server(uvicorn(APP), **environment)) as server:
+        herd = Herd(server, f"/{name}", asked(server, "/id"))
+        herd.come(10, 0.1)  # the first ones find what the later ones find ready
+        asked(server, "/stall")
+        before = server.cpu_seconds()
+        back = herd.come(CLIENTS, SECONDS)
+        connect = (server.cpu_seconds() - before) / CLIENTS * 1e6
+        stall = asked(server, "/stall")
+        left = herd.leave()
+        return [back, stall, connect, asked(server, "/stall"), left * 1e3]
+
+
+def asked(server: Server, path: str) -> Any:
+    with urllib.request.urlopen(server.url + path, timeout=TIMEOUT) as response:
+        return json.load(response)
+
+
+class Herd:
+    """Clients on raw sockets, in one thread.
+
+    Each connects at a random time that is chosen before, whether or not earlier ones have been
+    answered: a server that falls behind is not spared the others.
+    """
+
+    def __init__(self, server: Server, path: str, event_id: str) -> None:
+        self._server = server
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {event_id}\r\n\r\n"
+        self._request = head.encode()
+        self._back: list[socket.socket] = []
+
+    def come(self, count: int, seconds: float) -> float:
+        """Returns after how many seconds all of them had their first event."""
+        random.seed(1)
+        dues = sorted(random.uniform(0, seconds) for _ in range(count))
+        expected = len(self._back) + count
+        began = time.monotonic()
+        with closing(selectors.DefaultSelector()) as selector:
+            for due in dues:
+                self._go_on(selector, began + due)
+                self._connect(selector)
+            while len(self._back) < expected:
+                assert time.monotonic() < began + TIMEOUT, f"{len(self._back)} of {expected}"
+                self._go_on(selector, time.monotonic() + 0.01)
+        return time.monotonic() - began
+
+    def _connect(self, selector: selectors.BaseSelector) -> None:
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+        sock.connect_ex(("127.0.0.1", self._server.port))
+        selector.register(sock, selectors.EVENT_WRITE, bytearray())
+
+    def _go_on(self, selector: selectors.BaseSelector, until: float) -> None:
+        while (left := until - time.monotonic()) > 0:
+            for key, event in selector.select(left):
+                sock: Any = key.fileobj
+                if event == selectors.EVENT_WRITE:
+                    sock.sendall(self._request)
+                    selector.modify(sock, selectors.EVENT_READ, key.data)
+                else:
+                    self._read(selector, sock, key.data)
+
+    def _read(self, selector: selectors.BaseSelector, sock: Any, received: bytearray) -> None:
+        chunk = sock.recv(1 << 16)
+        assert chunk, f"a connection broke: {received!r}"
         received += chunk
+        if b"data: " in received:
+            selector.unregister(sock)
+            self._back.append(sock)
 
-
-def herd(server: Server, path: str) -> tuple[float, float]:
-    """Returns the processor time of the server for each client, and how long they have waited for
-    their first event, both in milliseconds."""
-    socks = [server.connect() for _ in range(CLIENTS)]
-    cpu, began = server.cpu_seconds(), monotonic()
-    for sock in socks:
-        sock.sendall(request(f"/{path}", LATE))
-    for sock in socks:
-        read_until(sock, b"\n\n")
-    waited = monotonic() - began
-    if path == "reset":
-        fetches = [server.connect() for _ in range(CLIENTS)]
-        for sock in fetches:
-            sock.sendall(request("/state", "Connection: close\r\n"))
-        for sock in fetches:
-            read_until(sock, b'"}')
+    def leave(self) -> float:
+        """Returns after how many seconds the server has no stream any more."""
+        began = time.monotonic()
+        for sock in self._back:
             sock.close()
-    used = server.cpu_seconds() - cpu
-    for sock in socks:
-        sock.close()
-    return used / CLIENTS * 1e3, waited * 1e3
-
-
-def calls_of(server: Server) -> int:
-    with urllib.request.urlopen(f"{server.url}/calls") as response:
-        return int(json.load(response))
-
-
-def main() -> None:
-    with closing(Server(uvicorn(APP))) as server:
-        herd(server, "snapshot")
-        herd(server, "reset")
-        ratios, calls = [], []
-        for _ in range(ROUNDS):
-            before = calls_of(server)
-            snapshot, waited = herd(server, "snapshot")
-            calls.append(calls_of(server) - before)
-            reset, _ = herd(server, "reset")
-            ratios.append(snapshot / reset)
-            print(
-                f"snapshot {snapshot:.3f} ms, reset and GET {reset:.3f} ms of processor time for"
-                f" each: {ratios[-1]:.2f}; {calls[-1]} calls, all in {waited:.0f} ms"
-            )
-        print(f"median ratio {statistics.median(ratios):.2f}, most calls {max(calls)}")
-
-
-if __name__ == "__main__":
-    main()
+        self._back.clear()
+        asked(self._server, "/empty")
+        return time.monotonic() - began
