@@ -14,7 +14,7 @@ from benches.harness.timing import Table, in_turns
 from .streams import APP, CONTENDERS
 
 WARM_UP = 200
-STREAMS = 2_000
+STREAMS = 1_000
 CASE = f"{STREAMS:,} connections"
 PING_INTERVAL = 2
 KEEP_ALIVES = 3
