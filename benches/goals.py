@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from . import gateway, reading
 from .channels import brokers, compressed, fanout, runs
 from .core import calls
-from .delivery import in_process, mixed
+from .delivery import idle, in_process, mixed
 from .harness.callgrind import BY_LIBRARY, INSTRUCTIONS
 from .harness.timing import Tables, ratio
 
@@ -133,7 +133,7 @@ TURN = "uvicorn, one event per loop turn"
 PACED = "uvicorn, paced streams"
 MEMORY = "uvicorn, memory per idle connection"
 FIRST_EVENT = "uvicorn, connection to first event"
-IDLE = "2,000 connections"
+IDLE = idle.CASE
 TOKEN = "token with event"
 MODEL = "model with event, id, retry"
 LINES = "100 KB, 1,350 lines"

@@ -21,7 +21,7 @@ CASE = f"{STREAMS:,} streams"
 CONTENDERS = ("none", "hand", "sserpent", "sse-starlette", "fastapi")
 # Plain requests in a second, at even distances, whether or not earlier ones have been answered.
 RATE = 200
-SECONDS = 8
+SECONDS = 6
 PERCENTILES = (50, 95, 99)
 
 
@@ -33,7 +33,7 @@ def run(quick: bool) -> Iterable[Table]:
     if quick:
         return []
     tables = [Table(name_of_table(each), "ms") for each in PERCENTILES]
-    in_turns(tables, {(CASE, name): partial(latencies, name) for name in CONTENDERS}, rounds=2)
+    in_turns(tables, {(CASE, name): partial(latencies, name) for name in CONTENDERS}, rounds=1)
     return tables
 
 
