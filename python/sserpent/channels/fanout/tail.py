@@ -194,20 +194,21 @@ class Tail:
     def _take_in(self, new: Entry | tuple[str, Position]) -> None:
         if isinstance(new, tuple):
             self._restart(*new)
-        else:
-            self._taken_bytes += len(new.frame)
-            if isinstance(new, EphemeralEntry):
-                self._append_ephemeral(new)
-            else:
-                self._append(new)
+            return
+        self._taken_bytes += len(new.frame)
+        if isinstance(new, EphemeralEntry):
+            self._append_ephemeral(new)
+        elif new.offset > self.ring.head.offset:  # else it was read from the history
+            self._append(new)
 
     def _append(self, entry: Entry) -> None:
-        if entry.offset <= self.ring.head.offset:
-            return  # it was read from the history
-        self._forget_chunks()
+        if self._chunks:
+            self._chunks.clear()
+        self.newest_chunk = _NO_CHUNK
         self.ring.append(entry)
         self.ring.trim(entry.time, self._untrimmed, self.settled)
-        self.conflates = self.conflates or entry.conflate is not None
+        if entry.conflate is not None:
+            self.conflates = True
 
     def _append_ephemeral(self, entry: EphemeralEntry) -> None:
         self.newest_ephemeral += 1
@@ -322,12 +323,20 @@ class Tail:
             after: Before the head.
             size: How many bytes the chunk may have, if it has more than one event.
         """
-        key = after.offset, size
+        newest = self.ring.newest
+        if newest.offset == after.offset + 1:
+            chunk = newest.frame, newest.position
+        else:
+            chunk = self._longer_chunk(after.offset, size)
+        self.newest_chunk = after, size, *chunk
+        return chunk
+
+    def _longer_chunk(self, after: int, size: int) -> tuple[bytes, Position]:
+        key = after, size
         chunk = self._chunks.get(key)
         if chunk is None:
-            entries = upto(self.ring.after(after.offset), size)
+            entries = upto(self.ring.after(after), size)
             chunk = self._chunks[key] = joined(entries), entries[-1].position
-        self.newest_chunk = after, size, *chunk
         return chunk
 
     def _forget_chunks(self) -> None:

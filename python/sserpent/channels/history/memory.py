@@ -54,6 +54,19 @@ class History:
         """Whether nobody has used it for so long that it is not kept any more."""
         return not (self.followers or self.pinned) and self.used_at + self.lifetime <= now
 
+    def append(self, item: Item, now: float) -> tuple[Entry, bool]:
+        """Appends an event and gives it to the followers. Returns its entry, and whether the event
+        loop should turn."""
+        ring = self.ring
+        entry = item.entry(ring.head, now)
+        ring.append(entry)
+        ring.trim(now)
+        self.used_at = now
+        full = False
+        for follower in self.followers:
+            full = follower.receive(entry) or full
+        return entry, full
+
 
 class _Lock:
     """A lock that is entered again where Python runs other code in the middle of what it guards: a
@@ -177,14 +190,8 @@ class MemoryBroker:
             history = self.kept(key, now)
             if history is None:
                 history = self.history(key, limits)
-            entry = item.entry(history.ring.head, now)
-            history.ring.append(entry)
-            history.ring.trim(now)
-            history.used_at = now
-            for follower in history.followers:
-                full = follower.receive(entry) or full
-            if self._expiries[0][0] <= now:
-                self.sweep()
+            entry, full = history.append(item, now)
+            self.sweep_at(now)
         return entry.id, full
 
     # Following
@@ -288,6 +295,11 @@ class MemoryBroker:
             if not self._expiries:
                 self._sweeper = None
             return bool(self._expiries)
+
+    def sweep_at(self, now: float) -> None:
+        """Sweeps, if it is time."""
+        if self._expiries[0][0] <= now:
+            self.sweep()
 
     def check_open(self) -> None:
         """Raises `ChannelsClosed` after `aclose`."""
@@ -398,8 +410,10 @@ class MemoryRuns:
         full = False
         with self._broker.lock:
             self._check(run, fence)
+            now, history = monotonic(), self._broker.histories[run]
             for item in items:
-                full = self._broker.append(run, UNLIMITED, item)[1] or full
+                full = history.append(item, now)[1] or full
+            self._broker.sweep_at(now)
         return full
 
     append_now = _append_all

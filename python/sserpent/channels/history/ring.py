@@ -160,9 +160,16 @@ class Ring:
     def __len__(self) -> int:
         return len(self._entries) - self._gone
 
+    @property
+    def newest(self) -> Entry:
+        """The newest entry. There has to be one."""
+        entry: Entry = self._entries[-1]
+        return entry
+
     def append(self, entry: Entry) -> None:
         """Adds the newest entry. If it does not follow the head, older ones are let go of."""
-        if entry.offset != self.head.offset + 1 or not self.head.offset:
+        newest = self.head.offset
+        if entry.offset != newest + 1 or not newest:
             self._entries.clear()
             self._gone = self._size = 0
             self.floor = Position(entry.position.epoch, entry.offset - 1, 0)
@@ -207,6 +214,8 @@ class Ring:
                 newest not even then.
             settled: Those with a greater offset go only if they have more than `BURST` bytes.
         """
+        if self._limits is UNLIMITED:
+            return
         entries = self._entries
         history, history_ttl, history_bytes = self._limits
         oldest = now - history_ttl
