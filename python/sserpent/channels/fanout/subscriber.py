@@ -14,6 +14,7 @@ from ..._delivery.wire import come_back_later, goodbye
 from ..._runtime.loops import nothing
 from ..history import control_events as control_events
 from ..history.broker import BrokerError, ChannelsClosed
+from ..history.control_events import RUN_END_LINE
 from ..history.position import NOWHERE, Position, join_ids, parse_id, parse_ids
 from ..history.ring import Entry
 from .cursor import Cursor
@@ -386,6 +387,8 @@ class Subscriber:
             cursor.position = end
             if end is not cursor.tail.ring.head:
                 self._hub.enqueue_again(self, cursor.tail)
+            elif cursor.selection.ends and RUN_END_LINE in taken:
+                self._end_of_run()
             return taken
         return self._take_frames()
 
@@ -451,14 +454,18 @@ class Subscriber:
         for cursor in self._cursors:
             if cursor.is_behind:
                 self._hub.enqueue_again(self, cursor.tail)
-        if self.is_alike:
+        if self._takes_frames:
             self.plain = self._cursors[0]
 
     @property
+    def _takes_frames(self) -> bool:
+        """Whether it gets the entries of one history as they are."""
+        return not (self._request.several or self._request.filter)
+
+    @property
     def is_alike(self) -> bool:
-        """Whether it gets the entries of one history as they are, as others do."""
-        request = self._request
-        return not (request.several or request.filter or request.selections[0].ends)
+        """Whether it gets the entries of a channel as they are, as others do."""
+        return self._takes_frames and not self._request.selections[0].ends
 
     def _take_of(self, cursor: Cursor, size: int, taken: list[Any]) -> int:
         """Takes entries of a stream, and returns how many bytes they have."""
@@ -478,9 +485,13 @@ class Subscriber:
                 taken.append(Taken(entry, cursor, self._several_id))
         cursor.forget()
         if cursor.selection.ends and entries[-1].is_run_end:
-            self._stopped = True
-            self._conclude()
+            self._end_of_run()
         return sum(len(entry.frame) for entry in entries)
+
+    def _end_of_run(self) -> None:
+        self._stopped = True
+        self.plain = None
+        self._conclude()
 
     def _conflated(self, cursor: Cursor, entries: list[Entry]) -> list[Entry]:
         """Returns entries without those that a newer one with the same `conflate` stands for."""

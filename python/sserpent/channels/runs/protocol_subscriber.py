@@ -128,6 +128,10 @@ class ProtocolSubscriber(Subscriber):
     # Taking
 
     @property
+    def _takes_frames(self) -> bool:
+        return False  # without the ids, and without the last event
+
+    @property
     def pending(self) -> bool:
         if self._closing:
             return True
