@@ -27,7 +27,7 @@ from typing import Any
 
 from sserpent._fastapi import response
 from sserpent.channels.fanout import hub
-from sserpent.channels.runs import producer
+from sserpent.channels.runs import turns
 
 from .timing import Table, Tables
 
@@ -146,7 +146,7 @@ def _stop_clocks() -> None:
     fits into some milliseconds is not the code's doing, under valgrind least of all."""
     patched: Any = response
     patched.Buffer = partial(response.Buffer, max_age=3600.0)
-    hub._SLICE = producer._TURN = 3600.0
+    hub._SLICE = turns._TURN = 3600.0
 
 
 async def run_all(stages: Iterable[Any], process: str) -> None:

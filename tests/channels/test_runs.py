@@ -30,7 +30,7 @@ from redis_checks import until
 from run_answers import Answer, answering, end_of, followed, said
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._delivery.generator_thread import running_threads
-from sserpent._runtime.loops import current_time
+from sserpent._runtime.loops import call_soon, current_time, current_token
 from sserpent._shutdown import streams as shutdown
 from sserpent.channels import Channels, LastEventID, Runs
 from sserpent.channels import Run as StartedRun
@@ -1353,6 +1353,73 @@ async def test_a_run_that_only_computes_leaves_the_event_loop_its_turns(
             assert (await run.wait()).state == "done"
         # Trio does not say who is next.
         assert len(set(turns_at) & set(range(1, 12))) >= 4
+
+
+async def test_a_run_that_waits_is_not_made_to_wait_again(make_channels: MakeChannels) -> None:
+    async with make_channels() as channels:
+        runs = channels.runs("answers", str)
+        is_asked_for_more = False
+        seen: list[bool] = []
+
+        async def waiting() -> AsyncIterator[str]:
+            nonlocal is_asked_for_more
+            await anyio.sleep(0.01)  # longer than a generator may have the event loop
+            call_soon(current_token(), lambda: seen.append(is_asked_for_more))
+            yield "token"
+            is_asked_for_more = True
+            await anyio.sleep(0.01)
+
+        run = await runs.start(waiting())
+        assert (await run.wait()).state == "done"
+        assert seen == [True]
+
+
+@pytest.mark.parametrize("setting", [["memory", "asyncio"]])
+async def test_the_only_follower_is_sent_a_token_in_the_turn_in_which_it_is_yielded() -> None:
+    """As by `EventSourceResponse`. More followers are told in turns of their own, as those of a
+    channel are."""
+    loop = asyncio.get_running_loop()
+    runs = Channels().runs("answers", int)
+    counted: list[list[int]] = []
+
+    for count in (1, 2):
+        clients = [Client() for _ in range(count)]
+        goes_on = asyncio.Event()
+
+        async def answer(clients: list[Client], goes_on: asyncio.Event) -> AsyncIterator[int]:
+            await goes_on.wait()
+            loop.call_soon(lambda: counted.append([len(said(each)) for each in clients]))
+            yield 1
+            yield 2
+            await asyncio.sleep(0)
+
+        run = await runs.start(answer(clients, goes_on))
+        async with anyio.create_task_group() as tasks:
+            for each in clients:
+                tasks.start_soon(each.run, run.follow())
+                await each.until(lambda each=each: each.started)
+            goes_on.set()
+        assert all(said(each) == [1, 2] for each in clients)
+        # Both tokens go together, and then the end of the run.
+        assert [len(each.bodies) for each in clients] == [2] * count
+    assert counted == [[2], [0, 0]]
+
+
+async def test_what_a_generator_publishes_itself_is_heard_before_it_goes_on(
+    make_channels: MakeChannels,
+) -> None:
+    async with make_channels() as channels:
+        news, runs = channels.channel("news", int), channels.runs("answers", int)
+
+        async def answer() -> AsyncIterator[int]:
+            for n in range(5):
+                await news.publish(n)
+                yield n
+                await client.until(lambda n=n: client.data == [*range(n + 1)])
+
+        async with connected(news.subscribe()) as client:
+            run = await runs.start(answer())
+            assert said(await followed(runs, run.id)) == [*range(5)]
 
 
 async def test_items_that_a_protocol_leaves_out_leave_the_event_loop_its_turns(

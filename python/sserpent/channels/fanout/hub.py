@@ -8,7 +8,6 @@ has gathered when that `send` ends.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import math
 import threading
@@ -98,6 +97,9 @@ class Hub:
         self._context = contextvars.Context()
         self._tails: dict[HistoryKey, Tail] = {}
         self._scheduled = False
+        # Between `hold` and `let_go`, and whether a turn was asked for meanwhile.
+        self._held = self._put_off = False
+        self._is_running = False
         self._woken: deque[Tail] = deque()
         # The subscribers to flush, and the tails that had news since all could take them.
         self._ready: deque[HubSubscriber] = deque()
@@ -116,14 +118,20 @@ class Hub:
             self._schedule()
 
     def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
+        if self._scheduled:
+            return
+        self._scheduled = True
+        if self._held and self._thread == threading.get_ident():
+            self._put_off = True
+        else:
             self._call_soon(self._run)
 
     def _call_soon(self, function: Callable[[], object]) -> None:
         if self._asyncio_loop is not None and self._thread == threading.get_ident():
-            with contextlib.suppress(RuntimeError):  # the event loop has ended
+            try:
                 self._asyncio_loop.call_soon(function, context=self._context)
+            except RuntimeError:
+                pass  # the event loop has ended
         else:
             call_soon(self._token, function)
 
@@ -225,6 +233,30 @@ class Hub:
         self._unsettled[tail] = None
         self.enqueue(subscriber)
 
+    def hold(self) -> None:
+        """Puts off what is to be told, until `let_go` in the same turn of the event loop."""
+        self._held = not self._is_running
+
+    def let_go(self) -> None:
+        """Tells the follower of a run at once, if that is all there is to tell; otherwise in a turn
+        of its own."""
+        self._held = False
+        if not self._put_off:
+            return
+        self._put_off = False
+        if self._is_for_one:
+            self._context.run(self._run)
+        else:
+            self._call_soon(self._run)
+
+    @property
+    def _is_for_one(self) -> bool:
+        """Whether a run with one follower at most has news, and nothing else has."""
+        if self._ready or len(self._woken) != 1:
+            return False
+        tail = self._woken[0]
+        return tail.limits is UNLIMITED and len(tail.subscribers) <= 1
+
     def settle_later(self, tail: Tail) -> None:
         """Has a tail keep what it has until all subscribers have had the occasion to take it."""
         self._unsettled[tail] = None
@@ -237,7 +269,7 @@ class Hub:
             if not subscriber.queued:
                 subscriber.queued = True
                 ready.append(subscriber)
-        if subscribers:  # another is the first, next time
+        if len(subscribers) > 1:  # another is the first, next time
             first = next(iter(subscribers))
             del subscribers[first]
             subscribers[first] = None
@@ -246,6 +278,7 @@ class Hub:
 
     def _run(self) -> None:
         self._scheduled = False
+        self._is_running = True
         until = monotonic() + _SLICE
         for _ in range(len(self._woken)):
             tail = self._woken.popleft()
@@ -260,6 +293,7 @@ class Hub:
                 if monotonic() >= until:
                     break
         finally:  # a filter may raise what nobody catches
+            self._is_running = False
             if ready:
                 self._schedule()
             elif self._unsettled:

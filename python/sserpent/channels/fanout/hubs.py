@@ -71,6 +71,10 @@ class Hubs:
                 hub = self._by_loop[token] = Hub(self.broker, self._forget, self._ends_disconnected)
             return hub
 
+    def known(self, token: Any) -> Hub | None:
+        """Returns the hub of an event loop, if it has one."""
+        return self._by_loop.get(token)
+
     def _forget(self, hub: Hub) -> None:
         with self._lock:
             self._by_loop = {t: h for t, h in self._by_loop.items() if h is not hub}

@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
 from functools import partial
-from time import monotonic
 from typing import Any, cast
 
 import anyio
@@ -28,6 +27,7 @@ from ..._runtime.loops import (
     is_outside,
     on_asyncio,
 )
+from ..fanout.hub import Hub
 from ..history.broker import BrokerError, ChannelsClosed, Fenced, Item, Lease, Refused, RunBroker
 from ..history.encoding import Refusal
 from ..history.position import HistoryKey
@@ -35,14 +35,13 @@ from .ends import End, end_item, public_reason
 from .keys import Claim, RunKeys
 from .outbox import Gathered, Outbox
 from .run_encoding import RunEncoding
+from .turns import Turns
 
 # Seconds that a generator's cleanup may take when its run has been stopped.
 _CLEANUP_TIMEOUT = 30.0
 # Seconds for which the end of a run may wait for the broker when the server shuts down: with a
 # `shutdown_grace` of 20 it ends before Kubernetes kills it.
 _RECORDING = 8.0
-# Seconds for which a generator that does not wait has the event loop, as in a stream.
-_TURN = 0.002
 # Seconds until the broker is tried again.
 _RETRY = 1.0
 
@@ -67,6 +66,7 @@ class Producer:
         shutdown_grace: For how many seconds it may go on when the server shuts down.
         thread_options: Of the thread of a sync generator.
         on_end: Called when nothing of it is left.
+        hub: Returns the hub of an event loop, if it has one.
         claim: To the key that it has, if it has one, and who knows of those.
 
     Attributes:
@@ -84,6 +84,7 @@ class Producer:
         shutdown_grace: float,
         thread_options: ThreadOptions,
         on_end: Callable[[Producer], object],
+        hub: Callable[[Any], Hub | None],
         claim: tuple[Claim, RunKeys] | None = None,
     ) -> None:
         self.run_id = run_id
@@ -99,7 +100,7 @@ class Producer:
         self._token = current_token()
         self._fence = ""
         self._outbox = Outbox(lambda items: broker.append(run, self._fence, items))
-        self._turns_at = 0.0  # when the event loop is to turn, by `monotonic`
+        self._turns = Turns(partial(hub, self._token))
         self._bytes = 0
         self._number = 0  # of the next event
         self._stop: str | None = None  # the reason, once it is to stop
@@ -204,7 +205,7 @@ class Producer:
 
     async def _drive(self) -> None:
         try:
-            await self._produce()
+            await self._turns.run(self._produce())
         except HTTPException as error:
             self._end = "error", public_reason(error), error.status_code
         except Refusal as error:
@@ -244,9 +245,10 @@ class Producer:
                 item = await items.__anext__()
                 self._stepping = False
                 encoded = self._encoded(item)
-                if encoded is not None:
-                    await self._put(encoded)
-                await self._turn()
+                if encoded is not None and not self._appended(encoded):
+                    await self._outbox.put(encoded)
+                if self._turns.is_over:
+                    await anyio.lowlevel.checkpoint()
         except StopAsyncIteration:
             pass
         finally:
@@ -266,8 +268,10 @@ class Producer:
                 self._stepping = False
                 is_last = thread.take_notice()
                 for item in gathered.take():
-                    await self._put(item)
-                    await self._turn()
+                    if not self._appended(item):
+                        await self._outbox.put(item)
+                    if self._turns.is_over:
+                        await anyio.lowlevel.checkpoint()
                 thread.resume()
         finally:
             self._stepping = False
@@ -280,23 +284,17 @@ class Producer:
                 self._outbox.add(item)
         thread.raise_error()
 
-    async def _put(self, item: Item) -> None:
-        """Appends an event where that takes no waiting, or hands it to the other task."""
+    def _appended(self, item: Item) -> bool:
+        """Appends an event, unless the broker has to be waited for; returns whether it did."""
         append = self._broker.append_now
         if append is None:
-            await self._outbox.put(item)
-            return
+            return False
         try:
             if append(self._run, self._fence, (item,)):
-                self._turns_at = 0.0
+                self._turns.end_soon()
         except (Fenced, ChannelsClosed):
             self._lose()
-
-    async def _turn(self) -> None:
-        """Lets the event loop turn, if it is time: a generator may never wait itself."""
-        if monotonic() >= self._turns_at:
-            await anyio.lowlevel.checkpoint()
-            self._turns_at = monotonic() + _TURN
+        return True
 
     def _encoded(self, item: Any) -> Item | None:
         encoded = self._encoding.item(item, self._number)

@@ -455,6 +455,7 @@ class _Starting:
             runs._definition.shutdown_grace,
             runs._thread_options(self.run_id),
             runs._local.remove,
+            runs._hubs.known,
             None if self._claim is None else (self._claim, runs._keys),
         )
         fence = await self._broker.start(run, runs._definition.ttl, producer.stop)
