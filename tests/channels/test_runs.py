@@ -219,6 +219,21 @@ async def test_x2_a_follower_gets_everything_then_live_then_one_end(
         assert first.seen == second.seen
 
 
+async def test_x2_a_long_run_that_has_ended_is_followed_to_its_end(
+    make_channels: MakeChannels,
+) -> None:
+    """In several chunks, the last of which has the end of the run."""
+    numbers = [*range(200)]
+    async with answering(make_channels, item_type=str) as (runs, answer, started):
+        answer.say(*[str(n) * 500 for n in numbers])
+        answer.end()
+        assert (await started.wait()).state == "done"
+        client = await followed(runs, started.id)
+        assert said(client) == [str(n) * 500 for n in numbers]
+        assert end_of(client) == ("done", None)
+        assert len(client.bodies) > 2
+
+
 async def test_x2_whoever_has_the_last_event_gets_a_204(make_channels: MakeChannels) -> None:
     async with answering(make_channels) as (runs, answer, started):
         answer.say("a")

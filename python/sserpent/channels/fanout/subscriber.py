@@ -385,7 +385,7 @@ class Subscriber:
                     return self._take_frames()
                 taken, end = cursor.tail.chunk(cursor.position, self.max_pending)
             cursor.position = end
-            if end is not cursor.tail.ring.head:
+            if end.offset != cursor.tail.ring.head.offset:
                 self._hub.enqueue_again(self, cursor.tail)
             elif cursor.selection.ends and RUN_END_LINE in taken:
                 self._end_of_run()
