@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+import event_loops
 import sserpent
 from redis_server import RedisServer
 from servers import SUPPORT, Server, commands
@@ -64,6 +66,13 @@ def core(request: pytest.FixtureRequest) -> ModuleType:
     from sserpent._core import compiled
 
     return compiled
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    """The event loop of a test that is marked `anyio`."""
+    in_virtual_time = request.node.get_closest_marker("virtual_time") is not None
+    return event_loops.backend(request.param, in_virtual_time)
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
@@ -26,10 +25,10 @@ from sserpent.client import (
     SyncEventSource,
 )
 from sserpent.client.reconnecting import Failed, Reconnection, checked_times, sendable_id
-from timelines import runners
 
 # The clients leave the generators within their own to the event loop, of which Trio warns.
 pytestmark = [
+    pytest.mark.anyio,
     pytest.mark.filterwarnings("ignore:Async generator 'httpx"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -425,18 +424,15 @@ class Down:
         return httpx2.Response(204, request=request)
 
 
-@runners
-def test_r21_two_thousand_failures_are_waited_for(run: Callable[..., None]) -> None:
-    async def read() -> None:
-        client = Down()
-        begin = anyio.current_time()
-        async with EventSource(client, "http://x") as source:
-            assert [event async for event in source] == []
-            assert source.failures == 2_000
-        assert client.asked == 2_001
-        assert 60 * 1_995 < anyio.current_time() - begin < 120 * 2_000
-
-    run(read)
+@pytest.mark.virtual_time
+async def test_r21_two_thousand_failures_are_waited_for() -> None:
+    client = Down()
+    begin = anyio.current_time()
+    async with EventSource(client, "http://x") as source:
+        assert [event async for event in source] == []
+        assert source.failures == 2_000
+    assert client.asked == 2_001
+    assert 60 * 1_995 < anyio.current_time() - begin < 120 * 2_000
 
 
 class Busy(Down):
@@ -449,24 +445,19 @@ class Busy(Down):
         return httpx2.Response(429, headers={"Retry-After": "30"}, request=request)
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_r21_a_wait_that_is_cancelled_goes_on_where_it_was(
-    run: Callable[..., None], method: str
-) -> None:
-    async def read() -> None:
-        client = Busy()
-        begin = anyio.current_time()
-        async with EventSource(client, "http://x", method=method) as source:
-            events: list[MessageEvent] | None = None
-            with anyio.fail_after(100):
-                while events is None:
-                    with anyio.move_on_after(1):  # shorter than any wait
-                        events = [event async for event in source]
-        assert client.asked == 2
-        assert 30 <= anyio.current_time() - begin <= 31
-
-    run(read)
+async def test_r21_a_wait_that_is_cancelled_goes_on_where_it_was(method: str) -> None:
+    client = Busy()
+    begin = anyio.current_time()
+    async with EventSource(client, "http://x", method=method) as source:
+        events: list[MessageEvent] | None = None
+        with anyio.fail_after(100):
+            while events is None:
+                with anyio.move_on_after(1):  # shorter than any wait
+                    events = [event async for event in source]
+    assert client.asked == 2
+    assert 30 <= anyio.current_time() - begin <= 31
 
 
 # IDs
@@ -669,40 +660,30 @@ def test_r25_a_post_goes_on_after_an_id_that_came(reader: Reader) -> None:
 # Cancellation
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_cancelled_read_goes_on_with_another_connection(backend: str) -> None:
-    async def read() -> None:
-        with scripted(
-            [STREAM, b"id: 1\ndata: a\n\n", ...], [STREAM, b"data: b\n\n", ...]
-        ) as server:
-            async with httpx2.AsyncClient() as client:
-                async with EventSource(client, server.url) as source:
-                    assert (await anext(source)).data == "a"
-                    with anyio.move_on_after(0.05):
-                        await anext(source)
-                    assert await anyio.to_thread.run_sync(server.left.wait, 10)
-                    assert not source.connected
-                    assert (await anext(source)).data == "b"
-                    assert source.failures == 0
-            assert server.header(1, "Last-Event-ID") == b"1"
-
-    anyio.run(read, backend=backend)
+async def test_a_cancelled_read_goes_on_with_another_connection() -> None:
+    with scripted([STREAM, b"id: 1\ndata: a\n\n", ...], [STREAM, b"data: b\n\n", ...]) as server:
+        async with httpx2.AsyncClient() as client:
+            async with EventSource(client, server.url) as source:
+                assert (await anext(source)).data == "a"
+                with anyio.move_on_after(0.05):
+                    await anext(source)
+                assert await anyio.to_thread.run_sync(server.left.wait, 10)
+                assert not source.connected
+                assert (await anext(source)).data == "b"
+                assert source.failures == 0
+        assert server.header(1, "Last-Event-ID") == b"1"
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_cancelled_read_of_a_post_does_not_end_as_if_it_were_whole(backend: str) -> None:
-    async def read() -> None:
-        with scripted([STREAM, b"data: a\n\n", ...]) as server:
-            async with httpx2.AsyncClient() as client:
-                async with EventSource(client, server.url, method="POST") as source:
-                    assert (await anext(source)).data == "a"
-                    with anyio.move_on_after(0.05):
-                        await anext(source)
-                    with pytest.raises(IncompleteStream, match="a read was cancelled"):
-                        await anext(source)
-            assert len(server.requests) == 1
-
-    anyio.run(read, backend=backend)
+async def test_a_cancelled_read_of_a_post_does_not_end_as_if_it_were_whole() -> None:
+    with scripted([STREAM, b"data: a\n\n", ...]) as server:
+        async with httpx2.AsyncClient() as client:
+            async with EventSource(client, server.url, method="POST") as source:
+                assert (await anext(source)).data == "a"
+                with anyio.move_on_after(0.05):
+                    await anext(source)
+                with pytest.raises(IncompleteStream, match="a read was cancelled"):
+                    await anext(source)
+        assert len(server.requests) == 1
 
 
 class Slow(httpx2.AsyncBaseTransport):
@@ -736,25 +717,21 @@ class SlowBody(httpx2.AsyncByteStream):
         self._transport.open -= 1
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("turns", range(16))
-def test_nothing_is_open_after_a_cancellation_at_any_await(backend: str, turns: int) -> None:
-    async def read() -> None:
-        transport = Slow()
-        async with httpx2.AsyncClient(transport=transport) as client:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(follow, client)
-                for _ in range(turns):
-                    await anyio.lowlevel.checkpoint()
-                tasks.cancel_scope.cancel()
-        assert transport.open == 0
-
+async def test_nothing_is_open_after_a_cancellation_at_any_await(turns: int) -> None:
     async def follow(client: httpx2.AsyncClient) -> None:
         async with EventSource(client, "http://x") as source:
             async for _ in source:
                 pass
 
-    anyio.run(read, backend=backend)
+    transport = Slow()
+    async with httpx2.AsyncClient(transport=transport) as client:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow, client)
+            for _ in range(turns):
+                await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+    assert transport.open == 0
 
 
 def test_events_come_as_their_bytes_do() -> None:
@@ -804,20 +781,16 @@ def test_r23_the_body_of_a_refusal_does_not_hold_up_its_error(
         assert 1 <= len(raised.value.body) < 100
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_r21_a_refusal_is_counted_though_the_reading_of_its_body_is_cancelled(backend: str) -> None:
+async def test_r21_a_refusal_is_counted_though_the_reading_of_its_body_is_cancelled() -> None:
     async def poll(source: EventSource[MessageEvent]) -> None:
         while True:
             with anyio.move_on_after(0.2):
                 await anext(source)
 
-    async def read() -> None:
-        head = b"HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\n"
-        with scripted([head, b"b", ...], [head, b"b", ...]) as server:
-            async with httpx2.AsyncClient() as client:
-                async with EventSource(client, server.url, retry=0, max_failures=2) as source:
-                    with pytest.raises(NotAnEventStream, match="status 503"):
-                        await poll(source)
-                    assert source.failures == 2
-
-    anyio.run(read, backend=backend)
+    head = b"HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\n"
+    with scripted([head, b"b", ...], [head, b"b", ...]) as server:
+        async with httpx2.AsyncClient() as client:
+            async with EventSource(client, server.url, retry=0, max_failures=2) as source:
+                with pytest.raises(NotAnEventStream, match="status 503"):
+                    await poll(source)
+                assert source.failures == 2

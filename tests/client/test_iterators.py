@@ -17,6 +17,7 @@ import httpx
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from event_loops import asyncio_only
 from sserpent.client import (
     ErrorEvent,
     EventTooLarge,
@@ -25,7 +26,8 @@ from sserpent.client import (
     aiter_events,
     iter_events,
 )
-from timelines import runners
+
+pytestmark = pytest.mark.anyio
 
 
 class Token(BaseModel):
@@ -127,9 +129,6 @@ class AsyncReader(Reader):
 @pytest.fixture(params=["sync", "async"])
 def reader(request: pytest.FixtureRequest) -> type[Reader]:
     return {"sync": SyncReader, "async": AsyncReader}[request.param]
-
-
-backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
 def test_events_come_in_order_and_the_source_is_closed_at_the_end(reader: type[Reader]) -> None:
@@ -252,22 +251,16 @@ def test_r16_an_event_that_is_an_error_is_raised_with_the_event(reader: type[Rea
     assert source.parts == [b"data: later\n\n"]
 
 
-@backends
-def test_r16_after_a_cancelled_read_the_stream_does_not_end_as_if_it_were_whole(
-    backend: str,
-) -> None:
-    async def cancel() -> None:
-        source = Source(b"data: a\n\n", ...)
-        events = aiter_events(source)
-        assert (await anext(events)).data == "a"
-        with anyio.move_on_after(0.01):
+async def test_r16_after_a_cancelled_read_the_stream_does_not_end_as_if_it_were_whole() -> None:
+    source = Source(b"data: a\n\n", ...)
+    events = aiter_events(source)
+    assert (await anext(events)).data == "a"
+    with anyio.move_on_after(0.01):
+        await anext(events)
+    assert source.closed == 1
+    for _ in range(2):
+        with pytest.raises(IncompleteStream, match="left before its end"):
             await anext(events)
-        assert source.closed == 1
-        for _ in range(2):
-            with pytest.raises(IncompleteStream, match="left before its end"):
-                await anext(events)
-
-    anyio.run(cancel, backend=backend)
 
 
 def test_r17_message_event_stands_for_the_event_as_it_is(reader: type[Reader]) -> None:
@@ -335,89 +328,69 @@ def test_r15_leaving_a_loop_closes_the_source() -> None:
     assert source.closed == 1
 
 
-def test_r15_leaving_a_loop_on_asyncio_closes_the_source() -> None:
-    async def leave() -> None:
-        source = Source(b"data: a\n\ndata: b\n\n")
-        async for _ in aiter_events(source):
+@asyncio_only
+async def test_r15_leaving_a_loop_on_asyncio_closes_the_source() -> None:
+    source = Source(b"data: a\n\ndata: b\n\n")
+    async for _ in aiter_events(source):
+        break
+    with anyio.fail_after(5):
+        while not source.closed:
+            await anyio.lowlevel.checkpoint()
+    assert source.closed == 1
+
+
+async def test_r15_leaving_the_context_closes_the_source() -> None:
+    source = Source(b"data: a\n\ndata: b\n\n")
+    async with aiter_events(source) as events:
+        async for _ in events:
             break
-        with anyio.fail_after(5):
-            while not source.closed:
-                await anyio.lowlevel.checkpoint()
-        assert source.closed == 1
-
-    anyio.run(leave)
+    assert source.closed == 1
 
 
-@backends
-def test_r15_leaving_the_context_closes_the_source(backend: str) -> None:
-    async def leave() -> None:
-        source = Source(b"data: a\n\ndata: b\n\n")
-        async with aiter_events(source) as events:
-            async for _ in events:
-                break
-        assert source.closed == 1
-
-    anyio.run(leave, backend=backend)
+async def test_r15_a_cancelled_reader_closes_the_source() -> None:
+    source = Source(b"data: a\n\n", ...)
+    with anyio.move_on_after(0.01):
+        async for _ in aiter_events(source):
+            pass
+    assert source.closed == 1
 
 
-@backends
-def test_r15_a_cancelled_reader_closes_the_source(backend: str) -> None:
-    async def cancel() -> None:
-        source = Source(b"data: a\n\n", ...)
-        with anyio.move_on_after(0.01):
-            async for _ in aiter_events(source):
-                pass
-        assert source.closed == 1
-
-    anyio.run(cancel, backend=backend)
-
-
-@runners
-def test_r14_the_idle_timeout_counts_events_and_not_comments(run: Callable[..., None]) -> None:
+@pytest.mark.virtual_time
+async def test_r14_the_idle_timeout_counts_events_and_not_comments() -> None:
     async def ticks() -> AsyncIterator[bytes]:
         yield b"data: a\n\n"
         while True:
             await anyio.sleep(0.1)
             yield b": ping\n\n"
 
-    async def read() -> None:
-        begin = anyio.current_time()
-        events = aiter_events(ticks(), idle_timeout=0.55)
-        assert (await anext(events)).data == "a"
-        with pytest.raises(TimeoutError, match=r"no event came within 0\.55 s"):
-            await anext(events)
-        assert 0.5 < anyio.current_time() - begin < 0.6
-
-    run(read)
+    begin = anyio.current_time()
+    events = aiter_events(ticks(), idle_timeout=0.55)
+    assert (await anext(events)).data == "a"
+    with pytest.raises(TimeoutError, match=r"no event came within 0\.55 s"):
+        await anext(events)
+    assert 0.5 < anyio.current_time() - begin < 0.6
 
 
-@runners
-def test_r14_events_that_are_passed_over_count(run: Callable[..., None]) -> None:
+@pytest.mark.virtual_time
+async def test_r14_events_that_are_passed_over_count() -> None:
     class Slow(Source):
         async def __anext__(self) -> bytes:
             await anyio.sleep(0.1)
             return await super().__anext__()
 
-    async def read() -> None:
-        # Together they take longer than the timeout.
-        source = Slow(*[b"event: other\ndata: x\n\n"] * 12, b"event: done\ndata: 1\n\n")
-        events = aiter_events(source, type={"done": int}, idle_timeout=1)
-        assert [item async for item in events] == [1]
-
-    run(read)
+    # Together they take longer than the timeout.
+    source = Slow(*[b"event: other\ndata: x\n\n"] * 12, b"event: done\ndata: 1\n\n")
+    events = aiter_events(source, type={"done": int}, idle_timeout=1)
+    assert [item async for item in events] == [1]
 
 
-@backends
-def test_r14_a_timeout_closes_the_source(backend: str) -> None:
-    async def read() -> None:
-        source = Source(...)
-        events = aiter_events(source, idle_timeout=0.01)
-        with pytest.raises(TimeoutError):
-            await anext(events)
-        assert source.closed == 1
-        assert await anext(events, None) is None
-
-    anyio.run(read, backend=backend)
+async def test_r14_a_timeout_closes_the_source() -> None:
+    source = Source(...)
+    events = aiter_events(source, idle_timeout=0.01)
+    with pytest.raises(TimeoutError):
+        await anext(events)
+    assert source.closed == 1
+    assert await anext(events, None) is None
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import pytest
 from servers import Server, until, uvicorn
 from sserpent.client import aiter_events, iter_events
 
+pytestmark = pytest.mark.anyio
+
 
 @pytest.fixture
 def upstream(serve: Any) -> Server:
@@ -35,17 +37,11 @@ def test_r15_leaving_an_iterator_closes_the_connection(upstream: Server) -> None
 # httpx2 leaves the generators within its own to the event loop, of which Trio warns.
 @pytest.mark.filterwarnings("ignore:Async generator 'httpx2")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_r15_leaving_an_async_iterator_closes_the_connection(
-    upstream: Server, backend: str
-) -> None:
-    async def leave() -> None:
-        async with httpx2.AsyncClient() as client:
-            request = client.build_request("GET", upstream.url + "/generate")
-            for count in (1, 2):
-                response = await client.send(request, stream=True)
-                async with aiter_events(response.aiter_bytes()) as events:
-                    assert (await anext(events)).json() == {"token": "x"}
-                await anyio.to_thread.run_sync(wait_until_all_left, upstream, count)
-
-    anyio.run(leave, backend=backend)
+async def test_r15_leaving_an_async_iterator_closes_the_connection(upstream: Server) -> None:
+    async with httpx2.AsyncClient() as client:
+        request = client.build_request("GET", upstream.url + "/generate")
+        for count in (1, 2):
+            response = await client.send(request, stream=True)
+            async with aiter_events(response.aiter_bytes()) as events:
+                assert (await anext(events)).json() == {"token": "x"}
+            await anyio.to_thread.run_sync(wait_until_all_left, upstream, count)

@@ -10,6 +10,7 @@ import anyio
 import httpx
 import pytest
 
+from event_loops import asyncio_only
 from servers import Server, fetch, on, until, uvicorn
 
 pytest.importorskip("a2a.server.routes", reason="a2a-sdk is not installed")
@@ -28,7 +29,8 @@ from a2a.types import (
     TaskState,
 )
 
-pytestmark = pytest.mark.once  # the bytes are tested with both cores
+# The bytes are tested with both cores.
+pytestmark = [pytest.mark.once, pytest.mark.anyio]
 
 APP = "a2a_app:app"
 TRANSPORTS = {"JSONRPC": "/rpc", "HTTP+JSON": "/rest"}
@@ -68,14 +70,12 @@ def kind(event: Any) -> Any:
 
 @on("uvicorn")
 @transports
-def test_e4_a_message_is_answered_in_a_stream(shared: Server, transport: str) -> None:
-    async def main() -> None:
-        async with connected(shared, transport) as client:
-            events = [kind(event) async for event in client.send_message(asked("one two é"))]
-        working, completed = TaskState.TASK_STATE_WORKING, TaskState.TASK_STATE_COMPLETED
-        assert events == ["task", working, "one", "two", "é", completed]
-
-    anyio.run(main)
+@asyncio_only
+async def test_e4_a_message_is_answered_in_a_stream(shared: Server, transport: str) -> None:
+    async with connected(shared, transport) as client:
+        events = [kind(event) async for event in client.send_message(asked("one two é"))]
+    working, completed = TaskState.TASK_STATE_WORKING, TaskState.TASK_STATE_COMPLETED
+    assert events == ["task", working, "one", "two", "é", completed]
 
 
 async def started(client: Any, prompt: str, until_word: str) -> tuple[Any, str]:
@@ -90,51 +90,47 @@ async def started(client: Any, prompt: str, until_word: str) -> tuple[Any, str]:
 
 @on("uvicorn")
 @transports
-def test_e4_a_client_that_left_subscribes_again(shared: Server, transport: str) -> None:
-    async def main() -> None:
-        async with connected(shared, transport) as client:
-            stream, task_id = await started(client, "one go-on three", "go-on")
-            await stream.aclose()
-            again = client.subscribe(SubscribeToTaskRequest(id=task_id))
-            first = await anext(again)
-            assert first.task.id == task_id
-            assert " 204 " in await anyio.to_thread.run_sync(fetch, shared, "/go-on")
-            rest = [kind(event) async for event in again]
-            assert rest[-2:] == ["three", TaskState.TASK_STATE_COMPLETED]
-            task = await client.get_task(GetTaskRequest(id=task_id))
-            assert get_artifact_text(task.artifacts[0], " ") == "one go-on three"
-
-    anyio.run(main)
+@asyncio_only
+async def test_e4_a_client_that_left_subscribes_again(shared: Server, transport: str) -> None:
+    async with connected(shared, transport) as client:
+        stream, task_id = await started(client, "one go-on three", "go-on")
+        await stream.aclose()
+        again = client.subscribe(SubscribeToTaskRequest(id=task_id))
+        first = await anext(again)
+        assert first.task.id == task_id
+        assert " 204 " in await anyio.to_thread.run_sync(fetch, shared, "/go-on")
+        rest = [kind(event) async for event in again]
+        assert rest[-2:] == ["three", TaskState.TASK_STATE_COMPLETED]
+        task = await client.get_task(GetTaskRequest(id=task_id))
+        assert get_artifact_text(task.artifacts[0], " ") == "one go-on three"
 
 
 @on("uvicorn")
 @transports
-def test_e4_a_task_that_is_cancelled_ends_its_stream(shared: Server, transport: str) -> None:
-    async def main() -> None:
-        async with connected(shared, transport) as client:
-            stream, task_id = await started(client, "one wait three", "wait")
-            await client.cancel_task(CancelTaskRequest(id=task_id))
-            assert [kind(event) async for event in stream] == [TaskState.TASK_STATE_CANCELED]
-
-    anyio.run(main)
+@asyncio_only
+async def test_e4_a_task_that_is_cancelled_ends_its_stream(shared: Server, transport: str) -> None:
+    async with connected(shared, transport) as client:
+        stream, task_id = await started(client, "one wait three", "wait")
+        await client.cancel_task(CancelTaskRequest(id=task_id))
+        assert [kind(event) async for event in stream] == [TaskState.TASK_STATE_CANCELED]
     until(lambda: "agent cancelled" in shared.log)
 
 
 @transports
-def test_e4_a_server_with_an_open_stream_shuts_down(
+@asyncio_only
+async def test_e4_a_server_with_an_open_stream_shuts_down(
     serve: Callable[..., Server], transport: str
 ) -> None:
     server = serve(uvicorn(APP, "--timeout-graceful-shutdown", "30"))
 
-    async def main() -> None:
+    async def read() -> None:
         async with connected(server, transport) as client:
             stream = client.send_message(asked("one wait three"))
             async for event in stream:
                 if kind(event) == "wait":
                     server.process.terminate()
-        await anyio.to_thread.run_sync(until, lambda: server.process.poll() is not None)
 
     with pytest.raises(Exception, match=r"(?i)peer closed|network|connection|incomplete"):
-        anyio.run(main)
+        await read()
     until(lambda: server.process.poll() is not None)
     assert "timeout graceful shutdown exceeded" not in server.log

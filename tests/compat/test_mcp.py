@@ -14,7 +14,10 @@ from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
 import blocking
+from event_loops import asyncio_only
 from servers import Server, on, until, uvicorn
+
+pytestmark = pytest.mark.anyio
 
 APP = "mcp_app:app"  # under BlockBuster, where that can run
 BLOCKED = "Blocking call"
@@ -27,7 +30,8 @@ transports = pytest.mark.parametrize("transport", TRANSPORTS)
 
 @on("uvicorn")
 @transports
-def test_e4_tools_progress_and_notifications(shared: Server, transport: str) -> None:
+@asyncio_only
+async def test_e4_tools_progress_and_notifications(shared: Server, transport: str) -> None:
     connect, path = TRANSPORTS[transport]
     progress: list[float] = []
     messages: list[object] = []
@@ -38,42 +42,36 @@ def test_e4_tools_progress_and_notifications(shared: Server, transport: str) -> 
     async def on_message(message: types.LoggingMessageNotificationParams) -> None:
         messages.append(message.data)
 
-    async def main() -> None:
-        with anyio.fail_after(60):
-            async with connect(shared.url + path) as streams:
-                async with ClientSession(*streams[:2], logging_callback=on_message) as session:
-                    await session.initialize()
-                    tools = await session.list_tools()
-                    assert {tool.name for tool in tools.tools} == {"add", "count", "wait"}
-                    added = await session.call_tool("add", {"a": 2, "b": 3})
-                    assert added.content[0].text == "5"
-                    await session.call_tool("count", {"to": 3}, progress_callback=on_progress)
-        assert progress == [1, 2, 3]
-        assert messages == ["at 1", "at 2", "at 3"]
-
-    anyio.run(main)
+    with anyio.fail_after(60):
+        async with connect(shared.url + path) as streams:
+            async with ClientSession(*streams[:2], logging_callback=on_message) as session:
+                await session.initialize()
+                tools = await session.list_tools()
+                assert {tool.name for tool in tools.tools} == {"add", "count", "wait"}
+                added = await session.call_tool("add", {"a": 2, "b": 3})
+                assert added.content[0].text == "5"
+                await session.call_tool("count", {"to": 3}, progress_callback=on_progress)
+    assert progress == [1, 2, 3]
+    assert messages == ["at 1", "at 2", "at 3"]
     assert BLOCKED not in shared.log
 
 
 @on("uvicorn")
 @transports
-def test_e4_a_call_that_is_given_up_leaves_the_session_usable(
+@asyncio_only
+async def test_e4_a_call_that_is_given_up_leaves_the_session_usable(
     shared: Server, transport: str
 ) -> None:
     connect, path = TRANSPORTS[transport]
-
-    async def main() -> None:
-        with anyio.fail_after(60):
-            async with connect(shared.url + path) as streams:
-                async with ClientSession(*streams[:2]) as session:
-                    await session.initialize()
-                    with anyio.move_on_after(0.5) as given_up:
-                        await session.call_tool("wait", {})
-                    assert given_up.cancelled_caught
-                    added = await session.call_tool("add", {"a": 1, "b": 1})
-                    assert added.content[0].text == "2"
-
-    anyio.run(main)
+    with anyio.fail_after(60):
+        async with connect(shared.url + path) as streams:
+            async with ClientSession(*streams[:2]) as session:
+                await session.initialize()
+                with anyio.move_on_after(0.5) as given_up:
+                    await session.call_tool("wait", {})
+                assert given_up.cancelled_caught
+                added = await session.call_tool("add", {"a": 1, "b": 1})
+                assert added.content[0].text == "2"
     assert BLOCKED not in shared.log
 
 
@@ -85,21 +83,18 @@ def test_e3_a_blocking_call_in_the_event_loop_of_this_server_is_noticed(shared: 
 
 
 @transports
-def test_e4_a_server_with_an_open_session_shuts_down(
+@asyncio_only
+async def test_e4_a_server_with_an_open_session_shuts_down(
     serve: Callable[..., Server], transport: str
 ) -> None:
     connect, path = TRANSPORTS[transport]
     server = serve(uvicorn(APP))
-
-    async def main() -> None:
+    with contextlib.suppress(Exception):  # whatever its client makes of it
         with anyio.move_on_after(60):
             async with connect(server.url + path) as streams:
                 async with ClientSession(*streams[:2]) as session:
                     await session.initialize()
                     server.process.terminate()
                     await anyio.to_thread.run_sync(until, lambda: server.process.poll() is not None)
-
-    with contextlib.suppress(Exception):  # whatever its client makes of it
-        anyio.run(main)
     assert server.process.poll() is not None
     assert BLOCKED not in server.log

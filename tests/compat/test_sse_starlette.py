@@ -22,13 +22,13 @@ from starlette.background import BackgroundTask
 
 import sserpent
 from asgi import Connection
+from event_loops import asyncio_only
 from servers import Server, fetch, on, open_stream, read_to_end, until, uvicorn
 from sserpent.compat import sse_starlette as ours
 from sserpent.compat.sse_starlette import AppStatus, EventSourceResponse
-from timelines import runners
-from virtual_time import run_on_asyncio
 
-Run = Callable[..., None]
+pytestmark = pytest.mark.anyio
+
 APP = "compat_app:app"
 both = pytest.mark.parametrize("module", [ours, sse_starlette.sse], ids=["ours", "theirs"])
 
@@ -47,22 +47,18 @@ async def silent(*first: Any) -> AsyncIterator[Any]:
     await anyio.sleep_forever()
 
 
-def run_and_end(run: Run, response: Callable[[], Any], act: Callable[[Connection], Any]) -> Any:
+async def run_and_end(response: Callable[[], Any], act: Callable[[Connection], Any]) -> Any:
     """Runs a response beside what acts on it, and raises what it raises."""
     connection = Connection()
     errors: list[Exception] = []
-
-    async def main() -> None:
-        with anyio.fail_after(1_000):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(act, connection)
-                try:
-                    await connection.run(response())
-                except Exception as error:
-                    errors.append(error)
-                tasks.cancel_scope.cancel()
-
-    run(main)
+    with anyio.fail_after(1_000):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(act, connection)
+            try:
+                await connection.run(response())
+            except Exception as error:
+                errors.append(error)
+            tasks.cancel_scope.cancel()
     for error in errors:
         raise error
     return connection
@@ -165,23 +161,20 @@ def json_event(module: Any) -> Any:
 
 @pytest.mark.parametrize("sep", [None, "\r\n", "\n", "\r"])
 @pytest.mark.parametrize("make", ITEMS)
-def test_e4_an_item_has_their_bytes(make: Callable[[Any], Any], sep: str | None) -> None:
+@asyncio_only
+async def test_e4_an_item_has_their_bytes(make: Callable[[Any], Any], sep: str | None) -> None:
     separator = sep or "\r\n"
     expected = sse_starlette.event.ensure_bytes(make(sse_starlette.sse), separator)
     assert ours.ensure_bytes(make(ours), separator) == expected
-
-    async def main() -> None:
-        for in_thread in (False, True):
-            bodies = []
-            for module in (ours, sse_starlette.sse):
-                item = make(module)
-                content = [item] if in_thread else silent_end(item)
-                connection = Connection()
-                await connection.run(module.EventSourceResponse(content, sep=sep))
-                bodies.append(connection.body)
-            assert bodies == [expected, expected]
-
-    anyio.run(main)
+    for in_thread in (False, True):
+        bodies = []
+        for module in (ours, sse_starlette.sse):
+            item = make(module)
+            content = [item] if in_thread else silent_end(item)
+            connection = Connection()
+            await connection.run(module.EventSourceResponse(content, sep=sep))
+            bodies.append(connection.body)
+        assert bodies == [expected, expected]
 
 
 async def silent_end(*items: Any) -> AsyncIterator[Any]:
@@ -193,7 +186,8 @@ async def silent_end(*items: Any) -> AsyncIterator[Any]:
     "item", [{"bogus": 1}, {"retry": "1"}, {"id": 1}, {"data": "\ud800"}, {"event": 1}], ids=str
 )
 @both
-def test_e4_a_bad_item_ends_the_stream_after_what_came_before(module: Any, item: Any) -> None:
+@asyncio_only
+async def test_e4_a_bad_item_ends_the_stream_after_what_came_before(module: Any, item: Any) -> None:
     cleaned_up = []
 
     async def content() -> AsyncIterator[Any]:
@@ -205,14 +199,11 @@ def test_e4_a_bad_item_ends_the_stream_after_what_came_before(module: Any, item:
             await anyio.sleep(0.001)
             cleaned_up.append(True)
 
-    async def main() -> None:
-        connection = Connection()
-        with pytest.raises((TypeError, UnicodeEncodeError)):
-            await connection.run(module.EventSourceResponse(content()))
-        assert connection.body == b"data: before\r\n\r\n"
-        assert not connection.complete
-
-    anyio.run(main)
+    connection = Connection()
+    with pytest.raises((TypeError, UnicodeEncodeError)):
+        await connection.run(module.EventSourceResponse(content()))
+    assert connection.body == b"data: before\r\n\r\n"
+    assert not connection.complete
     assert cleaned_up
 
 
@@ -225,19 +216,17 @@ def test_e4_a_bad_item_ends_the_stream_after_what_came_before(module: Any, item:
         {"media_type": "text/plain"},
     ],
 )
-def test_e4_headers_are_theirs_and_go_out_at_once(options: Any) -> None:
-    async def main() -> None:
-        sent = []
-        for module in (ours, sse_starlette.sse):
-            connection = Connection()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(connection.run, module.EventSourceResponse(silent(), **options))
-                await connection.until(lambda c=connection: c.started)
-                connection.disconnect()
-            sent.append(connection.messages[0])
-        assert sent[0] == sent[1]
-
-    anyio.run(main)
+@asyncio_only
+async def test_e4_headers_are_theirs_and_go_out_at_once(options: Any) -> None:
+    sent = []
+    for module in (ours, sse_starlette.sse):
+        connection = Connection()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, module.EventSourceResponse(silent(), **options))
+            await connection.until(lambda c=connection: c.started)
+            connection.disconnect()
+        sent.append(connection.messages[0])
+    assert sent[0] == sent[1]
 
 
 def test_e4_events_of_sserpent_are_events_too() -> None:
@@ -247,9 +236,9 @@ def test_e4_events_of_sserpent_are_events_too() -> None:
 # Pings
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("sep", ["\r\n", "\n"])
-def test_e4_a_ping_is_a_comment_line_after_quiet_seconds(run: Run, sep: str) -> None:
+async def test_e4_a_ping_is_a_comment_line_after_quiet_seconds(sep: str) -> None:
     async def content() -> AsyncIterator[str]:
         yield "a"
         await anyio.sleep(4)
@@ -257,47 +246,47 @@ def test_e4_a_ping_is_a_comment_line_after_quiet_seconds(run: Run, sep: str) -> 
         await anyio.sleep(11)
 
     response = partial(EventSourceResponse, ping=5, sep=sep)
-    connection = run_and_end(run, lambda: response(content()), nothing)
+    connection = await run_and_end(lambda: response(content()), nothing)
     expected = f"data: a{sep}{sep}data: b{sep}{sep}: ping{sep}: ping{sep}"
     assert connection.body.decode() == expected
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize(
     "made", [{"comment": "me"}, b": me\r\n\r\n", ours.ServerSentEvent(comment="me")]
 )
-def test_e4_a_ping_by_the_factory(run: Run, made: Any) -> None:
+async def test_e4_a_ping_by_the_factory(made: Any) -> None:
     async def content() -> AsyncIterator[str]:
         await anyio.sleep(12)
         yield "a"
 
     options = {"ping": 5, "ping_message_factory": lambda: made}
-    connection = run_and_end(run, lambda: EventSourceResponse(content(), **options), nothing)
+    connection = await run_and_end(lambda: EventSourceResponse(content(), **options), nothing)
     assert connection.body == b": me\r\n\r\n" * 2 + b"data: a\r\n\r\n"
 
 
-@runners
-def test_e4_a_factory_that_raises_ends_the_stream(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e4_a_factory_that_raises_ends_the_stream() -> None:
     options: Any = {"ping": 5, "ping_message_factory": lambda: 1 / 0}
     with pytest.raises(ZeroDivisionError):
-        run_and_end(run, lambda: EventSourceResponse(silent(), **options), nothing)
+        await run_and_end(lambda: EventSourceResponse(silent(), **options), nothing)
 
 
-@runners
-def test_e4_no_ping_if_it_is_off(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e4_no_ping_if_it_is_off() -> None:
     async def leave(connection: Connection) -> None:
         await anyio.sleep(100)
         connection.disconnect()
 
-    connection = run_and_end(run, lambda: EventSourceResponse(silent("a"), ping=0), leave)
+    connection = await run_and_end(lambda: EventSourceResponse(silent("a"), ping=0), leave)
     assert connection.body == b"data: a\r\n\r\n"
 
 
 # Ends
 
 
-@runners
-def test_e4_the_close_handler_has_the_message_and_the_background_runs(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e4_the_close_handler_has_the_message_and_the_background_runs() -> None:
     told: list[Any] = []
 
     async def closed(message: Any) -> None:
@@ -311,12 +300,12 @@ def test_e4_the_close_handler_has_the_message_and_the_background_runs(run: Run) 
         task = BackgroundTask(told.append, "background")
         return EventSourceResponse(silent(), client_close_handler_callable=closed, background=task)
 
-    run_and_end(run, response, leave)
+    await run_and_end(response, leave)
     assert told == [{"type": "http.disconnect"}, "background"]
 
 
-@runners
-def test_e4_a_client_that_does_not_read_is_a_send_timeout_error(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e4_a_client_that_does_not_read_is_a_send_timeout_error() -> None:
     done: list[Any] = []
 
     async def content() -> AsyncIterator[str]:
@@ -340,12 +329,12 @@ def test_e4_a_client_that_does_not_read_is_a_send_timeout_error(run: Run) -> Non
         return EventSourceResponse(content(), send_timeout=2, **options)
 
     with pytest.raises(ours.SendTimeoutError):
-        run_and_end(run, response, stall)
+        await run_and_end(response, stall)
     assert done == ["cleanup"]
 
 
-@runners
-def test_e4_a_data_sender_feeds_the_stream_and_ends_with_it(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e4_a_data_sender_feeds_the_stream_and_ends_with_it() -> None:
     ended = []
 
     async def feed(channel: Any) -> None:
@@ -361,14 +350,14 @@ def test_e4_a_data_sender_feeds_the_stream_and_ends_with_it(run: Run) -> None:
         send, receive = anyio.create_memory_object_stream[Any](1)
         return EventSourceResponse(receive, data_sender_callable=partial(feed, send))
 
-    connection = run_and_end(run, response, nothing)
+    connection = await run_and_end(response, nothing)
     assert connection.body == b"data: 0\r\n\r\ndata: 1\r\n\r\ndata: 2\r\n\r\n"
     assert connection.complete
     assert ended
 
 
-@runners
-def test_e4_a_data_sender_is_cancelled_when_the_client_leaves(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e4_a_data_sender_is_cancelled_when_the_client_leaves() -> None:
     ended = []
 
     async def feed() -> None:
@@ -381,12 +370,12 @@ def test_e4_a_data_sender_is_cancelled_when_the_client_leaves(run: Run) -> None:
         await anyio.sleep(1)
         connection.disconnect()
 
-    run_and_end(run, lambda: EventSourceResponse(silent(), data_sender_callable=feed), leave)
+    await run_and_end(lambda: EventSourceResponse(silent(), data_sender_callable=feed), leave)
     assert ended
 
 
-@runners
-def test_e4_a_data_sender_that_waits_for_room_is_cancelled_when_the_client_leaves(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e4_a_data_sender_that_waits_for_room_is_cancelled_when_the_client_leaves() -> None:
     ends: list[Any] = []
 
     async def feed(channel: Any) -> None:
@@ -414,12 +403,14 @@ def test_e4_a_data_sender_that_waits_for_room_is_cancelled_when_the_client_leave
                 yield item
                 await anyio.sleep(0.3)
 
-    run_and_end(run, response, leave)
+    await run_and_end(response, leave)
     assert ends == [True]
 
 
 @pytest.mark.parametrize("limit", [0, 0.1])
-def test_e4_a_cleanup_that_outlives_its_time_does_not_hold_the_response(
+@asyncio_only
+@pytest.mark.virtual_time
+async def test_e4_a_cleanup_that_outlives_its_time_does_not_hold_the_response(
     limit: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     ends: list[str] = []
@@ -436,25 +427,23 @@ def test_e4_a_cleanup_that_outlives_its_time_does_not_hold_the_response(
         await anyio.sleep(1)
         connection.disconnect()
 
-    run_and_end(
-        run_on_asyncio, lambda: EventSourceResponse(content(), cleanup_timeout=limit), leave
-    )
+    await run_and_end(lambda: EventSourceResponse(content(), cleanup_timeout=limit), leave)
     assert ends == ["cleanup"]
     assert "did not end within cleanup_timeout" in caplog.text
 
 
-@runners
-def test_e4_a_data_sender_that_raises_ends_the_stream_with_that(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e4_a_data_sender_that_raises_ends_the_stream_with_that() -> None:
     async def feed() -> None:
         await anyio.sleep(1)
         raise LookupError("no data")
 
     with pytest.raises(LookupError, match="no data"):
-        run_and_end(run, lambda: EventSourceResponse(silent(), data_sender_callable=feed), nothing)
+        await run_and_end(lambda: EventSourceResponse(silent(), data_sender_callable=feed), nothing)
 
 
-@runners
-def test_e4_what_a_generator_raises_is_not_in_a_group(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e4_what_a_generator_raises_is_not_in_a_group() -> None:
     async def content() -> AsyncIterator[str]:
         yield "a"
         raise LookupError("no data")
@@ -462,11 +451,11 @@ def test_e4_what_a_generator_raises_is_not_in_a_group(run: Run) -> None:
     for sender in (None, anyio.sleep_forever):
         response = partial(EventSourceResponse, data_sender_callable=sender)
         with pytest.raises(LookupError, match="no data"):
-            run_and_end(run, lambda make=response: make(content()), nothing)
+            await run_and_end(lambda make=response: make(content()), nothing)
 
 
-@runners
-def test_e4_should_exit_ends_open_streams_after_their_grace(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e4_should_exit_ends_open_streams_after_their_grace() -> None:
     ends: list[Any] = []
 
     async def content(event: anyio.Event) -> AsyncIterator[str]:
@@ -475,46 +464,43 @@ def test_e4_should_exit_ends_open_streams_after_their_grace(run: Run) -> None:
         yield "bye"
         await anyio.sleep_forever()
 
-    async def main() -> None:
-        event = anyio.Event()
-        plain, graceful = Connection(), Connection()
+    event = anyio.Event()
+    plain, graceful = Connection(), Connection()
 
-        async def open_stream(connection: Connection, response: Any) -> None:
-            await connection.run(response)
-            ends.append((connection, anyio.current_time()))
+    async def open_stream(connection: Connection, response: Any) -> None:
+        await connection.run(response)
+        ends.append((connection, anyio.current_time()))
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(open_stream, plain, EventSourceResponse(silent("a")))
-            response = EventSourceResponse(
-                content(event), shutdown_event=event, shutdown_grace_period=5
-            )
-            tasks.start_soon(open_stream, graceful, response)
-            await anyio.sleep(10)
-            begin = anyio.current_time()
-            # A thread may set it.
-            thread = threading.Thread(target=setattr, args=(AppStatus, "should_exit", True))
-            thread.start()
-            thread.join()
-        assert [each for each, _ in ends] == [plain, graceful]
-        assert [round(at - begin) for _, at in ends] == [0, 5]
-        assert plain.body == b"data: a\r\n\r\n"
-        assert graceful.body == b"data: a\r\n\r\ndata: bye\r\n\r\n"
-        assert not plain.complete
-        assert not graceful.complete
-        assert not ours._Exit._open
-
-    run(main)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(open_stream, plain, EventSourceResponse(silent("a")))
+        response = EventSourceResponse(
+            content(event), shutdown_event=event, shutdown_grace_period=5
+        )
+        tasks.start_soon(open_stream, graceful, response)
+        await anyio.sleep(10)
+        begin = anyio.current_time()
+        # A thread may set it.
+        thread = threading.Thread(target=setattr, args=(AppStatus, "should_exit", True))
+        thread.start()
+        thread.join()
+    assert [each for each, _ in ends] == [plain, graceful]
+    assert [round(at - begin) for _, at in ends] == [0, 5]
+    assert plain.body == b"data: a\r\n\r\n"
+    assert graceful.body == b"data: a\r\n\r\ndata: bye\r\n\r\n"
+    assert not plain.complete
+    assert not graceful.complete
+    assert not ours._Exit._open
 
 
-@runners
-def test_e4_streams_that_open_while_should_exit_is_set_end_at_once(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e4_streams_that_open_while_should_exit_is_set_end_at_once() -> None:
     AppStatus.should_exit = True
-    connection = run_and_end(run, lambda: EventSourceResponse(silent("a")), nothing)
+    connection = await run_and_end(lambda: EventSourceResponse(silent("a")), nothing)
     assert (connection.body, connection.complete) == (b"", True)
 
 
-@runners
-def test_e4_one_with_a_grace_period_has_it_then_too(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e4_one_with_a_grace_period_has_it_then_too() -> None:
     AppStatus.should_exit = True
 
     async def content(event: anyio.Event) -> AsyncIterator[str]:
@@ -525,17 +511,15 @@ def test_e4_one_with_a_grace_period_has_it_then_too(run: Run) -> None:
         event = anyio.Event()
         return EventSourceResponse(content(event), shutdown_event=event, shutdown_grace_period=5)
 
-    connection = run_and_end(run, response, nothing)
+    connection = await run_and_end(response, nothing)
     assert (connection.body, connection.complete) == (b"data: bye\r\n\r\n", True)
 
 
-def test_e4_head_has_the_headers_alone() -> None:
-    async def main() -> None:
-        connection = Connection(method="HEAD")
-        await connection.run(EventSourceResponse(silent("a")))
-        assert (connection.status, connection.body, connection.complete) == (200, b"", True)
-
-    anyio.run(main)
+@asyncio_only
+async def test_e4_head_has_the_headers_alone() -> None:
+    connection = Connection(method="HEAD")
+    await connection.run(EventSourceResponse(silent("a")))
+    assert (connection.status, connection.body, connection.complete) == (200, b"", True)
 
 
 def test_e4_no_limit_for_a_cleanup() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextvars import copy_context
 from typing import Any
 
@@ -15,9 +15,9 @@ from sserpent._delivery import on_asyncio, on_trio
 from sserpent._delivery.sender import Sender, TaskSender
 from sserpent._delivery.wire import KEEPALIVE_COMMENT, Body
 from sserpent.channels import Channels
-from timelines import runners, timeline
+from timelines import timeline
 
-Run = Callable[..., None]
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 class InCapitals:
@@ -53,8 +53,7 @@ def _in_capitals(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(module, "Body", BodyInCapitals)
 
 
-@runners
-def test_events_keep_alives_and_the_farewell_of_a_generator(run: Run) -> None:
+async def test_events_keep_alives_and_the_farewell_of_a_generator() -> None:
     async def content() -> AsyncIterator[str]:
         yield "one"
         yield "two"
@@ -62,7 +61,7 @@ def test_events_keep_alives_and_the_farewell_of_a_generator(run: Run) -> None:
         yield "three"
         await anyio.sleep(100)
 
-    sent = "".join(text for _, text in timeline(run, content, 90, ping_interval=2, max_duration=5))
+    sent = "".join(text for _, text in await timeline(content, 90, ping_interval=2, max_duration=5))
     assert sent.startswith('headersDATA: "ONE"\n\nDATA: "TWO"\n\n: PING\nDATA: "THREE"\n\n')
     assert ": GOODBYE\nRETRY: " in sent
     assert sent.endswith("END")
@@ -73,29 +72,19 @@ def sync_content() -> Iterator[str]:
     yield "two"
 
 
-@runners
-def test_events_of_a_sync_generator(run: Run) -> None:
+async def test_events_of_a_sync_generator() -> None:
     connection = Connection()
-
-    async def main() -> None:
-        await connection.run(EventSourceResponse(sync_content(), ping_interval=None))
-
-    run(main)
+    await connection.run(EventSourceResponse(sync_content(), ping_interval=None))
     assert received(connection) == 'DATA: "ONE"\n\nDATA: "TWO"\n\n'
 
 
-@runners
-def test_events_of_a_channel(run: Run) -> None:
+async def test_events_of_a_channel() -> None:
     connection = Connection()
-
-    async def main() -> None:
-        async with Channels() as channels, anyio.create_task_group() as tasks:
-            channel = channels.channel("news", str)
-            tasks.start_soon(connection.run, channel.subscribe(max_duration=2))
-            await connection.until(lambda: connection.messages)
-            await channel.publish("one")
-
-    run(main)
+    async with Channels() as channels, anyio.create_task_group() as tasks:
+        channel = channels.channel("news", str)
+        tasks.start_soon(connection.run, channel.subscribe(max_duration=2))
+        await connection.until(lambda: connection.messages)
+        await channel.publish("one")
     sent = received(connection)
     assert 'DATA: "ONE"\n' in sent
     assert sent == sent.upper()

@@ -14,12 +14,13 @@ from starlette.background import BackgroundTask
 
 import sserpent._delivery.observer as observing
 from asgi import Connection
+from event_loops import asyncio_only
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._shutdown import streams as shutdown
 from sserpent.channels import Channels
-from timelines import runners
 
-Run = Callable[..., None]
+pytestmark = pytest.mark.anyio
+
 Wrap = Callable[[Any], Any]
 
 PING = b": ping\n"
@@ -79,41 +80,33 @@ async def leave_after_first(connection: Connection, response: Any) -> None:
         connection.disconnect()
 
 
-@runners
+@pytest.mark.virtual_time
 @TOUCHES
-def test_e2_keep_alives_are_sent(run: Run, touch: Wrap) -> None:
+async def test_e2_keep_alives_are_sent(touch: Wrap) -> None:
     connection = Connection()
-
-    async def main() -> None:
-        response = EventSourceResponse(Content("a", last=5).stream(), ping_interval=2)
-        touch(response)
-        await connection.run(response)
-
-    run(main)
+    response = EventSourceResponse(Content("a", last=5).stream(), ping_interval=2)
+    touch(response)
+    await connection.run(response)
     first = b'data: "a"\n\n'
     assert connection.body in (first + 2 * PING, first.upper() + 2 * PING)
     assert connection.complete
 
 
-@runners
+@pytest.mark.virtual_time
 @TOUCHES
-def test_e2_a_client_that_leaves_is_told_and_the_generator_cleans_up(run: Run, touch: Wrap) -> None:
+async def test_e2_a_client_that_leaves_is_told_and_the_generator_cleans_up(touch: Wrap) -> None:
     content = Content("a", last=1_000)
-
-    async def main() -> None:
-        told = content.log.append
-        response = EventSourceResponse(content.stream(), on_disconnect=lambda: told("told"))
-        touch(response)
-        await leave_after_first(Connection(), response)
-        assert sorted(content.log) == ["began", "closed", "told"]
-
-    run(main)
+    told = content.log.append
+    response = EventSourceResponse(content.stream(), on_disconnect=lambda: told("told"))
+    touch(response)
+    await leave_after_first(Connection(), response)
+    assert sorted(content.log) == ["began", "closed", "told"]
 
 
-@runners
+@pytest.mark.virtual_time
 @TOUCHES
-def test_e2_a_generator_at_its_yield_is_closed_before_the_response_returns(
-    run: Run, touch: Wrap
+async def test_e2_a_generator_at_its_yield_is_closed_before_the_response_returns(
+    touch: Wrap,
 ) -> None:
     """The wrapper waits for something of its own meanwhile."""
     content = Content("a", "b")
@@ -123,35 +116,28 @@ def test_e2_a_generator_at_its_yield_is_closed_before_the_response_returns(
             yield chunk
             await anyio.sleep(1_000)
 
-    async def main() -> None:
-        response = EventSourceResponse(content.stream(), max_pending=1)
-        touch(response)
-        response.body_iterator = slowly(response.body_iterator)
-        await leave_after_first(Connection(), response)
-        assert content.log == ["began", "closed"]
-
-    run(main)
+    response = EventSourceResponse(content.stream(), max_pending=1)
+    touch(response)
+    response.body_iterator = slowly(response.body_iterator)
+    await leave_after_first(Connection(), response)
+    assert content.log == ["began", "closed"]
 
 
-@runners
+@pytest.mark.virtual_time
 @TOUCHES
-def test_e2_head_starts_nothing(run: Run, touch: Wrap) -> None:
+async def test_e2_head_starts_nothing(touch: Wrap) -> None:
     content = Content("a")
     connection = Connection(method="HEAD")
-
-    async def main() -> None:
-        response = EventSourceResponse(content.stream())
-        touch(response)
-        await connection.run(response)
-
-    run(main)
+    response = EventSourceResponse(content.stream())
+    touch(response)
+    await connection.run(response)
     assert (connection.body, connection.complete, content.log) == (b"", True, [])
 
 
-@runners
+@pytest.mark.virtual_time
 @TOUCHES
-def test_e2_places_are_counted_and_metrics_and_background_tasks_follow(
-    run: Run, touch: Wrap, monkeypatch: pytest.MonkeyPatch
+async def test_e2_places_are_counted_and_metrics_and_background_tasks_follow(
+    touch: Wrap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(observing, "current", observing.Observer())
     log: list[str] = []
@@ -159,79 +145,63 @@ def test_e2_places_are_counted_and_metrics_and_background_tasks_follow(
     class One(EventSourceResponse):
         max_streams = 1
 
-    async def main() -> None:
-        refused, content = Connection(endpoint=main), Content("a", last=60)
-        first = One(content.stream(), background=BackgroundTask(log.append, "background"))
-        touch(first)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(Connection(endpoint=main).run, first)
-            await anyio.sleep(1)
-            second = One(Content("a").stream())
-            touch(second)
-            await refused.run(second)
-        assert refused.status == 503
-
-    run(main)
+    refused, content = Connection(endpoint=Content), Content("a", last=60)
+    first = One(content.stream(), background=BackgroundTask(log.append, "background"))
+    touch(first)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(Connection(endpoint=Content).run, first)
+        await anyio.sleep(1)
+        second = One(Content("a").stream())
+        touch(second)
+        await refused.run(second)
+    assert refused.status == 503
     assert log == ["background"]
     (totals,) = observing.observe().by_route().values()
     assert (totals["events"], totals["refused"]) == (1, 1)
 
 
-@runners
+@pytest.mark.virtual_time
 @TOUCHES
-def test_e2_a_stalled_client_is_dropped_and_a_shutdown_ends_the_stream(
-    run: Run, touch: Wrap
-) -> None:
+async def test_e2_a_stalled_client_is_dropped_and_a_shutdown_ends_the_stream(touch: Wrap) -> None:
     stalled, ended = Connection(), Connection()
-
-    async def main() -> None:
-        response = EventSourceResponse(Content("a", last=1_000).stream(), send_timeout=5)
-        touch(response)
-        stalled.stall()
-        await stalled.run(response)
-        response = EventSourceResponse(Content("a", last=1_000).stream())
-        touch(response)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ended.run, response)
-            await ended.until(lambda: ended.body)
-            shutdown._of_this_loop()._look(signalled=True)
-
-    run(main)
+    response = EventSourceResponse(Content("a", last=1_000).stream(), send_timeout=5)
+    touch(response)
+    stalled.stall()
+    await stalled.run(response)
+    response = EventSourceResponse(Content("a", last=1_000).stream())
+    touch(response)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ended.run, response)
+        await ended.until(lambda: ended.body)
+        shutdown._of_this_loop()._look(signalled=True)
     assert stalled.messages == []
     assert ended.body.lower() == b'data: "a"\n\n'
     assert not ended.complete
 
 
-@runners
-def test_e2_the_goodbye_follows_what_was_put_in_its_place(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e2_the_goodbye_follows_what_was_put_in_its_place() -> None:
     connection = Connection()
-
-    async def main() -> None:
-        response = EventSourceResponse(Content("a", last=1_000).stream(), max_duration=10)
-        wrap(response)
-        await connection.run(response)
-
-    run(main)
+    response = EventSourceResponse(Content("a", last=1_000).stream(), max_duration=10)
+    wrap(response)
+    await connection.run(response)
     assert connection.body.startswith(b'DATA: "A"\n\n: goodbye\nretry: ')
 
 
-@runners
-def test_e2_it_yields_the_wire_without_keep_alives_and_is_the_same_each_time(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e2_it_yields_the_wire_without_keep_alives_and_is_the_same_each_time() -> None:
     events = [ServerSentEvent(event="a", data=1), {"b": 2}, "c"]
-
-    async def main() -> None:
-        response = EventSourceResponse(Content(*events, pause=60).stream(), ping_interval=1)
-        assert response.body_iterator is response.body_iterator
-        assert [chunk async for chunk in response.body_iterator] == [
-            b"event: a\ndata: 1\n\n",
-            b'data: {"b":2}\n\n',
-            b'data: "c"\n\n',
-        ]
-
-    run(main)
+    response = EventSourceResponse(Content(*events, pause=60).stream(), ping_interval=1)
+    assert response.body_iterator is response.body_iterator
+    assert [chunk async for chunk in response.body_iterator] == [
+        b"event: a\ndata: 1\n\n",
+        b'data: {"b":2}\n\n',
+        b'data: "c"\n\n',
+    ]
 
 
-def test_e2_it_yields_what_is_framed_as_it_is_and_of_sync_generators_too() -> None:
+@asyncio_only
+async def test_e2_it_yields_what_is_framed_as_it_is_and_of_sync_generators_too() -> None:
     closed: list[bool] = []
 
     def content() -> Iterator[str]:
@@ -242,56 +212,46 @@ def test_e2_it_yields_what_is_framed_as_it_is_and_of_sync_generators_too() -> No
         finally:
             closed.append(True)
 
-    async def main() -> None:
-        response = EventSourceResponse(content(), framed=True)
-        assert [chunk async for chunk in response.body_iterator] == [b"data: a", b"\n\n"]
-        response = EventSourceResponse(content(), framed=True)
-        body = response.body_iterator
-        assert await body.__anext__() == b"data: a"
-        await body.aclose()
-
-    asyncio.run(main())
+    response = EventSourceResponse(content(), framed=True)
+    assert [chunk async for chunk in response.body_iterator] == [b"data: a", b"\n\n"]
+    response = EventSourceResponse(content(), framed=True)
+    body = response.body_iterator
+    assert await body.__anext__() == b"data: a"
+    await body.aclose()
     assert closed == [True, True]
 
 
-@runners
-def test_e2_an_error_of_the_generator_comes_through_and_names_its_source(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e2_an_error_of_the_generator_comes_through_and_names_its_source() -> None:
     connection = Connection()
     caught: list[Any] = []
-
-    async def main() -> None:
-        response = EventSourceResponse(Content("a", {1, object()}, pause=1).stream())
-        wrap(response)
-        try:
-            await connection.run(response)
-        except Exception as error:
-            caught.append(error)
-
-    run(main)
+    response = EventSourceResponse(Content("a", {1, object()}, pause=1).stream())
+    wrap(response)
+    try:
+        await connection.run(response)
+    except Exception as error:
+        caught.append(error)
     assert connection.body == b'DATA: "A"\n\n'
     assert not connection.complete
     notes = getattr(caught[0], "__notes__", ["of type builtins.set"])
     assert "of type builtins.set" in notes[0]
 
 
-@runners
-def test_e2_what_is_not_read_any_more_is_closed(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e2_what_is_not_read_any_more_is_closed() -> None:
     content = Content("a")
 
     async def other() -> AsyncIterator[str]:
         yield "data: other\n\n"
         yield {"more": 1}  # type: ignore[misc]
 
-    async def main() -> None:
-        connection, response = Connection(), EventSourceResponse(content.stream())
-        body: Any = response.body_iterator
-        assert await body.__anext__() == b'data: "a"\n\n'
-        response.body_iterator = other()
-        await connection.run(response)
-        assert connection.body == b'data: other\n\ndata: {"more":1}\n\n'
-        assert content.log == ["began", "closed"]
-
-    run(main)
+    connection, response = Connection(), EventSourceResponse(content.stream())
+    body: Any = response.body_iterator
+    assert await body.__anext__() == b'data: "a"\n\n'
+    response.body_iterator = other()
+    await connection.run(response)
+    assert connection.body == b'data: other\n\ndata: {"more":1}\n\n'
+    assert content.log == ["began", "closed"]
 
 
 @pytest.mark.parametrize("value", ["text", b"text", {"a": 1}, None, 5])
@@ -301,80 +261,69 @@ def test_e2_what_cannot_be_streamed_is_refused(value: Any) -> None:
         response.body_iterator = value
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("touch_first", [False, True])
-def test_e2_a_copy_is_delivered_as_the_response_is(run: Run, touch_first: bool) -> None:
+async def test_e2_a_copy_is_delivered_as_the_response_is(touch_first: bool) -> None:
     connection = Connection()
-
-    async def main() -> None:
-        response = EventSourceResponse(Content("a", last=5).stream(), ping_interval=2)
-        if touch_first:
-            look(response)
-        copied = copy.copy(response)
-        look(copied)
-        await connection.run(copied)
-
-    run(main)
+    response = EventSourceResponse(Content("a", last=5).stream(), ping_interval=2)
+    if touch_first:
+        look(response)
+    copied = copy.copy(response)
+    look(copied)
+    await connection.run(copied)
     assert connection.body == b'data: "a"\n\n' + 2 * PING
 
 
-@runners
+@pytest.mark.virtual_time
 @TOUCHES
-def test_e2_a_subscription_is_delivered(run: Run, touch: Wrap) -> None:
+async def test_e2_a_subscription_is_delivered(touch: Wrap) -> None:
     connection = Connection()
-
-    async def main() -> None:
-        async with Channels(max_subscribers=1) as channels:
-            news = channels.channel("news")
-            response = news.subscribe(ping_interval=2)
-            touch(response)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(connection.run, response)
-                await anyio.sleep(1)
-                await news.publish("a")
-                await anyio.sleep(5)
-                refused = Connection()
-                await refused.run(news.subscribe())
-                assert refused.status == 503
-                connection.disconnect()
-            again = Connection()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(again.run, news.subscribe())
-                await again.until(lambda: again.started)
-                again.disconnect()
-            assert again.status == 200
-
-    run(main)
+    async with Channels(max_subscribers=1) as channels:
+        news = channels.channel("news")
+        response = news.subscribe(ping_interval=2)
+        touch(response)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, response)
+            await anyio.sleep(1)
+            await news.publish("a")
+            await anyio.sleep(5)
+            refused = Connection()
+            await refused.run(news.subscribe())
+            assert refused.status == 503
+            connection.disconnect()
+        again = Connection()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(again.run, news.subscribe())
+            await again.until(lambda: again.started)
+            again.disconnect()
+        assert again.status == 200
     assert connection.body.lower().startswith(b"id: ")
     assert b'\ndata: "a"\n\n' in connection.body.lower()
     assert connection.body.endswith(2 * PING)
 
 
-@runners
+@pytest.mark.virtual_time
 @TOUCHES
-def test_e2_a_follower_of_a_run_has_it_up_to_and_with_its_end(run: Run, touch: Wrap) -> None:
+async def test_e2_a_follower_of_a_run_has_it_up_to_and_with_its_end(touch: Wrap) -> None:
     connection = Connection()
-
-    async def main() -> None:
-        async with Channels() as channels:
-            answers = channels.runs("answers")
-            run = await answers.start(Content("a", "b").stream())
-            response = run.follow()
-            touch(response)
-            with anyio.fail_after(30):
-                await connection.run(response)
-
-    run(main)
+    async with Channels() as channels:
+        answers = channels.runs("answers")
+        run = await answers.start(Content("a", "b").stream())
+        response = run.follow()
+        touch(response)
+        with anyio.fail_after(30):
+            await connection.run(response)
     body = connection.body.lower()
     assert body.index(b'data: "a"') < body.index(b'data: "b"') < body.index(b"event: run-end")
     assert connection.complete
 
 
-def test_e2_nothing_of_a_wrapped_stream_waits_for_the_garbage_collector() -> None:
+@asyncio_only
+async def test_e2_nothing_of_a_wrapped_stream_waits_for_the_garbage_collector() -> None:
     import gc
     import weakref
 
-    async def main() -> None:
+    async def stream() -> None:
         response = EventSourceResponse(Content("a", last=60).stream())
         wrap(response)
         connection = Connection()
@@ -389,7 +338,7 @@ def test_e2_nothing_of_a_wrapped_stream_waits_for_the_garbage_collector() -> Non
     gc.disable()
     try:
         with contextlib.suppress(TypeError):
-            asyncio.run(main())
+            await stream()
         assert all(reference() is None for reference in references)
     finally:
         gc.enable()

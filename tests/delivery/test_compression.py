@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from asgi import Connection
+from event_loops import asyncio_only
 from gunzip import GZIP, Gunzip, gunzipped
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._delivery import compression, on_asyncio, options
@@ -21,9 +22,9 @@ from sserpent._delivery.compression import EMPTY_BLOCK
 from sserpent._delivery.sender import Sender, TaskSender
 from sserpent.channels import Channels
 from sserpent.testing import connect
-from timelines import runners
 
-Run = Callable[..., None]
+pytestmark = pytest.mark.anyio
+
 Scenario = Callable[[], Awaitable[None]]
 
 
@@ -45,14 +46,10 @@ def sync_numbers(count: int = 3) -> Iterator[dict[str, int]]:
 PLAIN = b'data: {"number":0}\n\ndata: {"number":1}\n\ndata: {"number":2}\n\n'
 
 
-def streamed(run: Run, response: Callable[[], Any], **scope: Any) -> Connection:
+async def streamed(response: Callable[[], Any], **scope: Any) -> Connection:
     """What a client gets that takes gzip, unless its scope says something else."""
     connection = Connection(**{"headers": GZIP, **scope})
-
-    async def main() -> None:
-        await connection.run(response())
-
-    run(main)
+    await connection.run(response())
     return connection
 
 
@@ -91,10 +88,10 @@ TAKES_NONE: list[list[bytes]] = [
 
 @pytest.mark.once
 @pytest.mark.parametrize("values", TAKES_GZIP)
-@runners
-def test_z1_a_client_that_takes_gzip_gets_it(run: Run, values: list[bytes]) -> None:
+@pytest.mark.virtual_time
+async def test_z1_a_client_that_takes_gzip_gets_it(values: list[bytes]) -> None:
     headers = [(b"accept-encoding", value) for value in values]
-    connection = streamed(run, lambda: Compressed(numbers()), headers=headers)
+    connection = await streamed(lambda: Compressed(numbers()), headers=headers)
     assert connection.headers["content-encoding"] == "gzip"
     assert connection.headers["vary"] == "Accept-Encoding"
     assert gunzipped(connection.bodies).plain == PLAIN
@@ -102,63 +99,63 @@ def test_z1_a_client_that_takes_gzip_gets_it(run: Run, values: list[bytes]) -> N
 
 @pytest.mark.once
 @pytest.mark.parametrize("values", TAKES_NONE)
-@runners
-def test_z1_another_client_gets_the_bytes_as_they_are(run: Run, values: list[bytes]) -> None:
+@pytest.mark.virtual_time
+async def test_z1_another_client_gets_the_bytes_as_they_are(values: list[bytes]) -> None:
     headers = [(b"accept-encoding", value) for value in values]
-    connection = streamed(run, lambda: Compressed(numbers()), headers=headers)
+    connection = await streamed(lambda: Compressed(numbers()), headers=headers)
     assert "content-encoding" not in connection.headers
     assert connection.headers["vary"] == "Accept-Encoding"
     assert connection.body == PLAIN
 
 
-@runners
-def test_z1_without_the_option_nothing_changes(run: Run) -> None:
-    connection = streamed(run, lambda: EventSourceResponse(numbers()))
+@pytest.mark.virtual_time
+async def test_z1_without_the_option_nothing_changes() -> None:
+    connection = await streamed(lambda: EventSourceResponse(numbers()))
     assert not {"content-encoding", "vary"} & set(connection.headers)
     assert connection.body == PLAIN
 
 
 @pytest.mark.parametrize("compress", [True, False])
-@runners
-def test_z1_one_response_has_its_own_mind(run: Run, compress: bool) -> None:
+@pytest.mark.virtual_time
+async def test_z1_one_response_has_its_own_mind(compress: bool) -> None:
     class Other(EventSourceResponse):
         pass
 
     Other.compress = not compress
-    connection = streamed(run, lambda: Other(numbers(), compress=compress))
+    connection = await streamed(lambda: Other(numbers(), compress=compress))
     assert ("content-encoding" in connection.headers) is compress
 
 
 @pytest.mark.parametrize("accepted", [b"gzip", b"identity"])
-@runners
-def test_z1_head_has_the_headers_of_get(run: Run, accepted: bytes) -> None:
+@pytest.mark.virtual_time
+async def test_z1_head_has_the_headers_of_get(accepted: bytes) -> None:
     headers = [(b"accept-encoding", accepted)]
-    get, head = (
-        streamed(run, lambda: Compressed(numbers()), headers=headers, method=method)
+    get, head = [
+        await streamed(lambda: Compressed(numbers()), headers=headers, method=method)
         for method in ("GET", "HEAD")
-    )
+    ]
     assert head.headers == get.headers
     assert head.body == b""
     assert head.complete
 
 
-@runners
-def test_z1_vary_joins_what_the_application_says(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_z1_vary_joins_what_the_application_says() -> None:
     def response() -> Any:
         made = Compressed(numbers(), headers={"Vary": "Cookie"})
         made.raw_headers.append((b"vary", b"Origin"))
         return made
 
-    connection = streamed(run, response)
+    connection = await streamed(response)
     assert [value for name, value in connection.messages[0]["headers"] if name == b"vary"] == [
         b"Cookie, Origin, Accept-Encoding"
     ]
 
 
 @pytest.mark.parametrize("vary", ["*", "accept-encoding", "Cookie, Accept-Encoding"])
-@runners
-def test_z1_vary_is_not_said_twice(run: Run, vary: str) -> None:
-    connection = streamed(run, lambda: Compressed(numbers(), headers={"Vary": vary}))
+@pytest.mark.virtual_time
+async def test_z1_vary_is_not_said_twice(vary: str) -> None:
+    connection = await streamed(lambda: Compressed(numbers(), headers={"Vary": vary}))
     assert connection.headers["vary"] == vary
 
 
@@ -173,12 +170,12 @@ def test_z1_the_option_is_true_or_false(value: Any) -> None:
 
 @pytest.mark.parametrize("sender", [Sender, TaskSender])
 @pytest.mark.parametrize("content", [numbers, sync_numbers])
-@runners
-def test_z2_each_piece_is_readable_when_it_has_arrived(
-    run: Run, content: Any, sender: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.virtual_time
+async def test_z2_each_piece_is_readable_when_it_has_arrived(
+    content: Any, sender: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(on_asyncio, "make_sender", sender)
-    connection = streamed(run, lambda: Compressed(content(), ping_interval=None))
+    connection = await streamed(lambda: Compressed(content(), ping_interval=None))
     decoder = Gunzip()
     for piece in connection.bodies[:-1]:
         assert decoder.feed(piece).endswith(b"\n\n")
@@ -188,14 +185,14 @@ def test_z2_each_piece_is_readable_when_it_has_arrived(
     assert decoder.plain == PLAIN
 
 
-@runners
-def test_z5_the_second_event_costs_a_fraction_of_the_first(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_z5_the_second_event_costs_a_fraction_of_the_first() -> None:
     async def content() -> AsyncIterator[dict[str, object]]:
         for number in range(4):
             await anyio.sleep(0.01)
             yield {"symbol": "ACME", "price": number, "currency": "EUR", "market": "Frankfurt"}
 
-    first, second, third, *_ = streamed(run, lambda: Compressed(content())).bodies
+    first, second, third, *_ = (await streamed(lambda: Compressed(content()))).bodies
     assert len(second) < len(first) / 3
     assert len(third) < len(first) / 3
 
@@ -204,9 +201,9 @@ def test_z5_the_second_event_costs_a_fraction_of_the_first(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("size", "is_thorough"), [(10, False), (250, False), (4_000, True)])
-@runners
-def test_z5_large_events_are_searched_thoroughly_and_small_ones_quickly(
-    run: Run, size: int, is_thorough: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.virtual_time
+async def test_z5_large_events_are_searched_thoroughly_and_small_ones_quickly(
+    size: int, is_thorough: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     levels: list[int] = []
     make = compression.zlib.compressobj
@@ -222,34 +219,34 @@ def test_z5_large_events_are_searched_thoroughly_and_small_ones_quickly(
             await anyio.sleep(0.01)
             yield f"{number}" * size
 
-    connection = streamed(run, lambda: Compressed(events()))
+    connection = await streamed(lambda: Compressed(events()))
     assert gunzipped(connection.bodies).whole
     assert levels == [-1 if is_thorough else 3]
 
 
-@runners
-def test_z6_a_keep_alive_is_bytes_for_proxies_and_nothing_for_decoders(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_z6_a_keep_alive_is_bytes_for_proxies_and_nothing_for_decoders() -> None:
     async def content() -> AsyncIterator[str]:
         await anyio.sleep(3)
         yield "one"
         await anyio.sleep(3)
         yield "two"
 
-    connection = streamed(run, lambda: Compressed(content(), ping_interval=2, open_delay=0))
+    connection = await streamed(lambda: Compressed(content(), ping_interval=2, open_delay=0))
     decoder = gunzipped(connection.bodies)
     assert decoder.pieces[:4] == [b"", b'data: "one"\n\n', b"", b'data: "two"\n\n']
     assert connection.bodies[2] == EMPTY_BLOCK
     assert decoder.whole
 
 
-@runners
-def test_z6_a_ping_event_is_read_as_any_event(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_z6_a_ping_event_is_read_as_any_event() -> None:
     async def content() -> AsyncIterator[str]:
         await anyio.sleep(3)
         yield "one"
 
     ping = ServerSentEvent(event="ping", data=1)
-    connection = streamed(run, lambda: Compressed(content(), ping_interval=2, ping_event=ping))
+    connection = await streamed(lambda: Compressed(content(), ping_interval=2, ping_event=ping))
     decoder = gunzipped(connection.bodies)
     assert decoder.plain == b'event: ping\ndata: 1\n\ndata: "one"\n\n'
     assert decoder.whole
@@ -263,85 +260,73 @@ async def endless() -> AsyncIterator[str]:
     await anyio.sleep_forever()
 
 
-@runners
-def test_z7_a_stream_that_the_server_ends_has_its_farewell_before_the_checksum(run: Run) -> None:
-    connection = streamed(run, lambda: Compressed(endless(), max_duration=5, ping_interval=None))
+@pytest.mark.virtual_time
+async def test_z7_a_stream_that_the_server_ends_has_its_farewell_before_the_checksum() -> None:
+    connection = await streamed(lambda: Compressed(endless(), max_duration=5, ping_interval=None))
     decoder = gunzipped(connection.bodies)
     assert decoder.whole
     assert b": goodbye\nretry: " in decoder.plain
     assert connection.complete
 
 
-@runners
-def test_z7_an_empty_stream_is_a_whole_one(run: Run) -> None:
-    decoder = gunzipped(streamed(run, lambda: Compressed([])).bodies)
+@pytest.mark.virtual_time
+async def test_z7_an_empty_stream_is_a_whole_one() -> None:
+    decoder = gunzipped((await streamed(lambda: Compressed([]))).bodies)
     assert decoder.whole
     assert decoder.plain == b""
 
 
-@runners
-def test_z7_a_stream_whose_generator_fails_has_no_checksum(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_z7_a_stream_whose_generator_fails_has_no_checksum() -> None:
     async def content() -> AsyncIterator[str]:
         yield "one"
         await anyio.sleep(1)
         raise ValueError("broken")
 
     connection = Connection(headers=GZIP)
-
-    async def main() -> None:
-        with pytest.raises((ValueError, BaseException)) as caught:
-            await connection.run(Compressed(content()))
-        assert "broken" in repr(getattr(caught.value, "exceptions", caught.value))
-
-    run(main)
+    with pytest.raises((ValueError, BaseException)) as caught:
+        await connection.run(Compressed(content()))
+    assert "broken" in repr(getattr(caught.value, "exceptions", caught.value))
     decoder = gunzipped(connection.bodies)
     assert decoder.plain == b'data: "one"\n\n'
     assert not decoder.whole
     assert not connection.complete
 
 
-@runners
-def test_z7_a_client_that_leaves_gets_nothing_more(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_z7_a_client_that_leaves_gets_nothing_more() -> None:
     connection = Connection(headers=GZIP)
-
-    async def main() -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(connection.run, Compressed(endless()))
-            await connection.until(lambda: connection.bodies)
-            connection.disconnect()
-
-    run(main)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, Compressed(endless()))
+        await connection.until(lambda: connection.bodies)
+        connection.disconnect()
     assert not gunzipped(connection.bodies).whole
 
 
 @pytest.mark.parametrize("status", [204, 205, 304, 404, 503])
-@runners
-def test_z7_an_error_or_a_status_without_a_body_is_not_compressed(run: Run, status: int) -> None:
-    connection = streamed(run, lambda: Compressed(numbers(), status_code=status))
+@pytest.mark.virtual_time
+async def test_z7_an_error_or_a_status_without_a_body_is_not_compressed(status: int) -> None:
+    connection = await streamed(lambda: Compressed(numbers(), status_code=status))
     assert "content-encoding" not in connection.headers
     assert connection.headers["vary"] == "Accept-Encoding"
     assert connection.body == PLAIN
 
 
 @pytest.mark.parametrize("last_event_id", [None, b"7"])
-@runners
-def test_z7_a_stream_for_which_there_is_no_place_is_not_compressed(
-    run: Run, last_event_id: bytes | None
+@pytest.mark.virtual_time
+async def test_z7_a_stream_for_which_there_is_no_place_is_not_compressed(
+    last_event_id: bytes | None,
 ) -> None:
     class Full(Compressed):
         max_streams = 1
 
     again = [] if last_event_id is None else [(b"last-event-id", last_event_id)]
     first, second = Connection(headers=GZIP), Connection(headers=[*GZIP, *again])
-
-    async def main() -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(first.run, Full(endless()))
-            await first.until(lambda: first.bodies)
-            await second.run(Full(endless()))
-            first.disconnect()
-
-    run(main)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(first.run, Full(endless()))
+        await first.until(lambda: first.bodies)
+        await second.run(Full(endless()))
+        first.disconnect()
     assert second.status == (503 if last_event_id is None else 200)
     assert "content-encoding" not in second.headers
     assert second.headers["vary"] == "Accept-Encoding"
@@ -351,22 +336,22 @@ def test_z7_a_stream_for_which_there_is_no_place_is_not_compressed(
 # What there is besides
 
 
-@runners
-def test_a_body_that_is_encoded_already_is_left_as_it_is(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_a_body_that_is_encoded_already_is_left_as_it_is() -> None:
     async def content() -> AsyncIterator[bytes]:
         await anyio.sleep(1)
         yield b"\x1f\x8b"
 
     headers = {"Content-Encoding": "br"}
-    connection = streamed(
-        run, lambda: Compressed(content(), headers=headers, framed=True, ping_interval=None)
+    connection = await streamed(
+        lambda: Compressed(content(), headers=headers, framed=True, ping_interval=None)
     )
     assert connection.headers["content-encoding"] == "br"
     assert connection.body == b"\x1f\x8b"
 
 
-@runners
-def test_ready_frames_and_a_replaced_iterator_are_compressed_once(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_ready_frames_and_a_replaced_iterator_are_compressed_once() -> None:
     async def frames() -> AsyncIterator[bytes]:
         yield b"data: ha"
         await anyio.sleep(0.1)
@@ -381,18 +366,16 @@ def test_ready_frames_and_a_replaced_iterator_are_compressed_once(run: Run) -> N
         made.body_iterator = shouted(made.body_iterator)
         return made
 
-    decoder = gunzipped(streamed(run, response).bodies)
+    decoder = gunzipped((await streamed(response)).bodies)
     assert decoder.plain == b"DATA: HALF\n\n"
     assert decoder.whole
 
 
-def test_body_iterator_is_not_compressed() -> None:
-    async def main() -> None:
-        response = Compressed(numbers())
-        response._gzip = True
-        assert b"".join([chunk async for chunk in response.body_iterator]) == PLAIN
-
-    anyio.run(main)
+@asyncio_only
+async def test_body_iterator_is_not_compressed() -> None:
+    response = Compressed(numbers())
+    response._gzip = True
+    assert b"".join([chunk async for chunk in response.body_iterator]) == PLAIN
 
 
 async def from_plain_starlette(request: Request) -> Any:
@@ -437,35 +420,29 @@ def application() -> FastAPI:
         ("GET", "/starlette/", "Accept-Encoding"),
     ],
 )
-def test_each_way_to_a_response(method: str, path: str, vary: str) -> None:
-    async def main() -> None:
-        transport = httpx.ASGITransport(application())
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            response = await client.request(method, path)
-        assert response.headers["content-encoding"] == "gzip"
-        assert response.headers["vary"] == vary
-        assert response.content == PLAIN
-
-    anyio.run(main)
+@asyncio_only
+async def test_each_way_to_a_response(method: str, path: str, vary: str) -> None:
+    transport = httpx.ASGITransport(application())
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        response = await client.request(method, path)
+    assert response.headers["content-encoding"] == "gzip"
+    assert response.headers["vary"] == vary
+    assert response.content == PLAIN
 
 
-def test_what_a_generator_says_of_the_encoding_counts() -> None:
-    async def main() -> None:
-        connection = Connection("/encoded", headers=GZIP)
-        await connection.run(application())
-        assert connection.headers["content-encoding"] == "identity"
-        assert connection.body == PLAIN
-
-    anyio.run(main)
+@asyncio_only
+async def test_what_a_generator_says_of_the_encoding_counts() -> None:
+    connection = Connection("/encoded", headers=GZIP)
+    await connection.run(application())
+    assert connection.headers["content-encoding"] == "identity"
+    assert connection.body == PLAIN
 
 
-def test_z8_the_client_for_tests_asks_for_the_bytes_as_they_are() -> None:
-    async def main() -> None:
-        async with connect(application()) as client, client.events("/yields") as events:
-            assert "content-encoding" not in events.response.headers
-            assert (await events.next()).json() == {"number": 0}
-
-    anyio.run(main)
+@asyncio_only
+async def test_z8_the_client_for_tests_asks_for_the_bytes_as_they_are() -> None:
+    async with connect(application()) as client, client.events("/yields") as events:
+        assert "content-encoding" not in events.response.headers
+        assert (await events.next()).json() == {"number": 0}
 
 
 def test_z9_a_python_without_zlib_refuses_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,18 +457,14 @@ def test_z9_a_python_without_zlib_refuses_the_option(monkeypatch: pytest.MonkeyP
 # Runs
 
 
-@runners
-def test_z5_a_run_is_compressed_for_each_follower_with_a_window_of_its_own(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_z5_a_run_is_compressed_for_each_follower_with_a_window_of_its_own() -> None:
     connections = [Connection(headers=GZIP) for _ in range(2)]
-
-    async def main() -> None:
-        async with Channels() as channels, anyio.create_task_group() as tasks:
-            runs = channels.runs("answers")
-            started = await runs.start(numbers())
-            for connection in connections:
-                tasks.start_soon(connection.run, started.follow(compress=True))
-
-    run(main)
+    async with Channels() as channels, anyio.create_task_group() as tasks:
+        runs = channels.runs("answers")
+        started = await runs.start(numbers())
+        for connection in connections:
+            tasks.start_soon(connection.run, started.follow(compress=True))
     for connection in connections:
         decoder = gunzipped(connection.bodies)
         assert decoder.whole
@@ -499,21 +472,16 @@ def test_z5_a_run_is_compressed_for_each_follower_with_a_window_of_its_own(run: 
         assert b"event: run-end" in decoder.plain
 
 
-@runners
-def test_z7_a_run_that_has_ended_is_a_204_that_is_not_compressed(run: Run) -> None:
-    answers: list[Connection] = []
-
-    async def main() -> None:
-        async with Channels() as channels:
-            runs = channels.runs("answers")
-            started = await runs.start(numbers())
-            whole = Connection(headers=GZIP)
-            await whole.run(started.follow(compress=True))
-            last = gunzipped(whole.bodies).plain.rpartition(b"id: ")[2].split(b"\n")[0].decode()
-            answers.append(Connection(headers=GZIP))
-            await answers[0].run(await runs.follow(started.id, after=last, compress=True))
-
-    run(main)
-    assert answers[0].status == 204
-    assert answers[0].headers["vary"] == "Accept-Encoding"
-    assert "content-encoding" not in answers[0].headers
+@pytest.mark.virtual_time
+async def test_z7_a_run_that_has_ended_is_a_204_that_is_not_compressed() -> None:
+    answer = Connection(headers=GZIP)
+    async with Channels() as channels:
+        runs = channels.runs("answers")
+        started = await runs.start(numbers())
+        whole = Connection(headers=GZIP)
+        await whole.run(started.follow(compress=True))
+        last = gunzipped(whole.bodies).plain.rpartition(b"id: ")[2].split(b"\n")[0].decode()
+        await answer.run(await runs.follow(started.id, after=last, compress=True))
+    assert answer.status == 204
+    assert answer.headers["vary"] == "Accept-Encoding"
+    assert "content-encoding" not in answer.headers

@@ -19,19 +19,12 @@ import anyio.lowlevel
 import pytest
 
 from asgi import Connection
+from event_loops import asyncio_only
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._core import Buffer
 from sserpent._shutdown import streams
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-asyncio_only = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 
 
 class Streaming:

@@ -5,20 +5,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
 
 from asgi import Connection
+from event_loops import asyncio_only
 from sserpent import EventSourceResponse
-from timelines import PING, runners, timeline
-from virtual_time import run_on_asyncio
+from timelines import PING, timeline
+
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
-@runners
-def test_d4_pings_come_after_an_interval_without_traffic_only(run: Callable[..., None]) -> None:
+async def test_d4_pings_come_after_an_interval_without_traffic_only() -> None:
     async def content() -> AsyncIterator[int]:
         yield 0
         await anyio.sleep(10)
@@ -27,7 +28,7 @@ def test_d4_pings_come_after_an_interval_without_traffic_only(run: Callable[...,
         yield 2
         await anyio.sleep(100)
 
-    assert timeline(run, content, until=60) == [
+    assert await timeline(content, until=60) == [
         (0, "headers"),
         (0, "data: 0\n\n"),
         (10, "data: 1\n\n"),
@@ -37,18 +38,16 @@ def test_d4_pings_come_after_an_interval_without_traffic_only(run: Callable[...,
     ]
 
 
-@runners
 @pytest.mark.parametrize("off", [None, 0])
-def test_d4_no_interval_no_ping(run: Callable[..., None], off: float | None) -> None:
+async def test_d4_no_interval_no_ping(off: float | None) -> None:
     async def content() -> AsyncIterator[int]:
         yield 0
         await anyio.sleep(10_000)
 
-    sent = timeline(run, content, until=5_000, ping_interval=off)
+    sent = await timeline(content, until=5_000, ping_interval=off)
     assert sent == [(0, "headers"), (0, "data: 0\n\n")]
 
 
-@runners
 @pytest.mark.parametrize(
     ("open_delay", "first_event", "expected"),
     [
@@ -59,8 +58,7 @@ def test_d4_no_interval_no_ping(run: Callable[..., None], off: float | None) -> 
         (3, 20, [(3, "headers"), (18, PING), (20, "data: 0\n\n")]),
     ],
 )
-def test_d5_headers_come_with_the_first_event_or_after_open_delay(
-    run: Callable[..., None],
+async def test_d5_headers_come_with_the_first_event_or_after_open_delay(
     open_delay: float | None,
     first_event: float,
     expected: list[tuple[float, str]],
@@ -69,12 +67,11 @@ def test_d5_headers_come_with_the_first_event_or_after_open_delay(
         await anyio.sleep(first_event)
         yield 0
 
-    sent = timeline(run, content, until=50, open_delay=open_delay)
+    sent = await timeline(content, until=50, open_delay=open_delay)
     assert sent == [*expected, (first_event, "END")]
 
 
-@runners
-def test_d9_a_stalled_send_is_given_up_after_send_timeout(run: Callable[..., None]) -> None:
+async def test_d9_a_stalled_send_is_given_up_after_send_timeout() -> None:
     ended: list[float] = []
 
     async def content() -> AsyncIterator[int]:
@@ -91,12 +88,11 @@ def test_d9_a_stalled_send_is_given_up_after_send_timeout(run: Callable[..., Non
         await anyio.sleep(1)
         connection.stall()
 
-    timeline(run, content, until=100, act=stall, send_timeout=5, ping_interval=None)
+    await timeline(content, until=100, act=stall, send_timeout=5, ping_interval=None)
     assert ended == [12]
 
 
-@runners
-def test_d8_the_grace_runs_from_the_shutdown(run: Callable[..., None]) -> None:
+async def test_d8_the_grace_runs_from_the_shutdown() -> None:
     from sserpent._shutdown import streams as _shutdown
 
     async def content() -> AsyncIterator[Any]:
@@ -110,7 +106,7 @@ def test_d8_the_grace_runs_from_the_shutdown(run: Callable[..., None]) -> None:
         await anyio.sleep(3)
         _shutdown._of_this_loop()._look(signalled=True)
 
-    sent = timeline(run, content, until=50, act=shut_down, shutdown_grace=2, ping_interval=None)
+    sent = await timeline(content, until=50, act=shut_down, shutdown_grace=2, ping_interval=None)
     assert sent == [
         (0, "headers"),
         (0, "data: false\n\n"),
@@ -118,20 +114,15 @@ def test_d8_the_grace_runs_from_the_shutdown(run: Callable[..., None]) -> None:
     ], "a stream that was cut off must not look complete"
 
 
-def test_the_clock_of_these_tests_jumps() -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        begin = loop.time()
-        await asyncio.sleep(100_000)
-        assert loop.time() - begin >= 100_000
-
-    run_on_asyncio(main)
+@asyncio_only
+async def test_the_clock_of_these_tests_jumps() -> None:
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    await asyncio.sleep(100_000)
+    assert loop.time() - begin >= 100_000
 
 
-@runners
-def test_d4_a_keep_alive_that_fails_is_not_asked_for_again_while_the_generator_cleans_up(
-    run: Callable[..., None],
-) -> None:
+async def test_d4_a_keep_alive_that_fails_is_not_asked_for_again_during_the_cleanup() -> None:
     asked: list[bool] = []
 
     def ping() -> None:
@@ -146,17 +137,13 @@ def test_d4_a_keep_alive_that_fails_is_not_asked_for_again_while_the_generator_c
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(5)
 
-    async def main() -> None:
-        with pytest.raises(LookupError, match="on purpose"):
-            await Connection().run(EventSourceResponse(content(), ping_event=ping))
-
-    run(main)
+    with pytest.raises(LookupError, match="on purpose"):
+        await Connection().run(EventSourceResponse(content(), ping_event=ping))
     assert len(asked) == 1
 
 
-@runners
-def test_d9_a_send_that_ignores_that_it_is_given_up_is_warned_of_once(
-    run: Callable[..., None], caplog: pytest.LogCaptureFixture
+async def test_d9_a_send_that_ignores_that_it_is_given_up_is_warned_of_once(
+    anyio_backend_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def content() -> AsyncIterator[int]:
         yield 0
@@ -170,12 +157,9 @@ def test_d9_a_send_that_ignores_that_it_is_given_up_is_warned_of_once(
                 with contextlib.suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
                     await anyio.sleep(until - anyio.current_time())
 
-    async def main() -> None:
-        began = anyio.current_time()
-        options = {"send_timeout": 2, "cleanup_timeout": 4, "ping_interval": None}
-        await Deaf().run(EventSourceResponse(content(), **options))
-        # Trio waits for what shields itself.
-        assert anyio.current_time() - began == pytest.approx(6 if run is run_on_asyncio else 10)
-
-    run(main)
+    began = anyio.current_time()
+    options = {"send_timeout": 2, "cleanup_timeout": 4, "ping_interval": None}
+    await Deaf().run(EventSourceResponse(content(), **options))
+    seconds = 6 if anyio_backend_name == "asyncio" else 10  # Trio waits for what shields itself
+    assert anyio.current_time() - began == pytest.approx(seconds)
     assert caplog.text.count("send_timeout") == 1

@@ -212,9 +212,13 @@ def test_d8_shutdown_event_is_the_one_of_the_streams_server() -> None:
         assert streams.open
         streams.look(signalled=True)
 
-    sent = timeline(
-        run_eagerly, content, until=50, act=shut_down, shutdown_grace=2, ping_interval=None
-    )
+    async def main() -> None:
+        sent.extend(
+            await timeline(content, until=50, act=shut_down, shutdown_grace=2, ping_interval=None)
+        )
+
+    sent: list[tuple[float, str]] = []
+    run_eagerly(main)
     assert sent == [(0, "headers"), (0, "data: false\n\n"), (3, "data: true\n\n")]
 
 

@@ -15,15 +15,16 @@ import anyio
 import pytest
 
 from asgi import Connection
+from event_loops import asyncio_only
 from sserpent import EventSourceResponse
 from sserpent._core import Buffer
 from sserpent._delivery.life import Ending
 from sserpent._fastapi.response import _delivery_class
 from sserpent._shutdown import streams as shutdown
-from timelines import PING, runners, timeline
-from virtual_time import run_on_asyncio, run_on_trio
+from timelines import PING, timeline
+from virtual_time import run_on_trio
 
-Run = Callable[..., None]
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 class Stream:
@@ -49,23 +50,17 @@ class Stream:
             self.ended_at = round(anyio.current_time(), 3)
 
 
-def play(run: Run, stream: Callable[[], Stream], act: Callable[[Stream], Awaitable[Any]]) -> Stream:
+async def play(stream: Callable[[], Stream], act: Callable[[Stream], Awaitable[Any]]) -> Stream:
     """Runs a stream while `act` is done to it, until it has ended; at most 1,000 s."""
-    streams: list[Stream] = []
-
-    async def main() -> None:
-        one = stream()
-        streams.append(one)
-        begin = anyio.current_time()
-        with anyio.fail_after(1_000):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(one.run)
-                await act(one)
-        assert one.ended_at is not None
-        one.ended_at = round(one.ended_at - begin, 3)
-
-    run(main)
-    return streams[0]
+    one = stream()
+    begin = anyio.current_time()
+    with anyio.fail_after(1_000):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one.run)
+            await act(one)
+    assert one.ended_at is not None
+    one.ended_at = round(one.ended_at - begin, 3)
+    return one
 
 
 def begin_shutdown() -> None:
@@ -88,19 +83,17 @@ async def endless() -> AsyncIterator[str]:
 # The last send
 
 
-@runners
-def test_d9_the_last_send_is_bounded_by_send_timeout(run: Run) -> None:
+async def test_d9_the_last_send_is_bounded_by_send_timeout() -> None:
     async def act(stream: Stream) -> None:
         stream.connection.stall()
 
-    stream = play(run, lambda: Stream(finite(), send_timeout=5, ping_interval=None), act)
+    stream = await play(lambda: Stream(finite(), send_timeout=5, ping_interval=None), act)
     assert stream.ended_at == 5
     assert stream.log == ["told"]
     assert not stream.connection.complete
 
 
-@runners
-def test_d9_the_last_send_alone_is_bounded_by_send_timeout(run: Run) -> None:
+async def test_d9_the_last_send_alone_is_bounded_by_send_timeout() -> None:
     """The generator has ended while the client read; only the end of the body stalls."""
 
     async def content() -> AsyncIterator[str]:
@@ -117,26 +110,24 @@ def test_d9_the_last_send_alone_is_bounded_by_send_timeout(run: Run) -> None:
         pass
 
     stream: Stream = None  # type: ignore[assignment]
-    stream = play(run, make, act)
+    stream = await play(make, act)
     assert stream.ended_at == 6
     assert stream.connection.data == ['"a"']
     assert not stream.connection.complete
 
 
-@runners
 @pytest.mark.parametrize("open_delay", [0, 0.25, None])
-def test_d9_headers_are_bounded_by_send_timeout(run: Run, open_delay: float | None) -> None:
+async def test_d9_headers_are_bounded_by_send_timeout(open_delay: float | None) -> None:
     async def act(stream: Stream) -> None:
         stream.connection.stall()
 
     options = {"open_delay": open_delay, "send_timeout": 5, "ping_interval": None}
-    stream = play(run, lambda: Stream(endless(), **options), act)
+    stream = await play(lambda: Stream(endless(), **options), act)
     assert stream.ended_at == 5
     assert stream.log == ["told"]
 
 
-@runners
-def test_d9_a_generator_is_not_started_before_headers_that_are_sent_at_once(run: Run) -> None:
+async def test_d9_a_generator_is_not_started_before_headers_that_are_sent_at_once() -> None:
     log: list[str] = []
 
     async def content() -> AsyncIterator[str]:
@@ -149,14 +140,16 @@ def test_d9_a_generator_is_not_started_before_headers_that_are_sent_at_once(run:
         assert log == []
         stream.connection.unstall()
 
-    stream = play(run, lambda: Stream(content(), open_delay=0), act)
+    stream = await play(lambda: Stream(content(), open_delay=0), act)
     assert log == ["started"]
     assert stream.connection.complete
 
 
-@runners
 @pytest.mark.parametrize("grace", [0, 2])
-def test_d8_a_client_that_does_not_read_cannot_hold_the_exit(run: Run, grace: float) -> None:
+@pytest.mark.parametrize("content", [finite, endless])
+async def test_d8_a_client_that_does_not_read_cannot_hold_the_exit(
+    content: Callable[[], Any], grace: float
+) -> None:
     """Not even with the last send, of a generator that has ended."""
 
     async def act(stream: Stream) -> None:
@@ -165,10 +158,9 @@ def test_d8_a_client_that_does_not_read_cannot_hold_the_exit(run: Run, grace: fl
         begin_shutdown()
 
     options = {"shutdown_grace": grace, "cleanup_timeout": 3, "ping_interval": None}
-    for content in (finite, endless):
-        stream = play(run, lambda content=content: Stream(content(), **options), act)
-        assert stream.ended_at == 10 + grace + 3
-        assert not stream.connection.complete
+    stream = await play(lambda: Stream(content(), **options), act)
+    assert stream.ended_at == 10 + grace + 3
+    assert not stream.connection.complete
 
 
 class Droppable(Connection):
@@ -215,7 +207,8 @@ DROPS = {
 )
 @pytest.mark.parametrize("tells", [True, False], ids=["told", "silent"])
 @pytest.mark.parametrize(("options", "shuts_down", "drops_at"), DROPS.values(), ids=DROPS)
-def test_d8_a_dropped_connection_is_told_of_before_the_response_returns(
+@asyncio_only
+async def test_d8_a_dropped_connection_is_told_of_before_the_response_returns(
     monkeypatch: pytest.MonkeyPatch,
     options: dict[str, Any],
     shuts_down: bool,
@@ -240,7 +233,7 @@ def test_d8_a_dropped_connection_is_told_of_before_the_response_returns(
         stream.connection = Droppable(monkeypatch, tells, http_version)
         return stream
 
-    stream = play(run_on_asyncio, make, act)
+    stream = await play(make, act)
     assert stream.connection.dropped == [waits]
     assert stream.ended_at == round(drops_at + given_up + (0.1 if tells else 1), 3)
     assert not stream.connection.complete
@@ -259,7 +252,8 @@ class Stubborn(Connection):
 
 
 @pytest.mark.parametrize(("options", "shuts_down", "drops_at"), DROPS.values(), ids=DROPS)
-def test_d8_over_http_2_a_send_that_goes_on_holds_nobody(
+@asyncio_only
+async def test_d8_over_http_2_a_send_that_goes_on_holds_nobody(
     options: dict[str, Any], shuts_down: bool, drops_at: float
 ) -> None:
     """Where the connection is not found either: its address may be a proxy's."""
@@ -275,7 +269,7 @@ def test_d8_over_http_2_a_send_that_goes_on_holds_nobody(
         stream.connection = Stubborn()
         return stream
 
-    stream = play(run_on_asyncio, make, act)
+    stream = await play(make, act)
     assert stream.ended_at is not None
     assert stream.ended_at <= drops_at + options["cleanup_timeout"] + 0.05
 
@@ -314,45 +308,39 @@ def test_d8_a_cancelled_request_drops_the_connection_in_whatever_order_trio_canc
     run_on_trio(main)
 
 
-def test_d8_a_cancelled_request_drops_the_connection_that_a_send_waits_for(
+@asyncio_only
+async def test_d8_a_cancelled_request_drops_the_connection_that_a_send_waits_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """hypercorn cancels it at its graceful timeout, and then waits for the client without end."""
-
-    async def main() -> None:
-        connection = Droppable(monkeypatch)
-        connection.stall()
-        with anyio.move_on_after(5):
-            await connection.run(EventSourceResponse(endless()))
-        assert anyio.current_time() == 5
-        assert connection.dropped == ["send"]
-
-    run_on_asyncio(main)
+    connection = Droppable(monkeypatch)
+    connection.stall()
+    with anyio.move_on_after(5):
+        await connection.run(EventSourceResponse(endless()))
+    assert anyio.current_time() == 5
+    assert connection.dropped == ["send"]
 
 
-def test_d8_a_cancelled_request_drops_the_connection_that_is_closed_already(
+@asyncio_only
+async def test_d8_a_cancelled_request_drops_the_connection_that_is_closed_already(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def main() -> None:
-        connection = Droppable(monkeypatch)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(connection.run, EventSourceResponse(endless()))
-            await anyio.sleep(1)
-            begin_shutdown()
-            await anyio.sleep(3)
-            assert connection.dropped == []
-            tasks.cancel_scope.cancel()
-        assert anyio.current_time() == 4
-        assert len(connection.dropped) == 1
-
-    run_on_asyncio(main)
+    connection = Droppable(monkeypatch)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, EventSourceResponse(endless()))
+        await anyio.sleep(1)
+        begin_shutdown()
+        await anyio.sleep(3)
+        assert connection.dropped == []
+        tasks.cancel_scope.cancel()
+    assert anyio.current_time() == 4
+    assert len(connection.dropped) == 1
 
 
 # Keep-alives
 
 
-@runners
-def test_d4_no_keep_alive_follows_the_end(run: Run) -> None:
+async def test_d4_no_keep_alive_follows_the_end() -> None:
     """Nor is there one while the end waits to be sent."""
 
     async def stall(connection: Connection, _: Any) -> None:
@@ -360,12 +348,11 @@ def test_d4_no_keep_alive_follows_the_end(run: Run) -> None:
         await anyio.sleep(40)
         connection.unstall()
 
-    sent = timeline(run, finite, until=100, act=stall, ping_interval=15)
+    sent = await timeline(finite, until=100, act=stall, ping_interval=15)
     assert sent == [(40, "headers"), (40, 'data: "a"\n\n'), (40, "END")]
 
 
-@runners
-def test_d4_the_end_follows_a_keep_alive_that_stalled(run: Run) -> None:
+async def test_d4_the_end_follows_a_keep_alive_that_stalled() -> None:
     async def content() -> AsyncIterator[str]:
         yield "a"
         await anyio.sleep(20)
@@ -376,12 +363,11 @@ def test_d4_the_end_follows_a_keep_alive_that_stalled(run: Run) -> None:
         await anyio.sleep(30)
         connection.unstall()
 
-    sent = timeline(run, content, until=100, act=stall, ping_interval=15)
+    sent = await timeline(content, until=100, act=stall, ping_interval=15)
     assert sent == [(0, "headers"), (0, 'data: "a"\n\n'), (44, PING), (44, "END")]
 
 
-@runners
-def test_d3_the_generator_waits_for_a_keep_alive_that_stalls(run: Run) -> None:
+async def test_d3_the_generator_waits_for_a_keep_alive_that_stalls() -> None:
     yielded: list[float] = []
 
     async def content() -> AsyncIterator[str]:
@@ -398,27 +384,25 @@ def test_d3_the_generator_waits_for_a_keep_alive_that_stalls(run: Run) -> None:
         assert len(yielded) <= 4, "the generator went on while nothing was sent"
         connection.unstall()
 
-    timeline(run, content, until=530, act=stall, ping_interval=4)
+    await timeline(content, until=530, act=stall, ping_interval=4)
 
 
 # Shutdown
 
 
-@runners
-def test_d8_a_stream_that_is_cut_does_not_look_complete(run: Run) -> None:
+async def test_d8_a_stream_that_is_cut_does_not_look_complete() -> None:
     async def act(stream: Stream) -> None:
         await anyio.sleep(1)
         begin_shutdown()
 
-    stream = play(run, lambda: Stream(endless()), act)
+    stream = await play(lambda: Stream(endless()), act)
     assert stream.ended_at == 1
     assert stream.connection.data == ['"a"']
     assert not stream.connection.complete
     assert (stream.error, stream.log) == (None, [])
 
 
-@runners
-def test_d8_a_cut_stream_with_held_headers_is_a_200(run: Run) -> None:
+async def test_d8_a_cut_stream_with_held_headers_is_a_200() -> None:
     async def silent() -> AsyncIterator[str]:
         await anyio.sleep(10_000)
         yield "never"
@@ -427,14 +411,13 @@ def test_d8_a_cut_stream_with_held_headers_is_a_200(run: Run) -> None:
         await anyio.sleep(0.1)
         begin_shutdown()
 
-    stream = play(run, lambda: Stream(silent()), act)
+    stream = await play(lambda: Stream(silent()), act)
     assert stream.connection.status == 200
     assert not stream.connection.complete
     assert stream.error is None
 
 
-@runners
-def test_d8_one_that_ends_by_itself_in_the_grace_ends_cleanly(run: Run) -> None:
+async def test_d8_one_that_ends_by_itself_in_the_grace_ends_cleanly() -> None:
     async def content() -> AsyncIterator[str]:
         yield "a"
         await shutdown.shutdown_event().wait()
@@ -444,14 +427,13 @@ def test_d8_one_that_ends_by_itself_in_the_grace_ends_cleanly(run: Run) -> None:
         await anyio.sleep(1)
         begin_shutdown()
 
-    stream = play(run, lambda: Stream(content(), shutdown_grace=5), act)
+    stream = await play(lambda: Stream(content(), shutdown_grace=5), act)
     assert stream.ended_at == 1
     assert stream.connection.data == ['"a"', '"goodbye"']
     assert stream.connection.complete
 
 
-@runners
-def test_d8_one_that_fails_while_it_tidies_up_does_not_look_complete(run: Run) -> None:
+async def test_d8_one_that_fails_while_it_tidies_up_does_not_look_complete() -> None:
     async def content() -> AsyncIterator[str]:
         try:
             yield "a"
@@ -463,15 +445,14 @@ def test_d8_one_that_fails_while_it_tidies_up_does_not_look_complete(run: Run) -
         await anyio.sleep(1)
         begin_shutdown()
 
-    stream = play(run, lambda: Stream(content()), act)
+    stream = await play(lambda: Stream(content()), act)
     assert stream.connection.data == ['"a"']
     assert not stream.connection.complete
 
 
-@runners
 @pytest.mark.parametrize("make", [endless, finite, finite_sync])
-def test_d8_a_stream_that_opens_after_the_shutdown_began_is_a_whole_200(
-    run: Run, make: Callable[[], Any]
+async def test_d8_a_stream_that_opens_after_the_shutdown_began_is_a_whole_200(
+    make: Callable[[], Any],
 ) -> None:
     started: list[str] = []
 
@@ -492,7 +473,7 @@ def test_d8_a_stream_that_opens_after_the_shutdown_began_is_a_whole_200(
         assert len(shutdown._of_this_loop()._by_address["testserver", 80].open) == 1
 
     # The first keeps the server's streams known while the second comes.
-    play(run, lambda: Stream(endless(), shutdown_grace=2), act)
+    await play(lambda: Stream(endless(), shutdown_grace=2), act)
     assert started == []
 
 
@@ -503,10 +484,9 @@ class Odd(BaseException):
     """No Exception."""
 
 
-@runners
 @pytest.mark.parametrize("error", [Odd, GeneratorExit, LookupError])
-def test_d6_nothing_yielded_before_any_kind_of_exception_is_lost(
-    run: Run, error: type[BaseException]
+async def test_d6_nothing_yielded_before_any_kind_of_exception_is_lost(
+    error: type[BaseException],
 ) -> None:
     async def content() -> AsyncIterator[str]:
         yield "a"
@@ -514,22 +494,15 @@ def test_d6_nothing_yielded_before_any_kind_of_exception_is_lost(
         yield "b"
         raise error
 
-    sent: list[list[str]] = []
-
-    async def main() -> None:
-        connection = Connection()
-        with pytest.raises(error):
-            await connection.run(EventSourceResponse(content()))
-        sent.append(connection.data)
-        assert not connection.complete
-
-    run(main)
-    assert sent == [['"a"', '"b"']]
+    connection = Connection()
+    with pytest.raises(error):
+        await connection.run(EventSourceResponse(content()))
+    assert not connection.complete
+    assert connection.data == ['"a"', '"b"']
 
 
-@runners
-def test_d6_a_client_that_stalls_does_not_hide_the_exception(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+async def test_d6_a_client_that_stalls_does_not_hide_the_exception(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # On a busy machine the event would be due, and the generator wait for its `send`.
     monkeypatch.setattr(EventSourceResponse, "_make_buffer", lambda _: Buffer(max_age=60))
@@ -541,13 +514,12 @@ def test_d6_a_client_that_stalls_does_not_hide_the_exception(
     async def act(stream: Stream) -> None:
         stream.connection.stall()
 
-    stream = play(run, lambda: Stream(content(), send_timeout=5), act)
+    stream = await play(lambda: Stream(content(), send_timeout=5), act)
     assert stream.ended_at == 5
     assert isinstance(stream.error, LookupError)
 
 
-@runners
-def test_d7_what_fails_in_a_cleanup_after_a_disconnect_is_raised(run: Run) -> None:
+async def test_d7_what_fails_in_a_cleanup_after_a_disconnect_is_raised() -> None:
     """So that the server logs it."""
 
     async def content() -> AsyncIterator[str]:
@@ -561,7 +533,7 @@ def test_d7_what_fails_in_a_cleanup_after_a_disconnect_is_raised(run: Run) -> No
         await stream.connection.until(lambda: stream.connection.bodies)
         stream.connection.disconnect()
 
-    stream = play(run, lambda: Stream(content()), act)
+    stream = await play(lambda: Stream(content()), act)
     assert isinstance(stream.error, LookupError)
     assert stream.log == ["told"]
 
@@ -582,22 +554,24 @@ def raises_cancelled() -> None:
 
 ENDS_ITSELF = [
     pytest.param(
-        run,
+        backend,
         on_disconnect,
         marks=pytest.mark.skipif(
-            run is run_on_asyncio and on_disconnect is not exits and sys.version_info < (3, 11),
+            backend == "asyncio" and on_disconnect is not exits and sys.version_info < (3, 11),
             reason="asyncio does not say whether it has cancelled a task",
         ),
     )
-    for run in (run_on_asyncio, run_on_trio)
+    for backend in ("asyncio", "trio")
     for on_disconnect in (exits, raises_cancelled, awaits_what_is_cancelled)
-    if on_disconnect is not awaits_what_is_cancelled or run is run_on_asyncio
+    if on_disconnect is not awaits_what_is_cancelled or backend == "asyncio"
 ]
 
 
-@pytest.mark.parametrize(("run", "on_disconnect"), ENDS_ITSELF)
-def test_d7_an_on_disconnect_that_ends_itself_ends_nothing_else(
-    run: Run, on_disconnect: Callable[[], Any], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("anyio_backend", "on_disconnect"), ENDS_ITSELF, indirect=["anyio_backend"]
+)
+async def test_d7_an_on_disconnect_that_ends_itself_ends_nothing_else(
+    on_disconnect: Callable[[], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     log: list[str] = []
 
@@ -614,14 +588,15 @@ def test_d7_an_on_disconnect_that_ends_itself_ends_nothing_else(
         await anyio.sleep(1)
         stream.connection.disconnect()
 
-    stream = play(run, lambda: Stream(content(), on_disconnect=on_disconnect), act)
+    stream = await play(lambda: Stream(content(), on_disconnect=on_disconnect), act)
     assert stream.error is None
     assert (log, stream.ended_at) == (["closed"], 2)
     (record,) = caplog.records
     assert "on_disconnect of" in record.getMessage()
 
 
-def test_d7_a_request_that_is_cancelled_in_on_disconnect_is_cancelled() -> None:
+@asyncio_only
+async def test_d7_a_request_that_is_cancelled_in_on_disconnect_is_cancelled() -> None:
     log: list[str] = []
 
     async def on_disconnect() -> None:
@@ -630,23 +605,19 @@ def test_d7_a_request_that_is_cancelled_in_on_disconnect_is_cancelled() -> None:
         finally:
             log.append("told")
 
-    async def main() -> None:
-        stream = Stream(endless(), on_disconnect=on_disconnect)
-        task = asyncio.ensure_future(stream.run())
-        await anyio.sleep(1)
-        stream.connection.disconnect()
-        await anyio.sleep(1)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert stream.ended_at == 2
-
-    run_on_asyncio(main)
+    stream = Stream(endless(), on_disconnect=on_disconnect)
+    task = asyncio.ensure_future(stream.run())
+    await anyio.sleep(1)
+    stream.connection.disconnect()
+    await anyio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stream.ended_at == 2
     assert log == ["told"]
 
 
-@runners
-def test_d7_a_receive_that_fails_ends_the_stream_with_its_error(run: Run) -> None:
+async def test_d7_a_receive_that_fails_ends_the_stream_with_its_error() -> None:
     log: list[str] = []
 
     async def content() -> AsyncIterator[str]:
@@ -669,7 +640,7 @@ def test_d7_a_receive_that_fails_ends_the_stream_with_its_error(run: Run) -> Non
         stream.connection.receive = receive  # type: ignore[method-assign]
         return stream
 
-    stream = play(run, make, act)
+    stream = await play(make, act)
     assert isinstance(stream.error, LookupError)
     assert stream.ended_at == 1
     assert log == ["closed"]
@@ -678,9 +649,8 @@ def test_d7_a_receive_that_fails_ends_the_stream_with_its_error(run: Run) -> Non
 # A generator that tidies up
 
 
-@runners
 @pytest.mark.parametrize("leave", ["disconnect", "shutdown"])
-def test_d7_a_generator_that_tidies_up_by_itself_is_not_cut_off(run: Run, leave: str) -> None:
+async def test_d7_a_generator_that_tidies_up_by_itself_is_not_cut_off(leave: str) -> None:
     log: list[str] = []
 
     async def content() -> AsyncIterator[str]:
@@ -694,7 +664,7 @@ def test_d7_a_generator_that_tidies_up_by_itself_is_not_cut_off(run: Run, leave:
         await anyio.sleep(1)
         stream.connection.disconnect() if leave == "disconnect" else begin_shutdown()
 
-    stream = play(run, lambda: Stream(content(), cleanup_timeout=30), act)
+    stream = await play(lambda: Stream(content(), cleanup_timeout=30), act)
     assert log == ["tidied up"]
     assert stream.ended_at == 5
     # It has come to its end by itself.
@@ -716,8 +686,7 @@ async def content(log):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="`except*` is younger")
-@runners
-def test_d7_a_finally_after_except_star_is_not_cut_off_either(run: Run, tmp_path: Path) -> None:
+async def test_d7_a_finally_after_except_star_is_not_cut_off_either(tmp_path: Path) -> None:
     log: list[str] = []
     module = tmp_path / "except_star.py"
     module.write_text(EXCEPT_STAR)
@@ -727,13 +696,12 @@ def test_d7_a_finally_after_except_star_is_not_cut_off_either(run: Run, tmp_path
         await anyio.sleep(1)
         stream.connection.disconnect()
 
-    stream = play(run, lambda: Stream(content(log), cleanup_timeout=30), act)
+    stream = await play(lambda: Stream(content(log), cleanup_timeout=30), act)
     assert log == ["tidied up"]
     assert stream.ended_at == 5
 
 
-@runners
-def test_d7_one_that_tidies_up_for_too_long_is_cancelled(run: Run) -> None:
+async def test_d7_one_that_tidies_up_for_too_long_is_cancelled() -> None:
     async def content() -> AsyncIterator[str]:
         try:
             yield "a"
@@ -744,12 +712,11 @@ def test_d7_one_that_tidies_up_for_too_long_is_cancelled(run: Run) -> None:
         await anyio.sleep(1)
         stream.connection.disconnect()
 
-    stream = play(run, lambda: Stream(content(), cleanup_timeout=30), act)
+    stream = await play(lambda: Stream(content(), cleanup_timeout=30), act)
     assert stream.ended_at == 31
 
 
-@runners
-def test_d7_one_that_tidies_up_between_its_events_goes_no_further(run: Run) -> None:
+async def test_d7_one_that_tidies_up_between_its_events_goes_no_further() -> None:
     log: list[str] = []
 
     async def content() -> AsyncIterator[str]:
@@ -764,7 +731,7 @@ def test_d7_one_that_tidies_up_between_its_events_goes_no_further(run: Run) -> N
         await anyio.sleep(1)
         stream.connection.disconnect()
 
-    stream = play(run, lambda: Stream(content(), cleanup_timeout=30), act)
+    stream = await play(lambda: Stream(content(), cleanup_timeout=30), act)
     assert stream.ended_at is not None
     assert stream.ended_at <= 4
     assert 1 <= len(log) <= 2
@@ -773,10 +740,9 @@ def test_d7_one_that_tidies_up_between_its_events_goes_no_further(run: Run) -> N
 # Headers that were never sent
 
 
-@runners
 @pytest.mark.parametrize("begins", [False, True], ids=["held", "sent"])
-def test_d6_a_failed_stream_is_cut_off_only_where_its_headers_are_out(
-    run: Run, monkeypatch: pytest.MonkeyPatch, begins: bool
+async def test_d6_a_failed_stream_is_cut_off_only_where_its_headers_are_out(
+    monkeypatch: pytest.MonkeyPatch, begins: bool
 ) -> None:
     """Before that, the exception becomes a response, on the same connection."""
     cut: list[bool] = []
@@ -791,7 +757,7 @@ def test_d6_a_failed_stream_is_cut_off_only_where_its_headers_are_out(
     async def act(stream: Stream) -> None:
         pass
 
-    stream = play(run, lambda: Stream(content()), act)
+    stream = await play(lambda: Stream(content()), act)
     assert isinstance(stream.error, LookupError)
     assert cut == [True] * begins
 
@@ -817,22 +783,15 @@ class Source:
         self.stopped += 1
 
 
-@runners
 @pytest.mark.parametrize("pushes", [False, True], ids=["generator", "source"])
-def test_a_cancelled_request_is_the_reason_and_ends_what_is_streamed(
-    run: Run, pushes: bool
-) -> None:
+async def test_a_cancelled_request_is_the_reason_and_ends_what_is_streamed(pushes: bool) -> None:
     source = Source()
-
-    async def main() -> None:
-        response: Any = EventSourceResponse(endless())
-        response._source = source if pushes else None
-        connection = Connection()
-        arguments = connection.scope, connection.receive, connection.send
-        delivery = _delivery_class()(response, *arguments)
-        with anyio.move_on_after(1):
-            await delivery.run()
-        assert delivery.ending is Ending.CANCELLED
-
-    run(main)
+    response: Any = EventSourceResponse(endless())
+    response._source = source if pushes else None
+    connection = Connection()
+    arguments = connection.scope, connection.receive, connection.send
+    delivery = _delivery_class()(response, *arguments)
+    with anyio.move_on_after(1):
+        await delivery.run()
+    assert delivery.ending is Ending.CANCELLED
     assert bool(source.stopped) == pushes

@@ -20,14 +20,15 @@ from starlette.background import BackgroundTask
 
 import sserpent._delivery.observer as observing
 from asgi import Connection
+from event_loops import asyncio_only
 from servers import Server, on, until
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._shutdown import streams as shutdown
 from sserpent.channels import Channels
 from sserpent.protocols import OpenAIChat
-from timelines import runners
 
-Run = Callable[..., None]
+pytestmark = pytest.mark.anyio
+
 
 PING = b": ping\n"
 
@@ -49,14 +50,10 @@ async def parts(*items: Any, pause: float = 0, last: float = 0) -> AsyncIterator
         await anyio.sleep(last)
 
 
-def streamed(run: Run, make: Callable[[], EventSourceResponse]) -> Connection:
+async def streamed(make: Callable[[], EventSourceResponse]) -> Connection:
     connection = Connection()
-
-    async def main() -> None:
-        with anyio.fail_after(1_000):
-            await connection.run(make())
-
-    run(main)
+    with anyio.fail_after(1_000):
+        await connection.run(make())
     return connection
 
 
@@ -78,12 +75,12 @@ def kinds() -> list[Callable[[], EventSourceResponse]]:
     ]
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("make", kinds())
-def test_e1_what_is_ready_is_on_the_wire_as_it_is(
-    run: Run, make: Callable[[], EventSourceResponse]
+async def test_e1_what_is_ready_is_on_the_wire_as_it_is(
+    make: Callable[[], EventSourceResponse],
 ) -> None:
-    connection = streamed(run, make)
+    connection = await streamed(make)
     assert connection.body == WIRE
     assert connection.complete
     assert connection.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -98,9 +95,9 @@ def test_e1_a_sync_generator_is_framed_too() -> None:
     assert TestClient(app).get("/").content == WIRE
 
 
-@runners
-def test_e1_without_framed_text_is_data(run: Run) -> None:
-    connection = streamed(run, lambda: EventSourceResponse(parts("data: a\n\n", b"b")))
+@pytest.mark.virtual_time
+async def test_e1_without_framed_text_is_data() -> None:
+    connection = await streamed(lambda: EventSourceResponse(parts("data: a\n\n", b"b")))
     assert connection.body == b'data: "data: a\\n\\n"\n\ndata: "b"\n\n'
 
 
@@ -113,22 +110,20 @@ def test_e1_framed_is_a_bool(value: Any) -> None:
         type("Bad", (EventSourceResponse,), {"framed": value})
 
 
-def test_e1_subscriptions_and_runs_refuse_framed() -> None:
-    async def main() -> None:
-        async with Channels() as channels:
-            news, runs = channels.channel("news"), channels.runs("answers")
-            run = await runs.start(parts("a"))
-            makes: list[Callable[[], Any]] = [
-                lambda: news.subscribe(framed=True),
-                lambda: channels.subscribe(news.on(), framed=True),
-                lambda: run.follow(framed=True),
-                lambda: setattr(news.subscribe(), "framed", True),
-            ]
-            for make in makes:
-                with pytest.raises(TypeError, match="has no option 'framed': its events are"):
-                    make()
-
-    anyio.run(main)
+@asyncio_only
+async def test_e1_subscriptions_and_runs_refuse_framed() -> None:
+    async with Channels() as channels:
+        news, runs = channels.channel("news"), channels.runs("answers")
+        run = await runs.start(parts("a"))
+        makes: list[Callable[[], Any]] = [
+            lambda: news.subscribe(framed=True),
+            lambda: channels.subscribe(news.on(), framed=True),
+            lambda: run.follow(framed=True),
+            lambda: setattr(news.subscribe(), "framed", True),
+        ]
+        for make in makes:
+            with pytest.raises(TypeError, match="has no option 'framed': its events are"):
+                make()
 
 
 NOTHING: list[tuple[Any, type[EventSourceResponse]]] = [
@@ -137,10 +132,10 @@ NOTHING: list[tuple[Any, type[EventSourceResponse]]] = [
 ]
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize(("nothing", "response_class"), NOTHING)
-def test_e1_items_that_become_nothing_hold_nothing_up(
-    run: Run, nothing: Any, response_class: type[EventSourceResponse]
+async def test_e1_items_that_become_nothing_hold_nothing_up(
+    nothing: Any, response_class: type[EventSourceResponse]
 ) -> None:
     """What a slow generator yields is handed over at once. Here there is nothing to hand over."""
 
@@ -150,15 +145,15 @@ def test_e1_items_that_become_nothing_hold_nothing_up(
             yield nothing
         yield {"a": 1}
 
-    connection = streamed(run, lambda: response_class(content()))
+    connection = await streamed(lambda: response_class(content()))
     assert connection.body.startswith(b'data: {"a":1}\n\n')
     assert connection.complete
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize(("nothing", "response_class"), NOTHING)
-def test_e1_a_generator_whose_items_become_nothing_gives_others_a_turn(
-    run: Run, nothing: Any, response_class: type[EventSourceResponse]
+async def test_e1_a_generator_whose_items_become_nothing_gives_others_a_turn(
+    nothing: Any, response_class: type[EventSourceResponse]
 ) -> None:
     turns = 0
 
@@ -169,43 +164,38 @@ def test_e1_a_generator_whose_items_become_nothing_gives_others_a_turn(
         assert turns > before
 
     connection = Connection()
-
-    async def main() -> None:
-        nonlocal turns
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(connection.run, response_class(content()))
-            while not connection.complete:
-                await anyio.lowlevel.checkpoint()
-                turns += 1
-
-    run(main)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, response_class(content()))
+        while not connection.complete:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
 
 
 # Where a line begins
 
 
-def with_pings(run: Run, *items: Any, **options: Any) -> bytes:
+async def with_pings(*items: Any, **options: Any) -> bytes:
     """Returns the body of a stream with 5 quiet seconds after each item, and pings after 2."""
     options = {"ping_interval": 2, "open_delay": 0, **options}
-    return streamed(run, lambda: Framed(parts(*items, pause=5, last=5), **options)).body
+    return (await streamed(lambda: Framed(parts(*items, pause=5, last=5), **options))).body
 
 
-@runners
-def test_e1_a_keep_alive_that_is_an_event_is_sent_only_between_events(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e1_a_keep_alive_that_is_an_event_is_sent_only_between_events() -> None:
     ping = ServerSentEvent(event="ping")
     for begins, ends in (
         ("event: a\n", "data: b\n\n"),
         ("event: a\r\n", "data: b\r\n\r\n"),
         ("event: a\n", "data: b\n\r\n"),
     ):
-        body = with_pings(run, begins, ends, ping_event=ping)
+        body = await with_pings(begins, ends, ping_event=ping)
         assert body == (begins + ends).encode() + 2 * ping.encode()
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("fails", [True, False])
-def test_e1_a_closing_event_is_not_part_of_an_event_that_has_not_ended(
-    run: Run, fails: bool, caplog: pytest.LogCaptureFixture
+async def test_e1_a_closing_event_is_not_part_of_an_event_that_has_not_ended(
+    fails: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def content() -> AsyncIterator[str]:
         yield "data: a\n\n"
@@ -218,18 +208,14 @@ def test_e1_a_closing_event_is_not_part_of_an_event_that_has_not_ended(
             return ServerSentEvent(event="end", data=1)
 
     connection = Connection()
-
-    async def main() -> None:
-        with pytest.raises(RuntimeError, match="429") if fails else nullcontext():
-            await connection.run(Closing(content()))
-
-    run(main)
+    with pytest.raises(RuntimeError, match="429") if fails else nullcontext():
+        await connection.run(Closing(content()))
     assert connection.body == b"data: a\n\ndata: half"
     assert not connection.complete
     assert "did not end an event" in caplog.text
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize(
     ("items", "body"),
     [
@@ -244,14 +230,14 @@ def test_e1_a_closing_event_is_not_part_of_an_event_that_has_not_ended(
         ([{"b": 1}, "data: a"], b'data: {"b":1}\n\n' + 2 * PING + b"data: a"),
     ],
 )
-def test_e1_a_keep_alive_is_sent_only_where_a_line_begins(
-    run: Run, items: list[Any], body: bytes
+async def test_e1_a_keep_alive_is_sent_only_where_a_line_begins(
+    items: list[Any], body: bytes
 ) -> None:
-    assert with_pings(run, *items) == body
+    assert await with_pings(*items) == body
 
 
-@runners
-def test_e1_a_keep_alive_is_due_as_soon_as_it_would_be_when_a_line_has_ended_late(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e1_a_keep_alive_is_due_as_soon_as_it_would_be_when_a_line_has_ended_late() -> None:
     times: list[float] = []
 
     async def content() -> AsyncIterator[str]:
@@ -267,22 +253,17 @@ def test_e1_a_keep_alive_is_due_as_soon_as_it_would_be_when_a_line_has_ended_lat
                 times.append(anyio.current_time())
             await super().send(message)
 
-    async def main() -> None:
-        await Clocked().run(Framed(content(), ping_interval=4))
-
-    run(main)
+    await Clocked().run(Framed(content(), ping_interval=4))
     assert [round(at - times[0], 1) for at in times] == [0, 4, 8]
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize(
     ("item", "says"),
     [("data: a\n\n", True), ("data: a\n", True), ("", True), ("data: a", False), (b"a\r", False)],
 )
-def test_e1_the_farewell_is_left_out_in_the_middle_of_a_line(
-    run: Run, item: Any, says: bool
-) -> None:
-    body = streamed(run, lambda: Framed(parts(item, last=60), max_duration=10)).body
+async def test_e1_the_farewell_is_left_out_in_the_middle_of_a_line(item: Any, says: bool) -> None:
+    body = (await streamed(lambda: Framed(parts(item, last=60), max_duration=10))).body
     ready = item.encode() if isinstance(item, str) else item
     assert re.fullmatch(re.escape(ready) + (rb": goodbye\nretry: \d+\n" if says else b""), body)
 
@@ -290,18 +271,14 @@ def test_e1_the_farewell_is_left_out_in_the_middle_of_a_line(
 # The rest of the delivery
 
 
-@runners
-def test_e1_text_that_is_no_unicode_fails_the_stream_and_names_its_source(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e1_text_that_is_no_unicode_fails_the_stream_and_names_its_source() -> None:
     connection = Connection()
     caught: list[BaseException] = []
-
-    async def main() -> None:
-        try:
-            await connection.run(Framed(parts("data: a\n\n", "data: \ud800\n\n", pause=1)))
-        except ValueError as error:
-            caught.append(error)
-
-    run(main)
+    try:
+        await connection.run(Framed(parts("data: a\n\n", "data: \ud800\n\n", pause=1)))
+    except ValueError as error:
+        caught.append(error)
     assert connection.body == b"data: a\n\n"
     assert not connection.complete
     assert str(caught[0]) == "text must be valid Unicode, without lone surrogates"
@@ -346,8 +323,8 @@ def test_e1_the_document_says_nothing_of_the_data_of_what_is_ready(item_type: An
     assert TestClient(app).get("/").text == "data: a\n\n"
 
 
-@runners
-def test_e1_head_starts_nothing(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e1_head_starts_nothing() -> None:
     began: list[bool] = []
 
     async def content() -> AsyncIterator[str]:
@@ -355,16 +332,12 @@ def test_e1_head_starts_nothing(run: Run) -> None:
         yield "data: a\n\n"
 
     connection = Connection(method="HEAD")
-
-    async def main() -> None:
-        await connection.run(Framed(content()))
-
-    run(main)
+    await connection.run(Framed(content()))
     assert (connection.body, connection.complete, began) == (b"", True, [])
 
 
-@runners
-def test_e1_a_client_that_leaves_is_told_and_the_generator_cleans_up(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e1_a_client_that_leaves_is_told_and_the_generator_cleans_up() -> None:
     log: list[str] = []
     connection = Connection()
 
@@ -375,60 +348,44 @@ def test_e1_a_client_that_leaves_is_told_and_the_generator_cleans_up(run: Run) -
         finally:
             log.append("closed")
 
-    async def main() -> None:
-        response = Framed(content(), on_disconnect=lambda: log.append("told"))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(connection.run, response)
-            await connection.until(lambda: connection.body)
-            connection.disconnect()
-
-    run(main)
+    response = Framed(content(), on_disconnect=lambda: log.append("told"))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, response)
+        await connection.until(lambda: connection.body)
+        connection.disconnect()
     assert sorted(log) == ["closed", "told"]
 
 
-@runners
-def test_e1_metrics_count_its_events(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.virtual_time
+async def test_e1_metrics_count_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observing, "current", observing.Observer())
     observer = observing.observe()
-
-    async def main() -> None:
-        items = ["data: a\n", "\n", "data: b\n\ndata: c\r\n\r\n", {"d": 1}, "data: e"]
-        connection = Connection(endpoint=main)
-        await connection.run(Framed(parts(*items, pause=1)))
-
-    run(main)
+    items = ["data: a\n", "\n", "data: b\n\ndata: c\r\n\r\n", {"d": 1}, "data: e"]
+    await Connection(endpoint=parts).run(Framed(parts(*items, pause=1)))
     (totals,) = observer.by_route().values()
     assert totals["events"] == 4
 
 
-@runners
-def test_e1_a_shutdown_ends_it_and_background_tasks_follow_a_whole_stream(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e1_a_shutdown_ends_it_and_background_tasks_follow_a_whole_stream() -> None:
     log: list[str] = []
     cut, whole = Connection(), Connection()
-
-    async def main() -> None:
-        task = BackgroundTask(log.append, "background")
-        await whole.run(Framed(parts("data: a\n\n", last=1), background=task))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(cut.run, Framed(parts("data: a\n\n", last=1_000)))
-            await cut.until(lambda: cut.body)
-            shutdown._of_this_loop()._look(signalled=True)
-
-    run(main)
+    task = BackgroundTask(log.append, "background")
+    await whole.run(Framed(parts("data: a\n\n", last=1), background=task))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cut.run, Framed(parts("data: a\n\n", last=1_000)))
+        await cut.until(lambda: cut.body)
+        shutdown._of_this_loop()._look(signalled=True)
     assert log == ["background"]
     assert (whole.complete, cut.complete) == (True, False)
     assert whole.body == cut.body == b"data: a\n\n"
 
 
-@runners
-def test_e1_a_client_that_does_not_read_is_dropped(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e1_a_client_that_does_not_read_is_dropped() -> None:
     connection = Connection()
-
-    async def main() -> None:
-        connection.stall()
-        await connection.run(Framed(parts("data: a", last=1_000), send_timeout=5))
-
-    run(main)
+    connection.stall()
+    await connection.run(Framed(parts("data: a", last=1_000), send_timeout=5))
     assert connection.messages == []
 
 

@@ -15,7 +15,8 @@ import pytest
 from asgi import Connection
 from sserpent import EventSourceResponse
 from sserpent._delivery import in_finally
-from timelines import runners
+
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 # Each line that has to be found says "tidies".
 SHAPES = {
@@ -166,10 +167,7 @@ async def tidies_up(tidy: Callable[[], Awaitable[None]]) -> AsyncIterator[str]:
         await tidy()
 
 
-@runners
-def test_d7_no_file_is_read_when_a_client_leaves(
-    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_d7_no_file_is_read_when_a_client_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     # What is raised in the event loop may be logged alone.
     reads: list[Any] = []
 
@@ -178,44 +176,36 @@ def test_d7_no_file_is_read_when_a_client_leaves(
         raise AssertionError("a file is read, or a source parsed, in the event loop")
 
     logs: list[list[str]] = []
-
-    async def main() -> None:
-        with monkeypatch.context() as patched:
-            patched.setattr(builtins, "open", refuse)
-            patched.setattr("tokenize.open", refuse)
-            patched.setattr("linecache.getlines", refuse)
-            patched.setattr("linecache.updatecache", refuse)
-            patched.setattr("inspect.getsourcelines", refuse)
-            patched.setattr(ast, "parse", refuse)
-            logs.append(await left_in_its_finally(tidies_up))
-
-    run(main)
+    with monkeypatch.context() as patched:
+        patched.setattr(builtins, "open", refuse)
+        patched.setattr("tokenize.open", refuse)
+        patched.setattr("linecache.getlines", refuse)
+        patched.setattr("linecache.updatecache", refuse)
+        patched.setattr("inspect.getsourcelines", refuse)
+        patched.setattr(ast, "parse", refuse)
+        logs.append(await left_in_its_finally(tidies_up))
     assert logs == [["tidied up"]]
     assert reads == []
 
 
-@runners
 @pytest.mark.parametrize("error", [LookupError, AttributeError, RecursionError])
-def test_d7_bytecode_that_is_not_understood_costs_no_stream(
-    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+async def test_d7_bytecode_that_is_not_understood_costs_no_stream(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def refuse(*args: Any) -> Any:
         raise error
 
     logs: list[list[str]] = []
 
-    async def main() -> None:
-        async def content(tidy: Callable[[], Awaitable[None]]) -> AsyncIterator[str]:
-            try:
-                yield "a"
-            finally:
-                await tidy()
+    async def content(tidy: Callable[[], Awaitable[None]]) -> AsyncIterator[str]:
+        try:
+            yield "a"
+        finally:
+            await tidy()
 
-        with monkeypatch.context() as patched:
-            patched.setattr(in_finally, "finally_lines", refuse)
-            begin = anyio.current_time()
-            logs.append(await left_in_its_finally(content))
-            assert anyio.current_time() - begin == pytest.approx(1, abs=0.1)
-
-    run(main)
+    with monkeypatch.context() as patched:
+        patched.setattr(in_finally, "finally_lines", refuse)
+        begin = anyio.current_time()
+        logs.append(await left_in_its_finally(content))
+        assert anyio.current_time() - begin == pytest.approx(1, abs=0.1)
     assert logs == [[]]

@@ -16,28 +16,21 @@ from fastapi import FastAPI, HTTPException
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from asgi import Connection
+from event_loops import asyncio_only
 from sserpent import EventSourceResponse
-from timelines import runners
-from virtual_time import run_on_asyncio
 
-Run = Callable[..., None]
+pytestmark = pytest.mark.anyio
 
 
-def refused(
-    run: Run, content: Callable[[], Any], expected: type[BaseException], **options: Any
+async def refused(
+    content: Callable[[], Any], expected: type[BaseException], **options: Any
 ) -> tuple[BaseException, float, Connection]:
     """Returns what a stream raised, when, and what it sent."""
-    found: list[Any] = []
-
-    async def main() -> None:
-        connection = Connection()
-        begin = anyio.current_time()
-        with anyio.fail_after(1_000), pytest.raises(expected) as raised:
-            await connection.run(EventSourceResponse(content(), **options))
-        found.extend((raised.value, anyio.current_time() - begin, connection))
-
-    run(main)
-    return tuple(found)  # type: ignore[return-value]
+    connection = Connection()
+    begin = anyio.current_time()
+    with anyio.fail_after(1_000), pytest.raises(expected) as raised:
+        await connection.run(EventSourceResponse(content(), **options))
+    return raised.value, anyio.current_time() - begin, connection
 
 
 def causes(error: BaseException | None) -> list[type[BaseException]]:
@@ -48,10 +41,10 @@ def causes(error: BaseException | None) -> list[type[BaseException]]:
     return found
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("before", [0, 1])
-def test_d6_e8_the_cleanup_after_an_item_that_cannot_be_encoded_runs_to_its_end(
-    run: Run, before: int
+async def test_d6_e8_the_cleanup_after_an_item_that_cannot_be_encoded_runs_to_its_end(
+    before: int,
 ) -> None:
     log: list[str] = []
 
@@ -64,7 +57,7 @@ def test_d6_e8_the_cleanup_after_an_item_that_cannot_be_encoded_runs_to_its_end(
             await anyio.sleep(2)
             log.append("closed")
 
-    error, seconds, connection = refused(run, content, ValueError, cleanup_timeout=3)
+    error, seconds, connection = await refused(content, ValueError, cleanup_timeout=3)
     assert log == ["closed"]
     assert seconds == pytest.approx(2, abs=0.1)
     assert connection.data == ['"fine"'] * before
@@ -73,9 +66,9 @@ def test_d6_e8_the_cleanup_after_an_item_that_cannot_be_encoded_runs_to_its_end(
     assert causes(error)[0] is ValueError
 
 
-@runners
-def test_d6_e8_that_cleanup_has_its_time_and_no_more(
-    run: Run, caplog: pytest.LogCaptureFixture
+@pytest.mark.virtual_time
+async def test_d6_e8_that_cleanup_has_its_time_and_no_more(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def content() -> AsyncIterator[Any]:
         try:
@@ -84,17 +77,17 @@ def test_d6_e8_that_cleanup_has_its_time_and_no_more(
         finally:
             await anyio.sleep(500)
 
-    error, seconds, connection = refused(run, content, ValueError, cleanup_timeout=3)
+    error, seconds, connection = await refused(content, ValueError, cleanup_timeout=3)
     assert seconds == pytest.approx(3, abs=0.1)
     assert asyncio.CancelledError not in causes(error)
     assert connection.data == ['"fine"']
     assert "did not end within cleanup_timeout (3 s)" in caplog.text
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("cause", [None, KeyError])
-def test_d6_e8_a_cleanup_that_fails_too_is_told_with_the_first_error(
-    run: Run, cause: type[Exception] | None
+async def test_d6_e8_a_cleanup_that_fails_too_is_told_with_the_first_error(
+    cause: type[Exception] | None,
 ) -> None:
     async def content() -> AsyncIterator[Any]:
         try:
@@ -103,13 +96,13 @@ def test_d6_e8_a_cleanup_that_fails_too_is_told_with_the_first_error(
             await anyio.sleep(1)
             raise LookupError("in the cleanup") from (cause and cause())
 
-    error, _, _ = refused(run, content, LookupError)
+    error, _, _ = await refused(content, LookupError)
     assert causes(error)[:1] == [LookupError]
     assert ValueError in causes(error)
     assert cause is None or cause in causes(error)
 
 
-def test_d6_a_sync_generators_too() -> None:
+async def test_d6_a_sync_generators_too() -> None:
     """In real time: it has a thread."""
     log: list[str] = []
 
@@ -127,19 +120,17 @@ def test_d6_a_sync_generators_too() -> None:
             log.append("closed")
 
     go_on = threading.Event()
-    for run in (anyio.run, lambda main: anyio.run(main, backend="trio")):
-        error, _, _ = refused(run, fails, LookupError)
-        assert ValueError in causes(error)
-        go_on.clear()
-        begin = time.monotonic()
-        refused(run, hangs, ValueError, cleanup_timeout=0.2)
-        assert time.monotonic() - begin < 10
-        go_on.set()
+    error, _, _ = await refused(fails, LookupError)
+    assert ValueError in causes(error)
+    begin = time.monotonic()
+    await refused(hangs, ValueError, cleanup_timeout=0.2)
+    assert time.monotonic() - begin < 10
+    go_on.set()
 
 
-@runners
-def test_d6_an_http_exception_after_the_headers_says_what_to_do(
-    run: Run, caplog: pytest.LogCaptureFixture
+@pytest.mark.virtual_time
+async def test_d6_an_http_exception_after_the_headers_says_what_to_do(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = FastAPI()
 
@@ -159,24 +150,21 @@ def test_d6_an_http_exception_after_the_headers_says_what_to_do(
         raise HTTPException(403)
         yield "never"
 
-    async def main() -> None:
-        for path, name in (("/late", "late"), ("/after", "after")):
-            connection = Connection(path)
-            with pytest.raises(RuntimeError, match=r"HTTPException\(403\)") as raised:
-                await connection.run(app)
-            text = str(raised.value)
-            assert name in text
-            assert "open_delay (0.25 s)" in text
-            assert "dependency" in text
-            assert StarletteHTTPException in {*causes(raised.value)} | {
-                each.__mro__[1] for each in causes(raised.value)
-            }
-            assert not connection.complete
-        connection = Connection("/early")
-        await connection.run(app)
-        assert connection.status == 403
-
-    run(main)
+    for path, name in (("/late", "late"), ("/after", "after")):
+        connection = Connection(path)
+        with pytest.raises(RuntimeError, match=r"HTTPException\(403\)") as raised:
+            await connection.run(app)
+        text = str(raised.value)
+        assert name in text
+        assert "open_delay (0.25 s)" in text
+        assert "dependency" in text
+        assert StarletteHTTPException in {*causes(raised.value)} | {
+            each.__mro__[1] for each in causes(raised.value)
+        }
+        assert not connection.complete
+    connection = Connection("/early")
+    await connection.run(app)
+    assert connection.status == 403
 
 
 # HEAD
@@ -187,11 +175,10 @@ async def never() -> AsyncIterator[str]:
     yield "never"
 
 
-@runners
-def test_d9_head_is_bounded_by_send_timeout(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.virtual_time
+async def test_d9_head_is_bounded_by_send_timeout(caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
-
-    async def main() -> None:
+    with caplog.at_level(logging.WARNING):
         connection = Connection(method="HEAD")
         connection.stall()
         content = never()
@@ -202,49 +189,44 @@ def test_d9_head_is_bounded_by_send_timeout(run: Run, caplog: pytest.LogCaptureF
         await connection.run(response)
         assert anyio.current_time() - begin == pytest.approx(5, abs=0.1)
         assert content.ag_frame is None  # type: ignore[attr-defined]
-
-    with caplog.at_level(logging.WARNING):
-        run(main)
     assert "has not read for send_timeout (5 s) and is dropped" in caplog.text
     assert told == []
 
 
-@runners
-def test_d12_head_is_whole(run: Run) -> None:
-    async def main() -> None:
-        connection = Connection(method="HEAD")
-        await connection.run(EventSourceResponse(never()))
-        assert [message["type"] for message in connection.messages] == [
-            "http.response.start",
-            "http.response.body",
-        ]
-        assert connection.complete
-        assert connection.body == b""
-
-    run(main)
+@pytest.mark.virtual_time
+async def test_d12_head_is_whole() -> None:
+    connection = Connection(method="HEAD")
+    await connection.run(EventSourceResponse(never()))
+    assert [message["type"] for message in connection.messages] == [
+        "http.response.start",
+        "http.response.body",
+    ]
+    assert connection.complete
+    assert connection.body == b""
 
 
 # The last send
 
 
-def test_d7_a_last_send_that_has_stalled_for_long_is_given_up_when_the_client_leaves() -> None:
-    async def main() -> None:
-        for stalled_for, more in ((10, 0), (0.4, 0.6)):
-            connection = Connection()
+@asyncio_only
+@pytest.mark.virtual_time
+async def test_d7_a_last_send_that_has_stalled_for_long_is_given_up_when_the_client_leaves() -> (
+    None
+):
+    for stalled_for, more in ((10, 0), (0.4, 0.6)):
+        connection = Connection()
 
-            async def finite(connection: Connection = connection) -> AsyncIterator[str]:
-                yield "a"
-                await anyio.sleep(1)
-                connection.stall()
+        async def finite(connection: Connection = connection) -> AsyncIterator[str]:
+            yield "a"
+            await anyio.sleep(1)
+            connection.stall()
 
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(connection.run, EventSourceResponse(finite()))
-                await anyio.sleep(1 + stalled_for)
-                begin = anyio.current_time()
-                connection.disconnect()
-            assert anyio.current_time() - begin == pytest.approx(more, abs=0.01)
-
-    run_on_asyncio(main)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, EventSourceResponse(finite()))
+            await anyio.sleep(1 + stalled_for)
+            begin = anyio.current_time()
+            connection.disconnect()
+        assert anyio.current_time() - begin == pytest.approx(more, abs=0.01)
 
 
 # What says that the client has gone
@@ -268,11 +250,11 @@ class ServerConnection:
         raise Odd
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("name", ["transport", "writer"])
 @pytest.mark.parametrize("is_closing", [True, False])
-def test_d7_whatever_a_closed_connection_raises_is_a_disconnect(
-    run: Run, name: str, is_closing: bool
+async def test_d7_whatever_a_closed_connection_raises_is_a_disconnect(
+    name: str, is_closing: bool
 ) -> None:
     told: list[str] = []
 
@@ -280,43 +262,36 @@ def test_d7_whatever_a_closed_connection_raises_is_a_disconnect(
         yield "a"
         await anyio.sleep(10_000)
 
-    async def main() -> None:
-        connection = Connection()
-        server = ServerConnection(name, is_closing)
+    connection = Connection()
+    server = ServerConnection(name, is_closing)
 
-        async def send(message: Any) -> None:
-            await server.send(message)
+    async def send(message: Any) -> None:
+        await server.send(message)
 
-        connection.send = send  # type: ignore[method-assign]
-        response = EventSourceResponse(content(), on_disconnect=lambda: told.append("told"))
-        if is_closing:
+    connection.send = send  # type: ignore[method-assign]
+    response = EventSourceResponse(content(), on_disconnect=lambda: told.append("told"))
+    if is_closing:
+        await connection.run(response)
+    else:
+        with pytest.raises(Odd):
             await connection.run(response)
-        else:
-            with pytest.raises(Odd):
-                await connection.run(response)
-
-    run(main)
     assert told == (["told"] if is_closing else [])
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize(
     "error", [anyio.BrokenResourceError, anyio.ClosedResourceError, BrokenPipeError]
 )
-def test_d7_a_broken_stream_of_anyios_is_a_disconnect(run: Run, error: type[Exception]) -> None:
+async def test_d7_a_broken_stream_of_anyios_is_a_disconnect(error: type[Exception]) -> None:
     told: list[str] = []
+    connection = Connection()
 
-    async def main() -> None:
-        connection = Connection()
+    async def send(message: Any) -> None:
+        raise error
 
-        async def send(message: Any) -> None:
-            raise error
-
-        connection.send = send  # type: ignore[method-assign]
-        response = EventSourceResponse(never_ends(), on_disconnect=lambda: told.append("told"))
-        await connection.run(response)
-
-    run(main)
+    connection.send = send  # type: ignore[method-assign]
+    response = EventSourceResponse(never_ends(), on_disconnect=lambda: told.append("told"))
+    await connection.run(response)
     assert told == ["told"]
 
 

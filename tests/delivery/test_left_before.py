@@ -22,10 +22,10 @@ from servers import SERVERS, Server, commands, fetch, until, uvicorn
 from sserpent import EventSourceResponse
 from sserpent._shutdown import streams as shutdown
 from sserpent.channels import Channels
-from timelines import runners
 from virtual_time import run_on_asyncio
 
-Run = Callable[..., None]
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
+
 
 ways = pytest.mark.parametrize("how", WAYS_TO_LEAVE)
 
@@ -115,14 +115,13 @@ async def seconds_of(app: Any, connection: Connection) -> float:
 PATHS = ["/async", "/reads", "/sync", "/returned", "/returned-sync", "/subscribed", "/plain/"]
 
 
-@runners
 @ways
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_d7_a_client_that_left_before_its_stream_opens_is_noticed_at_once(
-    run: Run, path: str, how: str, method: str, caplog: pytest.LogCaptureFixture
+async def test_d7_a_client_that_left_before_its_stream_opens_is_noticed_at_once(
+    path: str, how: str, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main() -> None:
+    with caplog.at_level(logging.WARNING):
         served = App()
         for _ in range(3):  # there is one place for all of them
             connection = Left(how, path=path, method=method)
@@ -134,9 +133,6 @@ def test_d7_a_client_that_left_before_its_stream_opens_is_noticed_at_once(
             assert served.log.count("session closed") == 3
         if path != "/subscribed":
             assert served.log.count("told") == 3
-
-    with caplog.at_level(logging.WARNING):
-        run(main)
     assert caplog.records == []
 
 
@@ -146,21 +142,16 @@ def is_closed_unentered(generator: Any) -> bool:
     return generator.ag_frame is None
 
 
-@runners
 @ways
 @pytest.mark.parametrize("open_delay", [0, None])
-def test_d7_whenever_the_headers_go_out(run: Run, how: str, open_delay: float | None) -> None:
-    async def main() -> None:
-        content = App().entered()
-        response = EventSourceResponse(content, open_delay=open_delay)
-        assert await seconds_of(response, Left(how)) < 0.1
-        assert is_closed_unentered(content)
-
-    run(main)
+async def test_d7_whenever_the_headers_go_out(how: str, open_delay: float | None) -> None:
+    content = App().entered()
+    response = EventSourceResponse(content, open_delay=open_delay)
+    assert await seconds_of(response, Left(how)) < 0.1
+    assert is_closed_unentered(content)
 
 
-@runners
-def test_d7_an_iterable_of_its_own_is_closed_within_its_time(run: Run) -> None:
+async def test_d7_an_iterable_of_its_own_is_closed_within_its_time() -> None:
     log: list[str] = []
 
     class Content:
@@ -174,19 +165,15 @@ def test_d7_an_iterable_of_its_own_is_closed_within_its_time(run: Run) -> None:
             log.append("closed")
             await anyio.sleep(100)
 
-    async def main() -> None:
-        response = EventSourceResponse(Content(), cleanup_timeout=3)
-        assert await seconds_of(response, Left()) == pytest.approx(3)
-
-    run(main)
+    response = EventSourceResponse(Content(), cleanup_timeout=3)
+    assert await seconds_of(response, Left()) == pytest.approx(3)
     assert log == ["closed"]
 
 
-@runners
-def test_d8_a_server_that_shuts_down_in_that_moment_is_not_held(
-    run: Run, caplog: pytest.LogCaptureFixture
+async def test_d8_a_server_that_shuts_down_in_that_moment_is_not_held(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def main() -> None:
+    with caplog.at_level(logging.WARNING):
         content = App().entered()
         connection = Connection()
         response = EventSourceResponse(content)
@@ -199,29 +186,22 @@ def test_d8_a_server_that_shuts_down_in_that_moment_is_not_held(
         connection.receive = receive_and_shut_down  # type: ignore[method-assign]
         assert await seconds_of(response, connection) < 0.1
         assert connection.status == 200
-
-    with caplog.at_level(logging.WARNING):
-        run(main)
     assert caplog.records == []
 
 
-@runners
-def test_d7_a_request_that_is_cancelled_in_that_moment_ends(run: Run) -> None:
-    async def main() -> None:
-        content = App().entered()
-        connection = Connection()
-        with anyio.CancelScope() as scope:
-            receive = connection.receive
+async def test_d7_a_request_that_is_cancelled_in_that_moment_ends() -> None:
+    content = App().entered()
+    connection = Connection()
+    with anyio.CancelScope() as scope:
+        receive = connection.receive
 
-            async def receive_and_cancel() -> Any:
-                scope.cancel()
-                return await receive()
+        async def receive_and_cancel() -> Any:
+            scope.cancel()
+            return await receive()
 
-            connection.receive = receive_and_cancel  # type: ignore[method-assign]
-            assert await seconds_of(EventSourceResponse(content), connection) < 0.1
-        assert is_closed_unentered(content)
-
-    run(main)
+        connection.receive = receive_and_cancel  # type: ignore[method-assign]
+        assert await seconds_of(EventSourceResponse(content), connection) < 0.1
+    assert is_closed_unentered(content)
 
 
 def test_d7_a_task_that_somebody_cancels_before_its_first_turn_fails_its_stream() -> None:

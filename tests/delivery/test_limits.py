@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta, timezone
-from functools import partial
 from typing import Any
 
 import anyio
@@ -19,9 +18,8 @@ from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._shutdown import streams as shutdown
 from sserpent.channels import Channels
 from sserpent.metrics import prometheus
-from timelines import runners
 
-Run = Callable[..., None]
+pytestmark = pytest.mark.anyio
 
 
 def goodbye(body: bytes) -> int:
@@ -42,38 +40,26 @@ async def ticking() -> AsyncIterator[int]:
         await anyio.sleep(10)
 
 
-def streamed(
-    run: Run, response: Callable[[], EventSourceResponse], **more: Any
-) -> tuple[Any, float]:
+async def streamed(response: Callable[[], EventSourceResponse], **more: Any) -> tuple[Any, float]:
     """Returns the connection of a whole stream, and for how long it lasted."""
-    connections: list[Connection] = []
-    seconds: list[float] = []
-
-    async def main() -> None:
-        connection = Connection()
-        connections.append(connection)
-        begin = anyio.current_time()
-        try:
-            with anyio.fail_after(1_000):
-                if "act" in more:
-                    async with anyio.create_task_group() as tasks:
-                        tasks.start_soon(connection.run, response())
-                        await more["act"](connection)
-                else:
-                    await connection.run(response())
-        finally:
-            seconds.append(anyio.current_time() - begin)
-
-    run(main)
-    return connections[0], seconds[0]
+    connection = Connection()
+    begin = anyio.current_time()
+    with anyio.fail_after(1_000):
+        if "act" in more:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(connection.run, response())
+                await more["act"](connection)
+        else:
+            await connection.run(response())
+    return connection, anyio.current_time() - begin
 
 
-@runners
-def test_a_stream_ends_whole_within_the_last_tenth_of_max_duration(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_a_stream_ends_whole_within_the_last_tenth_of_max_duration() -> None:
     lasted = []
     for _ in range(10):
-        connection, seconds = streamed(
-            run, lambda: EventSourceResponse(ticking(), max_duration=100)
+        connection, seconds = await streamed(
+            lambda: EventSourceResponse(ticking(), max_duration=100)
         )
         assert connection.complete
         assert 1_000 <= goodbye(connection.body) <= 5_000
@@ -83,21 +69,21 @@ def test_a_stream_ends_whole_within_the_last_tenth_of_max_duration(run: Run) -> 
     assert len(set(lasted)) > 1
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("more", [{}, {"max_duration": 100}], ids=["alone", "before max_duration"])
-def test_a_stream_ends_whole_when_it_expires(run: Run, more: dict[str, Any]) -> None:
+async def test_a_stream_ends_whole_when_it_expires(more: dict[str, Any]) -> None:
     def response() -> EventSourceResponse:
         expires_at = datetime.now(timezone.utc) + timedelta(seconds=20)
         return EventSourceResponse(ticking(), expires_at=expires_at, **more)
 
-    connection, seconds = streamed(run, response)
+    connection, seconds = await streamed(response)
     assert connection.complete
     assert 1_000 <= goodbye(connection.body) <= 5_000
     assert 19 <= seconds <= 20.1
 
 
-@runners
-def test_a_subscription_and_a_run_that_is_followed_expire_too(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_a_subscription_and_a_run_that_is_followed_expire_too() -> None:
     channels = Channels()
     news, runs = channels.channel("news"), channels.runs("answers")
 
@@ -105,22 +91,19 @@ def test_a_subscription_and_a_run_that_is_followed_expire_too(run: Run) -> None:
         yield "a"
         await anyio.sleep(1_000)
 
-    async def main() -> None:
-        soon = timedelta(seconds=20)
-        async with channels:
-            answering = await runs.start(answer())
-            for subscribe in (news.subscribe, answering.follow):
-                connection, begin = Connection(), anyio.current_time()
-                await connection.run(subscribe(expires_at=datetime.now(timezone.utc) + soon))
-                assert goodbye(connection.body)
-                assert 19 <= anyio.current_time() - begin <= 20.1
-            await runs.stop(answering.id)
-
-    run(main)
+    soon = timedelta(seconds=20)
+    async with channels:
+        answering = await runs.start(answer())
+        for subscribe in (news.subscribe, answering.follow):
+            connection, begin = Connection(), anyio.current_time()
+            await connection.run(subscribe(expires_at=datetime.now(timezone.utc) + soon))
+            assert goodbye(connection.body)
+            assert 19 <= anyio.current_time() - begin <= 20.1
+        await runs.stop(answering.id)
 
 
-@runners
-def test_what_has_expired_when_it_opens_gives_nothing_away(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_what_has_expired_when_it_opens_gives_nothing_away() -> None:
     channels = Channels()
     news, runs = channels.channel("news"), channels.runs("answers")
     entered = False
@@ -130,31 +113,28 @@ def test_what_has_expired_when_it_opens_gives_nothing_away(run: Run) -> None:
         entered = True
         yield "a"
 
-    async def main() -> None:
-        expired = datetime.now(timezone.utc) - timedelta(seconds=20)
-        async with channels:
-            answering = await runs.start(ticking())
-            await news.publish("secret")
-            for make in (
-                lambda: EventSourceResponse(content(), expires_at=expired),
-                lambda: news.subscribe(start="earliest", expires_at=expired),
-                lambda: answering.follow(expires_at=expired),
-            ):
-                connection, begin = Connection(), anyio.current_time()
-                await connection.run(make())
-                assert connection.status == 200
-                assert connection.complete
-                assert parse(connection.body).events == []
-                assert goodbye(connection.body)
-                assert anyio.current_time() - begin < 1
-            await runs.stop(answering.id)
-        assert not entered
-
-    run(main)
+    expired = datetime.now(timezone.utc) - timedelta(seconds=20)
+    async with channels:
+        answering = await runs.start(ticking())
+        await news.publish("secret")
+        for make in (
+            lambda: EventSourceResponse(content(), expires_at=expired),
+            lambda: news.subscribe(start="earliest", expires_at=expired),
+            lambda: answering.follow(expires_at=expired),
+        ):
+            connection, begin = Connection(), anyio.current_time()
+            await connection.run(make())
+            assert connection.status == 200
+            assert connection.complete
+            assert parse(connection.body).events == []
+            assert goodbye(connection.body)
+            assert anyio.current_time() - begin < 1
+        await runs.stop(answering.id)
+    assert not entered
 
 
-@runners
-def test_max_duration_lets_a_generator_clean_up_and_sends_what_it_yields_before(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_max_duration_lets_a_generator_clean_up_and_sends_what_it_yields_before() -> None:
     log: list[str] = []
 
     async def content() -> AsyncIterator[str]:
@@ -166,15 +146,15 @@ def test_max_duration_lets_a_generator_clean_up_and_sends_what_it_yields_before(
                 await anyio.sleep(2)
             log.append("cleaned up")
 
-    connection, seconds = streamed(run, lambda: EventSourceResponse(content(), max_duration=10))
+    connection, seconds = await streamed(lambda: EventSourceResponse(content(), max_duration=10))
     assert log == ["cleaned up"]
     assert connection.complete
     assert parse(connection.body).events[0].data == '"a"'
     assert 11 <= seconds <= 12.1
 
 
-@runners
-def test_a_cleanup_that_fails_at_max_duration_cuts_the_stream_off(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_a_cleanup_that_fails_at_max_duration_cuts_the_stream_off() -> None:
     async def content() -> AsyncIterator[str]:
         try:
             yield "a"
@@ -182,61 +162,58 @@ def test_a_cleanup_that_fails_at_max_duration_cuts_the_stream_off(run: Run) -> N
         finally:
             raise RuntimeError("on purpose")
 
-    async def main() -> None:
-        connection = Connection()
-        with pytest.raises(RuntimeError, match="on purpose"):
-            await connection.run(EventSourceResponse(content(), max_duration=10))
-        assert not connection.complete
-
-    run(main)
+    connection = Connection()
+    with pytest.raises(RuntimeError, match="on purpose"):
+        await connection.run(EventSourceResponse(content(), max_duration=10))
+    assert not connection.complete
 
 
-@runners
-def test_a_stream_without_an_event_ends_at_max_duration_too(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_a_stream_without_an_event_ends_at_max_duration_too() -> None:
     async def silent() -> AsyncIterator[str]:
         await anyio.sleep(10_000)
         yield "never"
 
     response = lambda: EventSourceResponse(silent(), max_duration=10, open_delay=None)  # noqa: E731
-    connection, seconds = streamed(run, response)
+    connection, seconds = await streamed(response)
     assert connection.complete
     assert connection.messages[0]["status"] == 200
     goodbye(connection.body)
     assert seconds <= 10.1
 
 
-@runners
-def test_a_client_that_does_not_read_at_max_duration_is_dropped_after_cleanup_timeout(
-    run: Run,
-) -> None:
+@pytest.mark.virtual_time
+async def test_a_client_that_does_not_read_at_max_duration_is_dropped_after_cleanup_timeout() -> (
+    None
+):
     async def act(connection: Connection) -> None:
         await connection.until(lambda: connection.body)
         connection.stall()
 
     response = lambda: EventSourceResponse(ticking(), max_duration=100, cleanup_timeout=5)  # noqa: E731
-    connection, seconds = streamed(run, response, act=act)
+    connection, seconds = await streamed(response, act=act)
     assert not connection.complete
     assert 95 <= seconds <= 106
 
 
-@runners
-def test_a_stream_that_ends_before_max_duration_says_nothing_of_it(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_a_stream_that_ends_before_max_duration_says_nothing_of_it() -> None:
     async def two() -> AsyncIterator[int]:
         yield 1
         yield 2
 
-    connection, _ = streamed(run, lambda: EventSourceResponse(two(), max_duration=10))
+    connection, _ = await streamed(lambda: EventSourceResponse(two(), max_duration=10))
     assert connection.body == b"data: 1\n\ndata: 2\n\n"
 
 
-@runners
-def test_a_shutdown_before_max_duration_goes_as_ever(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_a_shutdown_before_max_duration_goes_as_ever() -> None:
     async def act(connection: Connection) -> None:
         await anyio.sleep(15)
         shutdown._of_this_loop()._look(signalled=True)
 
     response = lambda: EventSourceResponse(ticking(), max_duration=100)  # noqa: E731
-    connection, seconds = streamed(run, response, act=act)
+    connection, seconds = await streamed(response, act=act)
     assert not connection.complete
     assert seconds < 20
 
@@ -246,23 +223,21 @@ def sync_ticking() -> Iterator[int]:
         yield 1
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_sync_generator_ends_at_max_duration(backend: str) -> None:
-    run = partial(anyio.run, backend=backend)
-    connection, _ = streamed(run, lambda: EventSourceResponse(sync_ticking(), max_duration=0.2))
+async def test_a_sync_generator_ends_at_max_duration() -> None:
+    connection, _ = await streamed(lambda: EventSourceResponse(sync_ticking(), max_duration=0.2))
     assert connection.complete
     goodbye(connection.body)
 
 
-@runners
-def test_a_subscription_ends_at_max_duration_with_one_goodbye(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_a_subscription_ends_at_max_duration_with_one_goodbye() -> None:
     news = Channels().channel("news")
 
     async def act(connection: Connection) -> None:
         await connection.until(lambda: connection.started)
         await news.publish("a")
 
-    connection, seconds = streamed(run, lambda: news.subscribe(max_duration=100), act=act)
+    connection, seconds = await streamed(lambda: news.subscribe(max_duration=100), act=act)
     assert connection.complete
     assert connection.body.count(b"goodbye") == 1
     goodbye(connection.body)
@@ -338,42 +313,39 @@ def headers(connection: Connection) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in connection.messages[0]["headers"]}
 
 
-@runners
-def test_a_thousand_at_once_are_never_more_than_there_may_be(run: Run) -> None:
-    async def main() -> None:
-        held = Held()
-        connections = [held.connection("1" if n % 2 else None) for n in range(1_000)]
-        async with anyio.create_task_group() as tasks:
-            for connection in connections:
-                tasks.start_soon(connection.run, held.app)
-            for connection in connections:
-                await connection.until(lambda each=connection: each.messages)  # type: ignore[misc]
-            await anyio.sleep(1)
-            assert held.streams == held.most == 3
-            held.release.set()
-        open_ = [each for each in connections if b"data" in each.body]
-        assert len(open_) == 3
-        refused = [each for each in connections[::2] if each not in open_]
-        for each in refused:
-            assert status(each) == 503
+@pytest.mark.virtual_time
+async def test_a_thousand_at_once_are_never_more_than_there_may_be() -> None:
+    held = Held()
+    connections = [held.connection("1" if n % 2 else None) for n in range(1_000)]
+    async with anyio.create_task_group() as tasks:
+        for connection in connections:
+            tasks.start_soon(connection.run, held.app)
+        for connection in connections:
+            await connection.until(lambda each=connection: each.messages)  # type: ignore[misc]
+        await anyio.sleep(1)
+        assert held.streams == held.most == 3
+        held.release.set()
+    open_ = [each for each in connections if b"data" in each.body]
+    assert len(open_) == 3
+    refused = [each for each in connections[::2] if each not in open_]
+    for each in refused:
+        assert status(each) == 503
+        assert each.complete
+        assert 5 <= int(headers(each)["retry-after"]) <= 15
+    for each in connections[1::2]:
+        if each not in open_:
+            assert status(each) == 200
+            assert headers(each)["content-type"].startswith("text/event-stream")
+            assert 5_000 <= goodbye(each.body) <= 15_000
             assert each.complete
-            assert 5 <= int(headers(each)["retry-after"]) <= 15
-        for each in connections[1::2]:
-            if each not in open_:
-                assert status(each) == 200
-                assert headers(each)["content-type"].startswith("text/event-stream")
-                assert 5_000 <= goodbye(each.body) <= 15_000
-                assert each.complete
-        # Their places are free again.
-        again = held.connection()
-        await again.run(held.app)
-        assert b"data" in again.body
-
-    run(main)
+    # Their places are free again.
+    again = held.connection()
+    await again.run(held.app)
+    assert b"data" in again.body
 
 
-@runners
-def test_a_class_counts_its_own_streams_and_those_of_subclasses_that_set_none(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_a_class_counts_its_own_streams_and_those_of_subclasses_that_set_none() -> None:
     class Two(EventSourceResponse):
         max_streams = 2
 
@@ -383,25 +355,22 @@ def test_a_class_counts_its_own_streams_and_those_of_subclasses_that_set_none(ru
     class Own(Two):
         max_streams = 1
 
-    async def main() -> None:
-        async def content() -> AsyncIterator[int]:
-            yield 1
-            await anyio.sleep(100)
+    async def content() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep(100)
 
-        async with anyio.create_task_group() as tasks:
-            connections = [Connection() for _ in range(6)]
-            classes = [Two, Sub, Two, Own, Own, EventSourceResponse]
-            for connection, each in zip(connections, classes, strict=True):
-                tasks.start_soon(connection.run, each(content()))
-                await connection.until(lambda each=connection: each.messages)  # type: ignore[misc]
-            assert [status(each) for each in connections] == [200, 200, 503, 200, 503, 200]
-            tasks.cancel_scope.cancel()
-
-    run(main)
+    async with anyio.create_task_group() as tasks:
+        connections = [Connection() for _ in range(6)]
+        classes = [Two, Sub, Two, Own, Own, EventSourceResponse]
+        for connection, each in zip(connections, classes, strict=True):
+            tasks.start_soon(connection.run, each(content()))
+            await connection.until(lambda each=connection: each.messages)  # type: ignore[misc]
+        assert [status(each) for each in connections] == [200, 200, 503, 200, 503, 200]
+        tasks.cancel_scope.cancel()
 
 
-@runners
-def test_the_place_of_a_stream_that_fails_or_is_left_is_free_again(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_the_place_of_a_stream_that_fails_or_is_left_is_free_again() -> None:
     class One(EventSourceResponse):
         max_streams = 1
 
@@ -409,23 +378,20 @@ def test_the_place_of_a_stream_that_fails_or_is_left_is_free_again(run: Run) -> 
         yield 1
         raise RuntimeError("on purpose")
 
-    async def main() -> None:
-        for _ in range(3):
-            with pytest.raises(RuntimeError, match="on purpose"):
-                await Connection().run(One(failing()))
-            connection = Connection()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(connection.run, One(ticking()))
-                await connection.until(lambda: connection.body)  # noqa: B023
-                connection.disconnect()
-            assert status(connection) == 200
-
-    run(main)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="on purpose"):
+            await Connection().run(One(failing()))
+        connection = Connection()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, One(ticking()))
+            await connection.until(lambda: connection.body)  # noqa: B023
+            connection.disconnect()
+        assert status(connection) == 200
 
 
-@runners
-def test_a_refused_stream_begins_nothing_and_is_not_counted_as_open(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.virtual_time
+async def test_a_refused_stream_begins_nothing_and_is_not_counted_as_open(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from prometheus_client import CollectorRegistry
 
@@ -442,7 +408,7 @@ def test_a_refused_stream_begins_nothing_and_is_not_counted_as_open(
         yield 1
         await anyio.sleep(100)
 
-    async def main() -> None:
+    try:
         async with anyio.create_task_group() as tasks:
             first = Connection()
             tasks.start_soon(first.run, One(content()))
@@ -456,26 +422,20 @@ def test_a_refused_stream_begins_nothing_and_is_not_counted_as_open(
             assert registry.get_sample_value("sserpent_streams_open", labels) == 1
             assert registry.get_sample_value("sserpent_streams_refused_total", labels) == 1
             tasks.cancel_scope.cancel()
-
-    try:
-        run(main)
     finally:
         stop()
 
 
-@runners
-def test_head_takes_no_place(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_head_takes_no_place() -> None:
     class One(EventSourceResponse):
         max_streams = 1
 
-    async def main() -> None:
-        async with anyio.create_task_group() as tasks:
-            first = Connection()
-            tasks.start_soon(first.run, One(ticking()))
-            await first.until(lambda: first.body)
-            head = Connection(method="HEAD")
-            await head.run(One(ticking()))
-            assert status(head) == 200
-            tasks.cancel_scope.cancel()
-
-    run(main)
+    async with anyio.create_task_group() as tasks:
+        first = Connection()
+        tasks.start_soon(first.run, One(ticking()))
+        await first.until(lambda: first.body)
+        head = Connection(method="HEAD")
+        await head.run(One(ticking()))
+        assert status(head) == 200
+        tasks.cancel_scope.cancel()

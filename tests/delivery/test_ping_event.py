@@ -12,9 +12,9 @@ import pytest
 
 from asgi import Connection
 from sserpent import EventSourceResponse, ServerSentEvent
-from timelines import runners, timeline
+from timelines import timeline
 
-Run = Callable[..., None]
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 async def silent() -> AsyncIterator[int]:
@@ -33,45 +33,39 @@ async def async_ping() -> None:
     """An async function, by mistake."""
 
 
-@runners
-def test_an_event_is_sent_in_place_of_the_comment(run: Run) -> None:
+async def test_an_event_is_sent_in_place_of_the_comment() -> None:
     event = ServerSentEvent(event="ping", comment="here")
-    sent = timeline(run, silent, until=40, ping_event=event)
+    sent = await timeline(silent, until=40, ping_event=event)
     assert sent[2:] == [(15, ": here\nevent: ping\n\n"), (30, ": here\nevent: ping\n\n")]
 
 
-@runners
-def test_an_event_of_fastapi_too(run: Run) -> None:
-    sent = timeline(run, silent, until=20, ping_event=fastapi.sse.ServerSentEvent(event="ping"))
+async def test_an_event_of_fastapi_too() -> None:
+    sent = await timeline(silent, until=20, ping_event=fastapi.sse.ServerSentEvent(event="ping"))
     assert sent[2:] == [(15, "event: ping\n\n")]
 
 
-@runners
-def test_a_function_is_called_for_each(run: Run) -> None:
+async def test_a_function_is_called_for_each() -> None:
     numbers = iter(range(9))
-    sent = timeline(run, silent, until=40, ping_event=lambda: ServerSentEvent(data=next(numbers)))
+    sent = await timeline(silent, until=40, ping_event=lambda: ServerSentEvent(data=next(numbers)))
     assert sent[2:] == [(15, "data: 0\n\n"), (30, "data: 1\n\n")]
 
 
-@runners
-def test_ready_bytes_where_the_stream_is_framed(run: Run) -> None:
-    sent = timeline(run, silent, until=40, ping_event=lambda: b": me\r\n", framed=True)
+async def test_ready_bytes_where_the_stream_is_framed() -> None:
+    sent = await timeline(silent, until=40, ping_event=lambda: b": me\r\n", framed=True)
     assert sent[2:] == [(15, ": me\r\n"), (30, ": me\r\n")]
 
 
-@runners
-def test_nothing_to_send_is_asked_again_an_interval_later(run: Run) -> None:
+async def test_nothing_to_send_is_asked_again_an_interval_later() -> None:
     asked: list[bool] = []
 
     def nothing() -> bytes:
         asked.append(True)
         return b""
 
-    timeline(run, silent, until=40, ping_event=nothing, framed=True)
+    await timeline(silent, until=40, ping_event=nothing, framed=True)
     assert len(asked) == 2
 
 
-@runners
 @pytest.mark.parametrize(
     ("ping_event", "error", "message"),
     [
@@ -87,8 +81,8 @@ def test_nothing_to_send_is_asked_again_an_interval_later(run: Run) -> None:
         (raises(SystemExit("exits")), SystemExit, "exits"),
     ],
 )
-def test_an_error_ends_the_stream(
-    run: Run, ping_event: Any, error: type[Exception], message: str
+async def test_an_error_ends_the_stream(
+    ping_event: Any, error: type[Exception], message: str
 ) -> None:
     cleaned_up = []
 
@@ -99,19 +93,15 @@ def test_an_error_ends_the_stream(
         finally:
             cleaned_up.append(True)
 
-    async def main() -> None:
-        connection = Connection()
-        with pytest.raises(error, match=message):
-            await connection.run(EventSourceResponse(content(), ping_event=ping_event))
-        assert connection.body == b"data: 0\n\n"
-        assert not connection.complete
-
-    run(main)
+    connection = Connection()
+    with pytest.raises(error, match=message):
+        await connection.run(EventSourceResponse(content(), ping_event=ping_event))
+    assert connection.body == b"data: 0\n\n"
+    assert not connection.complete
     assert cleaned_up
 
 
-@runners
-def test_a_class_has_a_method_a_function_or_an_event(run: Run) -> None:
+async def test_a_class_has_a_method_a_function_or_an_event() -> None:
     class Method(EventSourceResponse):
         def ping_event(self) -> ServerSentEvent:
             return ServerSentEvent(event=f"after-{self.ping_interval:.0f}")
@@ -123,20 +113,17 @@ def test_a_class_has_a_method_a_function_or_an_event(run: Run) -> None:
     class Event(EventSourceResponse):
         ping_event = ServerSentEvent(event="event")
 
-    async def main() -> None:
-        for response_class, name in [
-            (Method, "after-15"),
-            (Function, "function"),
-            (Event, "event"),
-        ]:
-            connection = Connection()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(connection.run, response_class(silent()))
-                await anyio.sleep(20)
-                connection.disconnect()
-            assert connection.bodies[1:] == [f"event: {name}\n\n".encode()]
-
-    run(main)
+    for response_class, name in [
+        (Method, "after-15"),
+        (Function, "function"),
+        (Event, "event"),
+    ]:
+        connection = Connection()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, response_class(silent()))
+            await anyio.sleep(20)
+            connection.disconnect()
+        assert connection.bodies[1:] == [f"event: {name}\n\n".encode()]
 
 
 def test_an_async_function_is_refused_where_the_class_is_made() -> None:

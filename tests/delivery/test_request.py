@@ -19,16 +19,10 @@ from asgi import Connection, Replaying
 from servers import APP, SERVERS, Server, read_to_end, until
 from sserpent import EventSourceResponse
 from sserpent._delivery.inbox import ASK_AGAIN, PATIENCE
-from timelines import runners
 
 pytestmark = pytest.mark.anyio
 
 Reader = Callable[[Request], AsyncIterator[Any]]
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 async def read_json(request: Request) -> AsyncIterator[Any]:
@@ -230,133 +224,117 @@ async def test_d15_a_body_that_nobody_reads_is_not_kept_whole(
     assert connection.data == ['"before"', "1000000"]
 
 
-@runners
-def test_d15_a_connection_that_is_closed_is_noticed_before_the_body_is_thrown_away(
-    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.virtual_time
+async def test_d15_a_connection_that_is_closed_is_noticed_before_the_body_is_thrown_away(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its server knows of it from a `send`, and tells `receive` after the body that it holds."""
     closed_at: list[float] = []
     monkeypatch.setattr(
         "sserpent._shutdown.watch_connection", lambda _: lambda: anyio.current_time() >= begin + 2
     )
-
-    async def main() -> None:
-        nonlocal begin
-        begin = anyio.current_time()
-
-        async def read(request: Request) -> AsyncIterator[Any]:
-            try:
-                while True:
-                    yield "progress"
-                    await anyio.sleep(0.2)
-            finally:
-                closed_at.append(anyio.current_time() - begin)
-
-        connection = Uploading()
-        for _ in range(100):
-            connection.part(b"x" * 10_000)
-        await connection.run(fastapi_app(read))
-
     begin = 0.0
-    run(main)
+    begin = anyio.current_time()
+
+    async def read(request: Request) -> AsyncIterator[Any]:
+        try:
+            while True:
+                yield "progress"
+                await anyio.sleep(0.2)
+        finally:
+            closed_at.append(anyio.current_time() - begin)
+
+    connection = Uploading()
+    for _ in range(100):
+        connection.part(b"x" * 10_000)
+    await connection.run(fastapi_app(read))
     assert closed_at[0] <= 2 + ASK_AGAIN < PATIENCE
 
 
-@runners
-def test_d15_a_client_that_leaves_is_noticed_behind_a_body_that_nobody_reads(
-    run: Callable[..., None],
-) -> None:
+@pytest.mark.virtual_time
+async def test_d15_a_client_that_leaves_is_noticed_behind_a_body_that_nobody_reads() -> None:
     """Within `PATIENCE`, after which the body is thrown away, and who asks for it is told."""
     log: list[str] = []
 
-    async def main() -> None:
-        async def read(request: Request) -> AsyncIterator[Any]:
-            yield "before"
-            await anyio.sleep(10)
-            try:
-                await request.body()
-            except RuntimeError as error:
-                log.append(str(error))
-            try:
-                await anyio.sleep(3_600)
-            finally:
-                log.append("closed")
+    async def read(request: Request) -> AsyncIterator[Any]:
+        yield "before"
+        await anyio.sleep(10)
+        try:
+            await request.body()
+        except RuntimeError as error:
+            log.append(str(error))
+        try:
+            await anyio.sleep(3_600)
+        finally:
+            log.append("closed")
 
-        connection = Uploading()
-        for _ in range(100):
-            connection.part(b"x" * 10_000)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(connection.run, fastapi_app(read))
-            await anyio.sleep(11)
-            assert len(connection.unread) == 0
-            begin = anyio.current_time()
-            connection.disconnect()
-        assert anyio.current_time() - begin < 1
-
-    run(main)
+    connection = Uploading()
+    for _ in range(100):
+        connection.part(b"x" * 10_000)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, fastapi_app(read))
+        await anyio.sleep(11)
+        assert len(connection.unread) == 0
+        begin = anyio.current_time()
+        connection.disconnect()
+    assert anyio.current_time() - begin < 1
     assert "more than 65536 bytes" in log[0]
     assert log[1:] == ["closed"]
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("make", [fastapi_app, returning_app, starlette_app])
-def test_d15_a_client_that_leaves_is_noticed_behind_a_body_that_nobody_reads_on(
-    run: Callable[..., None], make: Callable[[Reader], Any]
+async def test_d15_a_client_that_leaves_is_noticed_behind_a_body_that_nobody_reads_on(
+    make: Callable[[Reader], Any],
 ) -> None:
     """The generator has read a part of it."""
     log: list[str] = []
 
-    async def main() -> None:
-        async def read(request: Request) -> AsyncIterator[Any]:
-            parts = request.stream()
-            yield len(await parts.__anext__())
+    async def read(request: Request) -> AsyncIterator[Any]:
+        parts = request.stream()
+        yield len(await parts.__anext__())
+        try:
+            for _ in range(15):
+                yield "progress"
+                await anyio.sleep(1)
             try:
-                for _ in range(15):
-                    yield "progress"
-                    await anyio.sleep(1)
-                try:
-                    await parts.__anext__()
-                except RuntimeError as error:
-                    log.append(str(error))
-                await anyio.sleep(3_600)
-            finally:
-                log.append("closed")
+                await parts.__anext__()
+            except RuntimeError as error:
+                log.append(str(error))
+            await anyio.sleep(3_600)
+        finally:
+            log.append("closed")
 
-        connection = Uploading()
-        for _ in range(100):
-            connection.part(b"x" * 10_000)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(connection.run, make(read))
-            await anyio.sleep(20)
-            assert len(connection.unread) == 0
-            begin = anyio.current_time()
-            connection.disconnect()
-        assert anyio.current_time() - begin < 1
-
-    run(main)
+    connection = Uploading()
+    for _ in range(100):
+        connection.part(b"x" * 10_000)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, make(read))
+        await anyio.sleep(20)
+        assert len(connection.unread) == 0
+        begin = anyio.current_time()
+        connection.disconnect()
+    assert anyio.current_time() - begin < 1
     assert "more than 65536 bytes" in log[0]
     assert "did not read on within 5 s" in log[0]
     assert log[1:] == ["closed"]
 
 
-@runners
-def test_d15_one_that_reads_on_in_time_reads_it_whole(run: Callable[..., None]) -> None:
-    async def main() -> None:
-        async def read(request: Request) -> AsyncIterator[Any]:
-            size = 0
-            async for part in request.stream():
-                size += len(part)
-                await anyio.sleep(4)
-            yield size
+@pytest.mark.virtual_time
+async def test_d15_one_that_reads_on_in_time_reads_it_whole() -> None:
+    async def read(request: Request) -> AsyncIterator[Any]:
+        size = 0
+        async for part in request.stream():
+            size += len(part)
+            await anyio.sleep(4)
+        yield size
 
-        connection = Uploading()
-        for _ in range(20):
-            connection.part(b"x" * 10_000)
-        connection.part(b"", more_body=False)
-        await connection.run(fastapi_app(read))
-        assert connection.data == ["200000"]
-
-    run(main)
+    connection = Uploading()
+    for _ in range(20):
+        connection.part(b"x" * 10_000)
+    connection.part(b"", more_body=False)
+    await connection.run(fastapi_app(read))
+    assert connection.data == ["200000"]
 
 
 # A `receive` that breaks ASGI
@@ -383,45 +361,35 @@ async def reads_nothing(request: Request) -> AsyncIterator[Any]:
     await anyio.sleep(10_000)
 
 
-@runners
+@pytest.mark.virtual_time
 @apps
 @pytest.mark.parametrize("read", [reads_nothing, reads_before, reads_on])
-def test_d15_a_receive_that_replays_the_body_for_ever_holds_nothing(
-    run: Callable[..., None], make: Callable[[Reader], Any], read: Reader
+async def test_d15_a_receive_that_replays_the_body_for_ever_holds_nothing(
+    make: Callable[[Reader], Any], read: Reader
 ) -> None:
-    async def main() -> None:
-        connection = Replaying(method="POST")
+    connection = Replaying(method="POST")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, make(read))
+        await anyio.sleep(100)
+        assert connection.data
+        assert connection.asked < 150, "the delivery spins"
+        begin = anyio.current_time()
+        connection.disconnect()
+    assert anyio.current_time() - begin <= ASK_AGAIN + 0.5
+
+
+@pytest.mark.virtual_time
+@replaying
+async def test_d15_nor_does_one_that_replays_something_else(more: dict[str, Any]) -> None:
+    for app in (EventSourceResponse(endless()), fastapi_app(reads_nothing)):
+        connection = Replaying(more, method="POST")
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(connection.run, make(read))
+            tasks.start_soon(connection.run, app)
             await anyio.sleep(100)
             assert connection.data
-            assert connection.asked < 150, "the delivery spins"
             begin = anyio.current_time()
             connection.disconnect()
         assert anyio.current_time() - begin <= ASK_AGAIN + 0.5
-
-    run(main)
-
-
-@runners
-@replaying
-def test_d15_nor_does_one_that_replays_something_else(
-    run: Callable[..., None], more: dict[str, Any]
-) -> None:
-    for content in (EventSourceResponse, None):
-
-        async def main(content: Any = content) -> None:
-            connection = Replaying(more, method="POST")
-            app = content(endless()) if content else fastapi_app(reads_nothing)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(connection.run, app)
-                await anyio.sleep(100)
-                assert connection.data
-                begin = anyio.current_time()
-                connection.disconnect()
-            assert anyio.current_time() - begin <= ASK_AGAIN + 0.5
-
-        run(main)
 
 
 async def endless() -> AsyncIterator[str]:
@@ -429,25 +397,20 @@ async def endless() -> AsyncIterator[str]:
     await anyio.sleep(10_000)
 
 
-@runners
-def test_d15_where_it_hides_the_disconnect_a_send_that_fails_tells_it(
-    run: Callable[..., None],
-) -> None:
-    async def main() -> None:
-        connection = Replaying(tells=False, method="POST")
-        send = connection.send
+@pytest.mark.virtual_time
+async def test_d15_where_it_hides_the_disconnect_a_send_that_fails_tells_it() -> None:
+    connection = Replaying(tells=False, method="POST")
+    send = connection.send
 
-        async def failing_send(message: Any) -> None:
-            if connection.data:
-                raise ConnectionResetError
-            await send(message)
+    async def failing_send(message: Any) -> None:
+        if connection.data:
+            raise ConnectionResetError
+        await send(message)
 
-        connection.send = failing_send  # type: ignore[method-assign]
-        begin = anyio.current_time()
-        await connection.run(EventSourceResponse(endless(), ping_interval=15))
-        assert anyio.current_time() - begin == pytest.approx(15, abs=0.1)
-
-    run(main)
+    connection.send = failing_send  # type: ignore[method-assign]
+    begin = anyio.current_time()
+    await connection.run(EventSourceResponse(endless(), ping_interval=15))
+    assert anyio.current_time() - begin == pytest.approx(15, abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "uvicorn-asyncio-h11", "hypercorn", "hypercorn-trio"])

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from asgi import Connection
 from sserpent import EventSourceResponse
 from sserpent._shutdown import streams as shutdown
-from timelines import runners
+from virtual_time import run_on_asyncio, run_on_trio
 
 EXAMPLES = int(os.environ.get("SSERPENT_EXAMPLES", "300"))
 # What is due at a time is done within this many seconds of it, by the clock of the tests.
@@ -269,7 +269,7 @@ class Play:
                 assert connection.complete
 
 
-@runners
+@pytest.mark.parametrize("run", [run_on_asyncio, run_on_trio], ids=["asyncio", "trio"])
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=steps, ending=endings, cleanup=cleanups, sends=sends, acts=acts, options=options)
 @pytest.mark.hypothesis

@@ -6,20 +6,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
 
 from asgi import Connection
+from event_loops import asyncio_only
 from sserpent import EventSourceResponse
 from sserpent._delivery import on_asyncio
 from sserpent._delivery.sender import Sender, TaskSender
-from timelines import runners
-from virtual_time import run_on_asyncio, run_on_trio
 
-Run = Callable[..., None]
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 @pytest.fixture(autouse=True, params=[Sender, TaskSender], ids=["steps", "tasks"])
@@ -72,124 +71,113 @@ class Timeouts:
 
 needs_timeout = pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout is 3.11's")
 kinds = pytest.mark.parametrize(
-    ("run", "kind"),
+    ("anyio_backend", "kind"),
     [
-        pytest.param(run_on_asyncio, "asyncio.timeout", marks=needs_timeout),
-        (run_on_asyncio, "asyncio.wait_for"),
-        (run_on_asyncio, "anyio.fail_after"),
-        (run_on_trio, "anyio.fail_after"),
+        pytest.param("asyncio", "asyncio.timeout", marks=needs_timeout),
+        ("asyncio", "asyncio.wait_for"),
+        ("asyncio", "anyio.fail_after"),
+        ("trio", "anyio.fail_after"),
     ],
+    indirect=["anyio_backend"],
 )
 
 
 @kinds
-def test_d14_a_timeout_of_a_middleware_fires_in_the_middleware(run: Run, kind: str) -> None:
-    async def main() -> None:
-        connection = Connection()
-        app = Timeouts(EventSourceResponse(ticking(), ping_interval=None), kind, retry=True)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(connection.run, app)
-            await anyio.sleep(10.5)
-            connection.stall()
-            await anyio.sleep(5)
-            connection.unstall()
-            await anyio.sleep(20)
-            connection.disconnect()
-        assert app.fired == 1
-        # The generator never saw it, nothing is lost, and nothing is on the wire twice.
-        assert numbers(connection.data) == list(range(len(connection.data)))
-        assert len(connection.data) > 20
-
-    run(main)
+async def test_d14_a_timeout_of_a_middleware_fires_in_the_middleware(kind: str) -> None:
+    connection = Connection()
+    app = Timeouts(EventSourceResponse(ticking(), ping_interval=None), kind, retry=True)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, app)
+        await anyio.sleep(10.5)
+        connection.stall()
+        await anyio.sleep(5)
+        connection.unstall()
+        await anyio.sleep(20)
+        connection.disconnect()
+    assert app.fired == 1
+    # The generator never saw it, nothing is lost, and nothing is on the wire twice.
+    assert numbers(connection.data) == list(range(len(connection.data)))
+    assert len(connection.data) > 20
 
 
 @kinds
-def test_d14_a_timeout_that_a_middleware_lets_through_fails_the_stream(run: Run, kind: str) -> None:
-    async def main() -> None:
-        closed: list[str] = []
-
-        async def content() -> AsyncIterator[int]:
-            try:
-                async for number in ticking():
-                    yield number
-            finally:
-                closed.append("closed")
-
-        connection = Connection()
-        app = Timeouts(EventSourceResponse(content(), ping_interval=None), kind, retry=False)
-        begin = anyio.current_time()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(stall_later, connection)
-            with pytest.raises((TimeoutError, asyncio.TimeoutError)):
-                await connection.run(app)
-        assert app.fired == 1
-        assert closed == ["closed"]
-        assert anyio.current_time() - begin < 20
-
+async def test_d14_a_timeout_that_a_middleware_lets_through_fails_the_stream(kind: str) -> None:
     async def stall_later(connection: Connection) -> None:
         await anyio.sleep(10.5)
         connection.stall()
 
-    run(main)
+    closed: list[str] = []
+
+    async def content() -> AsyncIterator[int]:
+        try:
+            async for number in ticking():
+                yield number
+        finally:
+            closed.append("closed")
+
+    connection = Connection()
+    app = Timeouts(EventSourceResponse(content(), ping_interval=None), kind, retry=False)
+    begin = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stall_later, connection)
+        with pytest.raises((TimeoutError, asyncio.TimeoutError)):
+            await connection.run(app)
+    assert app.fired == 1
+    assert closed == ["closed"]
+    assert anyio.current_time() - begin < 20
 
 
-def test_d14_under_a_middleware_whose_receive_has_scopes_too() -> None:
+@asyncio_only
+async def test_d14_under_a_middleware_whose_receive_has_scopes_too() -> None:
     """BaseHTTPMiddleware opens a task group in each `receive()`: scopes of a `send` must not be
     nested in it."""
     from starlette.middleware.base import BaseHTTPMiddleware
 
-    async def main() -> None:
-        connection = Connection()
-        inner = Timeouts(
-            EventSourceResponse(ticking(), ping_interval=None), "anyio.fail_after", retry=True
-        )
+    connection = Connection()
+    inner = Timeouts(
+        EventSourceResponse(ticking(), ping_interval=None), "anyio.fail_after", retry=True
+    )
 
-        async def dispatch(request: Any, call_next: Any) -> Any:
-            return await call_next(request)
+    async def dispatch(request: Any, call_next: Any) -> Any:
+        return await call_next(request)
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(connection.run, BaseHTTPMiddleware(inner, dispatch))
-            await anyio.sleep(10.5)
-            connection.stall()
-            await anyio.sleep(5)
-            connection.unstall()
-            await anyio.sleep(10)
-            connection.disconnect()
-        assert inner.fired >= 1
-        assert numbers(connection.data) == list(range(len(connection.data)))
-
-    run_on_asyncio(main)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, BaseHTTPMiddleware(inner, dispatch))
+        await anyio.sleep(10.5)
+        connection.stall()
+        await anyio.sleep(5)
+        connection.unstall()
+        await anyio.sleep(10)
+        connection.disconnect()
+    assert inner.fired >= 1
+    assert numbers(connection.data) == list(range(len(connection.data)))
 
 
-@runners
-def test_d14_a_timeout_of_the_generators_own_reaches_the_generator(run: Run) -> None:
+async def test_d14_a_timeout_of_the_generators_own_reaches_the_generator() -> None:
     """While a `send` waits for a client that does not read."""
     log: list[float] = []
+    begin = anyio.current_time()
 
-    async def main() -> None:
-        begin = anyio.current_time()
+    async def content() -> AsyncIterator[str]:
+        with anyio.move_on_after(5):
+            yield "a" * 70_000
+            await anyio.sleep(3_600)
+        log.append(round(anyio.current_time() - begin, 3))
+        yield "b"
 
-        async def content() -> AsyncIterator[str]:
-            with anyio.move_on_after(5):
-                yield "a" * 70_000
-                await anyio.sleep(3_600)
-            log.append(round(anyio.current_time() - begin, 3))
-            yield "b"
-
-        connection = Connection()
-        connection.stall()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(connection.run, EventSourceResponse(content()))
-            await anyio.sleep(20)
-            connection.unstall()
-        assert [line[1] for line in connection.data] == ["a", "b"]
-        assert connection.complete
-
-    run(main)
+    connection = Connection()
+    connection.stall()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, EventSourceResponse(content()))
+        await anyio.sleep(20)
+        connection.unstall()
+    assert [line[1] for line in connection.data] == ["a", "b"]
+    assert connection.complete
     assert log == [5]
 
 
-def test_d14_a_cancellation_of_the_request_is_the_requests() -> None:
+@asyncio_only
+async def test_d14_a_cancellation_of_the_request_is_the_requests() -> None:
     """A timeout around the whole application, while a `send` waits."""
     log: list[str] = []
 
@@ -202,15 +190,12 @@ def test_d14_a_cancellation_of_the_request_is_the_requests() -> None:
             await asyncio.sleep(1)
             log.append("closed")
 
-    async def main() -> None:
-        connection = Connection()
-        connection.stall()
-        with anyio.move_on_after(10) as scope:
-            await connection.run(EventSourceResponse(content()))
-        assert scope.cancelled_caught
-        assert connection.sending == 0, "the send is still under way"
-
-    run_on_asyncio(main)
+    connection = Connection()
+    connection.stall()
+    with anyio.move_on_after(10) as scope:
+        await connection.run(EventSourceResponse(content()))
+    assert scope.cancelled_caught
+    assert connection.sending == 0, "the send is still under way"
     assert log == ["closed"]
 
 
@@ -262,66 +247,60 @@ class Completion:
         return self
 
 
-def test_d9_a_send_that_yields_itself_again_does_not_turn_in_a_circle() -> None:
+@asyncio_only
+async def test_d9_a_send_that_yields_itself_again_does_not_turn_in_a_circle() -> None:
     log: list[str] = []
+    connection = Connection()
+    loop = asyncio.get_running_loop()
 
-    async def main() -> None:
-        connection = Connection()
-        loop = asyncio.get_running_loop()
+    async def send(message: Any) -> None:
+        if message.get("body"):
+            await Completion(loop)  # type: ignore[misc]
+        connection.messages.append(message)
 
-        async def send(message: Any) -> None:
-            if message.get("body"):
-                await Completion(loop)  # type: ignore[misc]
-            connection.messages.append(message)
-
-        connection.send = send  # type: ignore[method-assign]
-        response = EventSourceResponse(
-            ticking(), send_timeout=1, on_disconnect=lambda: log.append("told")
-        )
-        await connection.run(response)
-        assert loop.time() < 3
-
-    run_on_asyncio(main)
+    connection.send = send  # type: ignore[method-assign]
+    response = EventSourceResponse(
+        ticking(), send_timeout=1, on_disconnect=lambda: log.append("told")
+    )
+    await connection.run(response)
+    assert loop.time() < 3
     assert log == ["told"]
 
 
-def test_d1_a_send_whose_future_is_cancelled_ends_the_stream() -> None:
-    async def main() -> None:
-        connection = Connection()
-        loop = asyncio.get_running_loop()
+@asyncio_only
+async def test_d1_a_send_whose_future_is_cancelled_ends_the_stream() -> None:
+    connection = Connection()
+    loop = asyncio.get_running_loop()
 
-        async def send(message: Any) -> None:
-            if message.get("body"):
-                waits = Completion(loop)
-                loop.call_later(1, waits.cancel)
-                await waits  # type: ignore[misc]
+    async def send(message: Any) -> None:
+        if message.get("body"):
+            waits = Completion(loop)
+            loop.call_later(1, waits.cancel)
+            await waits  # type: ignore[misc]
 
-        connection.send = send  # type: ignore[method-assign]
-        await connection.run(EventSourceResponse(ticking()))
-        assert loop.time() < 3
-
-    run_on_asyncio(main)
+    connection.send = send  # type: ignore[method-assign]
+    await connection.run(EventSourceResponse(ticking()))
+    assert loop.time() < 3
 
 
-def test_d1_a_send_that_waits_for_no_future_fails() -> None:
+@asyncio_only
+async def test_d1_a_send_that_waits_for_no_future_fails() -> None:
     class Odd:
         def __await__(self) -> Any:
             yield "no future"
 
-    async def main() -> None:
-        connection = Connection()
+    connection = Connection()
 
-        async def send(message: Any) -> None:
-            await Odd()
+    async def send(message: Any) -> None:
+        await Odd()
 
-        connection.send = send  # type: ignore[method-assign]
-        with pytest.raises(RuntimeError, match="no future"):
-            await connection.run(EventSourceResponse(ticking()))
-
-    run_on_asyncio(main)
+    connection.send = send  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="no future"):
+        await connection.run(EventSourceResponse(ticking()))
 
 
-def test_d1_an_awaitable_of_the_generators_that_yields_no_future_is_an_error_there() -> None:
+@asyncio_only
+async def test_d1_an_awaitable_of_the_generators_that_yields_no_future_is_an_error_there() -> None:
     log: list[str] = []
 
     class Odd:
@@ -336,39 +315,35 @@ def test_d1_an_awaitable_of_the_generators_that_yields_no_future_is_an_error_the
             await asyncio.sleep(1)
             log.append("closed")
 
-    async def main() -> None:
-        connection = Connection()
-        with pytest.raises(RuntimeError, match="no future"):
-            await connection.run(EventSourceResponse(content()))
-        assert connection.data == ['"a"']
-
-    run_on_asyncio(main)
+    connection = Connection()
+    with pytest.raises(RuntimeError, match="no future"):
+        await connection.run(EventSourceResponse(content()))
+    assert connection.data == ['"a"']
     assert log == ["closed"]
 
 
-def test_d1_a_send_that_lets_the_loop_turn() -> None:
-    async def main() -> None:
-        connection = Connection()
-        send = connection.send
+@asyncio_only
+async def test_d1_a_send_that_lets_the_loop_turn() -> None:
+    connection = Connection()
+    send = connection.send
 
-        async def slow_send(message: Any) -> None:
-            for _ in range(3):
-                await asyncio.sleep(0)
-            await send(message)
+    async def slow_send(message: Any) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await send(message)
 
-        connection.send = slow_send  # type: ignore[method-assign]
-        await connection.run(EventSourceResponse(ticking()))
-        assert numbers(connection.data) == list(range(100))
-        assert connection.complete
-
-    run_on_asyncio(main)
+    connection.send = slow_send  # type: ignore[method-assign]
+    await connection.run(EventSourceResponse(ticking()))
+    assert numbers(connection.data) == list(range(100))
+    assert connection.complete
 
 
 # Context
 
 
 @pytest.mark.parametrize("waits", [True, False])
-def test_a_context_variable_around_a_send_can_be_reset(waits: bool) -> None:
+@asyncio_only
+async def test_a_context_variable_around_a_send_can_be_reset(waits: bool) -> None:
     """As tracing middlewares do."""
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
     inside: list[str] = []
@@ -380,44 +355,38 @@ def test_a_context_variable_around_a_send_can_be_reset(waits: bool) -> None:
             variable.set("of the generator")
             await asyncio.sleep(1)
 
-    async def main() -> None:
-        connection = Connection()
-        send = connection.send
+    connection = Connection()
+    send = connection.send
 
-        async def tracing_send(message: Any) -> None:
-            token = variable.set("in a send")
-            try:
-                await asyncio.sleep(0.1 if waits else 0)
-                await send(message)
-            finally:
-                variable.reset(token)
+    async def tracing_send(message: Any) -> None:
+        token = variable.set("in a send")
+        try:
+            await asyncio.sleep(0.1 if waits else 0)
+            await send(message)
+        finally:
+            variable.reset(token)
 
-        connection.send = tracing_send  # type: ignore[method-assign]
-        await connection.run(EventSourceResponse(content(), ping_interval=0.4))
-        assert connection.complete
-
-    run_on_asyncio(main)
+    connection.send = tracing_send  # type: ignore[method-assign]
+    await connection.run(EventSourceResponse(content(), ping_interval=0.4))
+    assert connection.complete
     assert inside == ["outside", "of the generator", "of the generator"]
 
 
-def test_the_current_task_in_a_send_answers_what_is_asked_of_tasks() -> None:
+@asyncio_only
+async def test_the_current_task_in_a_send_answers_what_is_asked_of_tasks() -> None:
     asked: list[Any] = []
+    connection = Connection()
+    send = connection.send
 
-    async def main() -> None:
-        connection = Connection()
-        send = connection.send
+    async def asking_send(message: Any) -> None:
+        task: Any = asyncio.current_task()
+        asked.append((task.get_name(), task.done(), task.cancelled(), task.get_loop()))
+        assert anyio.get_current_task().id
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(asyncio.sleep, 0.1)
+        await send(message)
 
-        async def asking_send(message: Any) -> None:
-            task: Any = asyncio.current_task()
-            asked.append((task.get_name(), task.done(), task.cancelled(), task.get_loop()))
-            assert anyio.get_current_task().id
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(asyncio.sleep, 0.1)
-            await send(message)
-
-        connection.send = asking_send  # type: ignore[method-assign]
-        await connection.run(EventSourceResponse(ticking()))
-        assert connection.complete
-        assert asked[0] == ("sserpent send", False, False, asyncio.get_running_loop())
-
-    run_on_asyncio(main)
+    connection.send = asking_send  # type: ignore[method-assign]
+    await connection.run(EventSourceResponse(ticking()))
+    assert connection.complete
+    assert asked[0] == ("sserpent send", False, False, asyncio.get_running_loop())

@@ -20,11 +20,6 @@ from sserpent import EventSourceResponse
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 async def test_from_thread_works_as_in_fastapis_own() -> None:
     loop_thread = threading.get_ident()
 

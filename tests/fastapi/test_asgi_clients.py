@@ -64,7 +64,6 @@ def test_d13_the_test_client_reads_an_endless_stream(backend: Any) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("path", ["/async", "/sync"])
 async def test_d13_the_asgi_transport_of_httpx(path: str, anyio_backend: str) -> None:
     transport = httpx.ASGITransport(build())
@@ -74,7 +73,6 @@ async def test_d13_the_asgi_transport_of_httpx(path: str, anyio_backend: str) ->
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_d13_a_base_http_middleware_passes_a_disconnect_on(anyio_backend: str) -> None:
     from starlette.middleware.base import BaseHTTPMiddleware
 
@@ -119,7 +117,6 @@ def test_d12_a_websocket_is_denied_as_with_starlettes_response() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_d12_head_closes_the_generator_unstarted(anyio_backend: str) -> None:
     started: list[str] = []
 

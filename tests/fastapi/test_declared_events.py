@@ -27,9 +27,12 @@ from pydantic import (
 from typing_extensions import TypeAliasType, TypedDict
 
 import sserpent
+from event_loops import asyncio_only
 from sserpent import EventSourceResponse, Named, ServerSentEvent
 from sserpent.channels import Channels, Subscription
 from sserpent.client import EventStreamParser, iter_events
+
+pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
 
@@ -620,7 +623,8 @@ def test_the_values_come_back() -> None:
     assert read == [Item(name="a"), 7]
 
 
-def test_channels_that_declare_events() -> None:
+@asyncio_only
+async def test_channels_that_declare_events() -> None:
     channels = Channels()
     items = channels.channel("items", Union[Created, Deleted])
     app = FastAPI()
@@ -633,29 +637,24 @@ def test_channels_that_declare_events() -> None:
     assert [each["event"]["const"] for each in documented] == ["created", "deleted"]
     assert all({"id", "retry"} <= each.keys() for each in documented)
 
-    import anyio
-
-    async def main() -> None:
-        await items.publish(Item(name="a"))
-        await items.publish("7")
-        await items.publish({"name": "b"}, event="created")
-        await items.publish(ServerSentEvent(data=8, event="deleted"))
-        with pytest.raises(ValidationError):
-            await items.publish({"x": 1}, event="created")
-        with pytest.raises(ValidationError):
-            await items.publish("text")
-        with pytest.raises(ValueError, match="'other' is not declared"):
-            await items.publish(7, event="other")
-        async with items.listen(start="earliest") as events:
-            got = [await events.__anext__() for _ in range(4)]
-        assert [(each.event, each.data) for each in got] == [
-            ("created", Item(name="a")),
-            ("deleted", 7),
-            ("created", Item(name="b")),
-            ("deleted", 8),
-        ]
-
-    anyio.run(main)
+    await items.publish(Item(name="a"))
+    await items.publish("7")
+    await items.publish({"name": "b"}, event="created")
+    await items.publish(ServerSentEvent(data=8, event="deleted"))
+    with pytest.raises(ValidationError):
+        await items.publish({"x": 1}, event="created")
+    with pytest.raises(ValidationError):
+        await items.publish("text")
+    with pytest.raises(ValueError, match="'other' is not declared"):
+        await items.publish(7, event="other")
+    async with items.listen(start="earliest") as events:
+        got = [await events.__anext__() for _ in range(4)]
+    assert [(each.event, each.data) for each in got] == [
+        ("created", Item(name="a")),
+        ("deleted", 7),
+        ("created", Item(name="b")),
+        ("deleted", 8),
+    ]
 
 
 def test_runs_that_declare_events() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -28,6 +28,8 @@ from sserpent.protocols import (
     StreamEnd,
     VercelUI,
 )
+
+pytestmark = pytest.mark.anyio
 
 CLASSES = [
     OpenAIChat,
@@ -172,16 +174,6 @@ def test_a_run_that_its_server_has_stopped_is_told_as_lost() -> None:
 
 # In streams
 
-RUNNERS = {
-    "asyncio": functools.partial(anyio.run, backend="asyncio"),
-    "trio": functools.partial(anyio.run, backend="trio"),
-}
-
-
-@pytest.fixture(params=RUNNERS)
-def run(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[Any]]], Any]:
-    return RUNNERS[request.param]
-
 
 class Refused(HTTPException):
     def __init__(self) -> None:
@@ -232,35 +224,29 @@ def is_whole(connection: Connection) -> bool:
 @pytest.mark.parametrize("make", [raising, raising_sync], ids=["async", "sync"])
 @pytest.mark.parametrize("name", ERRORS)
 @pytest.mark.parametrize("response_class", CLASSES)
-def test_every_end_of_a_stream_has_its_bytes(
-    response_class: Any, name: str, make: Any, run: Any
+async def test_every_end_of_a_stream_has_its_bytes(
+    response_class: Any, name: str, make: Any
 ) -> None:
-    async def main() -> None:
-        response = response_class(make(name))
-        connection = await sent(response, KeyError if name == "error" else None)
-        assert is_whole(connection)
-        last = TABLE[response_class][NAMES.index(name)]
-        item = 'data: {"type":"response.created","response":{"id":"r","status":"in_progress"}}\n\n'
-        if response_class is OpenAIResponses:
-            item = item.replace("}}\n", '},"sequence_number":0}\n')
-        if response_class.name_from:
-            item = f"event: response.created\n{item}"
-        assert body_of(connection) == item + last
-
-    run(main)
+    response = response_class(make(name))
+    connection = await sent(response, KeyError if name == "error" else None)
+    assert is_whole(connection)
+    last = TABLE[response_class][NAMES.index(name)]
+    item = 'data: {"type":"response.created","response":{"id":"r","status":"in_progress"}}\n\n'
+    if response_class is OpenAIResponses:
+        item = item.replace("}}\n", '},"sequence_number":0}\n')
+    if response_class.name_from:
+        item = f"event: response.created\n{item}"
+    assert body_of(connection) == item + last
 
 
 @pytest.mark.parametrize("response_class", [EventSourceResponse, *CLASSES])
-def test_before_the_first_event_an_error_is_a_status(response_class: Any, run: Any) -> None:
+async def test_before_the_first_event_an_error_is_a_status(response_class: Any) -> None:
     async def refuses() -> AsyncIterator[Any]:
         raise Refused
         yield
 
-    async def main() -> None:
-        connection = await sent(response_class(refuses()), Refused)
-        assert connection.messages == []
-
-    run(main)
+    connection = await sent(response_class(refuses()), Refused)
+    assert connection.messages == []
 
 
 TERMINAL = [
@@ -276,8 +262,8 @@ TERMINAL = [
 
 @pytest.mark.parametrize(("response_class", "name", "last"), TERMINAL)
 @pytest.mark.parametrize("how", ["item", "event", "framed"])
-def test_p5_after_the_protocols_own_last_event_an_error_is_only_logged(
-    response_class: Any, name: str, last: str, how: str, run: Any
+async def test_p5_after_the_protocols_own_last_event_an_error_is_only_logged(
+    response_class: Any, name: str, last: str, how: str
 ) -> None:
     async def fails_late() -> AsyncIterator[Any]:
         yield FIRST
@@ -290,54 +276,42 @@ def test_p5_after_the_protocols_own_last_event_an_error_is_only_logged(
             yield f'event: {name}\ndata: {{"type":"{name}"}}\n\n'
         raise KeyError
 
-    async def main() -> None:
-        connection = await sent(response_class(fails_late(), framed=how == "framed"), KeyError)
-        assert is_whole(connection)
-        _, found, after = body_of(connection).rpartition(f'"type":"{name}"')
-        assert found
-        assert after.partition("\n\n")[2].removeprefix(": nothing\n\n") == last
-
-    run(main)
+    connection = await sent(response_class(fails_late(), framed=how == "framed"), KeyError)
+    assert is_whole(connection)
+    _, found, after = body_of(connection).rpartition(f'"type":"{name}"')
+    assert found
+    assert after.partition("\n\n")[2].removeprefix(": nothing\n\n") == last
 
 
 @pytest.mark.parametrize("response_class", [OpenAIChat, VercelUI])
 @pytest.mark.parametrize("done", [ServerSentEvent(raw_data="[DONE]"), "data: [DONE]\n\n"])
-def test_p5_done_is_sent_once(response_class: Any, done: Any, run: Any) -> None:
+async def test_p5_done_is_sent_once(response_class: Any, done: Any) -> None:
     async def gateway() -> AsyncIterator[Any]:
         yield {"a": 1}
         yield done
 
-    async def main() -> None:
-        connection = await sent(response_class(gateway(), framed=True))
-        assert body_of(connection) == f'data: {{"a":1}}\n\n{DONE}'
-
-    run(main)
+    connection = await sent(response_class(gateway(), framed=True))
+    assert body_of(connection) == f'data: {{"a":1}}\n\n{DONE}'
 
 
-def test_p6_what_is_no_object_ends_the_stream_with_an_error(run: Any, caplog: Any) -> None:
+async def test_p6_what_is_no_object_ends_the_stream_with_an_error(caplog: Any) -> None:
     async def text() -> AsyncIterator[Any]:
         yield {"a": 1}
         yield "text"
 
-    async def main() -> None:
-        connection = await sent(OpenAIChat(text()), TypeError)
-        assert body_of(connection).endswith(chat(INTERNAL, "server_error"))
-        assert is_whole(connection)
-
-    run(main)
+    connection = await sent(OpenAIChat(text()), TypeError)
+    assert body_of(connection).endswith(chat(INTERNAL, "server_error"))
+    assert is_whole(connection)
 
 
-def test_p6_an_item_that_is_framed_must_end_an_event(run: Any, caplog: Any) -> None:
+async def test_p6_an_item_that_is_framed_must_end_an_event(caplog: Any) -> None:
     async def half() -> AsyncIterator[Any]:
         yield "data: {}\n\n"
         yield "data: {}\n"
 
-    async def main() -> None:
-        connection = await sent(OpenAIChat(half(), framed=True))
-        assert not is_whole(connection)
-        assert "[DONE]" not in body_of(connection)
-
-    run(main)
+    connection = await sent(OpenAIChat(half(), framed=True))
+    assert not is_whole(connection)
+    assert "[DONE]" not in body_of(connection)
     assert "did not end an event" in caplog.text
 
 
@@ -353,54 +327,45 @@ class Own(EventSourceResponse):
 
 
 @pytest.mark.parametrize("make", [raising, raising_sync], ids=["async", "sync"])
-def test_p1_any_class_may_have_a_last_event(run: Any, make: Any) -> None:
-    async def main() -> None:
-        response = Own(make("done"))
-        connection = await sent(response)
-        assert body_of(connection).endswith("event: done\ndata: \n\n")
-        assert is_whole(connection)
-        assert response.ends == [StreamEnd("done", last=FIRST, count=1)]
-        response = Own(make("refused"))
-        connection = await sent(response)
-        assert body_of(connection).endswith("event: error\ndata: slow\n\n")
-        assert response.ends == [StreamEnd("error", "slow", 429, last=FIRST, count=1)]
-
-    run(main)
+async def test_p1_any_class_may_have_a_last_event(make: Any) -> None:
+    response = Own(make("done"))
+    connection = await sent(response)
+    assert body_of(connection).endswith("event: done\ndata: \n\n")
+    assert is_whole(connection)
+    assert response.ends == [StreamEnd("done", last=FIRST, count=1)]
+    response = Own(make("refused"))
+    connection = await sent(response)
+    assert body_of(connection).endswith("event: error\ndata: slow\n\n")
+    assert response.ends == [StreamEnd("error", "slow", 429, last=FIRST, count=1)]
 
 
-def test_p1_none_is_as_without(run: Any) -> None:
+async def test_p1_none_is_as_without() -> None:
     class Silent(EventSourceResponse):
         def closing_event(self, end: StreamEnd) -> Any:
             return None
 
-    async def main() -> None:
-        connection = await sent(Silent(raising("done")))
-        assert is_whole(connection)
-        connection = await sent(Silent(raising("error")), KeyError)
-        assert not is_whole(connection)
-
-    run(main)
+    connection = await sent(Silent(raising("done")))
+    assert is_whole(connection)
+    connection = await sent(Silent(raising("error")), KeyError)
+    assert not is_whole(connection)
 
 
-def test_p1_a_head_and_a_client_that_leaves_have_no_last_event(run: Any) -> None:
+async def test_p1_a_head_and_a_client_that_leaves_have_no_last_event() -> None:
     async def endless() -> AsyncIterator[Any]:
         while True:
             yield {"a": 1}
             await anyio.sleep(0.01)
 
-    async def main() -> None:
-        response = Own(raising("done"))
-        connection = await sent(response, method="HEAD")
-        assert body_of(connection) == ""
-        assert not hasattr(response, "ends")
-        response, connection = Own(endless()), Connection()
-        async with anyio.create_task_group() as group:
-            group.start_soon(response, connection.scope, connection.receive, connection.send)
-            await connection.until(lambda: body_of(connection) != "")
-            connection.disconnect()
-        assert not hasattr(response, "ends")
-
-    run(main)
+    response = Own(raising("done"))
+    connection = await sent(response, method="HEAD")
+    assert body_of(connection) == ""
+    assert not hasattr(response, "ends")
+    response, connection = Own(endless()), Connection()
+    async with anyio.create_task_group() as group:
+        group.start_soon(response, connection.scope, connection.receive, connection.send)
+        await connection.until(lambda: body_of(connection) != "")
+        connection.disconnect()
+    assert not hasattr(response, "ends")
 
 
 FAILURES: dict[str, type[BaseException]] = {
@@ -412,28 +377,23 @@ FAILURES: dict[str, type[BaseException]] = {
 
 @pytest.mark.parametrize("bad", [*FAILURES, "cannot be sent"])
 @pytest.mark.parametrize("base", [EventSourceResponse, ProtocolResponse])
-def test_p9_a_last_event_that_fails_cuts_its_stream(
-    base: Any, bad: str, run: Any, caplog: Any
-) -> None:
+async def test_p9_a_last_event_that_fails_cuts_its_stream(base: Any, bad: str, caplog: Any) -> None:
     class Bad(base):  # type: ignore[misc]
         def closing_event(self, end: StreamEnd) -> Any:
             if bad in FAILURES:
                 raise FAILURES[bad]("mine")
             return [{"fine": 1}, {"not": object()}]
 
-    async def main() -> None:
-        with anyio.fail_after(10):
-            connection = await sent(Bad(raising("done")))
-        assert not is_whole(connection)
-        assert "fine" not in body_of(connection)
-
-    run(main)
+    with anyio.fail_after(10):
+        connection = await sent(Bad(raising("done")))
+    assert not is_whole(connection)
+    assert "fine" not in body_of(connection)
     assert any(record.levelno == logging.ERROR for record in caplog.records)
     assert "is cut" in caplog.text
 
 
 @pytest.mark.parametrize("last", ["[" * 50_000, "1" * 5_000, "x" * (17 * 2**20)], ids=len)
-def test_p1_a_last_event_that_json_cannot_read_is_known_as_text(run: Any, last: str) -> None:
+async def test_p1_a_last_event_that_json_cannot_read_is_known_as_text(last: str) -> None:
     class Ends(ProtocolResponse):
         def closing_event(self, end: StreamEnd) -> Any:
             assert end.last == last
@@ -442,16 +402,13 @@ def test_p1_a_last_event_that_json_cannot_read_is_known_as_text(run: Any, last: 
     async def items() -> AsyncIterator[Any]:
         yield ServerSentEvent(raw_data=last)
 
-    async def main() -> None:
-        with anyio.fail_after(20):
-            connection = await sent(Ends(items()))
-        assert is_whole(connection)
-        assert body_of(connection).endswith(DONE)
-
-    run(main)
+    with anyio.fail_after(20):
+        connection = await sent(Ends(items()))
+    assert is_whole(connection)
+    assert body_of(connection).endswith(DONE)
 
 
-def test_p1_a_last_event_is_neither_validated_nor_converted(run: Any) -> None:
+def test_p1_a_last_event_is_neither_validated_nor_converted() -> None:
     class Item(BaseModel):
         type: str
         note: int | None = None
@@ -520,23 +477,20 @@ def test_p4_no_internals_are_told() -> None:
     assert StreamEnd("done").message == ""
 
 
-def test_a_detail_that_is_no_text_is_not_told(run: Any) -> None:
+async def test_a_detail_that_is_no_text_is_not_told() -> None:
     async def refuses() -> AsyncIterator[Any]:
         yield {"a": 1}
         raise HTTPException(403, {"secret": 1})
 
-    async def main() -> None:
-        connection = await sent(VercelUI(refuses()))
-        assert body_of(connection).endswith(vercel("Forbidden"))
-
-    run(main)
+    connection = await sent(VercelUI(refuses()))
+    assert body_of(connection).endswith(vercel("Forbidden"))
 
 
 # Cuts
 
 
 @pytest.mark.parametrize("response_class", CLASSES)
-def test_p3_max_duration_cuts(response_class: Any, run: Any) -> None:
+async def test_p3_max_duration_cuts(response_class: Any) -> None:
     class Short(response_class):  # type: ignore[misc]
         max_duration = 0.05
 
@@ -544,17 +498,14 @@ def test_p3_max_duration_cuts(response_class: Any, run: Any) -> None:
         yield FIRST
         await anyio.sleep(60)
 
-    async def main() -> None:
-        connection = await sent(Short(endless()))
-        assert not is_whole(connection)
-        # There is no server here whose connection could be closed.
-        assert body_of(connection).endswith("}\n\n" + TABLE[response_class][4])
-        assert "goodbye" not in body_of(connection)
-
-    run(main)
+    connection = await sent(Short(endless()))
+    assert not is_whole(connection)
+    # There is no server here whose connection could be closed.
+    assert body_of(connection).endswith("}\n\n" + TABLE[response_class][4])
+    assert "goodbye" not in body_of(connection)
 
 
-def test_p3_what_has_not_begun_is_refused(run: Any) -> None:
+async def test_p3_what_has_not_begun_is_refused() -> None:
     class Short(OpenAIChat):
         max_duration = 0.05
         open_delay = None
@@ -563,19 +514,16 @@ def test_p3_what_has_not_begun_is_refused(run: Any) -> None:
         await anyio.sleep(60)
         yield FIRST
 
-    async def main() -> None:
-        connection = Connection()
-        with pytest.raises(HTTPException) as raised, anyio.fail_after(30):
-            await Short(slow())(connection.scope, connection.receive, connection.send)
-        assert raised.value.status_code == 503
-        assert raised.value.headers is not None
-        assert "Retry-After" in raised.value.headers
-        assert connection.messages == []
-
-    run(main)
+    connection = Connection()
+    with pytest.raises(HTTPException) as raised, anyio.fail_after(30):
+        await Short(slow())(connection.scope, connection.receive, connection.send)
+    assert raised.value.status_code == 503
+    assert raised.value.headers is not None
+    assert "Retry-After" in raised.value.headers
+    assert connection.messages == []
 
 
-def test_p3_a_full_house_is_a_503_for_those_who_come_back_too(run: Any) -> None:
+async def test_p3_a_full_house_is_a_503_for_those_who_come_back_too() -> None:
     class One(OpenAIChat):
         max_streams = 1
 
@@ -583,32 +531,25 @@ def test_p3_a_full_house_is_a_503_for_those_who_come_back_too(run: Any) -> None:
         yield FIRST
         await anyio.sleep(60)
 
-    async def main() -> None:
-        first = Connection()
-        async with anyio.create_task_group() as group:
-            group.start_soon(One(endless()), first.scope, first.receive, first.send)
-            await first.until(lambda: body_of(first) != "")
-            headers = [(b"last-event-id", b"1")]
-            second = await sent(One(endless()), headers=headers)
-            assert second.messages[0]["status"] == 503
-            assert b"retry-after" in dict(second.messages[0]["headers"])
-            first.disconnect()
-
-    run(main)
+    first = Connection()
+    async with anyio.create_task_group() as group:
+        group.start_soon(One(endless()), first.scope, first.receive, first.send)
+        await first.until(lambda: body_of(first) != "")
+        headers = [(b"last-event-id", b"1")]
+        second = await sent(One(endless()), headers=headers)
+        assert second.messages[0]["status"] == 503
+        assert b"retry-after" in dict(second.messages[0]["headers"])
+        first.disconnect()
 
 
-def test_p3_a_server_that_shuts_down_refuses(run: Any, monkeypatch: Any) -> None:
+async def test_p3_a_server_that_shuts_down_refuses(monkeypatch: Any) -> None:
     monkeypatch.setattr("sserpent._shutdown.is_ending", lambda scope: True)
     source = raising("done")
-
-    async def main() -> None:
-        connection = await sent(VercelUI(source))
-        assert connection.status == 503
-        assert 5 <= int(connection.headers["retry-after"]) <= 15
-        with pytest.raises(StopAsyncIteration):
-            await source.__anext__()
-
-    run(main)
+    connection = await sent(VercelUI(source))
+    assert connection.status == 503
+    assert 5 <= int(connection.headers["retry-after"]) <= 15
+    with pytest.raises(StopAsyncIteration):
+        await source.__anext__()
 
 
 # Headers, options, bad input
@@ -713,24 +654,21 @@ def test_a_compressed_stream_has_its_last_events() -> None:
         assert client.get("/refused").text.endswith(chat("slow", "rate_limit_error"))
 
 
-def test_a_body_iterator_has_the_last_events_once(run: Any) -> None:
-    async def main() -> None:
-        response = OpenAIChat(raising("error"))
-        inner = response.body_iterator
+async def test_a_body_iterator_has_the_last_events_once() -> None:
+    response = OpenAIChat(raising("error"))
+    inner = response.body_iterator
 
-        async def wrapped() -> AsyncIterator[Any]:
-            async for part in inner:
-                yield part
+    async def wrapped() -> AsyncIterator[Any]:
+        async for part in inner:
+            yield part
 
-        response.body_iterator = wrapped()
-        connection = await sent(response, KeyError)
-        assert body_of(connection).count(chat(INTERNAL, "server_error")) == 1
-        assert is_whole(connection)
-        response = OpenAIChat(raising("done"))
-        inner = response.body_iterator
-        response.body_iterator = wrapped()
-        connection = await sent(response)
-        assert body_of(connection).endswith("}\n\n" + DONE)
-        assert body_of(connection).count(DONE) == 1
-
-    run(main)
+    response.body_iterator = wrapped()
+    connection = await sent(response, KeyError)
+    assert body_of(connection).count(chat(INTERNAL, "server_error")) == 1
+    assert is_whole(connection)
+    response = OpenAIChat(raising("done"))
+    inner = response.body_iterator
+    response.body_iterator = wrapped()
+    connection = await sent(response)
+    assert body_of(connection).endswith("}\n\n" + DONE)
+    assert body_of(connection).count(DONE) == 1

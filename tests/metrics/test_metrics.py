@@ -21,13 +21,15 @@ from starlette.routing import Mount, Route
 
 import sserpent._delivery.observer as observing
 from asgi import Connection
+from event_loops import asyncio_only
 from gunzip import GZIP
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import Channels
 from sserpent.metrics import opentelemetry, prometheus
 from sserpent.protocols import OpenAIChat
 from sserpent.testing import Events, connect
-from timelines import runners
+
+pytestmark = pytest.mark.anyio
 
 Labels = tuple[tuple[str, str], ...]
 Read = Callable[[], dict[tuple[str, Labels], float]]
@@ -79,13 +81,11 @@ def from_opentelemetry() -> Iterator[Read]:
     provider.shutdown()
 
 
-def test_nothing_is_counted_until_somebody_observes() -> None:
-    async def main() -> None:
-        connection = Connection()
-        await connection.run(EventSourceResponse(one()))
-        assert observing.current is None
-
-    anyio.run(main)
+@asyncio_only
+async def test_nothing_is_counted_until_somebody_observes() -> None:
+    connection = Connection()
+    await connection.run(EventSourceResponse(one()))
+    assert observing.current is None
 
 
 async def one() -> AsyncIterator[str]:
@@ -147,10 +147,10 @@ class Scripted:
             await events.next()
 
 
-@runners
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("compress", [True, False])
-def test_z8_bytes_on_the_wire_are_counted_beside_those_of_events(
-    run: Callable[..., None], from_prometheus: Read, compress: bool
+async def test_z8_bytes_on_the_wire_are_counted_beside_those_of_events(
+    from_prometheus: Read, compress: bool
 ) -> None:
     async def content() -> AsyncIterator[str]:
         for _ in range(3):
@@ -160,17 +160,17 @@ def test_z8_bytes_on_the_wire_are_counted_beside_those_of_events(
 
     connection = Connection(headers=GZIP)
     response = EventSourceResponse(content(), compress=compress, ping_interval=2, max_duration=9)
-    run(lambda: connection.run(response))
+    await connection.run(response)
     counted = {name: value for (name, labels), value in from_prometheus().items() if labels}
     assert counted["sserpent_wire_bytes_total"] == len(connection.body)
     assert counted["sserpent_sent_bytes_total"] == 3 * len(b'data: "the same"\n\n')
     assert counted["sserpent_events_total"] == 3
 
 
-@runners
-def test_prometheus_reads_exact_counts(run: Callable[..., None], from_prometheus: Read) -> None:
+@pytest.mark.virtual_time
+async def test_prometheus_reads_exact_counts(from_prometheus: Read) -> None:
     scripted = Scripted()
-    run(scripted.play)
+    await scripted.play()
     read = from_prometheus()
 
     def of(name: str, **labels: str) -> float:
@@ -201,9 +201,9 @@ def test_prometheus_reads_exact_counts(run: Callable[..., None], from_prometheus
     assert of("sserpent_generator_threads") == 0
 
 
-@runners
-def test_opentelemetry_reads_the_same(run: Callable[..., None], from_opentelemetry: Read) -> None:
-    run(Scripted().play)
+@pytest.mark.virtual_time
+async def test_opentelemetry_reads_the_same(from_opentelemetry: Read) -> None:
+    await Scripted().play()
     read = from_opentelemetry()
     assert read["sserpent.events", (("http.route", "/{n}/complete"),)] == 7
     assert read["sserpent.streams.open", (("http.route", "/idle"),)] == 0
@@ -219,22 +219,21 @@ def test_opentelemetry_reads_the_same(run: Callable[..., None], from_opentelemet
     }
 
 
-def test_open_streams_count_while_they_are_open(from_prometheus: Read) -> None:
-    async def main() -> None:
-        async with connect(Scripted().app) as client:
-            async with contextlib.AsyncExitStack() as stack:
-                for _ in range(3):
-                    events = await stack.enter_async_context(client.events("/idle"))
-                    await events.next()
-                read = from_prometheus()
-                assert read["sserpent_streams_open", (("route", "/idle"),)] == 3
-                assert read["sserpent_events_total", (("route", "/idle"),)] == 3
-            assert from_prometheus()["sserpent_streams_open", (("route", "/idle"),)] == 0
-
-    anyio.run(main)
+@asyncio_only
+async def test_open_streams_count_while_they_are_open(from_prometheus: Read) -> None:
+    async with connect(Scripted().app) as client:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(3):
+                events = await stack.enter_async_context(client.events("/idle"))
+                await events.next()
+            read = from_prometheus()
+            assert read["sserpent_streams_open", (("route", "/idle"),)] == 3
+            assert read["sserpent_events_total", (("route", "/idle"),)] == 3
+        assert from_prometheus()["sserpent_streams_open", (("route", "/idle"),)] == 0
 
 
-def test_labels_do_not_grow_with_requests(from_prometheus: Read) -> None:
+@asyncio_only
+async def test_labels_do_not_grow_with_requests(from_prometheus: Read) -> None:
     async def stream(_: Any) -> EventSourceResponse:
         return EventSourceResponse(one())
 
@@ -245,34 +244,28 @@ def test_labels_do_not_grow_with_requests(from_prometheus: Read) -> None:
             Mount("/", scripted.app),
         ]
     )
-
-    async def main() -> None:
-        async with connect(app) as client:
-            for n in range(20):
-                for path in (f"/{n}/complete", f"/tenants/t{n}/{n}/plain"):
-                    (await client.get(path)).raise_for_status()
-
-    anyio.run(main)
+    async with connect(app) as client:
+        for n in range(20):
+            for path in (f"/{n}/complete", f"/tenants/t{n}/{n}/plain"):
+                (await client.get(path)).raise_for_status()
     routes = {dict(labels).get("route") for _, labels in from_prometheus()} - {None}
     assert len(routes) == 2
     assert "/{n}/complete" in routes
 
 
-def test_channels_tell_of_gaps_resets_and_publishes(from_prometheus: Read) -> None:
-    async def main() -> None:
-        channels = Channels()
-        news = channels.channel("news", history=2)
-        first = await news.publish(0)
-        for n in range(1, 10):
-            await news.publish(n)
-        for after in (first, "garbage", None):
-            connection = Connection()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(connection.run, news.subscribe(after=after))
-                await connection.until(lambda connection=connection: connection.started)
-                connection.disconnect()
-
-    anyio.run(main)
+@asyncio_only
+async def test_channels_tell_of_gaps_resets_and_publishes(from_prometheus: Read) -> None:
+    channels = Channels()
+    news = channels.channel("news", history=2)
+    first = await news.publish(0)
+    for n in range(1, 10):
+        await news.publish(n)
+    for after in (first, "garbage", None):
+        connection = Connection()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, news.subscribe(after=after))
+            await connection.until(lambda connection=connection: connection.started)
+            connection.disconnect()
     read = from_prometheus()
     assert read["sserpent_published_events_total", (("channel", "news"),)] == 10
     trimmed = (("channel", "news"), ("reason", "trimmed"))
@@ -281,31 +274,26 @@ def test_channels_tell_of_gaps_resets_and_publishes(from_prometheus: Read) -> No
     assert read["sserpent_resets_total", (("channel", "news"), ("reason", "unknown"))] == 1
 
 
-def test_what_a_subscriber_does_not_read_is_pending(from_prometheus: Read) -> None:
-    read: list[Any] = []
-
-    async def main() -> None:
-        news = Channels().channel("news")
-        connection = Connection()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(connection.run, news.subscribe())
-            await connection.until(lambda: connection.started)
-            connection.stall()
-            sent = await news.publish(0)
-            await connection.until(lambda: connection.stalled)  # the `send` of that
-            ids = [await news.publish(n) for n in range(5)]
-            await anyio.wait_all_tasks_blocked()
-            frames = [f"id: {each}\ndata: {n}\n\n" for n, each in enumerate(ids)]
-            read.append((from_prometheus()["sserpent_pending_bytes", (("route", ""),)], frames))
-            connection.unstall()
-            await connection.until(lambda: f"id: {ids[-1]}".encode() in connection.body)
-            read.append((from_prometheus()["sserpent_pending_bytes", (("route", ""),)], []))
-            assert sent.encode() in connection.body
-            connection.disconnect()
-
-    anyio.run(main)
-    for pending, frames in read:
-        assert pending == len("".join(frames))
+@asyncio_only
+async def test_what_a_subscriber_does_not_read_is_pending(from_prometheus: Read) -> None:
+    pending = "sserpent_pending_bytes", (("route", ""),)
+    news = Channels().channel("news")
+    connection = Connection()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, news.subscribe())
+        await connection.until(lambda: connection.started)
+        connection.stall()
+        sent = await news.publish(0)
+        await connection.until(lambda: connection.stalled)  # the `send` of that
+        ids = [await news.publish(n) for n in range(5)]
+        await anyio.wait_all_tasks_blocked()
+        frames = [f"id: {each}\ndata: {n}\n\n" for n, each in enumerate(ids)]
+        assert from_prometheus()[pending] == len("".join(frames))
+        connection.unstall()
+        await connection.until(lambda: f"id: {ids[-1]}".encode() in connection.body)
+        assert from_prometheus()[pending] == 0
+        assert sent.encode() in connection.body
+        connection.disconnect()
 
 
 @pytest.mark.parametrize(
@@ -326,17 +314,15 @@ def test_what_is_not_installed_is_named(module: str, function: str, names: str) 
     assert f"ImportError: {names} is not installed: pip install 'sserpent[" in ran.stderr
 
 
-def test_p1_a_stream_that_says_that_it_failed_has_failed(from_prometheus: Read) -> None:
+@asyncio_only
+async def test_p1_a_stream_that_says_that_it_failed_has_failed(from_prometheus: Read) -> None:
     async def failing() -> AsyncIterator[dict[str, int]]:
         yield {"a": 1}
         raise HTTPException(429, "slow")
 
-    async def main() -> None:
-        connection = Connection()
-        await connection.run(OpenAIChat(failing()))
-        assert connection.complete
-
-    anyio.run(main)
+    connection = Connection()
+    await connection.run(OpenAIChat(failing()))
+    assert connection.complete
     counted = from_prometheus()
     reasons = {
         dict(labels)["reason"]: value

@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from event_loops import asyncio_only
 from scripted_server import CHUNKED, STREAM, chunk, nothing_to_come, scripted
 from servers import until, uvicorn
 from sserpent.client import IncompleteStream
@@ -50,7 +51,7 @@ def test_the_gateway_on_a_real_server_stops_its_upstream_when_its_client_leaves(
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@asyncio_only
 @pytest.mark.parametrize(
     ("upstream", "events"),
     [

@@ -168,7 +168,6 @@ def test_every_option_of_runs_has_its_default_on_the_page() -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_the_tests_on_the_page_on_testing_pass() -> None:
     tests = [value for name, value in run_blocks(TESTING).items() if name.startswith("test_")]
     assert len(tests) == 3
@@ -189,7 +188,6 @@ def test_pytest_runs_the_page_on_testing_as_it_stands(tmp_path: Path) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_the_code_on_the_page_on_reading_reads(capsys: pytest.CaptureFixture[str]) -> None:
     page = run_blocks(READING)
     stream = [b'data: {"text": "Hel"}\n\n', b'data: {"text": "lo"}\n\ndata: [DONE]\n\n']
@@ -203,7 +201,6 @@ async def test_the_code_on_the_page_on_reading_reads(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_the_code_on_the_page_on_typed_events_does_what_the_page_says() -> None:
     page = run_blocks(TYPED)
     item, sold = {"name": "Plumbus", "price": 32.99}, {"name": "Plumbus", "buyer": "Ada"}

@@ -14,10 +14,13 @@ import pytest
 from fastapi import HTTPException
 
 import sserpent
+from event_loops import asyncio_only
 from pages import blocks, run_blocks
 from sserpent import EventSourceResponse
 from sserpent.protocols import OpenAIChat
 from sserpent.testing import StreamEnded, connect, connect_sync
+
+pytestmark = pytest.mark.anyio
 
 SKILL = Path(sserpent.__file__).parent / ".agents" / "skills" / "sserpent" / "SKILL.md"
 
@@ -47,38 +50,35 @@ def test_e10_what_it_says_of_names_is_so(code: dict[str, Any]) -> None:
             found = getattr(found, name)
 
 
-def test_e10_its_own_test_passes(code: dict[str, Any]) -> None:
+@asyncio_only
+async def test_e10_its_own_test_passes(code: dict[str, Any]) -> None:
     assert len(blocks(SKILL)) == 1
-    anyio.run(code["test_export"])
+    await code["test_export"]()
 
 
-def test_e10_its_job_survives_a_reload(code: dict[str, Any]) -> None:
-    async def main() -> None:
-        async with connect(code["app"]) as client:
-            async with client.events("/jobs/mine", method="POST") as events:
-                first = await events.next()
-                await events.leave()
-            after = {"Last-Event-ID": first.last_event_id}
-            async with client.events("/jobs/mine", headers=after) as events:
-                assert (await events.next()).json() == {"percent": 100}
-                assert (await events.next()).type == "run-end"
-            assert (await client.post("/jobs/no%20id")).status_code == 422
-
-    anyio.run(main)
+@asyncio_only
+async def test_e10_its_job_survives_a_reload(code: dict[str, Any]) -> None:
+    async with connect(code["app"]) as client:
+        async with client.events("/jobs/mine", method="POST") as events:
+            first = await events.next()
+            await events.leave()
+        after = {"Last-Event-ID": first.last_event_id}
+        async with client.events("/jobs/mine", headers=after) as events:
+            assert (await events.next()).json() == {"percent": 100}
+            assert (await events.next()).type == "run-end"
+        assert (await client.post("/jobs/no%20id")).status_code == 422
 
 
-def test_e10_its_inbox_has_the_state_and_then_what_changes_for_one_user(
+@asyncio_only
+async def test_e10_its_inbox_has_the_state_and_then_what_changes_for_one_user(
     code: dict[str, Any],
 ) -> None:
-    async def main() -> None:
-        async with connect(code["app"]) as client, client.events("/inbox") as events:
-            snapshot = await events.next()
-            assert (snapshot.type, json.loads(snapshot.data)) == ("snapshot", {"percent": 0})
-            await code["change"]("bob", 1)
-            await code["change"]("ada", 7)
-            assert (await events.next()).json() == {"percent": 7}
-
-    anyio.run(main)
+    async with connect(code["app"]) as client, client.events("/inbox") as events:
+        snapshot = await events.next()
+        assert (snapshot.type, json.loads(snapshot.data)) == ("snapshot", {"percent": 0})
+        await code["change"]("bob", 1)
+        await code["change"]("ada", 7)
+        assert (await events.next()).json() == {"percent": 7}
 
 
 async def endless(code: dict[str, Any]) -> AsyncIterator[Any]:
@@ -86,25 +86,28 @@ async def endless(code: dict[str, Any]) -> AsyncIterator[Any]:
     await anyio.sleep_forever()
 
 
-def test_e10_its_chat_has_one_answer_which_only_its_owner_finds_again(code: dict[str, Any]) -> None:
-    async def main() -> None:
-        jobs, user = code["jobs"], await code["current_user"]()
-        async with code["channels"]:
-            run = await jobs.start(endless(code), key="chat", owner=user)
-            with pytest.raises(HTTPException) as error:
-                await jobs.start(endless(code), key="chat", owner=user)
-            assert error.value.status_code == 409
-            assert await jobs.active("chat") is None
-            assert (await jobs.active("chat", owner=user)).id == run.id
-            await jobs.stop(key="chat", owner=user)
-            with anyio.fail_after(10):
-                assert (await jobs.wait(run.id, owner=user)).state == "stopped"
-            assert await jobs.active("chat", owner=user) is None
+@asyncio_only
+async def test_e10_its_chat_has_one_answer_which_only_its_owner_finds_again(
+    code: dict[str, Any],
+) -> None:
+    jobs, user = code["jobs"], await code["current_user"]()
+    async with code["channels"]:
+        run = await jobs.start(endless(code), key="chat", owner=user)
+        with pytest.raises(HTTPException) as error:
+            await jobs.start(endless(code), key="chat", owner=user)
+        assert error.value.status_code == 409
+        assert await jobs.active("chat") is None
+        assert (await jobs.active("chat", owner=user)).id == run.id
+        await jobs.stop(key="chat", owner=user)
+        with anyio.fail_after(10):
+            assert (await jobs.wait(run.id, owner=user)).state == "stopped"
+        assert await jobs.active("chat", owner=user) is None
 
-    anyio.run(main)
 
-
-def test_e10_an_error_is_a_status_in_a_route_and_an_end_in_a_run(code: dict[str, Any]) -> None:
+@asyncio_only
+async def test_e10_an_error_is_a_status_in_a_route_and_an_end_in_a_run(
+    code: dict[str, Any],
+) -> None:
     app, jobs = code["app"], code["jobs"]
 
     async def refused() -> AsyncIterator[Any]:
@@ -116,16 +119,15 @@ def test_e10_an_error_is_a_status_in_a_route_and_an_end_in_a_run(code: dict[str,
         return (await jobs.start(refused())).follow()
 
     app.get("/as-a-stream", response_class=EventSourceResponse)(refused)
-
-    async def main() -> None:
-        async with connect(app) as client:
-            assert (await client.get("/as-a-stream")).status_code == 402
-            assert (await client.post("/as-a-run")).status_code == 200
-
-    anyio.run(main)
+    async with connect(app) as client:
+        assert (await client.get("/as-a-stream")).status_code == 402
+        assert (await client.post("/as-a-run")).status_code == 200
 
 
-def test_e10_a_run_has_the_protocol_that_channels_runs_was_given(code: dict[str, Any]) -> None:
+@asyncio_only
+async def test_e10_a_run_has_the_protocol_that_channels_runs_was_given(
+    code: dict[str, Any],
+) -> None:
     app, channels = code["app"], code["channels"]
     chats = channels.runs("chats", response_class=OpenAIChat)
 
@@ -133,22 +135,17 @@ def test_e10_a_run_has_the_protocol_that_channels_runs_was_given(code: dict[str,
     async def chat() -> Any:
         return (await chats.start(code["export"]())).follow()
 
-    async def main() -> None:
-        async with connect(app) as client:
-            assert (await client.post("/chat")).text.endswith("data: [DONE]\n\n")
-
-    anyio.run(main)
+    async with connect(app) as client:
+        assert (await client.post("/chat")).text.endswith("data: [DONE]\n\n")
 
 
-def test_e10_a_logout_ends_the_streams_of_a_user(code: dict[str, Any]) -> None:
-    async def main() -> None:
-        async with connect(code["app"]) as client, client.events("/inbox") as events:
+@asyncio_only
+async def test_e10_a_logout_ends_the_streams_of_a_user(code: dict[str, Any]) -> None:
+    async with connect(code["app"]) as client, client.events("/inbox") as events:
+        await events.next()
+        assert await code["channels"].disconnect(owner="ada") == 1
+        with pytest.raises(StreamEnded):
             await events.next()
-            assert await code["channels"].disconnect(owner="ada") == 1
-            with pytest.raises(StreamEnded):
-                await events.next()
-
-    anyio.run(main)
 
 
 def test_e10_a_plain_function_publishes_to_its_inbox(code: dict[str, Any]) -> None:

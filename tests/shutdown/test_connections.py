@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 
 import anyio
@@ -17,10 +17,9 @@ from sserpent import EventSourceResponse, _shutdown
 from sserpent._shutdown.connections import Candidate
 from sserpent.testing import connect
 from sserpent.testing.transport import AnnouncedServer
-from timelines import runners
 
 # What ends streams is no part of the core.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.anyio]
 
 APP = "connection_app:app"
 LARGE = 20_000_000
@@ -118,8 +117,6 @@ class Stream:
         pass
 
 
-@pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 async def test_a_connection_that_nobody_knows_of_is_not_found() -> None:
     stream, scope = Stream(), Connection().scope
     streams = _shutdown.opened(stream, scope)
@@ -129,9 +126,9 @@ async def test_a_connection_that_nobody_knows_of_is_not_found() -> None:
     _shutdown.closed(stream, streams)
 
 
-@runners
-def test_a_shutdown_with_many_streams_looks_for_all_connections_at_once(
-    run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.virtual_time
+async def test_a_shutdown_with_many_streams_looks_for_all_connections_at_once(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each stream looks for its own connection, to cut it: one look at a time for all of them."""
     looked_at = 0
@@ -147,21 +144,17 @@ def test_a_shutdown_with_many_streams_looks_for_all_connections_at_once(
         yield "a"
         await anyio.sleep_forever()
 
-    async def main() -> None:
-        nonlocal looked_at
-        app = FastAPI()
-        app.get("/", response_class=EventSourceResponse)(content)
-        async with AsyncExitStack() as stack:
-            client = await stack.enter_async_context(connect(app))
-            streams = [await stack.enter_async_context(client.events("/")) for _ in range(100)]
-            for events in streams:
-                await events.next()
-            looked_at = 0
-            await client.shut_down()
-            for events in streams:
-                with pytest.raises(httpx2.RemoteProtocolError):
-                    await events.next()
-        assert looked_at <= 10 * len(streams)
-
     monkeypatch.setattr(AnnouncedServer, "requests", counted)
-    run(main)
+    app = FastAPI()
+    app.get("/", response_class=EventSourceResponse)(content)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(connect(app))
+        streams = [await stack.enter_async_context(client.events("/")) for _ in range(100)]
+        for events in streams:
+            await events.next()
+        looked_at = 0
+        await client.shut_down()
+        for events in streams:
+            with pytest.raises(httpx2.RemoteProtocolError):
+                await events.next()
+    assert looked_at <= 10 * len(streams)

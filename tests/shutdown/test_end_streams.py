@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
@@ -13,12 +13,12 @@ import uvicorn
 
 import sserpent
 from asgi import Connection
+from event_loops import asyncio_only
 from servers import free_port, give_back, until
 from sserpent import EventSourceResponse
 from sserpent.channels import Channels
-from timelines import runners
 
-Run = Callable[..., None]
+pytestmark = pytest.mark.anyio
 
 
 async def endless() -> AsyncIterator[str]:
@@ -51,80 +51,68 @@ async def opened(tasks: Any, response: EventSourceResponse) -> Client:
     return connection
 
 
-def test_e5_without_a_stream_it_does_nothing() -> None:
+@asyncio_only
+async def test_e5_without_a_stream_it_does_nothing() -> None:
     assert sserpent.end_streams() is None  # type: ignore[func-returns-value]
+    sserpent.end_streams()
+    async with anyio.create_task_group() as tasks:
+        connection = await opened(tasks, EventSourceResponse(endless()))
+        await anyio.sleep(0.01)
+        assert not connection.returned.is_set()
+        connection.disconnect()
 
-    async def main() -> None:
-        sserpent.end_streams()
+
+@pytest.mark.virtual_time
+async def test_e5_open_streams_end_as_at_a_shutdown_and_later_ones_stream_on() -> None:
+    with anyio.fail_after(1_000):
         async with anyio.create_task_group() as tasks:
-            connection = await opened(tasks, EventSourceResponse(endless()))
-            await anyio.sleep(0.01)
-            assert not connection.returned.is_set()
-            connection.disconnect()
-
-    anyio.run(main)
-
-
-@runners
-def test_e5_open_streams_end_as_at_a_shutdown_and_later_ones_stream_on(run: Run) -> None:
-    async def main() -> None:
-        with anyio.fail_after(1_000):
-            async with anyio.create_task_group() as tasks:
-                first = await opened(tasks, EventSourceResponse(endless()))
-                sserpent.end_streams()
-                later = await opened(tasks, EventSourceResponse(polite(), shutdown_grace=5))
-                await first.returned.wait()
-                assert not first.complete
-                await anyio.sleep(100)
-                latest = await opened(tasks, EventSourceResponse(polite(), shutdown_grace=5))
-                assert not later.returned.is_set()
-                sserpent.end_streams()
-                for each in (later, latest):
-                    await each.returned.wait()
-                    assert (each.data, each.complete) == (['"a"', '"bye"'], True)
-
-    run(main)
+            first = await opened(tasks, EventSourceResponse(endless()))
+            sserpent.end_streams()
+            later = await opened(tasks, EventSourceResponse(polite(), shutdown_grace=5))
+            await first.returned.wait()
+            assert not first.complete
+            await anyio.sleep(100)
+            latest = await opened(tasks, EventSourceResponse(polite(), shutdown_grace=5))
+            assert not later.returned.is_set()
+            sserpent.end_streams()
+            for each in (later, latest):
+                await each.returned.wait()
+                assert (each.data, each.complete) == (['"a"', '"bye"'], True)
 
 
-@runners
-def test_e5_a_stream_that_opens_in_the_same_turn_is_a_later_one(run: Run) -> None:
+@pytest.mark.virtual_time
+async def test_e5_a_stream_that_opens_in_the_same_turn_is_a_later_one() -> None:
     async def finite() -> AsyncIterator[str]:
         yield "a"
         await anyio.sleep(10)
         yield "b"
 
-    async def main() -> None:
-        with anyio.fail_after(1_000):
-            async with anyio.create_task_group() as tasks:
-                first = await opened(tasks, EventSourceResponse(endless()))
-                sserpent.end_streams()
-                second = Client()
-                await second.run(EventSourceResponse(finite()))
-                assert (second.data, second.complete) == (['"a"', '"b"'], True)
-                await first.returned.wait()
-                assert not first.complete
-
-    run(main)
+    with anyio.fail_after(1_000):
+        async with anyio.create_task_group() as tasks:
+            first = await opened(tasks, EventSourceResponse(endless()))
+            sserpent.end_streams()
+            second = Client()
+            await second.run(EventSourceResponse(finite()))
+            assert (second.data, second.complete) == (['"a"', '"b"'], True)
+            await first.returned.wait()
+            assert not first.complete
 
 
-@runners
-def test_e5_runs_end_too(run: Run) -> None:
-    async def main() -> None:
-        with anyio.fail_after(1_000):
-            async with Channels() as channels, anyio.create_task_group() as tasks:
-                runs = channels.runs("answers", str)
-                answer = await runs.start(endless())
-                follower = await opened(tasks, answer.follow())
-                sserpent.end_streams()
-                status = await answer.wait()
-                assert (status.state, status.reason) == ("stopped", "shutdown")
-                await follower.returned.wait()
-                after = await runs.start(endless())
-                await anyio.sleep(100)
-                assert (await runs.status(after.id)).state == "running"
-                await after.stop()
-
-    run(main)
+@pytest.mark.virtual_time
+async def test_e5_runs_end_too() -> None:
+    with anyio.fail_after(1_000):
+        async with Channels() as channels, anyio.create_task_group() as tasks:
+            runs = channels.runs("answers", str)
+            answer = await runs.start(endless())
+            follower = await opened(tasks, answer.follow())
+            sserpent.end_streams()
+            status = await answer.wait()
+            assert (status.state, status.reason) == ("stopped", "shutdown")
+            await follower.returned.wait()
+            after = await runs.start(endless())
+            await anyio.sleep(100)
+            assert (await runs.status(after.id)).state == "running"
+            await after.stop()
 
 
 def test_e5_it_ends_the_streams_of_every_event_loop_from_any_thread() -> None:

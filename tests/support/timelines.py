@@ -6,18 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import anyio
-import pytest
 
 from asgi import Connection
 from sserpent import EventSourceResponse
-from virtual_time import run_on_asyncio, run_on_trio
 
 PING = ": ping\n"
-runners = pytest.mark.parametrize("run", [run_on_asyncio, run_on_trio], ids=["asyncio", "trio"])
 
 
-def timeline(
-    run: Callable[..., None],
+async def timeline(
     content: Callable[[], AsyncIterator[Any]],
     until: float,
     act: Callable[[Connection, Any], Any] | None = None,
@@ -25,29 +21,25 @@ def timeline(
 ) -> list[tuple[float, str]]:
     """When each message was sent, in whole milliseconds of virtual time."""
     sent: list[tuple[float, str]] = []
+    connection = Connection()
+    send = connection.send
+    begin = anyio.current_time()
 
-    async def main() -> None:
-        connection = Connection()
-        send = connection.send
-        begin = anyio.current_time()
+    async def noting_send(message: Any) -> None:
+        await send(message)
+        text = message.get("body", b"headers").decode()
+        now = round(anyio.current_time() - begin, 3)
+        if text:
+            sent.append((now, text))
+        if not message.get("more_body", True):
+            sent.append((now, "END"))
 
-        async def noting_send(message: Any) -> None:
-            await send(message)
-            text = message.get("body", b"headers").decode()
-            now = round(anyio.current_time() - begin, 3)
-            if text:
-                sent.append((now, text))
-            if not message.get("more_body", True):
-                sent.append((now, "END"))
-
-        connection.send = noting_send  # type: ignore[method-assign]
-        response = EventSourceResponse(content(), **options)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(connection.run, response)
-            if act is not None:
-                tasks.start_soon(act, connection, response)
-            await anyio.sleep(until)
-            connection.disconnect()
-
-    run(main)
+    connection.send = noting_send  # type: ignore[method-assign]
+    response = EventSourceResponse(content(), **options)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, response)
+        if act is not None:
+            tasks.start_soon(act, connection, response)
+        await anyio.sleep(until)
+        connection.disconnect()
     return sent

@@ -18,10 +18,7 @@ from sserpent import EventSourceResponse
 from sserpent.testing import connect
 from sserpent.testing.task import Task
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]),
-]
+pytestmark = pytest.mark.anyio
 
 START: Message = {
     "type": "http.response.start",

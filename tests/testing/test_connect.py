@@ -21,10 +21,7 @@ from sserpent.channels import Channels
 from sserpent.client import MessageEvent, NotAnEventStream, aiter_events
 from sserpent.testing import FakeUpstream, connect
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]),
-]
+pytestmark = pytest.mark.anyio
 
 
 EVENT_STREAM = [(b"content-type", b"text/event-stream")]

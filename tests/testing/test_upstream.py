@@ -11,10 +11,7 @@ import pytest
 from sserpent.client import EventSource, MessageEvent, aiter_events
 from sserpent.testing import FakeUpstream, connect
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"]),
-]
+pytestmark = pytest.mark.anyio
 
 
 async def test_the_script_is_played_to_each_request_and_they_are_recorded() -> None:
