@@ -24,12 +24,6 @@ def make_channels(request: pytest.FixtureRequest) -> MakeChannels:
 
 
 @pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """The event loop of a test that is marked `anyio`."""
-    return str(request.param)
-
-
-@pytest.fixture(params=["asyncio", "trio"])
 def run(request: pytest.FixtureRequest) -> Run:
     """Runs a test on an event loop."""
     return partial(anyio.run, backend=request.param)

@@ -20,9 +20,8 @@ from sserpent.channels.fanout import chain, shared_compression
 from sserpent.channels.fanout.checksum import crc32_combine, crc32_of_run
 from sserpent.channels.fanout.shared_compression import SharedCompression
 from sserpent.channels.history.position import beginning
-from timelines import runners
 
-Run = Callable[..., None]
+pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
 
 class Recording(SharedCompression):
@@ -140,19 +139,13 @@ class World:
             connection.disconnect()
 
 
-def play(run: Run, script: Callable[[World], Any], **options: Any) -> World:
-    worlds: list[World] = []
-
-    async def main() -> None:
-        async with Channels() as channels, anyio.create_task_group() as tasks:
-            world = World(channels, tasks, **options)
-            worlds.append(world)
-            await script(world)
-            await world.settle()
-            world.leave()
-
-    run(main)
-    return worlds[0]
+async def play(script: Callable[[World], Any], **options: Any) -> World:
+    async with Channels() as channels, anyio.create_task_group() as tasks:
+        world = World(channels, tasks, **options)
+        await script(world)
+        await world.settle()
+        world.leave()
+    return world
 
 
 def check(world: World, recorded: list[Recording]) -> None:
@@ -174,16 +167,15 @@ def numbers(plain: bytes) -> list[int]:
 # Z3: one chain
 
 
-@runners
-def test_z3_an_event_is_compressed_once_for_all_clients(
-    run: Run, recorded: list[Recording], appended: list[bytes]
+async def test_z3_an_event_is_compressed_once_for_all_clients(
+    recorded: list[Recording], appended: list[bytes]
 ) -> None:
     async def script(world: World) -> None:
         for _ in range(20):
             await world.join()
         await world.one_by_one(40)
 
-    world = play(run, script)
+    world = await play(script)
     check(world, recorded)
     assert len(appended) == len(set(appended)) == 40
     assert numbers(recorded[0].plain) == [*range(40)]
@@ -192,9 +184,8 @@ def test_z3_an_event_is_compressed_once_for_all_clients(
 
 
 @pytest.mark.parametrize("ping_event", [None, ServerSentEvent(event="ping", data=1)])
-@runners
-def test_z3_clients_that_stand_at_the_same_place_take_what_was_made_for_the_first_of_them(
-    run: Run, ping_event: Any, monkeypatch: pytest.MonkeyPatch
+async def test_z3_clients_that_stand_at_the_same_place_take_what_was_made_for_the_first_of_them(
+    ping_event: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
     run_of = chain.Chain.run
@@ -212,16 +203,14 @@ def test_z3_clients_that_stand_at_the_same_place_take_what_was_made_for_the_firs
             await world.one_by_one(1)
             await anyio.sleep(3)
 
-    world = play(run, script)
+    world = await play(script)
     assert asked == [1, 1, 1]
     for connection in world.connections:
         assert numbers(gunzipped(connection.bodies).plain) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("clients", "bits"), [(3, 10), (16, 15)])
-@runners
-def test_z5_the_window_of_a_chain_is_as_large_as_its_clients_are_many(
-    run: Run,
+async def test_z5_the_window_of_a_chain_is_as_large_as_its_clients_are_many(
     clients: int,
     bits: int,
     recorded: list[Recording],
@@ -236,13 +225,12 @@ def test_z5_the_window_of_a_chain_is_as_large_as_its_clients_are_many(
             await world.join()
         await world.one_by_one(3)
 
-    check(play(run, script), recorded)
+    check(await play(script), recorded)
     assert windows[-1] == bits
 
 
-@runners
-def test_z3_a_segment_has_64_events_at_most(
-    run: Run, recorded: list[Recording], monkeypatch: pytest.MonkeyPatch
+async def test_z3_a_segment_has_64_events_at_most(
+    recorded: list[Recording], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[int] = []
     close = chain.Segment.close
@@ -254,16 +242,15 @@ def test_z3_a_segment_has_64_events_at_most(
         await world.join()
         await world.one_by_one(200)
 
-    check(play(run, script), recorded)
+    check(await play(script), recorded)
     assert lengths == [64, 64, 64]
 
 
 # Z4: joining
 
 
-@runners
-def test_z4_a_client_joins_after_16_events_at_most(
-    run: Run, recorded: list[Recording], appended: list[bytes], made: list[bytes]
+async def test_z4_a_client_joins_after_16_events_at_most(
+    recorded: list[Recording], appended: list[bytes], made: list[bytes]
 ) -> None:
     async def script(world: World) -> None:
         await world.join()
@@ -272,7 +259,7 @@ def test_z4_a_client_joins_after_16_events_at_most(
             await world.join()
         await world.one_by_one(30)
 
-    world = play(run, script)
+    world = await play(script)
     check(world, recorded)
     assert len(appended) == 35
     # Until then each event is compressed by itself, once for the three.
@@ -280,9 +267,8 @@ def test_z4_a_client_joins_after_16_events_at_most(
     assert all(numbers(each.plain) == [*range(5, 35)] for each in recorded[1:])
 
 
-@runners
-def test_z4_a_client_joins_in_the_middle_of_a_burst(
-    run: Run, recorded: list[Recording], made: list[bytes]
+async def test_z4_a_client_joins_in_the_middle_of_a_burst(
+    recorded: list[Recording], made: list[bytes]
 ) -> None:
     async def script(world: World) -> None:
         await world.join()
@@ -291,13 +277,12 @@ def test_z4_a_client_joins_in_the_middle_of_a_burst(
         await world.publish(100)
         await world.settle()
 
-    check(play(run, script), recorded)
+    check(await play(script), recorded)
     assert len(made) <= 16
 
 
-@runners
-def test_z4_somebody_who_comes_late_into_a_long_segment_joins_with_the_next_event(
-    run: Run, recorded: list[Recording], made: list[bytes]
+async def test_z4_somebody_who_comes_late_into_a_long_segment_joins_with_the_next_event(
+    recorded: list[Recording], made: list[bytes]
 ) -> None:
     async def script(world: World) -> None:
         await world.join()
@@ -305,13 +290,12 @@ def test_z4_somebody_who_comes_late_into_a_long_segment_joins_with_the_next_even
         await world.join()
         await world.one_by_one(3)
 
-    check(play(run, script), recorded)
+    check(await play(script), recorded)
     assert made == []
 
 
-@runners
-def test_z4_a_thousand_ids_do_not_cost_a_thousand_compressions(
-    run: Run, recorded: list[Recording], appended: list[bytes], made: list[bytes]
+async def test_z4_a_thousand_ids_do_not_cost_a_thousand_compressions(
+    recorded: list[Recording], appended: list[bytes], made: list[bytes]
 ) -> None:
     """Here a hundred, of as many events."""
 
@@ -328,14 +312,13 @@ def test_z4_a_thousand_ids_do_not_cost_a_thousand_compressions(
             await world.join(each)
         await world.settle()
 
-    world = play(run, script, history=1_000)
+    world = await play(script, history=1_000)
     check(world, recorded)
     assert len(appended) + len(made) <= 200
 
 
-@runners
-def test_z4_the_history_of_a_quiet_channel_is_compressed_once(
-    run: Run, recorded: list[Recording], appended: list[bytes], made: list[bytes]
+async def test_z4_the_history_of_a_quiet_channel_is_compressed_once(
+    recorded: list[Recording], appended: list[bytes], made: list[bytes]
 ) -> None:
     async def script(world: World) -> None:
         await world.publish(150)
@@ -345,7 +328,7 @@ def test_z4_the_history_of_a_quiet_channel_is_compressed_once(
         await world.join(start=70)
         await world.one_by_one(20)
 
-    world = play(run, script, history=1_000)
+    world = await play(script, history=1_000)
     check(world, recorded)
     assert len(appended) == len(set(appended))
     assert len(made) == len(set(made)) <= 80
@@ -353,9 +336,8 @@ def test_z4_the_history_of_a_quiet_channel_is_compressed_once(
     assert sum(map(len, world.connections[0].bodies)) < len(recorded[0].plain) * 0.5
 
 
-@runners
-def test_z4_a_gap_puts_a_client_out_of_line_and_the_next_segment_back(
-    run: Run, recorded: list[Recording]
+async def test_z4_a_gap_puts_a_client_out_of_line_and_the_next_segment_back(
+    recorded: list[Recording],
 ) -> None:
     async def script(world: World) -> None:
         quick, slow = await world.join(), await world.join()
@@ -370,16 +352,15 @@ def test_z4_a_gap_puts_a_client_out_of_line_and_the_next_segment_back(
         await world.one_by_one(2)
         quick.unstall()
 
-    world = play(run, script, history=5)
+    world = await play(script, history=5)
     check(world, recorded)
     assert b"event: gap" in recorded[1].plain
     # In line again: the last events are a fraction of what they are by themselves.
     assert len(world.connections[1].bodies[-1]) < 70
 
 
-@runners
-def test_z4_a_snapshot_is_compressed_once_for_all_who_get_it(
-    run: Run, recorded: list[Recording], made: list[bytes]
+async def test_z4_a_snapshot_is_compressed_once_for_all_who_get_it(
+    recorded: list[Recording], made: list[bytes]
 ) -> None:
     async def state() -> dict[str, object]:
         await anyio.sleep(0.5)
@@ -397,14 +378,13 @@ def test_z4_a_snapshot_is_compressed_once_for_all_who_get_it(
             await connection.until(lambda: connection.started)  # noqa: B023
         await world.one_by_one(20)
 
-    world = play(run, script)
+    world = await play(script)
     check(world, recorded)
     assert len([each for each in made if b"event: snapshot" in each]) == 1
     assert all(numbers(each.plain)[50:] == [*range(3, 23)] for each in recorded)
 
 
-@runners
-def test_z7_a_client_that_comes_back_to_a_snapshot_that_fails_gets_plain_lines(run: Run) -> None:
+async def test_z7_a_client_that_comes_back_to_a_snapshot_that_fails_gets_plain_lines() -> None:
     connection = Connection(headers=GZIP)
 
     async def state() -> object:
@@ -414,14 +394,13 @@ def test_z7_a_client_that_comes_back_to_a_snapshot_that_fails_gets_plain_lines(r
         await world.publish()
         await connection.run(world.channel.subscribe(after="1-1-1", snapshot=state, compress=True))
 
-    play(run, script)
+    await play(script)
     assert b"retry: " in connection.body
     assert connection.headers["vary"] == "Accept-Encoding"
     assert "content-encoding" not in connection.headers
 
 
-@runners
-def test_z4_a_reset_puts_everybody_out_of_line(run: Run, recorded: list[Recording]) -> None:
+async def test_z4_a_reset_puts_everybody_out_of_line(recorded: list[Recording]) -> None:
     async def script(world: World) -> None:
         await world.join()
         await world.join()
@@ -430,13 +409,12 @@ def test_z4_a_reset_puts_everybody_out_of_line(run: Run, recorded: list[Recordin
         tail.reset("epoch", beginning())
         await world.settle()
 
-    check(play(run, script), recorded)
+    check(await play(script), recorded)
     assert all(b"event: reset" in each.plain for each in recorded)
 
 
-@runners
-def test_z5_a_slow_client_of_a_channel_that_conflates_gets_the_newest(
-    run: Run, recorded: list[Recording]
+async def test_z5_a_slow_client_of_a_channel_that_conflates_gets_the_newest(
+    recorded: list[Recording],
 ) -> None:
     async def script(world: World) -> None:
         await world.join()
@@ -449,7 +427,7 @@ def test_z5_a_slow_client_of_a_channel_that_conflates_gets_the_newest(
             await world.channel.publish(tick(number), conflate=str(number % 3))
             await world.settle()
 
-    world = play(run, script, history=100)
+    world = await play(script, history=100)
     check(world, recorded)
     assert len(numbers(recorded[1].plain)) < 40
     assert numbers(recorded[1].plain)[-1] == 59
@@ -460,9 +438,8 @@ def is_even(event: Any) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["filter", "several"])
-@runners
-def test_z5_what_differs_from_client_to_client_has_a_window_of_its_own(
-    run: Run, kind: str, recorded: list[Recording], monkeypatch: pytest.MonkeyPatch
+async def test_z5_what_differs_from_client_to_client_has_a_window_of_its_own(
+    kind: str, recorded: list[Recording], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     windows: list[Window] = []
     begin = Window.__init__
@@ -473,25 +450,21 @@ def test_z5_what_differs_from_client_to_client_has_a_window_of_its_own(
 
     monkeypatch.setattr(Window, "__init__", noting)
     connections = [Connection(headers=GZIP) for _ in range(2)]
-
-    async def main() -> None:
-        async with Channels() as channels, anyio.create_task_group() as tasks:
-            channel, other = channels.channel("one"), channels.channel("other")
-            for connection in connections:
-                if kind == "filter":
-                    response: Any = channel.subscribe(filter=is_even, compress=True)
-                else:
-                    response = channels.subscribe(channel.on(), other.on(), compress=True)
-                tasks.start_soon(connection.run, response)
-                await connection.until(lambda: connection.started)  # noqa: B023
-            for number in range(10):
-                await channel.publish(tick(number))
-                await anyio.sleep(0.01)
-            await anyio.sleep(0.1)
-            for connection in connections:
-                connection.disconnect()
-
-    run(main)
+    async with Channels() as channels, anyio.create_task_group() as tasks:
+        channel, other = channels.channel("one"), channels.channel("other")
+        for connection in connections:
+            if kind == "filter":
+                response: Any = channel.subscribe(filter=is_even, compress=True)
+            else:
+                response = channels.subscribe(channel.on(), other.on(), compress=True)
+            tasks.start_soon(connection.run, response)
+            await connection.until(lambda: connection.started)  # noqa: B023
+        for number in range(10):
+            await channel.publish(tick(number))
+            await anyio.sleep(0.01)
+        await anyio.sleep(0.1)
+        for connection in connections:
+            connection.disconnect()
     assert len(windows) == 2
     assert recorded == []
     for connection in connections:
@@ -502,9 +475,8 @@ def test_z5_what_differs_from_client_to_client_has_a_window_of_its_own(
 # Z6, Z7
 
 
-@runners
-def test_z6_a_keep_alive_does_not_put_a_client_out_of_line(
-    run: Run, recorded: list[Recording], appended: list[bytes], made: list[bytes]
+async def test_z6_a_keep_alive_does_not_put_a_client_out_of_line(
+    recorded: list[Recording], appended: list[bytes], made: list[bytes]
 ) -> None:
     async def script(world: World) -> None:
         await world.join(ping_interval=1)
@@ -512,15 +484,14 @@ def test_z6_a_keep_alive_does_not_put_a_client_out_of_line(
             await world.publish()
             await anyio.sleep(3)
 
-    world = play(run, script)
+    world = await play(script)
     check(world, recorded)
     assert EMPTY_BLOCK in world.connections[0].bodies
     assert len(appended) == 5
     assert made == []
 
 
-@runners
-def test_z6_a_ping_event_puts_a_client_out_of_line(run: Run, recorded: list[Recording]) -> None:
+async def test_z6_a_ping_event_puts_a_client_out_of_line(recorded: list[Recording]) -> None:
     ping = ServerSentEvent(event="ping", data=1)
 
     async def script(world: World) -> None:
@@ -530,16 +501,15 @@ def test_z6_a_ping_event_puts_a_client_out_of_line(run: Run, recorded: list[Reco
             await world.publish()
             await anyio.sleep(3)
 
-    world = play(run, script)
+    world = await play(script)
     plain = gunzipped(world.connections[0].bodies).plain
     assert plain.count(b"event: ping\ndata: 1\n\n") >= 5
     assert numbers(plain) == [*range(5)]
 
 
 @pytest.mark.parametrize("counted", [True, False])
-@runners
-def test_z6_clients_that_take_the_same_go_on_after_a_ping_event_where_they_were(
-    run: Run, counted: bool, monkeypatch: pytest.MonkeyPatch
+async def test_z6_clients_that_take_the_same_go_on_after_a_ping_event_where_they_were(
+    counted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not counted:  # what is taken of a subscriber that nobody counts, it is not asked for
         monkeypatch.setattr(shared_compression, "SharedCompression", SharedCompression)
@@ -552,16 +522,15 @@ def test_z6_clients_that_take_the_same_go_on_after_a_ping_event_where_they_were(
             await world.one_by_one(3)
             await anyio.sleep(3)
 
-    world = play(run, script)
+    world = await play(script)
     for connection in world.connections:
         plain = gunzipped(connection.bodies).plain
         assert plain.count(b"event: ping\ndata: 1\n\n") >= 6
         assert numbers(plain) == [*range(9)]
 
 
-@runners
-def test_z7_a_subscription_that_the_server_ends_is_whole_after_its_farewell(
-    run: Run, recorded: list[Recording]
+async def test_z7_a_subscription_that_the_server_ends_is_whole_after_its_farewell(
+    recorded: list[Recording],
 ) -> None:
     async def script(world: World) -> None:
         for lasts in (5, 10, 20):
@@ -569,26 +538,24 @@ def test_z7_a_subscription_that_the_server_ends_is_whole_after_its_farewell(
             await world.one_by_one(30)
         await anyio.sleep(30)
 
-    world = play(run, script)
+    world = await play(script)
     check(world, recorded)
     for connection, recording in zip(world.connections, recorded, strict=True):
         assert connection.complete
         assert b": goodbye\nretry: " in recording.plain
 
 
-@runners
-def test_z7_a_client_that_leaves_gets_no_checksum(run: Run, recorded: list[Recording]) -> None:
+async def test_z7_a_client_that_leaves_gets_no_checksum(recorded: list[Recording]) -> None:
     async def script(world: World) -> None:
         await world.join()
         await world.one_by_one(3)
 
-    world = play(run, script)
+    world = await play(script)
     check(world, recorded)
     assert not world.connections[0].complete
 
 
-@runners
-def test_z7_a_client_that_comes_back_while_there_is_no_place_gets_plain_lines(run: Run) -> None:
+async def test_z7_a_client_that_comes_back_while_there_is_no_place_gets_plain_lines() -> None:
     second = Connection(headers=GZIP)
 
     async def script(world: World) -> None:
@@ -596,7 +563,7 @@ def test_z7_a_client_that_comes_back_while_there_is_no_place_gets_plain_lines(ru
         await world.publish()
         await second.run(world.channel.subscribe(after="0-1-1", compress=True))
 
-    play(run, script, max_subscribers=1)
+    await play(script, max_subscribers=1)
     assert second.body.startswith(b": full\nretry: ")
     assert second.headers["vary"] == "Accept-Encoding"
     assert "content-encoding" not in second.headers
@@ -632,9 +599,8 @@ def test_a_text_by_itself_stands_anywhere(size: int, kind: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-@runners
-def test_whatever_clients_do_each_decodes_what_it_would_have_got(
-    run: Run, seed: int, recorded: list[Recording]
+async def test_whatever_clients_do_each_decodes_what_it_would_have_got(
+    seed: int, recorded: list[Recording]
 ) -> None:
     """Joins and resumes at random places, clients that stall, leave, and are ended by the server,
     bursts, gaps, conflation and ping events."""
@@ -671,7 +637,7 @@ def test_whatever_clients_do_each_decodes_what_it_would_have_got(
             connection.unstall()
 
     conflated = chosen.choice((0, 0, 0.3))
-    world = play(run, script, history=chosen.choice((5, 30, 1_000)))
+    world = await play(script, history=chosen.choice((5, 30, 1_000)))
     check(world, recorded)
     assert len(recorded) > 5
 
@@ -719,25 +685,20 @@ def test_z10_lengths_leak_in_a_common_window_and_not_in_pieces_by_themselves() -
     assert guesses_told(alone=True) < 10
 
 
-@runners
-def test_z10_no_window_is_shared_by_two_keys(run: Run, recorded: list[Recording]) -> None:
+async def test_z10_no_window_is_shared_by_two_keys(recorded: list[Recording]) -> None:
     connections = [Connection(headers=GZIP) for _ in range(2)]
-
-    async def main() -> None:
-        async with Channels() as channels, anyio.create_task_group() as tasks:
-            channel = channels.channel("rooms", keyed=True)
-            for key, connection in zip("ab", connections, strict=True):
-                response = channel.subscribe(key=key, compress=True)
-                tasks.start_soon(connection.run, response)
-                await connection.until(lambda: connection.started)  # noqa: B023
-            await channel.publish(tick(1), key="a")
-            await anyio.sleep(0.1)
-            await channel.publish(tick(1), key="b")
-            await anyio.sleep(0.1)
-            for connection in connections:
-                connection.disconnect()
-
-    run(main)
+    async with Channels() as channels, anyio.create_task_group() as tasks:
+        channel = channels.channel("rooms", keyed=True)
+        for key, connection in zip("ab", connections, strict=True):
+            response = channel.subscribe(key=key, compress=True)
+            tasks.start_soon(connection.run, response)
+            await connection.until(lambda: connection.started)  # noqa: B023
+        await channel.publish(tick(1), key="a")
+        await anyio.sleep(0.1)
+        await channel.publish(tick(1), key="b")
+        await anyio.sleep(0.1)
+        for connection in connections:
+            connection.disconnect()
     first, second = (Gunzip(), Gunzip())
     sizes = [[len(p) for p in each.bodies] for each in connections]
     for decoder, connection in ((first, connections[0]), (second, connections[1])):

@@ -251,27 +251,22 @@ class Open:
         pass
 
 
-@runners
-def test_c17_the_more_streams_there_are_the_longer_some_clients_wait(run: Run) -> None:
-    retries: list[int] = []
-
-    async def main() -> None:
-        scope = {"type": "http"}
-        others = [Open() for _ in range(8_000)]
-        opened = [shutdown.opened(each, scope) for each in others]
-        connections = [Connection() for _ in range(60)]
-        async with Channels() as channels, anyio.create_task_group() as tasks:
-            news = channels.channel("news")
-            for connection in connections:
-                tasks.start_soon(connection.run, news.subscribe())
-            for connection in connections:
-                await connection.until(lambda each=connection: each.started)  # type: ignore[misc]
-            await channels.aclose()
-        for each, streams in zip(others, opened, strict=True):
-            shutdown.closed(each, streams)
-        retries.extend(goodbye(each.body) for each in connections)
-
-    run(main)
+@pytest.mark.virtual_time
+async def test_c17_the_more_streams_there_are_the_longer_some_clients_wait() -> None:
+    scope = {"type": "http"}
+    others = [Open() for _ in range(8_000)]
+    opened = [shutdown.opened(each, scope) for each in others]
+    connections = [Connection() for _ in range(60)]
+    async with Channels() as channels, anyio.create_task_group() as tasks:
+        news = channels.channel("news")
+        for connection in connections:
+            tasks.start_soon(connection.run, news.subscribe())
+        for connection in connections:
+            await connection.until(lambda each=connection: each.started)  # type: ignore[misc]
+        await channels.aclose()
+    for each, streams in zip(others, opened, strict=True):
+        shutdown.closed(each, streams)
+    retries = [goodbye(each.body) for each in connections]
     assert min(retries) >= 1_000
     assert 6_000 < max(retries) <= 1_000 + 8_060
 
