@@ -146,7 +146,7 @@ def _mixed(tables: Tables) -> str:
         tables[name] for name in map(mixed.name_of_table, mixed.PERCENTILES) if name in tables
     ]
     rows = [
-        [name_of(name), *(f"{table.value(mixed.CASE, name):.3g} ms" for table in measured)]
+        [name_of(name), *(f"{number(table.value(mixed.CASE, name))} ms" for table in measured)]
         for name in (mixed.CONTENDERS if measured else ())
     ]
     head = ["streams served by", *(f"p{percentile}" for percentile in mixed.PERCENTILES)]
@@ -212,10 +212,10 @@ def _mixed_line(tables: Tables) -> str:
     table = tables.get(mixed.name_of_table(95))
     if table is None:
         return ""
-    ours, theirs = (table.value(mixed.CASE, name) for name in ("sserpent", "fastapi"))
+    ours, theirs = (number(table.value(mixed.CASE, name)) for name in ("sserpent", "fastapi"))
     return (
         f"- Plain JSON requests beside {mixed.STREAMS:,} open streams: 95 % are answered within"
-        f" {ours:.2g} ms;\n  beside streams of `fastapi.sse`, within {theirs:.3g} ms.\n"
+        f" {ours} ms;\n  beside streams of `fastapi.sse`, within {theirs} ms.\n"
     )
 
 
