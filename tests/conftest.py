@@ -71,8 +71,7 @@ def core(request: pytest.FixtureRequest) -> ModuleType:
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> Any:
     """The event loop of a test that is marked `anyio`."""
-    in_virtual_time = request.node.get_closest_marker("virtual_time") is not None
-    return event_loops.backend(request.param, in_virtual_time)
+    return event_loops.backend(request.param, request)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,6 @@ from channel_places import Place
 from redis_checks import MakeRedis
 from redis_server import RedisServer
 from sserpent.channels import Channels
-from virtual_time import run_on_asyncio, run_on_trio
 
 
 @pytest.fixture(params=["memory"])
@@ -27,13 +26,6 @@ def make_channels(request: pytest.FixtureRequest) -> MakeChannels:
 def run(request: pytest.FixtureRequest) -> Run:
     """Runs a test on an event loop."""
     return partial(anyio.run, backend=request.param)
-
-
-@pytest.fixture(params=[run_on_asyncio, run_on_trio], ids=["asyncio", "trio"])
-def run_in_time(request: pytest.FixtureRequest) -> Run:
-    """Runs a test on an event loop whose clock jumps."""
-    run: Run = request.param
-    return run
 
 
 @pytest.fixture

@@ -12,9 +12,12 @@ import anyio
 import fastapi.sse
 import pytest
 
+from event_loops import asyncio_only
 from sserpent import Named, ServerSentEvent
 from sserpent.channels import BrokerError, BrokerUnavailable, Channels, PublishUncertain
 from sserpent.channels.history.encoding import MAX_EVENT_SIZE
+
+pytestmark = pytest.mark.anyio
 
 
 class Odd:
@@ -133,33 +136,24 @@ PUBLISH: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("item", "options", "error", "message"), PUBLISH)
-def test_publishing(item: Any, options: Any, error: type[Exception], message: str) -> None:
-    async def main() -> None:
-        for method in ("publish", "publish_soon"):
-            channels = Channels()
-            news = channels.channel("news")
-            with pytest.raises(error, match=message):
-                await getattr(news, method)(item, **options)
-            assert channels._broker.histories == {}  # type: ignore[attr-defined]
-
-    anyio.run(main)
+@asyncio_only
+async def test_publishing(item: Any, options: Any, error: type[Exception], message: str) -> None:
+    for method in ("publish", "publish_soon"):
+        channels = Channels()
+        news = channels.channel("news")
+        with pytest.raises(error, match=message):
+            await getattr(news, method)(item, **options)
+        assert channels._broker.histories == {}  # type: ignore[attr-defined]
 
 
-def test_an_event_is_refused_that_no_reader_takes() -> None:
+@asyncio_only
+async def test_an_event_is_refused_that_no_reader_takes() -> None:
     """`test_rules` reads the largest that is not."""
-
-    async def main() -> None:
-        news = Channels().channel("news")
-        with pytest.raises(
-            ValueError, match="channel 'news' must have at most 16777216 bytes, not"
-        ):
-            await news.publish("x" * MAX_EVENT_SIZE)
-        with pytest.raises(
-            ValueError, match="channel 'news' must have at most 16777216 bytes, not"
-        ):
-            news.publish_soon(ServerSentEvent(raw_data="x" * MAX_EVENT_SIZE))
-
-    anyio.run(main)
+    news = Channels().channel("news")
+    with pytest.raises(ValueError, match="channel 'news' must have at most 16777216 bytes, not"):
+        await news.publish("x" * MAX_EVENT_SIZE)
+    with pytest.raises(ValueError, match="channel 'news' must have at most 16777216 bytes, not"):
+        news.publish_soon(ServerSentEvent(raw_data="x" * MAX_EVENT_SIZE))
 
 
 async def is_shown(*_: Any) -> bool:
@@ -310,12 +304,10 @@ def test_selections_of_other_channels() -> None:
 
 
 @pytest.mark.parametrize("owner", [None, True, 1.5, b"a"])
-def test_closing_needs_an_owner(owner: Any) -> None:
-    async def main() -> None:
-        with pytest.raises(TypeError, match="'owner' must be a str, int or UUID"):
-            await Channels().disconnect(owner=owner)
-
-    anyio.run(main)
+@asyncio_only
+async def test_closing_needs_an_owner(owner: Any) -> None:
+    with pytest.raises(TypeError, match="'owner' must be a str, int or UUID"):
+        await Channels().disconnect(owner=owner)
 
 
 def test_what_may_be_published_again_and_what_may_not_are_different_errors() -> None:
@@ -325,17 +317,15 @@ def test_what_may_be_published_again_and_what_may_not_are_different_errors() -> 
     assert not issubclass(BrokerUnavailable, PublishUncertain)
 
 
-def test_closed_channels() -> None:
-    async def main() -> None:
-        channels = Channels()
-        news = channels.channel("news")
-        async with channels:
-            await news.publish(1)
-        with pytest.raises(RuntimeError, match="closed"):
-            await news.publish(1)
-        with pytest.raises(RuntimeError, match="closed"):
-            news.publish_soon(1)
-        async with channels:
-            await news.publish(1)
-
-    anyio.run(main)
+@asyncio_only
+async def test_closed_channels() -> None:
+    channels = Channels()
+    news = channels.channel("news")
+    async with channels:
+        await news.publish(1)
+    with pytest.raises(RuntimeError, match="closed"):
+        await news.publish(1)
+    with pytest.raises(RuntimeError, match="closed"):
+        news.publish_soon(1)
+    async with channels:
+        await news.publish(1)

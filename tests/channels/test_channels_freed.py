@@ -14,6 +14,7 @@ import anyio
 import pytest
 
 from channel_clients import Client, connected
+from event_loops import asyncio_only
 from sserpent.channels import BrokerUnavailable, Channels
 
 pytestmark = pytest.mark.anyio
@@ -165,38 +166,36 @@ def test_an_event_loop_that_stops_in_the_middle_of_a_stream_does_not_hold_memory
 
 @pytest.mark.parametrize("error", [LookupError, BrokerUnavailable, asyncio.CancelledError])
 @pytest.mark.parametrize("at", ["follow", "read"])
-def test_an_open_that_fails_leaves_no_follower(
+@asyncio_only
+async def test_an_open_that_fails_leaves_no_follower(
     monkeypatch: pytest.MonkeyPatch, error: type[BaseException], at: str
 ) -> None:
-    async def main() -> None:
-        channels = Channels(max_subscribers=5)
-        a, b = channels.channel("a"), channels.channel("b")
-        await a.publish(1)
-        await b.publish(1)
-        broker: Any = channels._broker
-        original, calls = getattr(broker, at), 0
+    channels = Channels(max_subscribers=5)
+    a, b = channels.channel("a"), channels.channel("b")
+    await a.publish(1)
+    await b.publish(1)
+    broker: Any = channels._broker
+    original, calls = getattr(broker, at), 0
 
-        async def fail(*arguments: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == 2:
-                raise error
-            return await original(*arguments)
+    async def fail(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise error
+        return await original(*arguments)
 
-        monkeypatch.setattr(broker, at, fail)
-        client = Client()
-        subscription = channels.subscribe(a.on(), b.on(), start="earliest")
-        if error is BrokerUnavailable:
+    monkeypatch.setattr(broker, at, fail)
+    client = Client()
+    subscription = channels.subscribe(a.on(), b.on(), start="earliest")
+    if error is BrokerUnavailable:
+        await client.run(subscription)
+        assert client.status == 200
+        assert client.stream.retry is not None
+    else:
+        with pytest.raises(error):
             await client.run(subscription)
-            assert client.status == 200
-            assert client.stream.retry is not None
-        else:
-            with pytest.raises(error):
-                await client.run(subscription)
-            assert not client.started
-        assert leftovers(channels) == []
-
-    asyncio.run(main())
+        assert not client.started
+    assert leftovers(channels) == []
 
 
 async def test_a_client_that_leaves_during_open_leaves_nothing() -> None:
@@ -213,56 +212,52 @@ class Message(dict[str, Any]):
     """A message that can be referred to weakly."""
 
 
-def test_an_idle_subscriber_keeps_few_objects_and_no_message_of_its_request() -> None:
+@asyncio_only
+async def test_an_idle_subscriber_keeps_few_objects_and_no_message_of_its_request() -> None:
     count = 50
+    news = Channels().channel("news")
+    left, messages = asyncio.Event(), list[ref[Message]]()
+    waiting = 0
 
-    async def stream() -> None:
-        news = Channels().channel("news")
-        left, messages = asyncio.Event(), list[ref[Message]]()
+    def receive() -> Callable[[], Any]:
+        has_body = True
+
+        async def receive() -> Any:
+            nonlocal has_body, waiting
+            if has_body:
+                has_body = False
+                message = Message(type="http.request", body=b"", more_body=False)
+                messages.append(ref(message))
+                return message
+            waiting += 1
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        return receive
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def subscribe() -> list[asyncio.Task[None]]:
+        nonlocal waiting
         waiting = 0
+        tasks = [
+            asyncio.create_task(news.subscribe()({**scope}, receive(), send)) for _ in range(count)
+        ]
+        while waiting < count:
+            await asyncio.sleep(0)
+        return tasks
 
-        def receive() -> Callable[[], Any]:
-            has_body = True
-
-            async def receive() -> Any:
-                nonlocal has_body, waiting
-                if has_body:
-                    has_body = False
-                    message = Message(type="http.request", body=b"", more_body=False)
-                    messages.append(ref(message))
-                    return message
-                waiting += 1
-                await left.wait()
-                return {"type": "http.disconnect"}
-
-            return receive
-
-        async def send(message: Any) -> None:
-            pass
-
-        async def subscribe() -> list[asyncio.Task[None]]:
-            nonlocal waiting
-            waiting = 0
-            tasks = [
-                asyncio.create_task(news.subscribe()({**scope}, receive(), send))
-                for _ in range(count)
-            ]
-            while waiting < count:
-                await asyncio.sleep(0)
-            return tasks
-
-        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        tasks = await subscribe()
-        gc.collect()
-        before = len(gc.get_objects())
-        tasks += await subscribe()
-        gc.collect()
-        kept = (len(gc.get_objects()) - before) / count
-        assert [message() for message in messages] == [None] * (2 * count)
-        left.set()
-        await asyncio.gather(*tasks)
-        # Of those that every full collection goes through, the test's own among them: the task, the
-        # scope, `receive` and what that waits for.
-        assert kept <= 38, kept
-
-    asyncio.run(stream())
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    tasks = await subscribe()
+    gc.collect()
+    before = len(gc.get_objects())
+    tasks += await subscribe()
+    gc.collect()
+    kept = (len(gc.get_objects()) - before) / count
+    assert [message() for message in messages] == [None] * (2 * count)
+    left.set()
+    await asyncio.gather(*tasks)
+    # Of those that every full collection goes through, the test's own among them: the task, the
+    # scope, `receive` and what that waits for.
+    assert kept <= 38, kept

@@ -17,6 +17,7 @@ import pytest
 from fastapi import HTTPException
 
 from channel_clients import Client, connected, offset_of
+from event_loops import asyncio_only
 from sserpent.channels import Channels
 from sserpent.channels.history.position import HistoryKey
 from sserpent.channels.redis.names import name_of
@@ -210,7 +211,8 @@ async def test_a_finalizer_that_publishes_while_others_are_subscribed() -> None:
         assert [each for each in client.data if each != "finalizer"] == list(range(100))
 
 
-def test_an_exception_in_one_flush_leaves_nobody_waiting() -> None:
+@asyncio_only
+async def test_an_exception_in_one_flush_leaves_nobody_waiting() -> None:
     """A filter may raise what no stream catches."""
 
     class Fatal(BaseException):
@@ -219,23 +221,20 @@ def test_an_exception_in_one_flush_leaves_nobody_waiting() -> None:
     def fail(event: Any) -> bool:
         raise Fatal
 
-    async def main() -> None:
-        import asyncio
+    import asyncio
 
-        caught: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: caught.append(context))
-        news = Channels().channel("news")
-        async with (
-            connected(news.subscribe(filter=fail)),
-            connected(news.subscribe()) as one,
-            connected(news.subscribe()) as two,
-        ):
-            await news.publish(1)
-            for client in (one, two):
-                await client.has(1)
-            assert len(caught) == 1
-
-    anyio.run(main)
+    caught: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: caught.append(context))
+    news = Channels().channel("news")
+    async with (
+        connected(news.subscribe(filter=fail)),
+        connected(news.subscribe()) as one,
+        connected(news.subscribe()) as two,
+    ):
+        await news.publish(1)
+        for client in (one, two):
+            await client.has(1)
+        assert len(caught) == 1
 
 
 FORK = """
@@ -293,34 +292,32 @@ def test_publishing_where_no_event_loop_runs_does_not_need_trio() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_a_flood_from_a_thread_while_the_event_loop_is_slow(count: int) -> None:
-    async def main() -> None:
-        news = Channels().channel("news", history_bytes=20_000)
+@asyncio_only
+async def test_a_flood_from_a_thread_while_the_event_loop_is_slow(count: int) -> None:
+    news = Channels().channel("news", history_bytes=20_000)
 
-        def flood() -> None:
-            for n in range(5_000):
-                news.publish_soon(n)
+    def flood() -> None:
+        for n in range(5_000):
+            news.publish_soon(n)
 
-        clients = [Client() for _ in range(count)]
-        async with anyio.create_task_group() as tasks:
-            for client in clients:
-                tasks.start_soon(client.run, news.subscribe())
-            for client in clients:
-                await client.until(lambda client=client: client.started)
-            await anyio.to_thread.run_sync(flood)
-            for client in clients:
-                await client.until(lambda client=client: b"data: 4999\n" in client.bodies[-1])
-                expected = 0
-                for each in client.seen:
-                    if each.type == "gap":
-                        expected += each.data["missed"]
-                    else:
-                        assert each.data == expected
-                        expected += 1
-                assert expected == 5_000
-                client.disconnect()
-
-    anyio.run(main)
+    clients = [Client() for _ in range(count)]
+    async with anyio.create_task_group() as tasks:
+        for client in clients:
+            tasks.start_soon(client.run, news.subscribe())
+        for client in clients:
+            await client.until(lambda client=client: client.started)
+        await anyio.to_thread.run_sync(flood)
+        for client in clients:
+            await client.until(lambda client=client: b"data: 4999\n" in client.bodies[-1])
+            expected = 0
+            for each in client.seen:
+                if each.type == "gap":
+                    expected += each.data["missed"]
+                else:
+                    assert each.data == expected
+                    expected += 1
+            assert expected == 5_000
+            client.disconnect()
 
 
 @pytest.mark.parametrize("turn", [anyio.lowlevel.checkpoint, None])

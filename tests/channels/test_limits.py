@@ -16,7 +16,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from channel_clients import Client, MakeChannels, Run, connected, offset_of
+from channel_clients import Client, MakeChannels, connected, offset_of
 from sserpent import ServerSentEvent
 from sserpent.channels import Channels
 from sserpent.channels.history import memory
@@ -320,37 +320,33 @@ async def test_c16_the_filter_is_asked_for_history_and_live(make_channels: MakeC
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_c16_what_is_hidden_at_the_end_moves_the_id_within_ten_seconds(
-    run_in_time: Run, several: bool
-) -> None:
-    async def main() -> None:
-        channels = Channels()
-        news = channels.channel("news")
+@pytest.mark.virtual_time
+async def test_c16_what_is_hidden_at_the_end_moves_the_id_within_ten_seconds(several: bool) -> None:
+    channels = Channels()
+    news = channels.channel("news")
 
-        def subscription(after: str | None = None) -> Any:
-            options: Any = {"after": after, "filter": lambda event: event.data != "hidden"}
-            if several:
-                return channels.subscribe(news.on(), **options)
-            return news.subscribe(**options)
+    def subscription(after: str | None = None) -> Any:
+        options: Any = {"after": after, "filter": lambda event: event.data != "hidden"}
+        if several:
+            return channels.subscribe(news.on(), **options)
+        return news.subscribe(**options)
 
-        async with connected(subscription()) as client:
-            await news.publish("shown")
-            for _ in range(3):
-                last = await news.publish("hidden")
-            await client.has("shown")
-            assert not client.last_id.endswith(last)
-            await anyio.sleep(10)
-            assert client.last_id.endswith(last)
-            blocks = client.stream.fields.count(None)
-            await anyio.sleep(60)  # and then no more
-            assert client.stream.fields.count(None) == blocks
-            assert client.data == ["shown"]
-            after = client.last_id
-        async with connected(subscription(after)) as back:
-            await news.publish("next")
-            await back.has("next")
-
-    run_in_time(main)
+    async with connected(subscription()) as client:
+        await news.publish("shown")
+        for _ in range(3):
+            last = await news.publish("hidden")
+        await client.has("shown")
+        assert not client.last_id.endswith(last)
+        await anyio.sleep(10)
+        assert client.last_id.endswith(last)
+        blocks = client.stream.fields.count(None)
+        await anyio.sleep(60)  # and then no more
+        assert client.stream.fields.count(None) == blocks
+        assert client.data == ["shown"]
+        after = client.last_id
+    async with connected(subscription(after)) as back:
+        await news.publish("next")
+        await back.has("next")
 
 
 async def test_c16_a_filter_that_raises_ends_the_stream_before_what_it_raised_on(
@@ -412,37 +408,32 @@ NO_ANSWER: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("returned", NO_ANSWER)
 @pytest.mark.parametrize("replayed", [False, True])
-def test_c16_a_filter_that_returns_what_is_no_answer_shows_nothing_and_fails_the_stream(
-    run: Run, returned: str, replayed: bool
+async def test_c16_a_filter_that_returns_what_is_no_answer_shows_nothing_and_fails_the_stream(
+    returned: str, replayed: bool
 ) -> None:
-    async def main() -> None:
-        news = Channels().channel("news")
-        subscription = news.subscribe(
-            filter=NO_ANSWER[returned], start="earliest" if replayed else "live"
-        )
-        if replayed:
-            await news.publish("secret")
-        client = Client()
-        caught: list[Exception] = []
+    news = Channels().channel("news")
+    subscription = news.subscribe(
+        filter=NO_ANSWER[returned], start="earliest" if replayed else "live"
+    )
+    if replayed:
+        await news.publish("secret")
+    client = Client()
+    caught: list[Exception] = []
 
-        async def read() -> None:
-            try:
-                await client.run(subscription)
-            except TypeError as error:
-                caught.append(error)
+    async def read() -> None:
+        try:
+            await client.run(subscription)
+        except TypeError as error:
+            caught.append(error)
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(read)
-            await client.until(lambda: client.started or caught)
-            await news.publish("secret")
-            await client.until(lambda: caught)
-        assert b"secret" not in client.body
-        assert not client.complete
-        assert re.match(
-            "'filter' of channel 'news' must return a bool, not [A-Za-z_]+", str(caught[0])
-        )
-
-    run(main)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read)
+        await client.until(lambda: client.started or caught)
+        await news.publish("secret")
+        await client.until(lambda: caught)
+    assert b"secret" not in client.body
+    assert not client.complete
+    assert re.match("'filter' of channel 'news' must return a bool, not [A-Za-z_]+", str(caught[0]))
     gc.collect()  # no coroutine was never awaited
 
 

@@ -11,11 +11,14 @@ from pydantic import BaseModel, ValidationError
 
 from channel_clients import connected, offset_of
 from channel_places import Place, check
+from event_loops import asyncio_only
 from followers import Notes, item
 from redis_checks import LIMITS, ROOM, MakeRedis
 from sserpent import ServerSentEvent
 from sserpent.channels import Channels
 from sserpent.channels.history.position import parse_id
+
+pytestmark = pytest.mark.anyio
 
 
 def test_several_events_are_published_in_order_with_nothing_between_them(place: Place) -> None:
@@ -81,17 +84,15 @@ async def _in_time() -> AsyncIterator[int]:
     ],
     ids=lambda each: type(each).__name__,
 )
-def test_items_that_are_one_event_are_refused(wrong: Any) -> None:
-    async def main() -> None:
-        async with Channels() as channels:
-            news = channels.channel("news")
-            with pytest.raises(TypeError, match="'items' must be an iterable of events"):
-                await news.publish_many(wrong)
-            assert offset_of(await news.position()) == 0
-            for right in ((1,), range(1), {1}, iter([1]), {"a": 1}.items()):
-                assert len(await news.publish_many(right)) == 1
-
-    anyio.run(main)
+@asyncio_only
+async def test_items_that_are_one_event_are_refused(wrong: Any) -> None:
+    async with Channels() as channels:
+        news = channels.channel("news")
+        with pytest.raises(TypeError, match="'items' must be an iterable of events"):
+            await news.publish_many(wrong)
+        assert offset_of(await news.position()) == 0
+        for right in ((1,), range(1), {1}, iter([1]), {"a": 1}.items()):
+            assert len(await news.publish_many(right)) == 1
 
 
 def test_limits_hold_for_several_at_once_too(place: Place) -> None:
@@ -131,36 +132,35 @@ def test_on_a_channel_of_ephemeral_events_they_are_ephemeral(place: Place) -> No
     check(place, test)
 
 
-def test_several_events_whose_answer_is_lost_are_not_published_twice(make_redis: MakeRedis) -> None:
+@asyncio_only
+async def test_several_events_whose_answer_is_lost_are_not_published_twice(
+    make_redis: MakeRedis,
+) -> None:
     from sserpent.channels.redis import Pace, RedisBroker
 
     server = make_redis()
-
-    async def main() -> None:
-        broker = RedisBroker(server.url, pace=Pace(timeout=3))
-        notes = Notes()
-        await broker.follow(ROOM, LIMITS, notes)
-        session: Any = broker._session
-        await broker.publish(ROOM, LIMITS, item(0))
-        command: list[Any] = []
-        send = session.servers.send
-        session.servers.send = lambda each: (command.append(each), send(each))
-        ids = await broker.publish_many(ROOM, LIMITS, [item(n) for n in (1, 2, 3)])
-        session.servers.send = send
-        # As if its connection had been lost with the answer.
-        [many] = [each for each in command if type(each).__name__ == "Publish"]
-        many.lose()
-        many.future = session.loop.create_future()
-        many.deadline = session.loop.time() + 3
-        send(many)
-        assert (await many.future).decode() == ids[0]
-        await broker.publish(ROOM, LIMITS, item(4))
-        await notes.have(5)
-        assert notes.numbers == [0, 1, 2, 3, 4]
-        assert all(parse_id(each) for each in ids)
-        await broker.aclose()
-
-    anyio.run(main)
+    broker = RedisBroker(server.url, pace=Pace(timeout=3))
+    notes = Notes()
+    await broker.follow(ROOM, LIMITS, notes)
+    session: Any = broker._session
+    await broker.publish(ROOM, LIMITS, item(0))
+    command: list[Any] = []
+    send = session.servers.send
+    session.servers.send = lambda each: (command.append(each), send(each))
+    ids = await broker.publish_many(ROOM, LIMITS, [item(n) for n in (1, 2, 3)])
+    session.servers.send = send
+    # As if its connection had been lost with the answer.
+    [many] = [each for each in command if type(each).__name__ == "Publish"]
+    many.lose()
+    many.future = session.loop.create_future()
+    many.deadline = session.loop.time() + 3
+    send(many)
+    assert (await many.future).decode() == ids[0]
+    await broker.publish(ROOM, LIMITS, item(4))
+    await notes.have(5)
+    assert notes.numbers == [0, 1, 2, 3, 4]
+    assert all(parse_id(each) for each in ids)
+    await broker.aclose()
 
 
 # How many subscribers there are
@@ -187,20 +187,17 @@ def test_subscribers_are_counted_by_key(place: Place) -> None:
     check(place, test)
 
 
-def test_on_redis_those_of_all_processes_are_counted(make_redis: MakeRedis) -> None:
+@asyncio_only
+async def test_on_redis_those_of_all_processes_are_counted(make_redis: MakeRedis) -> None:
     server = make_redis()
-
-    async def main() -> None:
-        async with Channels(server.url) as one, Channels(server.url) as two:
-            here, there = (each.channel("news") for each in (one, two))
-            async with connected(here.subscribe()), connected(there.subscribe()):
-                async with connected(there.subscribe()):
-                    for each in (here, there):
-                        assert await each.subscriber_count() == 3
-                # A process that does not answer is not waited for.
-                session: Any = two._broker._session  # type: ignore[attr-defined]
-                session.reply = lambda *_: None
-                with anyio.fail_after(3):
-                    assert await here.subscriber_count() == 1
-
-    anyio.run(main)
+    async with Channels(server.url) as one, Channels(server.url) as two:
+        here, there = (each.channel("news") for each in (one, two))
+        async with connected(here.subscribe()), connected(there.subscribe()):
+            async with connected(there.subscribe()):
+                for each in (here, there):
+                    assert await each.subscriber_count() == 3
+            # A process that does not answer is not waited for.
+            session: Any = two._broker._session  # type: ignore[attr-defined]
+            session.reply = lambda *_: None
+            with anyio.fail_after(3):
+                assert await here.subscriber_count() == 1

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from redis.crc import key_slot
 
+from event_loops import asyncio_only
 from followers import Notes, item, number_of
 from proxy import Proxy
 from redis_checks import (
@@ -47,7 +48,7 @@ from sserpent.channels.redis.client import connection
 from sserpent.client import EventStreamParser
 
 # A broker is given frames that are made already.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.anyio]
 
 
 @pytest.fixture
@@ -456,33 +457,30 @@ def test_c3_where_the_history_is_too_short_the_publisher_is_told(server: RedisSe
 # Redis refuses
 
 
-def test_c12_a_password_is_needed_and_changes(make_redis: MakeRedis) -> None:
+@asyncio_only
+async def test_c12_a_password_is_needed_and_changes(make_redis: MakeRedis) -> None:
     server = make_redis(requirepass="first")
-
-    async def check() -> None:
-        nobody = RedisBroker(server.url, pace=QUICK)
-        with pytest.raises(BrokerUnavailable, match=r"(?i)authentication"):
-            await nobody.publish(ROOM, LIMITS, item(1))
-        with pytest.raises(BrokerUnavailable):
-            await nobody.follow(ROOM, LIMITS, Notes())
-        await nobody.aclose()
-        broker = RedisBroker(f"redis://:first@127.0.0.1:{server.port}/0", pace=QUICK)
-        notes = Notes()
-        await broker.follow(ROOM, LIMITS, notes)
-        await publish(broker, 1)
-        server.ask("CONFIG", "SET", "requirepass", "second", password="first")
-        for kind in ("normal", "pubsub"):
-            server.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes", password="second")
-        with pytest.raises(BrokerError, match=r"(?i)invalid|password") as raised:
-            await broker.publish(ROOM, LIMITS, item(2))
-        assert "first" not in str(raised.value)
-        server.ask("CONFIG", "SET", "requirepass", "first", password="second")
-        await publish_until_it_works(broker, 3)
-        await until(lambda: len(notes.told) >= 2)
-        assert notes.brief == [1, 3]
-        await broker.aclose()
-
-    asyncio.run(check())
+    nobody = RedisBroker(server.url, pace=QUICK)
+    with pytest.raises(BrokerUnavailable, match=r"(?i)authentication"):
+        await nobody.publish(ROOM, LIMITS, item(1))
+    with pytest.raises(BrokerUnavailable):
+        await nobody.follow(ROOM, LIMITS, Notes())
+    await nobody.aclose()
+    broker = RedisBroker(f"redis://:first@127.0.0.1:{server.port}/0", pace=QUICK)
+    notes = Notes()
+    await broker.follow(ROOM, LIMITS, notes)
+    await publish(broker, 1)
+    server.ask("CONFIG", "SET", "requirepass", "second", password="first")
+    for kind in ("normal", "pubsub"):
+        server.ask("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes", password="second")
+    with pytest.raises(BrokerError, match=r"(?i)invalid|password") as raised:
+        await broker.publish(ROOM, LIMITS, item(2))
+    assert "first" not in str(raised.value)
+    server.ask("CONFIG", "SET", "requirepass", "first", password="second")
+    await publish_until_it_works(broker, 3)
+    await until(lambda: len(notes.told) >= 2)
+    assert notes.brief == [1, 3]
+    await broker.aclose()
 
 
 def test_c12_redis_is_full(make_redis: MakeRedis) -> None:
@@ -552,28 +550,25 @@ def test_an_old_redis_is_refused_by_its_version(
     run(server, check, Pace(timeout=60))
 
 
-def test_the_rights_that_the_page_names_are_enough(server: RedisServer) -> None:
+@asyncio_only
+async def test_the_rights_that_the_page_names_are_enough(server: RedisServer) -> None:
     page = (Path(__file__).parents[2] / "docs/channels-redis.md").read_text(encoding="utf-8")
     (rights,) = re.findall(r"```text\n(~sserpent:[^`]+)```", page)
     server.ask("ACL", "SETUSER", "app", "reset", "on", ">secret", *rights.split())
-
-    async def check() -> None:
-        broker = RedisBroker(server.url.replace("//", "//app:secret@"), pace=QUICK)
-        notes = Notes()
-        limits = LIMITS._replace(history_bytes=1_000)
-        await broker.follow(ROOM, limits, notes)
-        for number in range(100):
-            await broker.publish(ROOM, limits, item(number))
-        await until(lambda: len(notes.told) == 100)
-        _, read = await broker.read(ROOM, limits, *ALL)
-        assert 10 < len(read) < 25
-        broker.unfollow(ROOM, notes)
-        await until(lambda: server.subscriptions() == [])
-        await broker.aclose()
-        denied = [each["object"] for each in server.ask("ACL", "LOG")]
-        assert [each for each in denied if not each.startswith("client|")] == []
-
-    asyncio.run(check())
+    broker = RedisBroker(server.url.replace("//", "//app:secret@"), pace=QUICK)
+    notes = Notes()
+    limits = LIMITS._replace(history_bytes=1_000)
+    await broker.follow(ROOM, limits, notes)
+    for number in range(100):
+        await broker.publish(ROOM, limits, item(number))
+    await until(lambda: len(notes.told) == 100)
+    _, read = await broker.read(ROOM, limits, *ALL)
+    assert 10 < len(read) < 25
+    broker.unfollow(ROOM, notes)
+    await until(lambda: server.subscriptions() == [])
+    await broker.aclose()
+    denied = [each["object"] for each in server.ask("ACL", "LOG")]
+    assert [each for each in denied if not each.startswith("client|")] == []
 
 
 # Nothing is left
@@ -666,30 +661,28 @@ def _disconnects_key(server: RedisServer) -> str:
     return key
 
 
-def test_c12_subscribing_while_redis_is_away(server: RedisServer) -> None:
-    async def check() -> None:
-        channels = Channels(server.url, publish_timeout=0.5)
-        rooms = channels.channel("rooms")
-        async with channels:
-            server.kill()
-            with pytest.raises(BrokerUnavailable):
-                await rooms.publish(1)
-            messages: list[Any] = []
+@asyncio_only
+async def test_c12_subscribing_while_redis_is_away(server: RedisServer) -> None:
+    channels = Channels(server.url, publish_timeout=0.5)
+    rooms = channels.channel("rooms")
+    async with channels:
+        server.kill()
+        with pytest.raises(BrokerUnavailable):
+            await rooms.publish(1)
+        messages: list[Any] = []
 
-            async def send(message: Any) -> None:
-                messages.append(message)
+        async def send(message: Any) -> None:
+            messages.append(message)
 
-            async def receive() -> Any:
-                await asyncio.sleep(60)
+        async def receive() -> Any:
+            await asyncio.sleep(60)
 
-            scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-            response = rooms.subscribe(after="1-2-3")
-            await response(scope, receive, send)  # type: ignore[arg-type]
-            assert messages[0]["status"] == 200
-            assert b"\nretry: " in b"".join(message.get("body", b"") for message in messages)
-        server.start()
-
-    asyncio.run(check())
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+        response = rooms.subscribe(after="1-2-3")
+        await response(scope, receive, send)  # type: ignore[arg-type]
+        assert messages[0]["status"] == 200
+        assert b"\nretry: " in b"".join(message.get("body", b"") for message in messages)
+    server.start()
 
 
 class Roamer:
@@ -739,7 +732,8 @@ class Roamer:
         self.offset = position.offset
 
 
-def test_clients_move_between_two_processes(
+@asyncio_only
+async def test_clients_move_between_two_processes(
     server: RedisServer, serve: Callable[..., Server]
 ) -> None:
     servers = [serve(uvicorn("redis_app:app"), REDIS_URL=server.url) for _ in range(2)]
@@ -750,19 +744,16 @@ def test_clients_move_between_two_processes(
         await writer.drain()
         writer.close()
 
-    async def check() -> None:
-        roamers = [Roamer(servers, seed) for seed in range(12)]
-        reading = asyncio.gather(*[roamer.read(5_000) for roamer in roamers])
-        # Who comes later than a thousand events begins later, and has missed nothing.
-        await asyncio.wait_for(asyncio.gather(*[each.follows.wait() for each in roamers]), 30)
-        for each in servers:
-            await publish_there(each)
-        await asyncio.wait_for(reading, 90)
-        for roamer in roamers:
-            assert roamer.received + roamer.missed == roamer.offset == 5_000
-        assert any(roamer.received > 1_000 for roamer in roamers)
-
-    asyncio.run(check())
+    roamers = [Roamer(servers, seed) for seed in range(12)]
+    reading = asyncio.gather(*[roamer.read(5_000) for roamer in roamers])
+    # Who comes later than a thousand events begins later, and has missed nothing.
+    await asyncio.wait_for(asyncio.gather(*[each.follows.wait() for each in roamers]), 30)
+    for each in servers:
+        await publish_there(each)
+    await asyncio.wait_for(reading, 90)
+    for roamer in roamers:
+        assert roamer.received + roamer.missed == roamer.offset == 5_000
+    assert any(roamer.received > 1_000 for roamer in roamers)
 
 
 # What channels refuse

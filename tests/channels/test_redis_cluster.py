@@ -13,6 +13,7 @@ from fastapi import HTTPException
 from redis.crc import key_slot
 
 from channel_clients import Client
+from event_loops import asyncio_only
 from followers import Notes, number_of
 from redis_checks import (
     LIMITS,
@@ -37,7 +38,7 @@ from sserpent.channels.redis import RedisBroker
 from sserpent.channels.redis.names import name_of
 
 # A broker is given frames that are made already.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.anyio]
 
 PACE = QUICK._replace(timeout=4)
 # After a node has been silent for two seconds its replica takes over, however old its data are.
@@ -229,8 +230,9 @@ async def counted(go_on: Callable[[int], bool]) -> AsyncIterator[int]:
         await asyncio.sleep(0.02)
 
 
-def test_a_run_goes_on_over_the_failure_of_its_node(pair: Pair) -> None:
-    async def check() -> None:
+@asyncio_only
+async def test_a_run_goes_on_over_the_failure_of_its_node(pair: Pair) -> None:
+    with anyio.fail_after(90):
         channels = Channels(pair.cluster.url, publish_timeout=4)
         runs = channels.runs("answers")
         over: list[int] = []
@@ -261,8 +263,6 @@ def test_a_run_goes_on_over_the_failure_of_its_node(pair: Pair) -> None:
                 assert end.data["end"] == "done"
                 assert [each.data for each in events] == list(range(len(events)))
 
-    asyncio.run(asyncio.wait_for(check(), 90))
-
 
 async def start_if_free(runs: Runs[int], key: str, over: list[int]) -> str | None:
     """Starts a run of a key, and returns its id; None if the key has an active one, or Redis is
@@ -273,14 +273,14 @@ async def start_if_free(runs: Runs[int], key: str, over: list[int]) -> str | Non
         return None
 
 
-def test_p17_a_key_on_a_node_that_fails_has_one_active_run(
+@asyncio_only
+async def test_p17_a_key_on_a_node_that_fails_has_one_active_run(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The key's string is on the node that fails, its run on another."""
     monkeypatch.setattr(Lease, "RENEWAL", 0.3)
     monkeypatch.setattr(Lease, "DURATION", 30.0)
-
-    async def check() -> None:
+    with anyio.fail_after(100):
         over: list[int] = []
         channels, others = (Channels(pair.cluster.url, publish_timeout=4) for _ in range(2))
         async with channels, others:
@@ -316,10 +316,9 @@ def test_p17_a_key_on_a_node_that_fails_has_one_active_run(
             assert (await there.wait(active.id)).state == "done"
             assert await here.active(key) is None
 
-    asyncio.run(asyncio.wait_for(check(), 100))
 
-
-def test_p17_a_failover_that_lost_a_key_and_its_run_frees_the_key(
+@asyncio_only
+async def test_p17_a_failover_that_lost_a_key_and_its_run_frees_the_key(
     make_redis: MakeRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Lease, "RENEWAL", 0.3)
@@ -327,34 +326,33 @@ def test_p17_a_failover_that_lost_a_key_and_its_run_frees_the_key(
     master = make_redis()
     replica = make_redis(replicaof=f"127.0.0.1 {master.port}")
     sentinel = Sentinel(master)
-
-    async def check() -> None:
-        over: list[int] = []
-        channels, others = (Channels(sentinel.url, publish_timeout=4) for _ in range(2))
-        async with channels, others:
-            here, there = (each.runs("answers", shutdown_grace=0) for each in (channels, others))
-            await until(lambda: "slave0" in master.ask("INFO", "replication"))
-            await until(lambda: sentinel.ask("SENTINEL", "REPLICAS", "main"))
-            # From here on the replica gets nothing.
-            replica.pause()
-            master.ask("CLIENT", "KILL", "TYPE", "replica")
-            old = await start_if_free(here, "chat", over)
-            assert old is not None
-            master.kill()
-            replica.go_on()
-            new = None
-            with anyio.fail_after(60):
-                while new is None:
-                    new = await start_if_free(there, "chat", over)
-            # The old one has lost what it has yielded, and yields no more.
-            await until(lambda: not here._local.producers)
-            active = await here.active("chat")
-            assert active is not None
-            assert active.id == new
-            over.append(1)
-            assert (await there.wait(new)).state == "done"
-
     try:
-        asyncio.run(asyncio.wait_for(check(), 100))
+        with anyio.fail_after(100):
+            over: list[int] = []
+            channels, others = (Channels(sentinel.url, publish_timeout=4) for _ in range(2))
+            async with channels, others:
+                here, there = (
+                    each.runs("answers", shutdown_grace=0) for each in (channels, others)
+                )
+                await until(lambda: "slave0" in master.ask("INFO", "replication"))
+                await until(lambda: sentinel.ask("SENTINEL", "REPLICAS", "main"))
+                # From here on the replica gets nothing.
+                replica.pause()
+                master.ask("CLIENT", "KILL", "TYPE", "replica")
+                old = await start_if_free(here, "chat", over)
+                assert old is not None
+                master.kill()
+                replica.go_on()
+                new = None
+                with anyio.fail_after(60):
+                    while new is None:
+                        new = await start_if_free(there, "chat", over)
+                # The old one has lost what it has yielded, and yields no more.
+                await until(lambda: not here._local.producers)
+                active = await here.active("chat")
+                assert active is not None
+                assert active.id == new
+                over.append(1)
+                assert (await there.wait(new)).state == "done"
     finally:
         sentinel.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from event_loops import asyncio_only
 from followers import Notes, item
 from redis_checks import LIMITS, QUICK, ROOM, MakeRedis, publish, run, until
 from redis_server import Cluster, RedisServer, Sentinel
@@ -19,7 +20,7 @@ from sserpent.channels.redis import RedisBroker, session
 from sserpent.channels.redis.client import cluster
 from sserpent.channels.redis.client.connection import LOST, Server, first_of, send
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.anyio]
 
 
 @pytest.fixture
@@ -48,33 +49,28 @@ async def end_them(*tasks: asyncio.Future[Any]) -> None:
 
 @pytest.mark.parametrize("gather", [first_of, end_them])
 @pytest.mark.parametrize("second", [fail, fail_when_cancelled])
-def test_an_error_of_each_task_is_taken(gather: Any, second: Callable[..., Any]) -> None:
+@asyncio_only
+async def test_an_error_of_each_task_is_taken(gather: Any, second: Callable[..., Any]) -> None:
     said: list[Any] = []
-
-    async def check() -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: said.append(context))
-        tasks = [
-            loop.create_task(fail(OSError("first"))),
-            loop.create_task(second(OSError("second"))),
-        ]
-        with contextlib.suppress(OSError):
-            await gather(*tasks)
-        del tasks
-        gc.collect()
-        await asyncio.sleep(0)
-
-    asyncio.run(check())
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: said.append(context))
+    tasks = [
+        loop.create_task(fail(OSError("first"))),
+        loop.create_task(second(OSError("second"))),
+    ]
+    with contextlib.suppress(OSError):
+        await gather(*tasks)
+    del tasks
+    gc.collect()
+    await asyncio.sleep(0)
     assert said == []
 
 
-def test_what_is_not_expected_of_a_connection_is_raised_before_its_end() -> None:
-    async def check() -> None:
-        tasks = [asyncio.ensure_future(fail(each)) for each in (OSError(), KeyError("what"))]
-        with pytest.raises(KeyError, match="what"):
-            await first_of(*tasks)
-
-    asyncio.run(check())
+@asyncio_only
+async def test_what_is_not_expected_of_a_connection_is_raised_before_its_end() -> None:
+    tasks = [asyncio.ensure_future(fail(each)) for each in (OSError(), KeyError("what"))]
+    with pytest.raises(KeyError, match="what"):
+        await first_of(*tasks)
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

@@ -7,11 +7,12 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import pytest
 
 from channel_clients import Client, connected
+from event_loops import asyncio_only
 from followers import Notes
 from redis_checks import LIMITS, ROOM, MakeRedis, in_thread, publish, until
 from redis_server import RedisServer, Sentinel
@@ -23,7 +24,7 @@ from sserpent.channels.history.position import parse_id
 from sserpent.channels.redis import Pace, RedisBroker
 
 # A broker is given frames that are made already.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.anyio]
 
 PACE = Pace(timeout=5.0, probe=0.5, compare=60.0)
 
@@ -43,10 +44,6 @@ def url_of(links: Links) -> str:
     return f"redis://127.0.0.1:{links.port}/0"
 
 
-def run(check: Any) -> None:
-    asyncio.run(asyncio.wait_for(check(), 90))
-
-
 # A process that is behind
 
 
@@ -64,114 +61,102 @@ def hold_back(links: Links, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("fault", ["slow", "cut", "stalled"])
-def test_a_client_that_comes_to_a_process_that_is_behind_misses_nothing_and_is_not_reset(
+@asyncio_only
+async def test_a_client_that_comes_to_a_process_that_is_behind_misses_nothing_and_is_not_reset(
     make_redis: MakeRedis, fault: Fault
 ) -> None:
     server = make_redis()
-
-    async def check() -> None:
-        async with (
-            linked(lambda: server.port) as links,
-            Channels(url_of(links)) as behind,
-            Channels(server.url) as ahead,
-        ):
-            here, there = (each.channel("news") for each in (behind, ahead))
-            await there.publish(0)
-            async with connected(here.subscribe(start="earliest")) as reader:
-                await reader.has(0)
-                hold_back(links, fault)
-                ids = [await there.publish(n) for n in range(1, 4)]
-                async with connected(here.subscribe(after=ids[1])) as back:
-                    await back.has(3)
-                    assert back.said == []
-                # The process has caught up for everybody.
-                await reader.has(0, 1, 2, 3)
-                assert reader.said == []
-                links.heal()
-                await there.publish(4)
-                await reader.has(0, 1, 2, 3, 4)
-
-    run(check)
+    async with (
+        linked(lambda: server.port) as links,
+        Channels(url_of(links)) as behind,
+        Channels(server.url) as ahead,
+    ):
+        here, there = (each.channel("news") for each in (behind, ahead))
+        await there.publish(0)
+        async with connected(here.subscribe(start="earliest")) as reader:
+            await reader.has(0)
+            hold_back(links, fault)
+            ids = [await there.publish(n) for n in range(1, 4)]
+            async with connected(here.subscribe(after=ids[1])) as back:
+                await back.has(3)
+                assert back.said == []
+            # The process has caught up for everybody.
+            await reader.has(0, 1, 2, 3)
+            assert reader.said == []
+            links.heal()
+            await there.publish(4)
+            await reader.has(0, 1, 2, 3, 4)
 
 
 @pytest.mark.parametrize("fault", ["slow", "cut", "stalled"])
-def test_a_follower_of_a_run_that_comes_to_a_process_that_is_behind_gets_the_rest_alone(
+@asyncio_only
+async def test_a_follower_of_a_run_that_comes_to_a_process_that_is_behind_gets_the_rest_alone(
     make_redis: MakeRedis, fault: Fault
 ) -> None:
     server = make_redis()
+    go_on = asyncio.Event()
 
-    async def check() -> None:
-        go_on = asyncio.Event()
+    async def answer() -> AsyncIterator[int]:
+        yield 0
+        await go_on.wait()
+        for number in range(1, 4):
+            yield number
 
-        async def answer() -> AsyncIterator[int]:
-            yield 0
-            await go_on.wait()
-            for number in range(1, 4):
-                yield number
-
-        async with (
-            linked(lambda: server.port) as links,
-            Channels(url_of(links)) as behind,
-            Channels(server.url) as ahead,
-        ):
-            here, there = (each.runs("answers") for each in (behind, ahead))
-            await there.start(answer(), id="answer")
-            async with connected(await here.follow("answer")) as early:
-                await early.has(0)
-                hold_back(links, fault)
-                async with connected(await there.follow("answer")) as follower:
-                    go_on.set()
-                    await follower.until(lambda: len(follower.seen) == 5)
-                    third = follower.seen[2].id
-                async with connected(await here.follow("answer", after=third)) as back:
-                    await back.until(lambda: len(back.seen) == 2)
-                    assert [each.type for each in back.seen] == ["message", "run-end"]
-                    assert back.seen[0].data == 3
-
-    run(check)
+    async with (
+        linked(lambda: server.port) as links,
+        Channels(url_of(links)) as behind,
+        Channels(server.url) as ahead,
+    ):
+        here, there = (each.runs("answers") for each in (behind, ahead))
+        await there.start(answer(), id="answer")
+        async with connected(await here.follow("answer")) as early:
+            await early.has(0)
+            hold_back(links, fault)
+            async with connected(await there.follow("answer")) as follower:
+                go_on.set()
+                await follower.until(lambda: len(follower.seen) == 5)
+                third = follower.seen[2].id
+            async with connected(await here.follow("answer", after=third)) as back:
+                await back.until(lambda: len(back.seen) == 2)
+                assert [each.type for each in back.seen] == ["message", "run-end"]
+                assert back.seen[0].data == 3
 
 
-def test_an_id_of_nobody_costs_one_look_and_is_ahead(make_redis: MakeRedis) -> None:
+@asyncio_only
+async def test_an_id_of_nobody_costs_one_look_and_is_ahead(make_redis: MakeRedis) -> None:
     server = make_redis()
-
-    async def check() -> None:
-        async with Channels(server.url) as channels:
-            news = channels.channel("news")
-            epoch, offset, _ = (await news.publish(0)).split("-")
-            async with connected(news.subscribe()) as reader:
-                for after in (f"{epoch}-{int(offset) + 5}-7", f"{'f' * 16}-1-7"):
-                    async with connected(news.subscribe(after=after)) as back:
-                        await back.until(lambda back=back: back.said)
-                        reason = "ahead" if after.startswith(epoch) else "epoch"
-                        assert back.said[0].data == {"reason": reason}
-                await news.publish(1)
-                await reader.has(1)
-                assert reader.said == []
-
-    run(check)
+    async with Channels(server.url) as channels:
+        news = channels.channel("news")
+        epoch, offset, _ = (await news.publish(0)).split("-")
+        async with connected(news.subscribe()) as reader:
+            for after in (f"{epoch}-{int(offset) + 5}-7", f"{'f' * 16}-1-7"):
+                async with connected(news.subscribe(after=after)) as back:
+                    await back.until(lambda back=back: back.said)
+                    reason = "ahead" if after.startswith(epoch) else "epoch"
+                    assert back.said[0].data == {"reason": reason}
+            await news.publish(1)
+            await reader.has(1)
+            assert reader.said == []
 
 
-def test_c18_somebody_who_is_ahead_while_redis_is_away_is_told_to_come_back(
+@asyncio_only
+async def test_c18_somebody_who_is_ahead_while_redis_is_away_is_told_to_come_back(
     make_redis: MakeRedis,
 ) -> None:
     server = make_redis()
-
-    async def check() -> None:
-        async with Channels(server.url, publish_timeout=1) as channels:
-            news = channels.channel("news")
-            epoch, offset, _ = (await news.publish(0)).split("-")
-            async with connected(news.subscribe()):
-                server.pause()
-                back = Client()
-                begin = time.monotonic()
-                await back.run(news.subscribe(after=f"{epoch}-{int(offset) + 1}-7"))
-                assert time.monotonic() - begin < 10
-                assert back.status == 200
-                assert back.stream.retry is not None
-                assert back.said == []
-                server.go_on()
-
-    run(check)
+    async with Channels(server.url, publish_timeout=1) as channels:
+        news = channels.channel("news")
+        epoch, offset, _ = (await news.publish(0)).split("-")
+        async with connected(news.subscribe()):
+            server.pause()
+            back = Client()
+            begin = time.monotonic()
+            await back.run(news.subscribe(after=f"{epoch}-{int(offset) + 1}-7"))
+            assert time.monotonic() - begin < 10
+            assert back.status == 200
+            assert back.stream.retry is not None
+            assert back.said == []
+            server.go_on()
 
 
 # An address that leads to another server, and the old one stays up
@@ -255,179 +240,159 @@ async def is_subscribed(server: RedisServer) -> None:
 
 
 @addresses
-def test_c13_a_comparison_finds_that_what_is_published_is_not_heard(
+@asyncio_only
+async def test_c13_a_comparison_finds_that_what_is_published_is_not_heard(
     make_redis: MakeRedis, caplog: pytest.LogCaptureFixture, address: Address
 ) -> None:
-    async def check() -> None:
-        async with moving(make_redis, PACE._replace(compare=0.5), address) as moved:
-            _, notes, servers, _ = moved
-            await moved.move("normal")
-            other = RedisBroker(servers[0].url, pace=PACE)
-            await publish(other, 2)
-            await is_subscribed(servers[0])
-            await publish(other, 3)
-            await until(lambda: notes.brief[-1:] == [3])
-            assert notes.brief == [1, "epoch", 2, 3]
-            assert is_said_once(caplog, address)
-            await other.aclose()
-
-    run(check)
+    async with moving(make_redis, PACE._replace(compare=0.5), address) as moved:
+        _, notes, servers, _ = moved
+        await moved.move("normal")
+        other = RedisBroker(servers[0].url, pace=PACE)
+        await publish(other, 2)
+        await is_subscribed(servers[0])
+        await publish(other, 3)
+        await until(lambda: notes.brief[-1:] == [3])
+        assert notes.brief == [1, "epoch", 2, 3]
+        assert is_said_once(caplog, address)
+        await other.aclose()
 
 
 @addresses
-def test_c13_what_a_process_publishes_and_does_not_hear_is_noticed_at_once(
+@asyncio_only
+async def test_c13_what_a_process_publishes_and_does_not_hear_is_noticed_at_once(
     make_redis: MakeRedis, caplog: pytest.LogCaptureFixture, address: Address
 ) -> None:
-    async def check() -> None:
-        async with moving(make_redis, PACE, address) as moved:
-            broker, notes, servers, _ = moved
-            await moved.move("normal")
-            # A publish on the connection that was just cut might have been carried out.
-            await broker.ready()
-            await publish(broker, 2)
-            await is_subscribed(servers[0])
-            await publish(broker, 3)
-            await until(lambda: notes.brief[-1:] == [3])
-            assert notes.brief == [1, "epoch", 2, 3]
-            assert is_said_once(caplog, address)
-
-    run(check)
+    async with moving(make_redis, PACE, address) as moved:
+        broker, notes, servers, _ = moved
+        await moved.move("normal")
+        # A publish on the connection that was just cut might have been carried out.
+        await broker.ready()
+        await publish(broker, 2)
+        await is_subscribed(servers[0])
+        await publish(broker, 3)
+        await until(lambda: notes.brief[-1:] == [3])
+        assert notes.brief == [1, "epoch", 2, 3]
+        assert is_said_once(caplog, address)
 
 
 @addresses
-def test_c13_commands_go_along_when_the_subscription_is_elsewhere(
+@asyncio_only
+async def test_c13_commands_go_along_when_the_subscription_is_elsewhere(
     make_redis: MakeRedis, caplog: pytest.LogCaptureFixture, address: Address
 ) -> None:
-    async def check() -> None:
-        async with moving(make_redis, PACE._replace(compare=0.5), address) as moved:
-            broker, notes, servers, _ = moved
-            await moved.move("pubsub")
-            await is_subscribed(servers[0])
-            other = RedisBroker(servers[0].url, pace=PACE)
-            ids = await publish(other, 2, 3)
-            await until(lambda: notes.brief[-1:] == [3])
-            await until(lambda: not servers[1].clients("normal"))
-            assert is_said_once(caplog, address)
-            await is_subscribed(servers[0])
-            ids += await publish(broker, 4)
-            positions = [parse_id(each) for each in ids]
-            assert [each and each.offset for each in positions] == [1, 2, 3]
-            await other.aclose()
-
-    run(check)
+    async with moving(make_redis, PACE._replace(compare=0.5), address) as moved:
+        broker, notes, servers, _ = moved
+        await moved.move("pubsub")
+        await is_subscribed(servers[0])
+        other = RedisBroker(servers[0].url, pace=PACE)
+        ids = await publish(other, 2, 3)
+        await until(lambda: notes.brief[-1:] == [3])
+        await until(lambda: not servers[1].clients("normal"))
+        assert is_said_once(caplog, address)
+        await is_subscribed(servers[0])
+        ids += await publish(broker, 4)
+        positions = [parse_id(each) for each in ids]
+        assert [each and each.offset for each in positions] == [1, 2, 3]
+        await other.aclose()
 
 
-def test_a_slow_subscription_is_left_alone(
+@asyncio_only
+async def test_a_slow_subscription_is_left_alone(
     make_redis: MakeRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = make_redis()
-
-    async def check() -> None:
-        async with linked(lambda: server.port) as links:
-            broker = RedisBroker(url_of(links), pace=PACE._replace(compare=0.2, probe=5.0))
-            notes = Notes()
-            await broker.follow(ROOM, LIMITS, notes)
-            links.slow_down("subscription", 0.5, 60)
-            for number in range(20):
-                await publish(broker, number)
-                await asyncio.sleep(0.1)
-            await until(lambda: len(notes.told) == 20)
-            assert notes.numbers == list(range(20))
-            assert warnings_in(caplog) == []
-            await broker.aclose()
-
-    run(check)
+    async with linked(lambda: server.port) as links:
+        broker = RedisBroker(url_of(links), pace=PACE._replace(compare=0.2, probe=5.0))
+        notes = Notes()
+        await broker.follow(ROOM, LIMITS, notes)
+        links.slow_down("subscription", 0.5, 60)
+        for number in range(20):
+            await publish(broker, number)
+            await asyncio.sleep(0.1)
+        await until(lambda: len(notes.told) == 20)
+        assert notes.numbers == list(range(20))
+        assert warnings_in(caplog) == []
+        await broker.aclose()
 
 
 # A key that had no event yet
 
 
-def test_c7_a_key_that_is_followed_has_its_epoch_for_every_process(make_redis: MakeRedis) -> None:
-    server = make_redis()
-
-    async def check() -> None:
-        logs = [RedisBroker(server.url, pace=PACE) for _ in range(2)]
-        notes = [Notes(), Notes()]
-        first, second = [
-            await broker.follow(ROOM, LIMITS, each)
-            for broker, each in zip(logs, notes, strict=True)
-        ]
-        assert first == second
-        assert first.offset == 0
-        (name,) = [name for name in server.names() if ":rooms" in name]
-        assert 200_000 < server.ask("PTTL", name) <= 300_000
-        (published,) = await publish(logs[1], 1)
-        position = parse_id(published)
-        assert position is not None
-        assert position[:2] == (first.epoch, 1)
-        for each in notes:
-            await until(lambda each=each: each.brief == [1])
-        assert server.ask("PTTL", name) > 300_000
-        floor, entries = await logs[0].read(ROOM, LIMITS, 1, 10**9)
-        assert floor == first
-        assert len(entries) == 1
-        for broker in logs:
-            await broker.aclose()
-
-    run(check)
-
-
-def test_c7_somebody_who_saw_no_event_is_told_when_that_history_is_gone(
+@asyncio_only
+async def test_c7_a_key_that_is_followed_has_its_epoch_for_every_process(
     make_redis: MakeRedis,
 ) -> None:
     server = make_redis()
+    logs = [RedisBroker(server.url, pace=PACE) for _ in range(2)]
+    notes = [Notes(), Notes()]
+    first, second = [
+        await broker.follow(ROOM, LIMITS, each) for broker, each in zip(logs, notes, strict=True)
+    ]
+    assert first == second
+    assert first.offset == 0
+    (name,) = [name for name in server.names() if ":rooms" in name]
+    assert 200_000 < server.ask("PTTL", name) <= 300_000
+    (published,) = await publish(logs[1], 1)
+    position = parse_id(published)
+    assert position is not None
+    assert position[:2] == (first.epoch, 1)
+    for each in notes:
+        await until(lambda each=each: each.brief == [1])
+    assert server.ask("PTTL", name) > 300_000
+    floor, entries = await logs[0].read(ROOM, LIMITS, 1, 10**9)
+    assert floor == first
+    assert len(entries) == 1
+    for broker in logs:
+        await broker.aclose()
 
-    async def check() -> None:
-        async with Channels(server.url) as channels:
-            news = channels.channel("news")
-            async with connected(news.subscribe()) as client:
-                await client.until(lambda: client.last_id)
-                position = client.last_id
-        server.kill()
-        await in_thread(server.start)
-        async with Channels(server.url) as channels:
-            news = channels.channel("news")
-            await news.publish("missed")
-            async with connected(news.subscribe(after=position)) as client:
-                await client.until(lambda: client.said)
-                assert client.said[0].data == {"reason": "epoch"}
-                assert client.last_id != position
 
-    run(check)
+@asyncio_only
+async def test_c7_somebody_who_saw_no_event_is_told_when_that_history_is_gone(
+    make_redis: MakeRedis,
+) -> None:
+    server = make_redis()
+    async with Channels(server.url) as channels:
+        news = channels.channel("news")
+        async with connected(news.subscribe()) as client:
+            await client.until(lambda: client.last_id)
+            position = client.last_id
+    server.kill()
+    await in_thread(server.start)
+    async with Channels(server.url) as channels:
+        news = channels.channel("news")
+        await news.publish("missed")
+        async with connected(news.subscribe(after=position)) as client:
+            await client.until(lambda: client.said)
+            assert client.said[0].data == {"reason": "epoch"}
+            assert client.last_id != position
 
 
-def test_c7_an_event_that_is_lost_and_not_trimmed_is_told_by_a_reset(
+@asyncio_only
+async def test_c7_an_event_that_is_lost_and_not_trimmed_is_told_by_a_reset(
     make_redis: MakeRedis,
 ) -> None:
     """This process follows the history, and has not heard yet that it is gone."""
     server = make_redis()
-
-    async def check() -> None:
-        async with Channels(server.url) as channels, Channels(server.url) as elsewhere:
-            news, theirs = channels.channel("news"), elsewhere.channel("news")
-            ids = [await theirs.publish(n) for n in range(5)]
-            async with connected(news.subscribe()):
-                server.ask("FLUSHALL")
-                async with connected(news.subscribe(after=ids[1])) as client:
-                    await client.until(lambda: client.said)
-                    assert [each.data["reason"] for each in client.said] == ["epoch"]
-
-    run(check)
+    async with Channels(server.url) as channels, Channels(server.url) as elsewhere:
+        news, theirs = channels.channel("news"), elsewhere.channel("news")
+        ids = [await theirs.publish(n) for n in range(5)]
+        async with connected(news.subscribe()):
+            server.ask("FLUSHALL")
+            async with connected(news.subscribe(after=ids[1])) as client:
+                await client.until(lambda: client.said)
+                assert [each.data["reason"] for each in client.said] == ["epoch"]
 
 
-def test_a_key_that_was_emptied_by_hand_begins_anew(make_redis: MakeRedis) -> None:
+@asyncio_only
+async def test_a_key_that_was_emptied_by_hand_begins_anew(make_redis: MakeRedis) -> None:
     server = make_redis()
-
-    async def check() -> None:
-        broker = RedisBroker(server.url, pace=PACE)
-        await publish(broker, 1, 2)
-        (name,) = [name for name in server.names() if ":rooms" in name]
-        server.ask("XTRIM", name, "MAXLEN", 0)
-        notes = Notes()
-        head = await broker.follow(ROOM, LIMITS, notes)
-        assert head.offset == 0
-        await publish(broker, 3)
-        await until(lambda: notes.brief == [3])
-        await broker.aclose()
-
-    run(check)
+    broker = RedisBroker(server.url, pace=PACE)
+    await publish(broker, 1, 2)
+    (name,) = [name for name in server.names() if ":rooms" in name]
+    server.ask("XTRIM", name, "MAXLEN", 0)
+    notes = Notes()
+    head = await broker.follow(ROOM, LIMITS, notes)
+    assert head.offset == 0
+    await publish(broker, 3)
+    await until(lambda: notes.brief == [3])
+    await broker.aclose()

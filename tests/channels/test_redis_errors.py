@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from event_loops import asyncio_only
 from followers import Notes, item
 from proxy import Proxy
 from redis_checks import (
@@ -33,7 +34,7 @@ from sserpent.channels.redis import Pace, RedisBroker
 from sserpent.channels.redis.client.command import Publish
 from sserpent.channels.redis.scripts import MARGIN
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.anyio]
 
 RUN = HistoryKey("answers", '["","","one"]')
 # Of channels, and of runs.
@@ -89,24 +90,22 @@ def server(make_redis: MakeRedis) -> RedisServer:
     ],
     ids=lambda value: "" if isinstance(value, str) else " ".join(value),
 )
-def test_a_right_that_is_missing_is_named_and_nothing_is_stored(
+@asyncio_only
+async def test_a_right_that_is_missing_is_named_and_nothing_is_stored(
     server: RedisServer, without: list[str], named: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def check() -> None:
-        set_user(server, *without)
-        async with logging_as_user(server, Pace(timeout=30)) as broker:
-            for number in range(3):
-                with pytest.raises(BrokerUnavailable) as raised:
-                    await asyncio.wait_for(broker.publish(ROOM, LIMITS, item(number)), 20)
-                assert named in str(raised.value)
-                assert str(server.port) in str(raised.value)
-                assert "secret" not in str(raised.value)
-            assert stored(server) == []
-            set_user(server)
-            await publish(broker, 4)
-            assert await numbers_in(broker) == [4]
-
-    asyncio.run(check())
+    set_user(server, *without)
+    async with logging_as_user(server, Pace(timeout=30)) as broker:
+        for number in range(3):
+            with pytest.raises(BrokerUnavailable) as raised:
+                await asyncio.wait_for(broker.publish(ROOM, LIMITS, item(number)), 20)
+            assert named in str(raised.value)
+            assert str(server.port) in str(raised.value)
+            assert "secret" not in str(raised.value)
+        assert stored(server) == []
+        set_user(server)
+        await publish(broker, 4)
+        assert await numbers_in(broker) == [4]
     said = [each for each in caplog.messages if named in each]
     assert len(said) == 1, caplog.messages
     assert "secret" not in caplog.text
@@ -122,7 +121,8 @@ def test_a_right_that_is_missing_is_named_and_nothing_is_stored(
     ],
 )
 @pytest.mark.parametrize("call", ["ready", "listen", "snapshot"])
-def test_whoever_waits_for_what_is_published_is_told_which_right_is_missing(
+@asyncio_only
+async def test_whoever_waits_for_what_is_published_is_told_which_right_is_missing(
     server: RedisServer, without: str, named: str, call: str
 ) -> None:
     set_user(server, without)
@@ -130,17 +130,12 @@ def test_whoever_waits_for_what_is_published_is_told_which_right_is_missing(
     async def state() -> str:
         return "state"
 
-    async def main() -> None:
-        async with Channels(as_user(server), publish_timeout=2) as channels:
-            listener = channels.channel("news").listen(
-                snapshot=state if call == "snapshot" else None
-            )
-            wait = channels.ready if call == "ready" else listener.__aenter__
-            with pytest.raises(BrokerUnavailable, match=named) as raised:
-                await wait()
-            assert "secret" not in str(raised.value)
-
-    asyncio.run(main())
+    async with Channels(as_user(server), publish_timeout=2) as channels:
+        listener = channels.channel("news").listen(snapshot=state if call == "snapshot" else None)
+        wait = channels.ready if call == "ready" else listener.__aenter__
+        with pytest.raises(BrokerUnavailable, match=named) as raised:
+            await wait()
+        assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +148,8 @@ def test_whoever_waits_for_what_is_published_is_told_which_right_is_missing(
         ("-set", r"\+set.* with ~sserpent:\*"),
     ],
 )
-def test_a_right_that_a_run_needs_is_named_and_its_owner_is_not(
+@asyncio_only
+async def test_a_right_that_a_run_needs_is_named_and_its_owner_is_not(
     server: RedisServer, without: str, named: str
 ) -> None:
     set_user(server, "+get", "+set", "+del", without)
@@ -161,18 +157,16 @@ def test_a_right_that_a_run_needs_is_named_and_its_owner_is_not(
     async def answer() -> AsyncIterator[int]:
         yield 1
 
-    async def main() -> None:
-        async with Channels(as_user(server), publish_timeout=2) as channels:
-            runs = channels.runs("answers")
-            with pytest.raises(BrokerUnavailable, match=named) as raised:
-                await runs.start(answer(), owner="zoe@example.com", key="chat")
-            assert "answers" in str(raised.value)
-            assert "zoe" not in str(raised.value)
-
-    asyncio.run(main())
+    async with Channels(as_user(server), publish_timeout=2) as channels:
+        runs = channels.runs("answers")
+        with pytest.raises(BrokerUnavailable, match=named) as raised:
+            await runs.start(answer(), owner="zoe@example.com", key="chat")
+        assert "answers" in str(raised.value)
+        assert "zoe" not in str(raised.value)
 
 
-def test_runs_need_no_more_rights_than_the_page_names(server: RedisServer) -> None:
+@asyncio_only
+async def test_runs_need_no_more_rights_than_the_page_names(server: RedisServer) -> None:
     page = (Path(__file__).parents[2] / "docs/channels-redis.md").read_text(encoding="utf-8")
     (rights,) = re.findall(r"```text\n(~sserpent:[^`]+)```", page)
     (of_runs, of_keys) = re.findall(r"For \[runs\].*?`(.+?)`, and with `key=` `(.+?)`", page)[0]
@@ -183,17 +177,14 @@ def test_runs_need_no_more_rights_than_the_page_names(server: RedisServer) -> No
     async def answer() -> AsyncIterator[int]:
         yield 1
 
-    async def main() -> None:
-        async with Channels(as_user(server)) as channels:
-            runs = channels.runs("answers")
-            for _ in range(2):
-                run = await runs.start(answer(), owner="ada", key="chat", if_active="stop")
-                await runs.stop(run.id, owner="ada")
-                await run.wait()
-        denied = [each["object"] for each in server.ask("ACL", "LOG")]
-        assert [each for each in denied if not each.startswith("client|")] == []
-
-    asyncio.run(main())
+    async with Channels(as_user(server)) as channels:
+        runs = channels.runs("answers")
+        for _ in range(2):
+            run = await runs.start(answer(), owner="ada", key="chat", if_active="stop")
+            await runs.stop(run.id, owner="ada")
+            await run.wait()
+    denied = [each["object"] for each in server.ask("ACL", "LOG")]
+    assert [each for each in denied if not each.startswith("client|")] == []
 
 
 @pytest.mark.parametrize("command", ["PUBLISH", "PEXPIRE", "XTRIM"])
@@ -213,40 +204,38 @@ def test_a_command_that_has_another_name_is_named_and_nothing_is_stored(
 @pytest.mark.parametrize(
     "without", ["resetchannels", "-publish", "-pexpire", "-xtrim", "-xrange", "-xadd"]
 )
-def test_a_right_that_is_taken_away_in_between(server: RedisServer, without: str) -> None:
+@asyncio_only
+async def test_a_right_that_is_taken_away_in_between(server: RedisServer, without: str) -> None:
     """What is refused is not stored, and what is stored is not refused."""
-
-    async def check() -> None:
-        set_user(server)
-        limits = LIMITS._replace(history_bytes=1_000)
-        async with logging_as_user(server, QUICK._replace(timeout=30)) as broker:
-            for number in range(40):
-                if number == 20:
-                    set_user(server, without)
-                try:
-                    await broker.publish(ROOM, limits, item(number))
-                except BrokerUnavailable:
-                    assert number_of_newest() != number
-                else:
-                    assert number_of_newest() == number
-            with pytest.raises(BrokerUnavailable):  # one that needs them all
-                await broker.publish(ROOM, limits, item(1_000))
-            set_user(server)
-            await broker.publish(ROOM, limits, item(2_000))
-            assert number_of_newest() == 2_000
 
     def number_of_newest() -> int:
         (key,) = stored(server)
         ((_, fields),) = server.ask("XREVRANGE", key, "+", "-", "COUNT", 1)
         return int(fields["body"].removeprefix("data: "))
 
-    asyncio.run(check())
+    set_user(server)
+    limits = LIMITS._replace(history_bytes=1_000)
+    async with logging_as_user(server, QUICK._replace(timeout=30)) as broker:
+        for number in range(40):
+            if number == 20:
+                set_user(server, without)
+            try:
+                await broker.publish(ROOM, limits, item(number))
+            except BrokerUnavailable:
+                assert number_of_newest() != number
+            else:
+                assert number_of_newest() == number
+        with pytest.raises(BrokerUnavailable):  # one that needs them all
+            await broker.publish(ROOM, limits, item(1_000))
+        set_user(server)
+        await broker.publish(ROOM, limits, item(2_000))
+        assert number_of_newest() == 2_000
 
 
-def test_a_node_of_a_cluster_refuses_its_user(make_redis: MakeRedis) -> None:
+@asyncio_only
+async def test_a_node_of_a_cluster_refuses_its_user(make_redis: MakeRedis) -> None:
     cluster = Cluster(make_redis)
-
-    async def check() -> None:
+    try:
         for node in cluster.nodes:
             set_user(node, "resetchannels")
         streams = [HistoryKey("rooms", str(number)) for number in range(6)]
@@ -259,9 +248,6 @@ def test_a_node_of_a_cluster_refuses_its_user(make_redis: MakeRedis) -> None:
                 set_user(node)
             for stream in streams:
                 await broker.publish(stream, LIMITS, item(2))
-
-    try:
-        asyncio.run(check())
     finally:
         cluster.close()
 
@@ -325,19 +311,17 @@ async def start(broker: RedisBroker, run: HistoryKey = RUN) -> str | None:
 
 
 @pytest.mark.parametrize("without", ["resetchannels", "-publish", "-pexpire", "-hset", "-unlink"])
-def test_a_run_that_is_refused_leaves_its_id(server: RedisServer, without: str) -> None:
-    async def check() -> None:
+@asyncio_only
+async def test_a_run_that_is_refused_leaves_its_id(server: RedisServer, without: str) -> None:
+    set_user(server)
+    async with logging_as_user(server) as broker:
+        await publish(broker, 1)  # so that the connection is there
+        set_user(server, without)
+        with pytest.raises(BrokerUnavailable):
+            await start(broker)
+        assert not [name for name in stored(server) if "answers" in name]
         set_user(server)
-        async with logging_as_user(server) as broker:
-            await publish(broker, 1)  # so that the connection is there
-            set_user(server, without)
-            with pytest.raises(BrokerUnavailable):
-                await start(broker)
-            assert not [name for name in stored(server) if "answers" in name]
-            set_user(server)
-            assert await start(broker) is not None
-
-    asyncio.run(check())
+        assert await start(broker) is not None
 
 
 @pytest.mark.parametrize("seconds", [1.3, 2.5])
@@ -388,44 +372,39 @@ def test_a_run_whose_start_was_lost_with_its_answer_leaves_its_id(server: RedisS
     run_behind_proxy(server, check)
 
 
-def test_an_end_that_is_refused_in_the_middle_is_an_end_the_next_time(
+@asyncio_only
+async def test_an_end_that_is_refused_in_the_middle_is_an_end_the_next_time(
     server: RedisServer,
 ) -> None:
     last = Item(b"event: run-end\ndata: {}\n\n")
-
-    async def check() -> None:
+    set_user(server)
+    async with logging_as_user(server) as broker:
+        fence = await start(broker)
+        await broker.runs.append(RUN, fence, [item(1)])
+        set_user(server, "-hset")
+        with pytest.raises(BrokerUnavailable):
+            await broker.runs.end(RUN, fence, last)
         set_user(server)
-        async with logging_as_user(server) as broker:
-            fence = await start(broker)
-            await broker.runs.append(RUN, fence, [item(1)])
-            set_user(server, "-hset")
-            with pytest.raises(BrokerUnavailable):
-                await broker.runs.end(RUN, fence, last)
-            set_user(server)
-            for _ in range(2):
-                assert await broker.runs.end(RUN, fence, last)
-                status = await broker.runs.status(RUN)
-                assert status is not None
-                assert status.end_body == last.body
-                assert status.head.offset == 2
-
-    asyncio.run(check())
+        for _ in range(2):
+            assert await broker.runs.end(RUN, fence, last)
+            status = await broker.runs.status(RUN)
+            assert status is not None
+            assert status.end_body == last.body
+            assert status.head.offset == 2
 
 
-def test_a_stop_that_is_refused_is_not_recorded(server: RedisServer) -> None:
-    async def check() -> None:
+@asyncio_only
+async def test_a_stop_that_is_refused_is_not_recorded(server: RedisServer) -> None:
+    set_user(server)
+    async with logging_as_user(server) as broker:
+        fence = await start(broker)
+        set_user(server, "-publish")
+        with pytest.raises(BrokerUnavailable):
+            await broker.runs.stop(RUN, "request")
         set_user(server)
-        async with logging_as_user(server) as broker:
-            fence = await start(broker)
-            set_user(server, "-publish")
-            with pytest.raises(BrokerUnavailable):
-                await broker.runs.stop(RUN, "request")
-            set_user(server)
-            assert await broker.runs.renew(RUN, fence) is None
-            assert await broker.runs.stop(RUN, "request")
-            assert await broker.runs.renew(RUN, fence) == "request"
-
-    asyncio.run(check())
+        assert await broker.runs.renew(RUN, fence) is None
+        assert await broker.runs.stop(RUN, "request")
+        assert await broker.runs.renew(RUN, fence) == "request"
 
 
 # What is known is not uncertain

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from event_loops import asyncio_only
 from followers import Notes
 from redis_checks import LIMITS, ROOM, MakeRedis, publish, run, until
 from redis_server import RedisServer
@@ -21,7 +22,7 @@ from sserpent.channels.redis import RedisBroker
 from sserpent.channels.redis.names import name_of
 
 # A broker is given frames that are made already.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.anyio]
 
 KEY = name_of("sserpent", 0, ROOM).decode()
 
@@ -210,28 +211,25 @@ def test_a_history_that_somebody_has_damaged_is_said_and_mended(
         run(server, check)
 
 
-def test_a_damaged_history_makes_nobody_wait_for_ever(server: RedisServer) -> None:
+@asyncio_only
+async def test_a_damaged_history_makes_nobody_wait_for_ever(server: RedisServer) -> None:
     """Whoever comes then is told to come back, as when Redis is away."""
+    add_garbage(server)
+    channels = Channels(server.url, publish_timeout=0.5)
+    rooms = channels.channel("rooms", keyed=True)
+    messages: list[Any] = []
 
-    async def check() -> None:
-        add_garbage(server)
-        channels = Channels(server.url, publish_timeout=0.5)
-        rooms = channels.channel("rooms", keyed=True)
-        messages: list[Any] = []
+    async def send(message: Any) -> None:
+        messages.append(message)
 
-        async def send(message: Any) -> None:
-            messages.append(message)
+    async def receive() -> Any:
+        await asyncio.sleep(60)
 
-        async def receive() -> Any:
-            await asyncio.sleep(60)
-
-        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
-        async with channels:
-            await rooms.subscribe(key="lobby")(scope, receive, send)  # type: ignore[arg-type]
-        assert messages[0]["status"] == 200
-        assert b"\nretry: " in b"".join(each.get("body", b"") for each in messages)
-
-    asyncio.run(check())
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    async with channels:
+        await rooms.subscribe(key="lobby")(scope, receive, send)  # type: ignore[arg-type]
+    assert messages[0]["status"] == 200
+    assert b"\nretry: " in b"".join(each.get("body", b"") for each in messages)
 
 
 def test_the_scripts_are_flushed(server: RedisServer) -> None:

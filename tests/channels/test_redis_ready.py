@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import anyio
 import pytest
 
+from event_loops import asyncio_only
 from redis_checks import MakeRedis, in_thread, until
 from redis_server import Cluster, RedisServer, Sentinel
 from sserpent.channels import BrokerUnavailable, Channels
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.anyio]
 
 
 @pytest.fixture
@@ -79,26 +79,24 @@ def no_cluster(server: RedisServer) -> str:
         (no_cluster, r"127\.0\.0\.1:\d+ is away: Error 111"),
     ],
 )
-def test_a_redis_that_is_away_at_the_start_is_said_once(
+@asyncio_only
+async def test_a_redis_that_is_away_at_the_start_is_said_once(
     server: RedisServer,
     fault: Callable[[RedisServer], str],
     reason: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def check() -> None:
-        channels = Channels(fault(server), publish_timeout=1)
-        began = time.monotonic()
-        async with channels:
-            assert time.monotonic() - began < 1  # it starts all the same
-            await until(lambda: caplog.messages)
-            for _ in range(2):
-                with pytest.raises(BrokerUnavailable) as raised:
-                    await channels.ready()
-                assert "secret" not in str(raised.value)
-            with pytest.raises(BrokerUnavailable):
-                await channels.channel("rooms").publish(1)
-
-    asyncio.run(check())
+    channels = Channels(fault(server), publish_timeout=1)
+    began = time.monotonic()
+    async with channels:
+        assert time.monotonic() - began < 1  # it starts all the same
+        await until(lambda: caplog.messages)
+        for _ in range(2):
+            with pytest.raises(BrokerUnavailable) as raised:
+                await channels.ready()
+            assert "secret" not in str(raised.value)
+        with pytest.raises(BrokerUnavailable):
+            await channels.channel("rooms").publish(1)
     if server._stopped:
         server.go_on()
     warnings = [each.getMessage() for each in caplog.records if each.name == "sserpent"]
@@ -108,20 +106,18 @@ def test_a_redis_that_is_away_at_the_start_is_said_once(
     assert "secret" not in caplog.text
 
 
-def test_a_redis_that_comes_later_is_ready(
+@asyncio_only
+async def test_a_redis_that_comes_later_is_ready(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def check() -> None:
-        server.kill()
-        async with Channels(server.url, publish_timeout=30) as channels:
-            await until(lambda: caplog.messages)
-            ready = asyncio.create_task(channels.ready())
-            await in_thread(server.start)
-            await asyncio.wait_for(ready, 20)
-            await channels.channel("rooms").publish(1)
-            await until(lambda: len(caplog.messages) == 2)
-
-    asyncio.run(check())
+    server.kill()
+    async with Channels(server.url, publish_timeout=30) as channels:
+        await until(lambda: caplog.messages)
+        ready = asyncio.create_task(channels.ready())
+        await in_thread(server.start)
+        await asyncio.wait_for(ready, 20)
+        await channels.channel("rooms").publish(1)
+        await until(lambda: len(caplog.messages) == 2)
     assert [message.rpartition(" is ")[2][:4] for message in caplog.messages] == ["away", "back"]
 
 
@@ -151,39 +147,29 @@ async def is_ready(channels: Channels) -> bool:
     return True
 
 
-def test_redis_is_not_ready_if_nothing_is_heard(server: RedisServer) -> None:
+@asyncio_only
+async def test_redis_is_not_ready_if_nothing_is_heard(server: RedisServer) -> None:
     server.ask("ACL", "SETUSER", "default", "-subscribe")
-
-    async def check() -> None:
-        async with Channels(server.url, publish_timeout=1) as channels:
-            await channels.channel("rooms").publish(1)
-            assert not await is_ready(channels)
-            began = time.monotonic()
-            server.ask("ACL", "SETUSER", "default", "+subscribe")
-            while not await is_ready(channels):
-                assert time.monotonic() - began < 30
-
-    asyncio.run(check())
-
-
-def test_an_application_ends_at_once_though_redis_is_away(server: RedisServer) -> None:
-    server.kill()
-
-    async def check() -> None:
+    async with Channels(server.url, publish_timeout=1) as channels:
+        await channels.channel("rooms").publish(1)
+        assert not await is_ready(channels)
         began = time.monotonic()
-        async with Channels(server.url, publish_timeout=60):
-            await asyncio.sleep(0.1)
-        assert time.monotonic() - began < 20
-
-    asyncio.run(check())
+        server.ask("ACL", "SETUSER", "default", "+subscribe")
+        while not await is_ready(channels):
+            assert time.monotonic() - began < 30
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_channels_of_one_process_are_ready_at_once(backend: str) -> None:
-    async def check() -> None:
-        channels = Channels()
+@asyncio_only
+async def test_an_application_ends_at_once_though_redis_is_away(server: RedisServer) -> None:
+    server.kill()
+    began = time.monotonic()
+    async with Channels(server.url, publish_timeout=60):
+        await asyncio.sleep(0.1)
+    assert time.monotonic() - began < 20
+
+
+async def test_channels_of_one_process_are_ready_at_once() -> None:
+    channels = Channels()
+    await channels.ready()
+    async with channels:
         await channels.ready()
-        async with channels:
-            await channels.ready()
-
-    anyio.run(check, backend=backend)

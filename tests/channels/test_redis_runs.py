@@ -12,17 +12,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from channel_clients import Client, Seen, offset_of, seen_in
+from event_loops import asyncio_only
 from proxy import Proxy
 from redis_checks import until as soon
 from redis_server import RedisServer
 from servers import Server, until, uvicorn
 from sserpent.channels import BrokerUnavailable, Channels
 from sserpent.channels.redis.runs import RedisRuns
+
+pytestmark = pytest.mark.anyio
 
 Serve = Callable[..., Server]
 NAME = "answer"
@@ -424,7 +428,8 @@ def test_c3_connections_are_killed_in_the_middle_of_a_run(serve: Serve, redis: R
     assert "Traceback" not in one.log + other.log
 
 
-def test_c3_events_whose_answers_are_lost_are_there_once(
+@asyncio_only
+async def test_c3_events_whose_answers_are_lost_are_there_once(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lost for so long that they are appended again, and more with them."""
@@ -448,7 +453,7 @@ def test_c3_events_whose_answers_are_lost_are_there_once(
             yield said[-1]
             await asyncio.sleep(0.001)
 
-    async def check() -> None:
+    with anyio.fail_after(60):
         async with Proxy(redis.port) as proxy:
             url = f"redis://127.0.0.1:{proxy.port}"
             async with Channels(url, publish_timeout=2) as channels:
@@ -467,8 +472,6 @@ def test_c3_events_whose_answers_are_lost_are_there_once(
         assert client.seen[-1].data["end"] == "done"
         assert [each.data for each in client.seen[:-1]] == list(range(300))
         assert [offset_of(each.id) for each in client.seen] == list(range(1, 302))
-
-    asyncio.run(asyncio.wait_for(check(), 60))
 
 
 def test_what_is_yielded_without_waiting_goes_to_redis_together(
@@ -522,7 +525,8 @@ def handler_of_the_page() -> str:
     return code
 
 
-def test_p24_while_redis_is_away_runs_are_a_503_by_the_handler_of_the_page(
+@asyncio_only
+async def test_p24_while_redis_is_away_runs_are_a_503_by_the_handler_of_the_page(
     redis: RedisServer,
 ) -> None:
     channels = Channels(redis.url, publish_timeout=1)
@@ -552,18 +556,15 @@ def test_p24_while_redis_is_away_runs_are_a_503_by_the_handler_of_the_page(
     async def stop(chat: str) -> None:
         await runs.stop(key=chat)
 
-    async def main() -> None:
-        transport = httpx.ASGITransport(app)
-        async with (
-            channels,
-            httpx.AsyncClient(transport=transport, base_url="http://app") as client,
-        ):
-            await channels.ready()
-            redis.pause()
-            calls = ("POST /chats/a", "GET /chats/a", "DELETE /chats/a")
-            for call in (*calls, "GET /answers/a", "GET /answers/a/end"):
-                answered = await client.request(*call.split(), timeout=30)
-                assert (answered.status_code, answered.headers["retry-after"]) == (503, "5"), call
-            redis.go_on()
-
-    asyncio.run(main())
+    transport = httpx.ASGITransport(app)
+    async with (
+        channels,
+        httpx.AsyncClient(transport=transport, base_url="http://app") as client,
+    ):
+        await channels.ready()
+        redis.pause()
+        calls = ("POST /chats/a", "GET /chats/a", "DELETE /chats/a")
+        for call in (*calls, "GET /answers/a", "GET /answers/a/end"):
+            answered = await client.request(*call.split(), timeout=30)
+            assert (answered.status_code, answered.headers["retry-after"]) == (503, "5"), call
+        redis.go_on()

@@ -22,7 +22,8 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.testclient import WebSocketDenialResponse
 
-from channel_clients import Client, MakeChannels, Run, connected
+from channel_clients import Client, MakeChannels, connected
+from event_loops import asyncio_only
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._fastapi.last_event_id import last_event_id
 from sserpent._shutdown import streams as shutdown
@@ -278,56 +279,48 @@ async def test_a_subscriber_waits_for_no_thread_of_sync_routes() -> None:
 # Options
 
 
-def test_keep_alives_come_on_an_idle_subscription_only(run_in_time: Run) -> None:
-    async def main() -> None:
-        news = Channels().channel("news")
-        async with connected(news.subscribe(ping_interval=10)) as client:
-            await anyio.sleep(35)
-            assert client.body.decode().count(PING) == 3
-            for n in range(10):
-                await news.publish(n)
-                await anyio.sleep(9)
-            assert client.body.decode().count(PING) == 3
-            await anyio.sleep(10)
-            assert client.body.decode().count(PING) == 4
-            assert client.data == list(range(10))
-
-    run_in_time(main)
+@pytest.mark.virtual_time
+async def test_keep_alives_come_on_an_idle_subscription_only() -> None:
+    news = Channels().channel("news")
+    async with connected(news.subscribe(ping_interval=10)) as client:
+        await anyio.sleep(35)
+        assert client.body.decode().count(PING) == 3
+        for n in range(10):
+            await news.publish(n)
+            await anyio.sleep(9)
+        assert client.body.decode().count(PING) == 3
+        await anyio.sleep(10)
+        assert client.body.decode().count(PING) == 4
+        assert client.data == list(range(10))
 
 
 @pytest.mark.parametrize("off", [None, 0])
-def test_keep_alives_can_be_turned_off(run_in_time: Run, off: Any) -> None:
-    async def main() -> None:
-        news = Channels().channel("news")
-        async with connected(news.subscribe(ping_interval=off)) as client:
-            await anyio.sleep(1_000)
-            assert PING not in client.body.decode()
-
-    run_in_time(main)
+@pytest.mark.virtual_time
+async def test_keep_alives_can_be_turned_off(off: Any) -> None:
+    news = Channels().channel("news")
+    async with connected(news.subscribe(ping_interval=off)) as client:
+        await anyio.sleep(1_000)
+        assert PING not in client.body.decode()
 
 
-def test_a_client_that_does_not_read_is_dropped_after_send_timeout_and_told(
-    run_in_time: Run,
-) -> None:
-    async def main() -> None:
-        channels = Channels()
-        news = channels.channel("news")
-        told: list[float] = []
-        subscription = news.subscribe(
-            send_timeout=5, on_disconnect=lambda: told.append(anyio.current_time())
-        )
-        client = Client()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(client.run, subscription)
-            await client.until(lambda: client.started)
-            client.stall()
-            await news.publish(1)
-            begin = anyio.current_time()
-        assert [round(each - begin, 1) for each in told] == [5]
-        assert not client.complete
-        assert channels._hubs._by_loop == {}
-
-    run_in_time(main)
+@pytest.mark.virtual_time
+async def test_a_client_that_does_not_read_is_dropped_after_send_timeout_and_told() -> None:
+    channels = Channels()
+    news = channels.channel("news")
+    told: list[float] = []
+    subscription = news.subscribe(
+        send_timeout=5, on_disconnect=lambda: told.append(anyio.current_time())
+    )
+    client = Client()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(client.run, subscription)
+        await client.until(lambda: client.started)
+        client.stall()
+        await news.publish(1)
+        begin = anyio.current_time()
+    assert [round(each - begin, 1) for each in told] == [5]
+    assert not client.complete
+    assert channels._hubs._by_loop == {}
 
 
 async def test_a_client_that_leaves_is_noticed_and_told_once() -> None:
@@ -345,31 +338,29 @@ async def test_a_client_that_leaves_is_noticed_and_told_once() -> None:
 
 
 @pytest.mark.parametrize("grace", [0, 3])
-def test_c17_shutdown_is_a_farewell_after_its_grace(run_in_time: Run, grace: float) -> None:
-    async def main() -> None:
-        news = Channels().channel("news")
-        client = Client()
-        told: list[str] = []
-        async with anyio.create_task_group() as tasks:
-            subscription = news.subscribe(
-                shutdown_grace=grace, on_disconnect=lambda: told.append("told")
-            )
-            tasks.start_soon(client.run, subscription)
-            await client.until(lambda: client.started)
-            begin = anyio.current_time()
-            shutdown._of_this_loop()._look(signalled=True)
-            if grace:
-                await news.publish("in the grace")
-                await client.has("in the grace")
-        assert round(anyio.current_time() - begin) == grace
-        assert client.complete
-        *_, comment, retry, rest = client.lines
-        assert comment.startswith(":")
-        assert 1_000 <= int(retry.removeprefix("retry: ")) <= 5_000
-        assert rest == ""
-        assert told == []
-
-    run_in_time(main)
+@pytest.mark.virtual_time
+async def test_c17_shutdown_is_a_farewell_after_its_grace(grace: float) -> None:
+    news = Channels().channel("news")
+    client = Client()
+    told: list[str] = []
+    async with anyio.create_task_group() as tasks:
+        subscription = news.subscribe(
+            shutdown_grace=grace, on_disconnect=lambda: told.append("told")
+        )
+        tasks.start_soon(client.run, subscription)
+        await client.until(lambda: client.started)
+        begin = anyio.current_time()
+        shutdown._of_this_loop()._look(signalled=True)
+        if grace:
+            await news.publish("in the grace")
+            await client.has("in the grace")
+    assert round(anyio.current_time() - begin) == grace
+    assert client.complete
+    *_, comment, retry, rest = client.lines
+    assert comment.startswith(":")
+    assert 1_000 <= int(retry.removeprefix("retry: ")) <= 5_000
+    assert rest == ""
+    assert told == []
 
 
 async def test_c17_a_subscription_that_opens_during_the_shutdown_is_whole() -> None:
@@ -437,17 +428,15 @@ async def test_fastapis_background_tasks_run() -> None:
     assert seen == ["ran"]
 
 
-def test_body_iterator_has_the_events() -> None:
-    async def main() -> None:
-        news = Channels().channel("news")
-        await news.publish(1)
-        subscription = news.subscribe(start="earliest")
-        async for chunk in subscription.body_iterator:
-            assert b"data: 1" in chunk
-            break
-        await subscription.body_iterator.aclose()
-
-    anyio.run(main)
+@asyncio_only
+async def test_body_iterator_has_the_events() -> None:
+    news = Channels().channel("news")
+    await news.publish(1)
+    subscription = news.subscribe(start="earliest")
+    async for chunk in subscription.body_iterator:
+        assert b"data: 1" in chunk
+        break
+    await subscription.body_iterator.aclose()
 
 
 # Publishing from elsewhere

@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 from pydantic import BaseModel, ValidationError, field_serializer
 
-from channel_clients import Client, MakeChannels, Run, connected, offset_of
+from channel_clients import Client, MakeChannels, connected, offset_of
 from sserpent import Named, ServerSentEvent
 from sserpent.channels import Channels
 from sserpent.channels.history.encoding import MAX_EVENT_SIZE
@@ -187,45 +187,41 @@ class New(BaseModel):
 
 
 @pytest.mark.parametrize("declared", [False, True])
-def test_c4_an_event_of_an_older_model_is_a_text_for_listeners_and_hidden_by_filters(
-    run: Run, caplog: pytest.LogCaptureFixture, declared: bool
+async def test_c4_an_event_of_an_older_model_is_a_text_for_listeners_and_hidden_by_filters(
+    caplog: pytest.LogCaptureFixture, declared: bool
 ) -> None:
     """As in a rolling deployment: two processes, one history."""
+    old, new = Channels(), Channels()
+    new._broker = new._hubs.broker = old._broker
+    types: tuple[Any, Any] = (Old, New)
+    if declared:
+        types = Annotated[Old, Named("said")], Annotated[New, Named("said")]
+    before, after = old.channel("news", types[0]), new.channel("news", types[1])
+    said = {"event": "said"} if declared else {}
 
-    async def main() -> None:
-        old, new = Channels(), Channels()
-        new._broker = new._hubs.broker = old._broker
-        types: tuple[Any, Any] = (Old, New)
-        if declared:
-            types = Annotated[Old, Named("said")], Annotated[New, Named("said")]
-        before, after = old.channel("news", types[0]), new.channel("news", types[1])
-        said = {"event": "said"} if declared else {}
+    async def publish() -> None:
+        await before.publish(Old(text="a"))
+        await after.publish(New(text="b", author="c"))
+        await before.publish(ServerSentEvent(data=Old(text="d"), **said))
+        await after.publish(New(text="e", author="f"))
 
-        async def publish() -> None:
-            await before.publish(Old(text="a"))
-            await after.publish(New(text="b", author="c"))
-            await before.publish(ServerSentEvent(data=Old(text="d"), **said))
-            await after.publish(New(text="e", author="f"))
-
+    await publish()
+    b, e = New(text="b", author="c"), New(text="e", author="f")
+    async with (
+        after.listen(start="earliest") as events,
+        connected(after.subscribe(start="earliest", filter=lambda event: True)) as client,
+    ):
         await publish()
-        b, e = New(text="b", author="c"), New(text="e", author="f")
-        async with (
-            after.listen(start="earliest") as events,
-            connected(after.subscribe(start="earliest", filter=lambda event: True)) as client,
-        ):
-            await publish()
-            seen = [await anext(events) for _ in range(8)]
-            assert [each.data for each in seen] == [None, b, None, e] * 2
-            assert [each.raw_data for each in seen] == [
-                '{"text":"a"}', None, '{"text":"d"}', None
-            ] * 2  # fmt: skip
-            assert {each.event for each in seen} == {"said" if declared else None}
-            await client.has(*[b.model_dump(), e.model_dump()] * 2)
-            assert client.said == []
-        async with connected(after.subscribe(start="earliest")) as everything:
-            await everything.until(lambda: len(everything.data) == 8)
-
-    run(main)
+        seen = [await anext(events) for _ in range(8)]
+        assert [each.data for each in seen] == [None, b, None, e] * 2
+        assert [each.raw_data for each in seen] == [
+            '{"text":"a"}', None, '{"text":"d"}', None
+        ] * 2  # fmt: skip
+        assert {each.event for each in seen} == {"said" if declared else None}
+        await client.has(*[b.model_dump(), e.model_dump()] * 2)
+        assert client.said == []
+    async with connected(after.subscribe(start="earliest")) as everything:
+        await everything.until(lambda: len(everything.data) == 8)
     [message] = [each.getMessage() for each in caplog.records]
     assert message.startswith("An event of channel 'news' is not of its type")
 

@@ -14,10 +14,11 @@ from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 
 import run_places
-from channel_clients import Client, MakeChannels, Run, connected
+from channel_clients import Client, MakeChannels, connected
 from redis_checks import until
 from redis_server import RedisServer
 from run_answers import Answer, answering, end_of, followed, said
+from run_places import in_memory
 from sserpent import EventSourceResponse
 from sserpent._runtime.loops import current_time
 from sserpent.channels import Channels, Runs, RunStatus, Subscription
@@ -234,33 +235,32 @@ async def test_p17_a_stop_frees_the_key_when_the_run_has_ended_its_cleanup_inclu
         await runs.start(Answer()(), key="chat")
 
 
-def test_p17_a_run_that_was_lost_is_not_active_and_its_producer_comes_too_late(
-    run_in_time: Run, monkeypatch: pytest.MonkeyPatch
+@in_memory
+@pytest.mark.virtual_time
+async def test_p17_a_run_that_was_lost_is_not_active_and_its_producer_comes_too_late(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def dead(self: Any) -> None:
         """A producer whose lease nobody renews."""
 
-    async def main() -> None:
-        monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
-        async with answering(Channels) as (runs, _, _):
-            with monkeypatch.context() as patch:
-                patch.setattr("sserpent.channels.runs.producer.Producer.renew_soon", dead)
-                stale = Answer()
-                old = await runs.start(stale(), key="chat")
-                await anyio.sleep(14)
-                assert await status_of(runs.start(Answer()(), key="chat")) == 409
-                await anyio.sleep(2)
-                assert await runs.active("chat") is None
-                client = await body_of(await runs.follow(key="chat"))
-                assert client.status == 204
-                new = await runs.start(Answer()(), key="chat")
-            assert (await runs.status(old.id)).state == "lost"
-            stale.say("too late")
-            assert said(await body_of(await runs.follow(old.id))) == []
-            assert await runs.active("chat") is not None
-            await runs.stop(new.id)
-
-    run_in_time(main)
+    monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
+    async with answering(Channels) as (runs, _, _):
+        with monkeypatch.context() as patch:
+            patch.setattr("sserpent.channels.runs.producer.Producer.renew_soon", dead)
+            stale = Answer()
+            old = await runs.start(stale(), key="chat")
+            await anyio.sleep(14)
+            assert await status_of(runs.start(Answer()(), key="chat")) == 409
+            await anyio.sleep(2)
+            assert await runs.active("chat") is None
+            client = await body_of(await runs.follow(key="chat"))
+            assert client.status == 204
+            new = await runs.start(Answer()(), key="chat")
+        assert (await runs.status(old.id)).state == "lost"
+        stale.say("too late")
+        assert said(await body_of(await runs.follow(old.id))) == []
+        assert await runs.active("chat") is not None
+        await runs.stop(new.id)
 
 
 async def test_p17_a_key_that_was_lost_is_taken_back_or_ends_the_older_run(
@@ -289,29 +289,27 @@ async def test_p17_a_key_that_was_lost_is_taken_back_or_ends_the_older_run(
         assert active.id == new.id
 
 
-def test_p16_a_run_that_redis_lost_is_started_again_and_both_give_back_their_places(
+@pytest.mark.parametrize("setting", ["redis-asyncio"], indirect=True)
+async def test_p16_a_run_that_redis_lost_is_started_again_and_both_give_back_their_places(
     kept_redis: RedisServer,
 ) -> None:
-    async def main() -> None:
-        prefix = "test-lost"
-        async with Channels(kept_redis.url, prefix=prefix) as channels:
-            runs = channels.runs("answers", shutdown_grace=0, max_runs_per_owner=2)
-            await runs.start(Answer()(), owner=1, id="same")
-            [lost] = runs._local.producers
-            kept_redis.ask("FLUSHALL")
-            again = await runs.start(Answer()(), owner=1, id="same")
-            lost.renew_soon()
-            with anyio.fail_after(30):
-                await lost.ended.wait()
-            await runs.start(Answer()(), owner=1)
-            assert await status_of(runs.start(Answer()(), owner=1)) == 429
-            await again.stop()
-            await until(lambda: len(runs._local.producers) == 1)
-            await runs.start(Answer()(), owner=1)
-        assert not runs._local._slots._taken
-        assert not runs._local._places
-
-    anyio.run(main)
+    prefix = "test-lost"
+    async with Channels(kept_redis.url, prefix=prefix) as channels:
+        runs = channels.runs("answers", shutdown_grace=0, max_runs_per_owner=2)
+        await runs.start(Answer()(), owner=1, id="same")
+        [lost] = runs._local.producers
+        kept_redis.ask("FLUSHALL")
+        again = await runs.start(Answer()(), owner=1, id="same")
+        lost.renew_soon()
+        with anyio.fail_after(30):
+            await lost.ended.wait()
+        await runs.start(Answer()(), owner=1)
+        assert await status_of(runs.start(Answer()(), owner=1)) == 429
+        await again.stop()
+        await until(lambda: len(runs._local.producers) == 1)
+        await runs.start(Answer()(), owner=1)
+    assert not runs._local._slots._taken
+    assert not runs._local._places
 
 
 async def test_p17_a_run_that_is_stopped_for_its_key_is_not_told_as_lost(
@@ -566,14 +564,9 @@ async def test_p24_a_response_that_cannot_look_says_404_when_it_is_called(
         assert await status_of(gone.stop()) == 404
 
 
-def test_p24_a_broker_that_is_slow_to_fail_is_away_and_not_without_a_run(run_in_time: Run) -> None:
-    async def main() -> None:
-        async with answering(Channels) as (runs, _, _):
-            await with_a_slow_broker(runs)
-        async with answering(Channels, response_class=OpenAIChat) as (runs, _, _):
-            runs._broker.holder = failing_after(5)  # type: ignore[method-assign]
-            assert await status_of(runs.follow(key="chat")) == 503
-
+@in_memory
+@pytest.mark.virtual_time
+async def test_p24_a_broker_that_is_slow_to_fail_is_away_and_not_without_a_run() -> None:
     async def with_a_slow_broker(runs: Runs) -> None:
         broker: Any = runs._broker
         started = await runs.start(Answer()(), key="chat")
@@ -606,18 +599,21 @@ def test_p24_a_broker_that_is_slow_to_fail_is_away_and_not_without_a_run(run_in_
 
         return fail
 
-    run_in_time(main)
+    async with answering(Channels) as (runs, _, _):
+        await with_a_slow_broker(runs)
+    async with answering(Channels, response_class=OpenAIChat) as (runs, _, _):
+        runs._broker.holder = failing_after(5)  # type: ignore[method-assign]
+        assert await status_of(runs.follow(key="chat")) == 503
 
 
-def test_p24_a_run_of_a_key_that_never_begins_is_not_active(run_in_time: Run) -> None:
-    async def main() -> None:
-        async with answering(Channels) as (runs, _, _):
-            await runs._keys.take(runs._keys.claim_of("chat", None, "never"), None, "refuse")
-            began = current_time()
-            assert await runs.active("chat") is None
-            assert 2 <= current_time() - began < 3
-
-    run_in_time(main)
+@in_memory
+@pytest.mark.virtual_time
+async def test_p24_a_run_of_a_key_that_never_begins_is_not_active() -> None:
+    async with answering(Channels) as (runs, _, _):
+        await runs._keys.take(runs._keys.claim_of("chat", None, "never"), None, "refuse")
+        began = current_time()
+        assert await runs.active("chat") is None
+        assert 2 <= current_time() - began < 3
 
 
 def test_p24_runs_in_an_application() -> None:

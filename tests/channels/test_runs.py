@@ -28,6 +28,7 @@ import run_places
 from channel_clients import Client, MakeChannels, Run, connected, seen_in
 from redis_checks import until
 from run_answers import Answer, answering, end_of, followed, said
+from run_places import in_memory, in_memory_on_asyncio
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._delivery.generator_thread import running_threads
 from sserpent._runtime.loops import call_soon, current_time, current_token
@@ -47,13 +48,6 @@ setting, run, anyio_backend, make_channels = (
     run_places.anyio_backend,
     run_places.make_channels,
 )
-
-
-@pytest.fixture
-def in_memory() -> MakeChannels:
-    """Makes channels, to be entered, for a test whose clock jumps: that of Redis does not.
-    `test_redis_runs` has real processes for the same rules."""
-    return Channels
 
 
 # X1
@@ -321,28 +315,26 @@ async def test_x5_what_is_no_id_is_unknown_and_leaves_nothing_behind(
                 await method(7)  # type: ignore[arg-type]
 
 
-def test_x2_a_run_can_be_followed_until_its_ttl_counted_from_its_end(
-    run_in_time: Run, in_memory: MakeChannels, monkeypatch: pytest.MonkeyPatch
+@in_memory
+@pytest.mark.virtual_time
+async def test_x2_a_run_can_be_followed_until_its_ttl_counted_from_its_end(
+    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
-        monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
-        async with answering(in_memory, ttl=100) as (runs, answer, started):
-            answer.say("a")
-            await anyio.sleep(1_000)  # while it goes on nothing expires
-            answer.say("b")
-            answer.end()
+    monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
+    async with answering(make_channels, ttl=100) as (runs, answer, started):
+        answer.say("a")
+        await anyio.sleep(1_000)  # while it goes on nothing expires
+        answer.say("b")
+        answer.end()
+        assert said(await followed(runs, started.id)) == ["a", "b"]
+        # Who follows it meanwhile does not prolong that.
+        for _ in range(3):
+            await anyio.sleep(33)
             assert said(await followed(runs, started.id)) == ["a", "b"]
-            # Who follows it meanwhile does not prolong that.
-            for _ in range(3):
-                await anyio.sleep(33)
-                assert said(await followed(runs, started.id)) == ["a", "b"]
-            await anyio.sleep(1.5)
-            for method in (runs.follow, runs.stop):
-                with pytest.raises(HTTPException):
-                    await method(started.id)
-
-    run_in_time(main)
+        await anyio.sleep(1.5)
+        for method in (runs.follow, runs.stop):
+            with pytest.raises(HTTPException):
+                await method(started.id)
 
 
 # X3
@@ -365,51 +357,49 @@ async def test_x3_a_stop_cancels_once_and_keeps_what_was_yielded(
         assert end_of(await followed(runs, started.id)) == ("stopped", "request")
 
 
-def test_x3_a_run_that_is_in_its_finally_comes_to_the_end_of_it(
-    run_in_time: Run, in_memory: MakeChannels
+@in_memory
+@pytest.mark.virtual_time
+async def test_x3_a_run_that_is_in_its_finally_comes_to_the_end_of_it(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        log: list[str] = []
-        tidying, go_on = anyio.Event(), anyio.Event()
+    log: list[str] = []
+    tidying, go_on = anyio.Event(), anyio.Event()
 
-        async def answer() -> AsyncIterator[str]:
-            try:
-                yield "a"
-            finally:
-                tidying.set()
-                await go_on.wait()
-                log.append("tidied up")
+    async def answer() -> AsyncIterator[str]:
+        try:
+            yield "a"
+        finally:
+            tidying.set()
+            await go_on.wait()
+            log.append("tidied up")
 
-        async with in_memory() as channels:
-            runs = channels.runs("answers")
-            started = await runs.start(answer())
-            await tidying.wait()
-            await runs.stop(started.id)
-            await anyio.sleep(1)
-            go_on.set()
-            client = await followed(runs, started.id)
-            assert said(client) == ["a"]
-            assert end_of(client) == ("stopped", "request")
-            assert log == ["tidied up"]
-
-    run_in_time(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers")
+        started = await runs.start(answer())
+        await tidying.wait()
+        await runs.stop(started.id)
+        await anyio.sleep(1)
+        go_on.set()
+        client = await followed(runs, started.id)
+        assert said(client) == ["a"]
+        assert end_of(client) == ("stopped", "request")
+        assert log == ["tidied up"]
 
 
-def test_x3_a_run_that_is_stopped_before_it_begins_is_not_entered(
-    run_in_time: Run, in_memory: MakeChannels
+@in_memory
+@pytest.mark.virtual_time
+async def test_x3_a_run_that_is_stopped_before_it_begins_is_not_entered(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with in_memory() as channels:
-            runs, answer = channels.runs("answers"), Answer()
-            source = answer()
-            started = await runs.start(source)
-            await runs.stop(started.id)
-            assert end_of(await followed(runs, started.id)) == ("stopped", "request")
-            assert not answer.entered
-            with pytest.raises(StopAsyncIteration):
-                await source.__anext__()  # it is closed
-
-    run_in_time(main)
+    async with make_channels() as channels:
+        runs, answer = channels.runs("answers"), Answer()
+        source = answer()
+        started = await runs.start(source)
+        await runs.stop(started.id)
+        assert end_of(await followed(runs, started.id)) == ("stopped", "request")
+        assert not answer.entered
+        with pytest.raises(StopAsyncIteration):
+            await source.__anext__()  # it is closed
 
 
 async def test_x3_a_run_that_is_stopped_while_it_is_recorded_is_not_entered(
@@ -499,32 +489,30 @@ async def test_x3_a_sync_generator_is_stopped_after_the_step_it_is_in(
 # X4
 
 
-def test_x4_a_producer_that_dies_is_noticed_by_its_lease(
-    run_in_time: Run, in_memory: MakeChannels, monkeypatch: pytest.MonkeyPatch
+@in_memory
+@pytest.mark.virtual_time
+async def test_x4_a_producer_that_dies_is_noticed_by_its_lease(
+    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dead(self: Any) -> None:
         """A producer's lease that nobody renews."""
 
-    async def main() -> None:
-        monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
-        monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
-        monkeypatch.setattr("sserpent.channels.runs.producer.Producer.renew_soon", dead)
-        async with answering(in_memory) as (runs, answer, started):
-            runs._local._produced.clear()  # nobody waits for it either
-            answer.say("a")
-            begin = anyio.current_time()
-            client = await followed_slowly(runs, started.id)
-            assert 15 <= anyio.current_time() - begin <= 20
-            assert said(client) == ["a"]
-            assert end_of(client) == ("lost", None)
-            # It has lost its fence: nothing of it comes after the end.
-            answer.say("b")
-            await anyio.sleep(1)
-            assert said(await followed_slowly(runs, started.id)) == ["a"]
-            answer.end()
-            await anyio.sleep(1)
-
-    run_in_time(main)
+    monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
+    monkeypatch.setattr("sserpent.channels.runs.producer.Producer.renew_soon", dead)
+    async with answering(make_channels) as (runs, answer, started):
+        runs._local._produced.clear()  # nobody waits for it either
+        answer.say("a")
+        begin = anyio.current_time()
+        client = await followed_slowly(runs, started.id)
+        assert 15 <= anyio.current_time() - begin <= 20
+        assert said(client) == ["a"]
+        assert end_of(client) == ("lost", None)
+        # It has lost its fence: nothing of it comes after the end.
+        answer.say("b")
+        await anyio.sleep(1)
+        assert said(await followed_slowly(runs, started.id)) == ["a"]
+        answer.end()
+        await anyio.sleep(1)
 
 
 async def followed_slowly(runs: Runs, run_id: str) -> Client:
@@ -533,21 +521,19 @@ async def followed_slowly(runs: Runs, run_id: str) -> Client:
     return client
 
 
-def test_x4_a_producer_that_lives_is_not_taken_for_dead(
-    run_in_time: Run, in_memory: MakeChannels, monkeypatch: pytest.MonkeyPatch
+@in_memory
+@pytest.mark.virtual_time
+async def test_x4_a_producer_that_lives_is_not_taken_for_dead(
+    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
-        monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
-        async with answering(in_memory) as (_, answer, started):
-            async with connected(started.follow()) as client:
-                await anyio.sleep(120)
-                answer.say("a")
-                answer.end()
-                await anyio.sleep(1)
-            assert end_of(client) == ("done", None)
-
-    run_in_time(main)
+    monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
+    async with answering(make_channels) as (_, answer, started):
+        async with connected(started.follow()) as client:
+            await anyio.sleep(120)
+            answer.say("a")
+            answer.end()
+            await anyio.sleep(1)
+        assert end_of(client) == ("done", None)
 
 
 # X5
@@ -732,29 +718,24 @@ async def _awaits_a_cancelled_task() -> AsyncIterator[str]:
     await task
 
 
-def test_x6_a_cancellation_from_within_is_an_error(
+async def test_x6_a_cancellation_from_within_is_an_error(
     setting: list[str],
-    run: Run,
     make_channels: MakeChannels,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     if setting[1] == "trio":
         pytest.skip("Trio cancels scopes, not tasks")
-
-    async def main() -> None:
-        async with make_channels() as channels:
-            runs = channels.runs("answers", shutdown_grace=0)
-            started = await runs.start(_awaits_a_cancelled_task())
-            client = await followed(runs, started.id)
-            assert said(client) == ["a"]
-            assert end_of(client) == ("error", "exception")
-            [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
-            assert record.getMessage() == (
-                f"The generator of run '{started.id}' was cancelled from within"
-            )
-            assert record.exc_info is not None
-
-    run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers", shutdown_grace=0)
+        started = await runs.start(_awaits_a_cancelled_task())
+        client = await followed(runs, started.id)
+        assert said(client) == ["a"]
+        assert end_of(client) == ("error", "exception")
+        [record] = [each for each in caplog.records if each.levelno == logging.ERROR]
+        assert record.getMessage() == (
+            f"The generator of run '{started.id}' was cancelled from within"
+        )
+        assert record.exc_info is not None
 
 
 def test_x6_a_run_that_the_end_of_the_event_loop_cancels_is_no_error(
@@ -811,27 +792,26 @@ async def test_x7_nothing_of_a_run_is_trimmed(make_channels: MakeChannels) -> No
 
 
 @pytest.mark.parametrize("grace", [0, 10])
-def test_x8_a_run_ends_with_its_channels_within_its_grace(
-    run_in_time: Run, in_memory: MakeChannels, grace: float
+@in_memory
+@pytest.mark.virtual_time
+async def test_x8_a_run_ends_with_its_channels_within_its_grace(
+    make_channels: MakeChannels, grace: float
 ) -> None:
-    async def main() -> None:
-        runs, answer = None, Answer()
-        async with in_memory() as channels:
-            runs = channels.runs("answers", shutdown_grace=grace)
-            started = await runs.start(answer())
-            client = Client()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(client.run, started.follow())
-                answer.say("a")
-                await client.until(lambda: said(client) == ["a"])
-                begin = anyio.current_time()
-                await channels.aclose()
-                assert grace <= anyio.current_time() - begin <= grace + 6
-            assert end_of(client) == ("stopped", "shutdown")
-            assert answer.cleaned_up
-            assert not runs._local.producers
-
-    run_in_time(main)
+    runs, answer = None, Answer()
+    async with make_channels() as channels:
+        runs = channels.runs("answers", shutdown_grace=grace)
+        started = await runs.start(answer())
+        client = Client()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.run, started.follow())
+            answer.say("a")
+            await client.until(lambda: said(client) == ["a"])
+            begin = anyio.current_time()
+            await channels.aclose()
+            assert grace <= anyio.current_time() - begin <= grace + 6
+        assert end_of(client) == ("stopped", "shutdown")
+        assert answer.cleaned_up
+        assert not runs._local.producers
 
 
 # Which calls a broker that is silent does not answer, for how long, and when it falls silent.
@@ -856,9 +836,10 @@ SILENT = {
         (math.inf, 0, "after a stop"),
     ],
 )
-def test_x8_a_broker_that_is_silent_holds_a_shutdown_up_for_8_s_in_all(
-    run_in_time: Run,
-    in_memory: MakeChannels,
+@in_memory
+@pytest.mark.virtual_time
+async def test_x8_a_broker_that_is_silent_holds_a_shutdown_up_for_8_s_in_all(
+    make_channels: MakeChannels,
     caplog: pytest.LogCaptureFixture,
     silent: str,
     timeout: float,
@@ -871,31 +852,28 @@ def test_x8_a_broker_that_is_silent_holds_a_shutdown_up_for_8_s_in_all(
         await anyio.sleep(timeout)
         raise BrokerUnavailable("Redis at nowhere could not be reached within 5 s")
 
-    async def main() -> None:
-        async with in_memory() as channels:
-            several = [channels.runs(f"runs-{n}", shutdown_grace=grace) for n in range(3)]
-            answers = [Answer() for _ in several]
-            started = [
-                await runs.start(answer(), key="chat")
-                for runs, answer in zip(several, answers, strict=True)
-            ]
-            await anyio.sleep(1)
-            for name in calls:
-                setattr(channels._broker.runs, name, never)
-            for answer in answers:
-                answer.say("a")
-                if told == "after its end":
-                    answer.end()
-            if told == "after a stop":
-                for runs, run in zip(several, started, strict=True):
-                    await runs.stop(run.id)
-            await anyio.sleep(after)
-            begin = anyio.current_time()
-            await channels.aclose()
-            assert anyio.current_time() - begin <= grace + 8.5
-            assert not any(runs._local.producers for runs in several)
-
-    run_in_time(main)
+    async with make_channels() as channels:
+        several = [channels.runs(f"runs-{n}", shutdown_grace=grace) for n in range(3)]
+        answers = [Answer() for _ in several]
+        started = [
+            await runs.start(answer(), key="chat")
+            for runs, answer in zip(several, answers, strict=True)
+        ]
+        await anyio.sleep(1)
+        for name in calls:
+            setattr(channels._broker.runs, name, never)
+        for answer in answers:
+            answer.say("a")
+            if told == "after its end":
+                answer.end()
+        if told == "after a stop":
+            for runs, run in zip(several, started, strict=True):
+                await runs.stop(run.id)
+        await anyio.sleep(after)
+        begin = anyio.current_time()
+        await channels.aclose()
+        assert anyio.current_time() - begin <= grace + 8.5
+        assert not any(runs._local.producers for runs in several)
     # One line for each run whose end is not recorded, without a traceback.
     records = [each for each in caplog.records if each.levelno >= logging.ERROR]
     assert len(records) == (0 if calls == {"free"} else 3)
@@ -904,36 +882,32 @@ def test_x8_a_broker_that_is_silent_holds_a_shutdown_up_for_8_s_in_all(
         assert record.exc_info is None
 
 
-def test_x8_all_runs_have_their_grace_at_the_same_time(
-    run_in_time: Run, in_memory: MakeChannels
+@in_memory
+@pytest.mark.virtual_time
+async def test_x8_all_runs_have_their_grace_at_the_same_time(make_channels: MakeChannels) -> None:
+    async with make_channels() as channels:
+        for n in range(3):
+            await channels.runs(f"runs-{n}", shutdown_grace=10).start(Answer()())
+        begin = anyio.current_time()
+        await channels.aclose()
+        assert 10 <= anyio.current_time() - begin <= 11
+
+
+@in_memory
+@pytest.mark.virtual_time
+async def test_x8_a_run_without_followers_is_told_of_the_server_s_shutdown(
+    make_channels: MakeChannels,
 ) -> None:
-    async def main() -> None:
-        async with in_memory() as channels:
-            for n in range(3):
-                await channels.runs(f"runs-{n}", shutdown_grace=10).start(Answer()())
-            begin = anyio.current_time()
-            await channels.aclose()
-            assert 10 <= anyio.current_time() - begin <= 11
-
-    run_in_time(main)
-
-
-def test_x8_a_run_without_followers_is_told_of_the_server_s_shutdown(
-    run_in_time: Run, in_memory: MakeChannels
-) -> None:
-    async def main() -> None:
-        async with answering(in_memory, shutdown_grace=10) as (runs, answer, started):
-            answer.say("a")
-            await anyio.sleep(1)
-            shutdown._of_this_loop()._look(signalled=True)
-            await anyio.sleep(9)
-            assert not answer.cleaned_up
-            await anyio.sleep(7)
-            assert answer.cleaned_up
-            assert not runs._local.producers
-            assert end_of(await followed_slowly(runs, started.id)) == ("stopped", "shutdown")
-
-    run_in_time(main)
+    async with answering(make_channels, shutdown_grace=10) as (runs, answer, started):
+        answer.say("a")
+        await anyio.sleep(1)
+        shutdown._of_this_loop()._look(signalled=True)
+        await anyio.sleep(9)
+        assert not answer.cleaned_up
+        await anyio.sleep(7)
+        assert answer.cleaned_up
+        assert not runs._local.producers
+        assert end_of(await followed_slowly(runs, started.id)) == ("stopped", "shutdown")
 
 
 async def test_x8_nothing_is_left_of_a_run_that_has_ended(make_channels: MakeChannels) -> None:
@@ -1098,8 +1072,9 @@ async def test_sync_generators_have_a_limit_and_take_no_thread_of_sync_routes(
     assert "All of max_threads (2) sync generators are running" in caplog.text
 
 
-def test_a_thousand_runs_that_block_have_no_more_threads_than_max_threads(
-    in_memory: MakeChannels,
+@in_memory_on_asyncio
+async def test_a_thousand_runs_that_block_have_no_more_threads_than_max_threads(
+    make_channels: MakeChannels,
 ) -> None:
     go_on, limit = threading.Event(), 20
 
@@ -1108,25 +1083,23 @@ def test_a_thousand_runs_that_block_have_no_more_threads_than_max_threads(
         go_on.wait(60)
         yield 2
 
-    async def main() -> None:
-        async with in_memory() as channels:
-            runs = channels.runs("answers", max_threads=limit)
-            started = [await runs.start(answer()) for _ in range(1_050)]
-            await until(lambda: running_threads() == limit)
-            await until(lambda: len(runs._thread_slots._waiting) == len(started) - limit)
-            blocked = [each for each in threading.enumerate() if each.name.startswith("sserpent")]
-            assert len(blocked) == limit
-            go_on.set()
-            for each in started[:: len(started) - 1]:
-                assert said(await followed(runs, each.id)) == [1, 2]
-            await until(lambda: not runs._local.producers)
-            assert running_threads() == 0
-
-    anyio.run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers", max_threads=limit)
+        started = [await runs.start(answer()) for _ in range(1_050)]
+        await until(lambda: running_threads() == limit)
+        await until(lambda: len(runs._thread_slots._waiting) == len(started) - limit)
+        blocked = [each for each in threading.enumerate() if each.name.startswith("sserpent")]
+        assert len(blocked) == limit
+        go_on.set()
+        for each in started[:: len(started) - 1]:
+            assert said(await followed(runs, each.id)) == [1, 2]
+        await until(lambda: not runs._local.producers)
+        assert running_threads() == 0
 
 
-def test_what_is_no_generator_is_left_alone_by_a_run_that_never_begins(
-    in_memory: MakeChannels,
+@in_memory_on_asyncio
+async def test_what_is_no_generator_is_left_alone_by_a_run_that_never_begins(
+    make_channels: MakeChannels,
 ) -> None:
     """The `close` of another iterable may block: it runs in a thread, or not at all."""
 
@@ -1141,17 +1114,14 @@ def test_what_is_no_generator_is_left_alone_by_a_run_that_never_begins(
         def close(self) -> None:
             closed_in.append(threading.current_thread())
 
-    async def main() -> None:
-        async with in_memory() as channels:
-            runs = channels.runs("answers")
-            started = await runs.start(Lines())
-            (producer,) = runs._local.producers
-            producer.stop("early")
-            assert end_of(await followed(runs, started.id)) == ("stopped", "early")
-        assert not entered
-        assert threading.current_thread() not in closed_in
-
-    anyio.run(main)
+    async with make_channels() as channels:
+        runs = channels.runs("answers")
+        started = await runs.start(Lines())
+        (producer,) = runs._local.producers
+        producer.stop("early")
+        assert end_of(await followed(runs, started.id)) == ("stopped", "early")
+    assert not entered
+    assert threading.current_thread() not in closed_in
 
 
 async def test_a_sync_generator_waits_for_a_broker_that_is_away(

@@ -10,8 +10,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from channel_clients import Client, MakeChannels, Run, connected, offset_of
+from channel_clients import Client, MakeChannels, connected, offset_of
 from channel_places import Place, check
+from event_loops import asyncio_only
 from sserpent.channels import Channels
 from sserpent.channels.fanout import hub, tail
 
@@ -178,7 +179,8 @@ async def test_c9_conflate_does_not_let_what_a_filter_hides_stand_for_what_it_sh
 # C10
 
 
-def test_c10_a_flush_takes_2_ms_at_a_stretch_and_another_is_the_first_each_time(
+@asyncio_only
+async def test_c10_a_flush_takes_2_ms_at_a_stretch_and_another_is_the_first_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By a clock that each look at it moves by half a millisecond."""
@@ -208,34 +210,32 @@ def test_c10_a_flush_takes_2_ms_at_a_stretch_and_another_is_the_first_each_time(
                 stretches[-1].append(self.number)
             await super().send(message)
 
-    async def main() -> None:
-        channels = Channels()
-        news = channels.channel("news")
-        clients = [Noted() for _ in range(40)]
-        async with anyio.create_task_group() as tasks:
-            for number, client in enumerate(clients):
-                client.number = number
-                tasks.start_soon(client.run, news.subscribe())
-                await client.until(lambda client=client: client.bodies)
-            firsts = []
-            for n in range(3):
-                stretches.clear()
-                stretches.append([])
-                await news.publish(n)
-                for client in clients:
-                    await client.has(*range(n + 1))
-                served = [each for each in stretches if each]
-                assert max(map(len, served)) <= 4
-                assert sorted(each for stretch in served for each in stretch) == list(range(40))
-                firsts.append(served[0][0])
-            assert len(set(firsts)) == 3
+    channels = Channels()
+    news = channels.channel("news")
+    clients = [Noted() for _ in range(40)]
+    async with anyio.create_task_group() as tasks:
+        for number, client in enumerate(clients):
+            client.number = number
+            tasks.start_soon(client.run, news.subscribe())
+            await client.until(lambda client=client: client.bodies)
+        firsts = []
+        for n in range(3):
+            stretches.clear()
+            stretches.append([])
+            await news.publish(n)
             for client in clients:
-                client.disconnect()
+                await client.has(*range(n + 1))
+            served = [each for each in stretches if each]
+            assert max(map(len, served)) <= 4
+            assert sorted(each for stretch in served for each in stretch) == list(range(40))
+            firsts.append(served[0][0])
+        assert len(set(firsts)) == 3
+        for client in clients:
+            client.disconnect()
 
-    anyio.run(main)
 
-
-def test_c10_a_flood_from_a_thread_is_taken_in_in_slices_too(
+@asyncio_only
+async def test_c10_a_flood_from_a_thread_is_taken_in_in_slices_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By a clock that each look at it moves by half a millisecond."""
@@ -261,37 +261,31 @@ def test_c10_a_flood_from_a_thread_is_taken_in_in_slices_too(
     monkeypatch.setattr(tail, "monotonic", look)
     monkeypatch.setattr(hub.Hub, "_run", noted_run)
     monkeypatch.setattr(tail.Tail, "_append", noted_append)
+    news = Channels().channel("news", history=5_000)
+    async with connected(news.subscribe()) as client:
 
-    async def main() -> None:
-        news = Channels().channel("news", history=5_000)
-        async with connected(news.subscribe()) as client:
+        def flood() -> None:
+            for n in range(3_000):
+                news.publish_soon(n)
 
-            def flood() -> None:
-                for n in range(3_000):
-                    news.publish_soon(n)
-
-            thread = threading.Thread(target=flood)
-            thread.start()
-            thread.join()  # the event loop stands still
-            await client.has(*range(3_000))
-        assert sum(stretches) == 3_000
-        assert 64 <= max(stretches) <= 4 * 64
-
-    anyio.run(main)
+        thread = threading.Thread(target=flood)
+        thread.start()
+        thread.join()  # the event loop stands still
+        await client.has(*range(3_000))
+    assert sum(stretches) == 3_000
+    assert 64 <= max(stretches) <= 4 * 64
 
 
-def test_c10_nothing_waits_for_a_timer(run_in_time: Run) -> None:
-    async def main() -> None:
-        news = Channels().channel("news")
-        async with connected(news.subscribe()) as client:
-            for n in range(100):
-                now = anyio.current_time()
-                await news.publish(n)
-                while len(client.data) <= n:
-                    await anyio.lowlevel.checkpoint()
-                assert anyio.current_time() == now
-
-    run_in_time(main)
+@pytest.mark.virtual_time
+async def test_c10_nothing_waits_for_a_timer() -> None:
+    news = Channels().channel("news")
+    async with connected(news.subscribe()) as client:
+        for n in range(100):
+            now = anyio.current_time()
+            await news.publish(n)
+            while len(client.data) <= n:
+                await anyio.lowlevel.checkpoint()
+            assert anyio.current_time() == now
 
 
 @pytest.mark.parametrize("size", [10, 100_000])

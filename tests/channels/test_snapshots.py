@@ -16,12 +16,15 @@ import pytest
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, TypeAdapter
 
-from channel_clients import Client, Run, connected, offset_of
+from channel_clients import Client, connected, offset_of
 from channel_places import Place, check, heard, turns, until
+from event_loops import asyncio_only
 from pages import DOCS, run_blocks
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import BrokerUnavailable, Channels, LastEventID, Subscription
 from sserpent.channels.fanout import snapshots
+
+pytestmark = pytest.mark.anyio
 
 
 class Board:
@@ -882,20 +885,18 @@ def test_n7_anything_else_at_the_start_is_a_500_but_not_for_who_comes_back(
     check(place, test)
 
 
-def test_n7_a_function_that_takes_longer_than_30_s_fails(run_in_time: Run) -> None:
-    async def main() -> None:
-        news = Channels().channel("news")
-        client = Client()
-        app = of(lambda after: news.subscribe(snapshot=anyio.sleep_forever))
-        with pytest.RaisesGroup(
-            pytest.RaisesExc(TimeoutError, match=r"'snapshot' of channel 'news' .* 30 s"),
-            allow_unwrapped=True,
-            flatten_subgroups=True,
-        ):
-            await client.run(app)
-        assert client.status == 500
-
-    run_in_time(main)
+@pytest.mark.virtual_time
+async def test_n7_a_function_that_takes_longer_than_30_s_fails() -> None:
+    news = Channels().channel("news")
+    client = Client()
+    app = of(lambda after: news.subscribe(snapshot=anyio.sleep_forever))
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(TimeoutError, match=r"'snapshot' of channel 'news' .* 30 s"),
+        allow_unwrapped=True,
+        flatten_subgroups=True,
+    ):
+        await client.run(app)
+    assert client.status == 500
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), HTTPException(404)])
@@ -1157,21 +1158,19 @@ def test_n10_whoever_reads_the_body_gets_snapshots_too(place: Place) -> None:
     check(place, test)
 
 
-def test_n10_nothing_is_left_of_calls_and_snapshots(run_in_time: Run) -> None:
-    async def main() -> None:
-        channels = Channels()
-        news = channels.channel("news")
-        async with connected(news.subscribe()):
-            for _ in range(5):
-                async with connected(news.subscribe(snapshot=lambda: "x" * 1_000)) as client:
-                    await client.has("x" * 1_000)
-            hub = channels._hubs.hub()
-            await anyio.sleep(3)
-            assert not hub.snapshots._recent
-            assert not hub.snapshots._running
-            assert hub.snapshots._end_timer is None
-
-    run_in_time(main)
+@pytest.mark.virtual_time
+async def test_n10_nothing_is_left_of_calls_and_snapshots() -> None:
+    channels = Channels()
+    news = channels.channel("news")
+    async with connected(news.subscribe()):
+        for _ in range(5):
+            async with connected(news.subscribe(snapshot=lambda: "x" * 1_000)) as client:
+                await client.has("x" * 1_000)
+        hub = channels._hubs.hub()
+        await anyio.sleep(3)
+        assert not hub.snapshots._recent
+        assert not hub.snapshots._running
+        assert hub.snapshots._end_timer is None
 
 
 # The position
@@ -1197,27 +1196,24 @@ def test_position_is_the_id_of_the_newest_event_or_of_the_beginning(place: Place
 # The page
 
 
-def test_the_dashboard_and_the_order_book_of_the_page_are_as_it_says() -> None:
+@asyncio_only
+async def test_the_dashboard_and_the_order_book_of_the_page_are_as_it_says() -> None:
     page = run_blocks(DOCS / "snapshots.md")
-
-    async def main() -> None:
-        dashboard, book = Client("/dashboards/sales"), Client("/books/ACME")
-        with anyio.fail_after(60):
-            async with page["channels"], anyio.create_task_group() as tasks:
-                await page["write"]("sales", "today", 1.0)
-                await page["add"]("ACME", "10.5", 100)
-                for client in (dashboard, book):
-                    tasks.start_soon(client.run, page["app"])
-                    await has_seen(client, "snapshot")
-                await page["write"]("sales", "today", 2.0)
-                await page["add"]("ACME", "10.5", 50)
-                await has_seen(dashboard, "snapshot", "message")
-                assert shown(dashboard) == {"today": 2.0}
-                await has_seen(book, "snapshot", "message")
-                assert book.seen[0].data == {"10.5": 100}
-                assert book.seen[1].data == {"price": "10.5", "add": 50}
-                assert page["books"]["ACME"].prices == {"10.5": 150}
-                for client in (dashboard, book):
-                    client.disconnect()
-
-    anyio.run(main)
+    dashboard, book = Client("/dashboards/sales"), Client("/books/ACME")
+    with anyio.fail_after(60):
+        async with page["channels"], anyio.create_task_group() as tasks:
+            await page["write"]("sales", "today", 1.0)
+            await page["add"]("ACME", "10.5", 100)
+            for client in (dashboard, book):
+                tasks.start_soon(client.run, page["app"])
+                await has_seen(client, "snapshot")
+            await page["write"]("sales", "today", 2.0)
+            await page["add"]("ACME", "10.5", 50)
+            await has_seen(dashboard, "snapshot", "message")
+            assert shown(dashboard) == {"today": 2.0}
+            await has_seen(book, "snapshot", "message")
+            assert book.seen[0].data == {"10.5": 100}
+            assert book.seen[1].data == {"price": "10.5", "add": 50}
+            assert page["books"]["ACME"].prices == {"10.5": 150}
+            for client in (dashboard, book):
+                client.disconnect()

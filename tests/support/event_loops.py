@@ -12,9 +12,9 @@ from virtual_time import VirtualTimeLoop
 asyncio_only = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 
 
-def backend(name: str, in_virtual_time: bool) -> Any:
-    """An event loop as anyio's plugin takes it."""
-    if not in_virtual_time:
+def backend(name: str, request: pytest.FixtureRequest) -> Any:
+    """Returns the event loop of a test as anyio's plugin takes it."""
+    if request.node.get_closest_marker("virtual_time") is None:
         return name
     if name == "asyncio":
         return name, {"loop_factory": VirtualTimeLoop}

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
+from typing import Any
 
 import anyio
 import pytest
 
+import event_loops
 from channel_clients import MakeChannels, Run
 from redis_server import RedisServer
 from sserpent.channels import Channels
@@ -24,10 +26,16 @@ def setting(request: pytest.FixtureRequest) -> list[str]:
     return str(request.param).split("-")
 
 
+# For a test whose clock jumps: that of Redis does not. `test_redis_runs` has real processes for the
+# same rules.
+in_memory = pytest.mark.parametrize("setting", ["memory-asyncio", "memory-trio"], indirect=True)
+in_memory_on_asyncio = pytest.mark.parametrize("setting", ["memory-asyncio"], indirect=True)
+
+
 @pytest.fixture
-def anyio_backend(setting: list[str]) -> str:
+def anyio_backend(setting: list[str], request: pytest.FixtureRequest) -> Any:
     """The event loop of a test that is marked `anyio`."""
-    return setting[1]
+    return event_loops.backend(setting[1], request)
 
 
 @pytest.fixture
