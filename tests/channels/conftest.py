@@ -52,12 +52,24 @@ def redis() -> Iterator[RedisServer]:
     server.close()
 
 
-@pytest.fixture(params=["memory-asyncio", "memory-trio", "redis-asyncio"])
+@pytest.fixture
 def place(request: pytest.FixtureRequest) -> Place:
-    where, backend = request.param.split("-")
-    run: Run = partial(anyio.run, backend=backend)
-    if where == "memory":
-        return Place(Channels, run, None)
+    if request.param == "memory":
+        return Place(Channels, None)
     server: RedisServer = request.getfixturevalue("redis")
     prefix = f"place{next(_numbers)}"
-    return Place(lambda: Channels(server.url, prefix=prefix), run, server)
+    return Place(lambda: Channels(server.url, prefix=prefix), server)
+
+
+places = pytest.mark.parametrize(
+    ("place", "anyio_backend"),
+    [("memory", "asyncio"), ("memory", "trio"), ("redis", "asyncio")],
+    indirect=True,
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test that takes a place in each, on the event loops that it has."""
+    if "place" in metafunc.fixturenames:
+        metafunc.definition.add_marker(places)

@@ -8,13 +8,15 @@ import anyio
 import pytest
 
 from channel_clients import Client, connected, offset_of
-from channel_places import Place, check, heard, turns
+from channel_places import Place, heard, turns
 from sserpent import ServerSentEvent
 from sserpent.channels import Channels
 
+pytestmark = pytest.mark.anyio
 
-def test_an_ephemeral_event_reaches_who_is_subscribed_and_has_no_id(place: Place) -> None:
-    async def test(channels: Channels) -> None:
+
+async def test_an_ephemeral_event_reaches_who_is_subscribed_and_has_no_id(place: Place) -> None:
+    async with place.channels() as channels:
         news = channels.channel("news")
         first = await news.publish(1)
         async with connected(news.subscribe()) as client:
@@ -28,11 +30,9 @@ def test_an_ephemeral_event_reaches_who_is_subscribed_and_has_no_id(place: Place
         async with connected(news.subscribe(start="earliest")) as late:
             await late.has(1, 2)
 
-    check(place, test)
 
-
-def test_a_key_of_ephemeral_events_alone_has_no_history(place: Place) -> None:
-    async def test(channels: Channels) -> None:
+async def test_a_key_of_ephemeral_events_alone_has_no_history(place: Place) -> None:
+    async with place.channels() as channels:
         cursors = channels.channel("cursors", keyed=True, ephemeral=True)
         await cursors.publish(0, key="nobody")
         async with connected(cursors.subscribe(key="a")) as client:
@@ -46,11 +46,9 @@ def test_a_key_of_ephemeral_events_alone_has_no_history(place: Place) -> None:
             broker: Any = channels._broker
             assert [key.key for key in broker.histories] == ["a"]
 
-    check(place, test)
 
-
-def test_a_slow_client_does_not_get_it_late_and_it_counts_in_no_gap(place: Place) -> None:
-    async def test(channels: Channels) -> None:
+async def test_a_slow_client_does_not_get_it_late_and_it_counts_in_no_gap(place: Place) -> None:
+    async with place.channels() as channels:
         news = channels.channel("news")
         async with connected(news.subscribe()) as slow, connected(news.subscribe()) as quick:
             slow.stall()
@@ -67,11 +65,9 @@ def test_a_slow_client_does_not_get_it_late_and_it_counts_in_no_gap(place: Place
             await slow.has(0, 1, "again")
             await quick.has(0, "typing", 1, "again")
 
-    check(place, test)
 
-
-def test_of_each_conflate_the_newest_waits_for_a_slow_client(place: Place) -> None:
-    async def test(channels: Channels) -> None:
+async def test_of_each_conflate_the_newest_waits_for_a_slow_client(place: Place) -> None:
+    async with place.channels() as channels:
         cursors = channels.channel("cursors", ephemeral=True)
         async with connected(cursors.subscribe()) as slow, connected(cursors.subscribe()) as quick:
             slow.stall()
@@ -95,11 +91,9 @@ def test_of_each_conflate_the_newest_waits_for_a_slow_client(place: Place) -> No
                     assert not tail._ephemeral
                     assert tail._ephemeral_bytes == 0
 
-    check(place, test)
 
-
-def test_the_filter_and_the_listener_see_it_as_any_event(place: Place) -> None:
-    async def test(channels: Channels) -> None:
+async def test_the_filter_and_the_listener_see_it_as_any_event(place: Place) -> None:
+    async with place.channels() as channels:
         news = channels.channel("news")
         asked: list[Any] = []
 
@@ -131,11 +125,9 @@ def test_the_filter_and_the_listener_see_it_as_any_event(place: Place) -> None:
             assert set(asked) == {(n, None) for n in range(4)}
             tasks.cancel_scope.cancel()
 
-    check(place, test)
 
-
-def test_in_a_stream_of_several_channels_it_leaves_the_id_alone(place: Place) -> None:
-    async def test(channels: Channels) -> None:
+async def test_in_a_stream_of_several_channels_it_leaves_the_id_alone(place: Place) -> None:
+    async with place.channels() as channels:
         news, more = channels.channel("news"), channels.channel("more")
         async with connected(channels.subscribe(news.on(), more.on())) as client:
             await news.publish(1)
@@ -145,11 +137,9 @@ def test_in_a_stream_of_several_channels_it_leaves_the_id_alone(place: Place) ->
             await client.has(1, "typing")
             assert client.last_id == before
 
-    check(place, test)
 
-
-def test_what_waits_for_a_client_that_never_reads_is_bounded(place: Place) -> None:
-    async def test(channels: Channels) -> None:
+async def test_what_waits_for_a_client_that_never_reads_is_bounded(place: Place) -> None:
+    async with place.channels() as channels:
         cursors = channels.channel("cursors", ephemeral=True, history_bytes=2_000)
         async with connected(cursors.subscribe()) as slow:
             slow.stall()
@@ -166,11 +156,9 @@ def test_what_waits_for_a_client_that_never_reads_is_bounded(place: Place) -> No
             await slow.until(lambda: [99, "x" * 100] in slow.data)
             assert len(slow.data) < 25
 
-    check(place, test)
 
-
-def test_a_client_that_waits_for_its_snapshot_gets_none_before_it(place: Place) -> None:
-    async def test(channels: Channels) -> None:
+async def test_a_client_that_waits_for_its_snapshot_gets_none_before_it(place: Place) -> None:
+    async with place.channels() as channels:
         news = channels.channel("news")
         called, go_on = anyio.Event(), anyio.Event()
 
@@ -190,8 +178,6 @@ def test_a_client_that_waits_for_its_snapshot_gets_none_before_it(place: Place) 
             await news.publish("typing", ephemeral=True)
             await client.has("state", "typing")
             client.disconnect()
-
-    check(place, test)
 
 
 def test_ephemeral_is_true_or_false() -> None:

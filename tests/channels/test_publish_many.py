@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from channel_clients import connected, offset_of
-from channel_places import Place, check
+from channel_places import Place
 from event_loops import asyncio_only
 from followers import Notes, item
 from redis_checks import LIMITS, ROOM, MakeRedis
@@ -21,8 +21,10 @@ from sserpent.channels.history.position import parse_id
 pytestmark = pytest.mark.anyio
 
 
-def test_several_events_are_published_in_order_with_nothing_between_them(place: Place) -> None:
-    async def test(channels: Channels) -> None:
+async def test_several_events_are_published_in_order_with_nothing_between_them(
+    place: Place,
+) -> None:
+    async with place.channels() as channels:
         news = channels.channel("news")
         async with connected(news.subscribe()) as client:
             await news.publish("before")
@@ -45,15 +47,13 @@ def test_several_events_are_published_in_order_with_nothing_between_them(place: 
         async with connected(news.subscribe(after=ids[0])) as back:
             await back.until(lambda: "after" in back.data)
 
-    check(place, test)
-
 
 class Item(BaseModel):
     number: int
 
 
-def test_if_one_item_is_bad_none_is_published(place: Place) -> None:
-    async def test(channels: Channels) -> None:
+async def test_if_one_item_is_bad_none_is_published(place: Place) -> None:
+    async with place.channels() as channels:
         items = channels.channel("items", Item)
         wrong: Any = [Item(number=1), {"number": "x"}]
         with pytest.raises(ValidationError):
@@ -62,8 +62,6 @@ def test_if_one_item_is_bad_none_is_published(place: Place) -> None:
         assert await items.publish_many([]) == []
         named = await items.publish_many([Item(number=1)], event="item")
         assert [offset_of(each) for each in named] == [1]
-
-    check(place, test)
 
 
 async def _in_time() -> AsyncIterator[int]:
@@ -95,8 +93,8 @@ async def test_items_that_are_one_event_are_refused(wrong: Any) -> None:
             assert len(await news.publish_many(right)) == 1
 
 
-def test_limits_hold_for_several_at_once_too(place: Place) -> None:
-    async def test(channels: Channels) -> None:
+async def test_limits_hold_for_several_at_once_too(place: Place) -> None:
+    async with place.channels() as channels:
         small = channels.channel("small", history_bytes=2_000)
         await small.publish_many(["x" * 100] * 100)
         async with connected(small.subscribe(start="earliest")) as client:
@@ -106,11 +104,9 @@ def test_limits_hold_for_several_at_once_too(place: Place) -> None:
         ids = await none.publish_many([1, 2, 3])
         assert await none.position() == ids[-1]
 
-    check(place, test)
 
-
-def test_the_greatest_limits_are_taken(place: Place) -> None:
-    async def test(channels: Channels) -> None:
+async def test_the_greatest_limits_are_taken(place: Place) -> None:
+    async with place.channels() as channels:
         most = 2**63 - 1
         news = channels.channel("news", history=most, history_bytes=most)
         ids = await news.publish_many([1, 2, 3])
@@ -118,18 +114,14 @@ def test_the_greatest_limits_are_taken(place: Place) -> None:
             await news.publish(4)
             await client.has(2, 3, 4)
 
-    check(place, test)
 
-
-def test_on_a_channel_of_ephemeral_events_they_are_ephemeral(place: Place) -> None:
-    async def test(channels: Channels) -> None:
+async def test_on_a_channel_of_ephemeral_events_they_are_ephemeral(place: Place) -> None:
+    async with place.channels() as channels:
         cursors = channels.channel("cursors", ephemeral=True)
         async with connected(cursors.subscribe()) as client:
             event = ServerSentEvent(data=2, event="moved")
             assert await cursors.publish_many([1, event]) == ["", ""]
             await client.has(1, 2)
-
-    check(place, test)
 
 
 @asyncio_only
@@ -166,8 +158,8 @@ async def test_several_events_whose_answer_is_lost_are_not_published_twice(
 # How many subscribers there are
 
 
-def test_subscribers_are_counted_by_key(place: Place) -> None:
-    async def test(channels: Channels) -> None:
+async def test_subscribers_are_counted_by_key(place: Place) -> None:
+    async with place.channels() as channels:
         rooms = channels.channel("rooms", keyed=True)
         assert await rooms.subscriber_count(key="a") == 0
         async with (
@@ -183,8 +175,6 @@ def test_subscribers_are_counted_by_key(place: Place) -> None:
                 await anyio.sleep(0.01)
         with pytest.raises(ValueError, match="`key` is missing"):
             await rooms.subscriber_count()
-
-    check(place, test)
 
 
 @asyncio_only

@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from channel_clients import Client, MakeChannels, connected, offset_of
-from channel_places import Place, check
+from channel_places import Place
 from event_loops import asyncio_only
 from sserpent.channels import Channels
 from sserpent.channels.fanout import hub, tail
@@ -323,10 +323,10 @@ async def _publish_soon(channel: Any, items: list[Any]) -> None:
 
 @pytest.mark.parametrize("publish", [_publish_each, _publish_at_once, _publish_soon])
 @pytest.mark.parametrize("count", [200, 600])
-def test_c9_a_burst_beyond_history_bytes_reaches_all_who_keep_up(
+async def test_c9_a_burst_beyond_history_bytes_reaches_all_who_keep_up(
     place: Place, publish: Any, count: int
 ) -> None:
-    async def test(channels: Channels) -> None:
+    async with place.channels() as channels:
         prices = channels.channel("prices", history=100, history_bytes=65_536)
         read: list[Any] = []
 
@@ -351,8 +351,6 @@ def test_c9_a_burst_beyond_history_bytes_reaches_all_who_keep_up(
         async with connected(prices.subscribe(start="earliest")) as late:
             await late.until(lambda: late.data)
             assert len(late.data) <= 65
-
-    check(place, test)
 
 
 async def test_c9_after_a_burst_the_ring_is_within_history_bytes_again(
@@ -386,10 +384,10 @@ async def test_c9_a_client_that_stalls_holds_back_no_more_than_history_bytes(
             assert gap.data["missed"] >= 530
 
 
-def test_c9_a_burst_of_ephemeral_events_beyond_history_bytes_reaches_all_who_keep_up(
+async def test_c9_a_burst_of_ephemeral_events_beyond_history_bytes_reaches_all_who_keep_up(
     place: Place,
 ) -> None:
-    async def test(channels: Channels) -> None:
+    async with place.channels() as channels:
         cursors = channels.channel("cursors", ephemeral=True, history_bytes=65_536)
         async with connected(cursors.subscribe()) as client:
             for count in (600, 10):
@@ -398,5 +396,3 @@ def test_c9_a_burst_of_ephemeral_events_beyond_history_bytes_reaches_all_who_kee
             await cursors.publish(["last", ""])
             await client.until(lambda: b"last" in client.body)
             assert [n for n, _ in client.data] == [*range(600), *range(10), "last"]
-
-    check(place, test)

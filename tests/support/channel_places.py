@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
 
-from channel_clients import Run
 from redis_server import RedisServer
 from sserpent.channels import Channels
 
 
 class Place(NamedTuple):
-    """Where channels are, and on which event loop."""
+    """Where channels are."""
 
     make: Callable[[], Channels]
-    run: Run
     redis: RedisServer | None
+
+    @asynccontextmanager
+    async def channels(self) -> AsyncIterator[Channels]:
+        with anyio.fail_after(60):
+            async with self.make() as channels:
+                yield channels
 
     async def forget(self, channel: Any) -> None:
         """Begins the history of a channel anew, as a restart without data does."""
@@ -33,18 +38,6 @@ class Place(NamedTuple):
                 anew.followers = followers
                 for each in followers:
                     each.reset("epoch", anew.ring.head)
-
-
-Check = Callable[[Channels], Coroutine[Any, Any, None]]
-
-
-def check(place: Place, test: Check) -> None:
-    async def main() -> None:
-        with anyio.fail_after(60):
-            async with place.make() as channels:
-                await test(channels)
-
-    place.run(main)
 
 
 async def turns(count: int = 20) -> None:
