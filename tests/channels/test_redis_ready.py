@@ -121,19 +121,16 @@ async def test_a_redis_that_comes_later_is_ready(
     assert [message.rpartition(" is ")[2][:4] for message in caplog.messages] == ["away", "back"]
 
 
-def test_redis_is_ready_where_it_is(make_redis: MakeRedis) -> None:
+@asyncio_only
+async def test_redis_is_ready_where_it_is(make_redis: MakeRedis) -> None:
     servers: list[Any] = [make_redis()]
     servers += [Sentinel(servers[0]), Cluster(make_redis)]
-
-    async def check() -> None:
+    try:
         for each in servers:
             async with Channels(each.url, publish_timeout=30) as channels:
                 await channels.ready()
             with pytest.raises(RuntimeError, match="closed"):
                 await channels.ready()
-
-    try:
-        asyncio.run(check())
     finally:
         for each in servers[1:]:
             each.close()

@@ -3,7 +3,6 @@ Redis."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 import threading
@@ -17,6 +16,7 @@ import pytest
 from pydantic import TypeAdapter
 
 import sdk_clients
+from event_loops import asyncio_only
 from redis_server import RedisServer
 from servers import Server, commands, until, uvicorn
 
@@ -293,26 +293,24 @@ def test_p19_a_follower_of_another_server_that_ends_raises(serve: Serve, name: s
 
 
 @pytest.mark.parametrize("kind", ["done", "error", "limited", "slow"])
-def test_p12_the_asynchronous_client_of_openai_reads_runs(server: Server, kind: str) -> None:
+@pytest.mark.anyio
+@asyncio_only
+async def test_p12_the_asynchronous_client_of_openai_reads_runs(server: Server, kind: str) -> None:
     openai = pytest.importorskip("openai")
 
-    async def main() -> tuple[list[str], list[str]]:
-        chunks: list[str] = []
-        events: list[str] = []
-        options: dict[str, Any] = {"api_key": "x", "max_retries": 0, "timeout": 60}
-        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", **options) as client:
-            try:
-                stream = await client.chat.completions.create(model=kind, messages=[], stream=True)
-                async for chunk in stream:
-                    chunks.append(chunk.choices[0].delta.content)  # noqa: PERF401
-            except openai.APIError as error:
-                chunks.append(error.message)
-            async for event in await client.responses.create(model=kind, input="", stream=True):
-                assert event.sequence_number == len(events)
-                events.append(event.type)
-        return chunks, events
-
-    chunks, events = asyncio.run(main())
+    chunks: list[str] = []
+    events: list[str] = []
+    options: dict[str, Any] = {"api_key": "x", "max_retries": 0, "timeout": 60}
+    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", **options) as client:
+        try:
+            stream = await client.chat.completions.create(model=kind, messages=[], stream=True)
+            async for chunk in stream:
+                chunks.append(chunk.choices[0].delta.content)  # noqa: PERF401
+        except openai.APIError as error:
+            chunks.append(error.message)
+        async for event in await client.responses.create(model=kind, input="", stream=True):
+            assert event.sequence_number == len(events)
+            events.append(event.type)
     texts, last = {
         "done": (TEXTS, "response.output_text.delta"),
         "slow": ([*TEXTS, "c"], "response.output_text.delta"),

@@ -18,6 +18,7 @@ import httpx2
 import pytest
 import requests
 
+from event_loops import asyncio_only
 from scripted_server import CHUNKED, HEAD, STREAM, answer, chunk, scripted
 from sserpent.client import (
     EventSource,
@@ -27,6 +28,8 @@ from sserpent.client import (
     aiter_events,
     iter_events,
 )
+
+pytestmark = pytest.mark.anyio
 
 TYPED = "Content-Type: text/event-stream"
 
@@ -232,15 +235,13 @@ def test_r18_a_connection_of_requests_is_used_again_after_a_whole_stream() -> No
         assert len(server.requests) == 1
 
 
-def test_r18_the_wrong_kind_of_response_names_the_other_function() -> None:
-    async def read_wrongly(library: Any) -> None:
+@asyncio_only
+async def test_r18_the_wrong_kind_of_response_names_the_other_function() -> None:
+    for library in (httpx2, httpx, aiohttp):
         with scripted([STREAM, b"data: a\n\n"]) as server:
             async with async_response(library, server.url) as response:
                 with pytest.raises(TypeError, match=r"iter_events\(\) needs a sync source"):
                     iter_events(response)
-
-    for library in (httpx2, httpx, aiohttp):
-        asyncio.run(read_wrongly(library))
     for library in (httpx2, httpx, requests):
         with scripted([STREAM, b"data: a\n\n"]) as server:
             with sync_response(library, server.url) as response:

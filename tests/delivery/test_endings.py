@@ -22,7 +22,6 @@ from sserpent._delivery.life import Ending
 from sserpent._fastapi.response import _delivery_class
 from sserpent._shutdown import streams as shutdown
 from timelines import PING, timeline
-from virtual_time import run_on_trio
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -291,21 +290,18 @@ class Shielded(Connection):
         return True
 
 
-def test_d8_a_cancelled_request_drops_the_connection_in_whatever_order_trio_cancels(
+@pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+async def test_d8_a_cancelled_request_drops_the_connection_in_whatever_order_trio_cancels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Trio takes the tasks of a turn in one order or the other, by chance."""
-
-    async def main() -> None:
-        for _ in range(20):
-            connection = Shielded(monkeypatch)
-            connection.stall()
-            begin = anyio.current_time()
-            with anyio.fail_after(100), anyio.move_on_after(5):
-                await connection.run(EventSourceResponse(endless()))
-            assert anyio.current_time() == begin + 5
-
-    run_on_trio(main)
+    for _ in range(20):
+        connection = Shielded(monkeypatch)
+        connection.stall()
+        begin = anyio.current_time()
+        with anyio.fail_after(100), anyio.move_on_after(5):
+            await connection.run(EventSourceResponse(endless()))
+        assert anyio.current_time() == begin + 5
 
 
 @asyncio_only

@@ -21,9 +21,12 @@ import httpx_sse
 import pytest
 
 import sserpent
+from event_loops import asyncio_only
 from interop_app import EVENTS, PAUSE, TOKENS, Pinging
 from servers import Server, uvicorn
 from sse_parser import Event, parse
+
+pytestmark = pytest.mark.anyio
 
 PING = b": ping\n"
 MANY = 10_000
@@ -153,12 +156,10 @@ def test_httpx2(server: Server, expected: list[Event]) -> None:
     assert [event.retry for event in events if event.retry] == [250]
 
 
-def test_httpx2_async(server: Server, expected: list[Event]) -> None:
-    async def read() -> list[Event]:
-        async with httpx2.AsyncClient() as client, client.sse(f"{server.url}/events") as source:
-            return [of_httpx2(event) async for event in source]
-
-    assert asyncio.run(read()) == expected
+@asyncio_only
+async def test_httpx2_async(server: Server, expected: list[Event]) -> None:
+    async with httpx2.AsyncClient() as client, client.sse(f"{server.url}/events") as source:
+        assert [of_httpx2(event) async for event in source] == expected
 
 
 def test_httpx2_reads_many(server: Server) -> None:
@@ -184,20 +185,22 @@ async def read_lines(url: str, lines: list[bytes]) -> None:
             lines.append(line)  # noqa: PERF401 - what came before an error counts
 
 
-def test_aiohttp(server: Server, expected: list[Event]) -> None:
+@asyncio_only
+async def test_aiohttp(server: Server, expected: list[Event]) -> None:
     lines: list[bytes] = []
-    asyncio.run(read_lines(f"{server.url}/events", lines))
+    await read_lines(f"{server.url}/events", lines)
     check_pings(b"".join(lines))
     assert all(line.endswith(b"\n") for line in lines)
     assert parse(b"".join(lines)).events == expected
 
 
-def test_aiohttp_notices_a_cut(server: Server, expected: list[Event]) -> None:
+@asyncio_only
+async def test_aiohttp_notices_a_cut(server: Server, expected: list[Event]) -> None:
     lines: list[bytes] = []
     from aiohttp import ClientPayloadError
 
     with pytest.raises(ClientPayloadError):
-        asyncio.run(read_lines(f"{server.url}/cut", lines))
+        await read_lines(f"{server.url}/cut", lines)
     assert parse(b"".join(lines)).events == expected
 
 
@@ -232,19 +235,17 @@ def test_openai(chat: Callable[[str], Any]) -> None:
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
-def test_openai_async(server: Server) -> None:
+@asyncio_only
+async def test_openai_async(server: Server) -> None:
     import openai
 
-    async def read() -> list[Any]:
-        async with openai.AsyncOpenAI(
-            base_url=f"{server.url}/v1", api_key="none", max_retries=0
-        ) as client:
-            stream = await client.chat.completions.create(
-                model="tokens", messages=[{"role": "user", "content": "Hello"}], stream=True
-            )
-            return [chunk async for chunk in stream]
-
-    assert tokens_of(asyncio.run(read())) == TOKENS
+    async with openai.AsyncOpenAI(
+        base_url=f"{server.url}/v1", api_key="none", max_retries=0
+    ) as client:
+        stream = await client.chat.completions.create(
+            model="tokens", messages=[{"role": "user", "content": "Hello"}], stream=True
+        )
+        assert tokens_of([chunk async for chunk in stream]) == TOKENS
 
 
 def test_openai_raises_an_error_event(chat: Callable[[str], Any]) -> None:

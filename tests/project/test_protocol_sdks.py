@@ -6,7 +6,6 @@ Each is imported where it is used: they are large.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import os
@@ -18,10 +17,12 @@ import httpx
 import pytest
 
 import sdk_clients
+from event_loops import asyncio_only
 from servers import Server, uvicorn
 
 pytestmark = [
     sdk_clients.IGNORED,
+    pytest.mark.anyio,
     pytest.mark.once,  # each of these takes long, and the bytes are tested with both cores
     # Some of these clients leave their connections to the garbage collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -216,10 +217,11 @@ def test_no_sdk_takes_a_server_that_ends_for_the_whole(serve: Any) -> None:
         assert "".join(events_until_an_error(rest, read.__name__)[0]) == ""
 
 
-def test_the_asynchronous_client_of_openai(server: Server) -> None:
+@asyncio_only
+async def test_the_asynchronous_client_of_openai(server: Server) -> None:
     import openai
 
-    async def main(how: str) -> list[str]:
+    async def read(how: str) -> list[str]:
         url = f"{server.url}/{how}/v1"
         messages: Any = [{"role": "user", "content": "Hi"}]
         async with openai.AsyncOpenAI(base_url=url, api_key="k", max_retries=0) as client:
@@ -227,7 +229,7 @@ def test_the_asynchronous_client_of_openai(server: Server) -> None:
             stream = await create(model="m", messages=messages, stream=True)
             return [chunk.choices[0].delta.content or "" async for chunk in stream]
 
-    assert "".join(asyncio.run(main("whole"))) == "Hello"
+    assert "".join(await read("whole")) == "Hello"
     for how in ("raises", "refuses", "before", "cut"):
         with pytest.raises((openai.APIError, httpx.HTTPError)):
-            asyncio.run(main(how))
+            await read(how)
