@@ -749,8 +749,9 @@ def test_x6_a_run_that_the_end_of_the_event_loop_cancels_is_no_error(
         channels = Channels()
         await channels.__aenter__()
         runs = channels.runs("answers", shutdown_grace=0)
-        kept.append((runs, await runs.start(Answer()())))
-        await anyio.sleep(0.05)
+        answer = Answer()
+        kept.append((runs, await runs.start(answer())))
+        await until(lambda: answer.entered)
 
     async def look() -> tuple[str, str | None]:
         [(runs, started)] = kept

@@ -21,10 +21,18 @@ from channel_places import Place, heard, turns, until
 from event_loops import asyncio_only
 from pages import DOCS, run_blocks
 from sserpent import EventSourceResponse, ServerSentEvent
+from sserpent._runtime.loops import current_time
 from sserpent.channels import BrokerUnavailable, Channels, LastEventID, Subscription
 from sserpent.channels.fanout import snapshots
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def share_no_longer(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Moves the clock past the time for which a snapshot is given to others."""
+    over = snapshots._SHARED_FOR + 0.1
+    return partial(monkeypatch.setattr, snapshots, "current_time", lambda: current_time() + over)
 
 
 class Board:
@@ -326,13 +334,14 @@ async def test_n3_disconnect_still_ends_the_stream(place: Place) -> None:
 
 async def test_n3_a_history_that_begins_anew_gives_a_snapshot_in_place_of_reset(
     place: Place,
+    share_no_longer: Callable[[], None],
 ) -> None:
     async with place.channels() as channels:
         board = Board(channels.channel("board"))
         await board.set("a", 1)
         async with connected(board.channel.subscribe(snapshot=board.snapshot)) as client:
             await has_seen(client, "snapshot")
-            await anyio.sleep(snapshots._SHARED_FOR + 0.1)
+            share_no_longer()
             await place.forget(board.channel)
             board.state = {}
             await board.set("b", 2)
@@ -340,7 +349,9 @@ async def test_n3_a_history_that_begins_anew_gives_a_snapshot_in_place_of_reset(
             assert types(client).count("snapshot") == 2
 
 
-async def test_n3_of_several_channels_only_the_one_concerned_gets_a_snapshot(place: Place) -> None:
+async def test_n3_of_several_channels_only_the_one_concerned_gets_a_snapshot(
+    place: Place, share_no_longer: Callable[[], None]
+) -> None:
     async with place.channels() as channels:
         board = Board(channels.channel("board", history=0))
         news = channels.channel("news")
@@ -352,7 +363,7 @@ async def test_n3_of_several_channels_only_the_one_concerned_gets_a_snapshot(pla
         for n in range(3):
             await board.set("a", n)
         await news.publish(2)
-        await anyio.sleep(snapshots._SHARED_FOR + 0.1)
+        share_no_longer()
         async with connected(channels.subscribe(*selections, after=client.last_id)) as client:
             await client.until(lambda: len(client.seen) >= 2)
             await turns()
@@ -588,6 +599,7 @@ async def test_n5_an_id_that_the_history_has_lost_stands_for_the_newest_position
 
 async def test_n6_one_call_is_shared_by_all_who_come_while_it_runs_and_a_second_after(
     place: Place,
+    share_no_longer: Callable[[], None],
 ) -> None:
     async with place.channels() as channels:
         board = Board(channels.channel("board"))
@@ -606,7 +618,7 @@ async def test_n6_one_call_is_shared_by_all_who_come_while_it_runs_and_a_second_
             async with connected(board.channel.subscribe(snapshot=board.snapshot)) as late:
                 await has_seen(late, "snapshot", "message")
             assert board.calls == 1
-            await anyio.sleep(snapshots._SHARED_FOR + 0.1)
+            share_no_longer()
             async with connected(board.channel.subscribe(snapshot=board.snapshot)) as later:
                 await has_seen(later, "snapshot")
             assert board.calls == 2
@@ -833,7 +845,10 @@ async def test_n7_a_function_that_takes_longer_than_30_s_fails() -> None:
 
 @pytest.mark.parametrize("error", [KeyError("x"), HTTPException(404)])
 async def test_n7_a_failure_in_the_middle_ends_the_stream_where_the_client_stands(
-    place: Place, caplog: pytest.LogCaptureFixture, error: Exception
+    place: Place,
+    share_no_longer: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
 ) -> None:
     async with place.channels() as channels:
         board = Board(channels.channel("board", history=1))
@@ -852,7 +867,7 @@ async def test_n7_a_failure_in_the_middle_ends_the_stream_where_the_client_stand
             for n in range(5):
                 await board.set("a", n)
                 await heard(channels)
-            await anyio.sleep(snapshots._SHARED_FOR + 0.1)
+            share_no_longer()
             fails = True
             client.unstall()
             await client.until(lambda: client.complete)
@@ -950,7 +965,9 @@ async def test_n8_headers_wait_and_what_is_published_meanwhile_is_not_missed(pla
             client.disconnect()
 
 
-async def test_n8_in_the_middle_other_channels_and_pings_go_on(place: Place) -> None:
+async def test_n8_in_the_middle_other_channels_and_pings_go_on(
+    place: Place, share_no_longer: Callable[[], None]
+) -> None:
     async with place.channels() as channels:
         board = Board(channels.channel("board", history=1))
         news = channels.channel("news")
@@ -963,7 +980,7 @@ async def test_n8_in_the_middle_other_channels_and_pings_go_on(place: Place) -> 
             for n in range(5):
                 await board.set("a", n)
                 await heard(channels)
-            await anyio.sleep(snapshots._SHARED_FOR + 0.1)
+            share_no_longer()
             board.hold()
             client.unstall()
             await until(lambda: board.calls == 2)

@@ -13,7 +13,6 @@ import uvicorn
 
 import sserpent
 from asgi import Connection
-from event_loops import asyncio_only
 from servers import free_port, give_back, until
 from sserpent import EventSourceResponse
 from sserpent.channels import Channels
@@ -51,13 +50,13 @@ async def opened(tasks: Any, response: EventSourceResponse) -> Client:
     return connection
 
 
-@asyncio_only
+@pytest.mark.virtual_time
 async def test_e5_without_a_stream_it_does_nothing() -> None:
     assert sserpent.end_streams() is None  # type: ignore[func-returns-value]
     sserpent.end_streams()
     async with anyio.create_task_group() as tasks:
         connection = await opened(tasks, EventSourceResponse(endless()))
-        await anyio.sleep(0.01)
+        await anyio.sleep(1)
         assert not connection.returned.is_set()
         connection.disconnect()
 
