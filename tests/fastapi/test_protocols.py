@@ -490,6 +490,7 @@ async def test_a_detail_that_is_no_text_is_not_told() -> None:
 
 
 @pytest.mark.parametrize("response_class", CLASSES)
+@pytest.mark.virtual_time
 async def test_p3_max_duration_cuts(response_class: Any) -> None:
     class Short(response_class):  # type: ignore[misc]
         max_duration = 0.05
@@ -505,6 +506,7 @@ async def test_p3_max_duration_cuts(response_class: Any) -> None:
     assert "goodbye" not in body_of(connection)
 
 
+@pytest.mark.virtual_time
 async def test_p3_what_has_not_begun_is_refused() -> None:
     class Short(OpenAIChat):
         max_duration = 0.05
