@@ -454,18 +454,14 @@ class Subscriber:
         for cursor in self._cursors:
             if cursor.is_behind:
                 self._hub.enqueue_again(self, cursor.tail)
-        if self._takes_frames:
+        if not (self._request.several or self._request.filter):
             self.plain = self._cursors[0]
-
-    @property
-    def _takes_frames(self) -> bool:
-        """Whether it gets the entries of one history as they are."""
-        return not (self._request.several or self._request.filter)
 
     @property
     def is_alike(self) -> bool:
         """Whether it gets the entries of a channel as they are, as others do."""
-        return self._takes_frames and not self._request.selections[0].ends
+        request = self._request
+        return not (request.several or request.filter or request.selections[0].ends)
 
     def _take_of(self, cursor: Cursor, size: int, taken: list[Any]) -> int:
         """Takes entries of a stream, and returns how many bytes they have."""

@@ -128,10 +128,6 @@ class ProtocolSubscriber(Subscriber):
     # Taking
 
     @property
-    def _takes_frames(self) -> bool:
-        return False  # without the ids, and without the last event
-
-    @property
     def pending(self) -> bool:
         if self._closing:
             return True
@@ -143,6 +139,16 @@ class ProtocolSubscriber(Subscriber):
             self._end_with(entry)
             return False
         return True
+
+    def take(self) -> bytes:
+        cursor = self.plain
+        if cursor is None or self._stopped or not cursor.is_behind or cursor.is_passed:
+            return self._take_frames()
+        entry = cursor.tail.ring.newest
+        if entry.offset != cursor.position.offset + 1 or entry.offset == 1 or entry.is_run_end:
+            return self._take_frames()
+        cursor.position = entry.position
+        return entry.frame if self._class.event_ids else entry.body
 
     def _take_frames(self) -> bytes:
         taken = self._take()
