@@ -99,7 +99,6 @@ class Hub:
         self._scheduled = False
         # Between `hold` and `let_go`, and whether a turn was asked for meanwhile.
         self._held = self._put_off = False
-        self._is_running = False
         self._woken: deque[Tail] = deque()
         # The subscribers to flush, and the tails that had news since all could take them.
         self._ready: deque[HubSubscriber] = deque()
@@ -235,7 +234,7 @@ class Hub:
 
     def hold(self) -> None:
         """Puts off what is to be told, until `let_go` in the same turn of the event loop."""
-        self._held = not self._is_running
+        self._held = True
 
     def let_go(self) -> None:
         """Tells the follower of a run at once, if that is all there is to tell; otherwise in a turn
@@ -244,18 +243,19 @@ class Hub:
         if not self._put_off:
             return
         self._put_off = False
-        if self._is_for_one:
-            self._context.run(self._run)
-        else:
-            self._call_soon(self._run)
+        if len(self._woken) == 1 and not (self._ready or self._unsettled):
+            tail = self._woken[0]
+            if tail.limits is UNLIMITED and len(tail.subscribers) <= 1:
+                contextvars.Context().run(self._tell_one)
+                return
+        self._call_soon(self._run)
 
-    @property
-    def _is_for_one(self) -> bool:
-        """Whether a run with one follower at most has news, and nothing else has."""
-        if self._ready or len(self._woken) != 1:
-            return False
-        tail = self._woken[0]
-        return tail.limits is UNLIMITED and len(tail.subscribers) <= 1
+    def _tell_one(self) -> None:
+        self._scheduled = False
+        tail = self._woken.popleft()
+        if tail.drain(math.inf):
+            for subscriber in [*tail.subscribers]:
+                subscriber.flush()
 
     def settle_later(self, tail: Tail) -> None:
         """Has a tail keep what it has until all subscribers have had the occasion to take it."""
@@ -278,7 +278,6 @@ class Hub:
 
     def _run(self) -> None:
         self._scheduled = False
-        self._is_running = True
         until = monotonic() + _SLICE
         for _ in range(len(self._woken)):
             tail = self._woken.popleft()
@@ -293,7 +292,6 @@ class Hub:
                 if monotonic() >= until:
                     break
         finally:  # a filter may raise what nobody catches
-            self._is_running = False
             if ready:
                 self._schedule()
             elif self._unsettled:

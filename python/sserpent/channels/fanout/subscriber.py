@@ -377,16 +377,17 @@ class Subscriber:
         """Returns what is pending, whole events, up to `max_pending` bytes."""
         cursor = self.plain
         if cursor is not None:
-            after, size, taken, end = cursor.tail.newest_chunk
-            if after is not cursor.position or size != self.max_pending:
+            tail = cursor.tail
+            after, size, taken, end = tail.newest_chunk
+            if after is not cursor.position or (size is not None and size != self.max_pending):
                 if not cursor.is_behind:
                     return b""
                 if cursor.is_passed or cursor.is_conflated:
                     return self._take_frames()
-                taken, end = cursor.tail.chunk(cursor.position, self.max_pending)
+                taken, end = tail.chunk(cursor.position, self.max_pending)
             cursor.position = end
-            if end.offset != cursor.tail.ring.head.offset:
-                self._hub.enqueue_again(self, cursor.tail)
+            if end.offset != tail.ring.head.offset:
+                self._hub.enqueue_again(self, tail)
             elif cursor.selection.ends and RUN_END_LINE in taken:
                 self._end_of_run()
             return taken

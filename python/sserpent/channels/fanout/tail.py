@@ -12,16 +12,16 @@ import anyio
 
 from ..history.broker import Broker, Item
 from ..history.position import NOWHERE, HistoryKey, Position
-from ..history.ring import BURST, Entry, EphemeralEntry, Retention, Ring, joined
+from ..history.ring import BURST, UNLIMITED, Entry, EphemeralEntry, Retention, Ring, joined
 
 if TYPE_CHECKING:
     from .chain import Chain  # needs zlib
 
 # How many entries, or bytes, may wait for the event loop before a publisher lets it turn.
-_FULL = 256, 262_144
+_FULL, _FULL_BYTES = 256, 262_144
 # After how many entries that are taken in to look at the time.
 _LOOK = 64
-_NO_CHUNK: tuple[Position | None, int, bytes, Position] = None, 0, b"", NOWHERE
+_NO_CHUNK: tuple[Position | None, int | None, bytes, Position] = None, 0, b"", NOWHERE
 
 
 class TailSubscriber(Protocol):
@@ -100,8 +100,9 @@ class Tail:
         # Chunks by the offset before them and their most bytes, and where they end: nearly all
         # subscribers take the same, from the same entries.
         self._chunks: dict[tuple[int, int], tuple[bytes, Position]] = {}
-        #: The one that was taken last: after which position, in how many bytes at most, what, and
-        #: where it ends.
+        #: The one that was taken last, or has come since: after which position, in how many bytes
+        #: at most (None for a single entry, which is taken whatever its size), what, and where it
+        #: ends.
         self.newest_chunk = _NO_CHUNK
         # Events that are in no history, by their number, until each subscriber has had the occasion
         # to take them; the newest of each `conflate`, until each has.
@@ -122,7 +123,7 @@ class Tail:
         self._received_bytes += len(entry.frame)
         self._hub.wake(self)
         size = self._received_bytes - self._shed_bytes - self._taken_bytes
-        full = len(incoming) >= _FULL[0] or size >= _FULL[1]
+        full = len(incoming) >= _FULL or size >= _FULL_BYTES
         if full:
             self._bound(size)
         return full
@@ -196,17 +197,20 @@ class Tail:
             self._restart(*new)
             return
         self._taken_bytes += len(new.frame)
-        if isinstance(new, EphemeralEntry):
-            self._append_ephemeral(new)
-        elif new.offset > self.ring.head.offset:  # else it was read from the history
+        if new.offset > self.ring.head.offset:
             self._append(new)
+        elif isinstance(new, EphemeralEntry):
+            self._append_ephemeral(new)
+        # Any other was read from the history.
 
     def _append(self, entry: Entry) -> None:
-        if self._chunks:
-            self._chunks.clear()
-        self.newest_chunk = _NO_CHUNK
+        before = self.ring.head
         self.ring.append(entry)
-        self.ring.trim(entry.time, self._untrimmed, self.settled)
+        self._forget_chunks()
+        if entry.offset == before.offset + 1:
+            self.newest_chunk = before, None, entry.frame, entry.position
+        if self.limits is not UNLIMITED:
+            self.ring.trim(entry.time, self._untrimmed, self.settled)
         if entry.conflate is not None:
             self.conflates = True
 
@@ -323,20 +327,12 @@ class Tail:
             after: Before the head.
             size: How many bytes the chunk may have, if it has more than one event.
         """
-        newest = self.ring.newest
-        if newest.offset == after.offset + 1:
-            chunk = newest.frame, newest.position
-        else:
-            chunk = self._longer_chunk(after.offset, size)
-        self.newest_chunk = after, size, *chunk
-        return chunk
-
-    def _longer_chunk(self, after: int, size: int) -> tuple[bytes, Position]:
-        key = after, size
+        key = after.offset, size
         chunk = self._chunks.get(key)
         if chunk is None:
-            entries = upto(self.ring.after(after), size)
+            entries = upto(self.ring.after(after.offset), size)
             chunk = self._chunks[key] = joined(entries), entries[-1].position
+        self.newest_chunk = after, size, *chunk
         return chunk
 
     def _forget_chunks(self) -> None:

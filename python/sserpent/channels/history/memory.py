@@ -365,11 +365,12 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Run:
-    """A run's fence token, its lease, and whether a stop was requested."""
+    """A run's history, its fence token and lease, and whether a stop was requested."""
 
-    __slots__ = ("end_body", "fence", "lease_until", "on_stop", "stop")
+    __slots__ = ("end_body", "fence", "history", "lease_until", "on_stop", "stop")
 
-    def __init__(self, on_stop: Callable[[str], None]) -> None:
+    def __init__(self, history: History, on_stop: Callable[[str], None]) -> None:
+        self.history = history
         self.fence: str | None = os.urandom(8).hex()
         self.lease_until = monotonic() + Lease.DURATION
         # None when the run has ended: it refers to the generator, and the run is kept for its ttl.
@@ -394,8 +395,8 @@ class MemoryRuns:
             self._broker.check_open()
             if self._kept(run) is not None:
                 return None
-            kept = self._runs[run] = _Run(on_stop)
             history = self._broker.history(run, UNLIMITED, ttl)
+            kept = self._runs[run] = _Run(history, on_stop)
             history.ttl = ttl  # somebody may have followed it before
             history.pinned = True
             history.is_kept_by_followers = False  # its time is counted from its end
@@ -409,8 +410,7 @@ class MemoryRuns:
     def _append_all(self, run: HistoryKey, fence: str, items: Sequence[Item]) -> bool:
         full = False
         with self._broker.lock:
-            self._check(run, fence)
-            now, history = monotonic(), self._broker.histories[run]
+            history, now = self._check(run, fence).history, monotonic()
             for item in items:
                 full = history.append(item, now)[1] or full
             self._broker.sweep_at(now)
@@ -425,7 +425,7 @@ class MemoryRuns:
             return kept.stop
 
     def _check(self, run: HistoryKey, fence: str) -> _Run:
-        kept = self._kept(run)
+        kept = self._runs.get(run)  # it does not expire before its end
         if kept is None or kept.fence != fence:
             raise Fenced(f"The run '{run.key}' has ended")
         return kept

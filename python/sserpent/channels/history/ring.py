@@ -160,12 +160,6 @@ class Ring:
     def __len__(self) -> int:
         return len(self._entries) - self._gone
 
-    @property
-    def newest(self) -> Entry:
-        """The newest entry. There has to be one."""
-        entry: Entry = self._entries[-1]
-        return entry
-
     def append(self, entry: Entry) -> None:
         """Adds the newest entry. If it does not follow the head, older ones are let go of."""
         newest = self.head.offset

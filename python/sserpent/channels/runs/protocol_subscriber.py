@@ -10,6 +10,7 @@ from ..fanout.cursor import Cursor
 from ..fanout.hub import Hub
 from ..fanout.request import Request
 from ..fanout.subscriber import Subscriber
+from ..history.control_events import RUN_END_LINE
 from ..history.ring import Entry
 from .ends import read_end
 
@@ -142,13 +143,14 @@ class ProtocolSubscriber(Subscriber):
 
     def take(self) -> bytes:
         cursor = self.plain
-        if cursor is None or self._stopped or not cursor.is_behind or cursor.is_passed:
+        if cursor is None or self._stopped:
             return self._take_frames()
-        entry = cursor.tail.ring.newest
-        if entry.offset != cursor.position.offset + 1 or entry.offset == 1 or entry.is_run_end:
+        after, size, frame, end = cursor.tail.newest_chunk
+        is_next = after is cursor.position and size is None
+        if not is_next or end.offset == 1 or RUN_END_LINE in frame:
             return self._take_frames()
-        cursor.position = entry.position
-        return entry.frame if self._class.event_ids else entry.body
+        cursor.position = end
+        return frame if self._class.event_ids else frame.partition(b"\n")[2]
 
     def _take_frames(self) -> bytes:
         taken = self._take()
