@@ -52,6 +52,11 @@ NEWER ?= python3.14
 test-newer-python: ## Test on a Python of Debian sid, in a root of its own: NEWER=python3.15
 	PYTHON=$(NEWER) tools/newer_python.sh
 
+TESTS ?=
+.PHONY: test-aarch64
+test-aarch64: .venv/installed-release ## Run the wheel for aarch64 under qemu: TESTS=tests/core/test_json.py
+	tools/aarch64.sh $(TESTS)
+
 # Where a nightly toolchain is, also with libFuzzer, whose cargo-fuzz is built on first use; new
 # inputs go to fuzz/target, and what is worth keeping is moved to fuzz/corpus by hand.
 FUZZ_SECONDS ?= 30
@@ -173,4 +178,4 @@ docs-serve: .venv/installed-docs ## Show the documentation at http://localhost:8
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf .venv .venv-demo dist site .cache target fuzz/target python/sserpent/_core/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox .newer-python
+	rm -rf .venv .venv-demo dist site .cache target fuzz/target python/sserpent/_core/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .nox .newer-python .aarch64
