@@ -59,7 +59,7 @@ def deliveries(count: int, contenders: Iterable[str]) -> Table:
             server = stack.enter_context(closing(Server(uvicorn(APP))))
             socks = subscribed(server, name, count, stack)
             turns[f"{count:,}", name] = partial(delivered, server, name, socks)
-        in_turns([table], turns, rounds=5)
+        in_turns([table], turns, rounds=3)
     return table
 
 
@@ -83,7 +83,7 @@ def bursts() -> Table:
             server = stack.enter_context(closing(Server(uvicorn(APP))))
             socks = subscribed(server, name, SUBSCRIBERS, stack)
             turns["burst", name] = partial(delivered, server, name, socks, BURST)
-        in_turns([table], turns, rounds=3)
+        in_turns([table], turns, rounds=2)
     return table
 
 
@@ -100,7 +100,7 @@ def idle() -> Table:
     turns: dict[tuple[str, str], Turn] = {
         ("idle", name): partial(measured, name) for name in CONTENDERS
     }
-    in_turns([table], turns, rounds=3)
+    in_turns([table], turns, rounds=2)
     return table
 
 
@@ -112,7 +112,7 @@ def stalls() -> Table:
             server = stack.enter_context(closing(Server(uvicorn(APP))))
             socks = subscribed(server, name, 5_000, stack)
             turns["5,000", name] = partial(stalled, server, name, socks)
-        in_turns([table], turns, rounds=7)
+        in_turns([table], turns, rounds=4)
     return table
 
 

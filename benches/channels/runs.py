@@ -40,7 +40,7 @@ def run(quick: bool) -> Iterable[Table]:
         turns: dict[tuple[str, str], Turn] = {
             (CASE, name): partial(streamed, server, broker, in_redis, name) for name in contenders
         }
-        in_turns([time], turns, rounds=5)
+        in_turns([time], turns, rounds=3)
     yield time
     if broker is not None:
         yield in_redis
