@@ -3,6 +3,7 @@ killed, and that leave it all at once."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import resource
@@ -11,15 +12,18 @@ import socket
 import struct
 import time
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any
 
+from benches.delivery.in_process import NullSend
+from benches.harness.callgrind import Counted
 from benches.harness.servers import Server, uvicorn
 from benches.harness.timing import Table, in_turns
 
 APP = "benches.channels.herd_app:app"
+COUNTED = "a client that comes back to a channel and leaves, in process"
 CONTENDERS = ("sserpent", "hand", "asgi")
 SECONDS = 5
 # Seconds after which something is wrong.
@@ -140,3 +144,23 @@ class Herd:
         self._back.clear()
         asked(self._server, "/empty")
         return time.monotonic() - began
+
+
+async def come_and_leave(path: str, count: int) -> None:
+    """So many clients, each of which leaves when it has its event."""
+    from . import herd_app
+
+    await herd_app.begin()
+    for _ in range(count):
+        client = NullSend(path, headers=[(b"last-event-id", herd_app.id_before.encode())])
+        request = asyncio.ensure_future(client.run(herd_app.app))
+        await client.first
+        client.disconnect()
+        await request
+
+
+def counted() -> Iterator[Counted]:
+    for name in CONTENDERS:
+        yield Counted(
+            COUNTED, name, 20, partial(come_and_leave, f"/{name}"), process=f"{name}, herd"
+        )

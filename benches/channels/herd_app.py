@@ -24,15 +24,14 @@ MEDIA_TYPE = "text/event-stream"
 EVENT = b'data: "news"\nid: 1\n\n'
 
 news = Channels().channel("news")
+id_before = ""
 streams = 0  # of the others than sserpent
-ids: list[str] = []
 longest_stall = 0.0
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    ids.append(await news.position())
-    await news.publish("news")
+    await begin()
     if "FROZEN" in os.environ:  # as docs/production.md recommends
         gc.collect()
         gc.freeze()
@@ -49,6 +48,13 @@ async def watch() -> None:
         due = time.perf_counter() + 0.01
         await asyncio.sleep(0.01)
         longest_stall = max(longest_stall, time.perf_counter() - due)
+
+
+async def begin() -> None:
+    """Publishes the event that clients come back for."""
+    global id_before
+    id_before = await news.position()
+    await news.publish("news")
 
 
 fastapi = FastAPI(openapi_url=None, lifespan=lifespan)
@@ -76,8 +82,8 @@ async def waiting() -> AsyncIterator[bytes]:
 
 @fastapi.get("/id")
 async def first_id() -> str:
-    """The id before the newest event."""
-    return ids[0]
+    """The id with which clients come back."""
+    return id_before
 
 
 @fastapi.get("/stall")

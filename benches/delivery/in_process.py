@@ -4,7 +4,7 @@ application without the server and the kernel."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,8 +23,11 @@ FIRST_EVENT = "connection to first event, in process"
 class NullSend(Connection):
     """Its `first` is done when the first bytes of the body are there."""
 
-    def __init__(self, path: str, query: bytes = b"") -> None:
-        super().__init__(path, headers=[(b"host", b"localhost")], query_string=query)
+    def __init__(
+        self, path: str, query: bytes = b"", headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
+        headers = [(b"host", b"localhost"), *headers]
+        super().__init__(path, headers=headers, query_string=query)
         self.first = asyncio.get_running_loop().create_future()
 
     async def send(self, message: Any) -> None:
