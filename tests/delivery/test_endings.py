@@ -775,7 +775,7 @@ class Source:
     def start(self, sink: Any) -> None:
         pass
 
-    def stop(self) -> None:
+    def stop(self, is_heard: bool = True) -> None:
         self.stopped += 1
 
 

@@ -160,7 +160,7 @@ class Delivery:
                         if message["type"] != "http.disconnect":
                             pause = self._pace.pause_after(message)
                             del message  # an idle stream would keep it
-                            if not await self._pace.pause(pause):
+                            if pause is None or not await self._pace.pause(pause):
                                 continue
                     finally:
                         self._receiving = False
@@ -224,7 +224,12 @@ class Delivery:
 
     def _is_to_tell(self) -> bool:
         ending = self._life.ending
-        return ending is not None and ending.tells and not self._told
+        return (
+            ending is not None
+            and ending.tells
+            and not self._told
+            and self._response.on_disconnect is not None
+        )
 
     def _on_receive_error(self, error: Exception) -> None:
         """Nothing more can be learnt of the client."""
@@ -519,6 +524,13 @@ class Delivery:
         at = look_again_at(self._response, self._moment(), self._loop.time())
         self._timer = None if at is None else self._loop.call_at(at, self._on_timer)
 
+    def _bound(self) -> None:
+        """Has the cleanup end in time. Where a timer fires before that, it looks then: most streams
+        that are left are over by that time, and need no other."""
+        until = self._life.cleanup_until
+        if self._timer is None or until is None or self._timer.when() > until:
+            self._arm_timer()
+
     def _moment(self) -> Moment:
         sender = self._sender
         return self._life.moment(
@@ -543,6 +555,7 @@ class Delivery:
             self._progress.look(self._streams.unread(self), self._loop.time(), timeout)
 
     def _on_timer(self) -> None:
+        self._timer = None
         try:
             due = next_due(self._response, self._moment())
             if due is not None and due[0] <= self._loop.time() + _EARLY:
@@ -585,8 +598,8 @@ _GONE_AT_END = Event.CLIENT_GONE_AT_END
 _SENT, _LOG = Event.SENT, Action.LOG
 _DO = {
     Action.STOP: Delivery._stop_generator,
-    Action.BOUND: Delivery._arm_timer,
-    Action.BOUND_LAST_SEND: Delivery._arm_timer,
+    Action.BOUND: Delivery._bound,
+    Action.BOUND_LAST_SEND: Delivery._bound,
     Action.FINISH: Delivery._go_on,
     Action.OPEN: Delivery._open_held,
     Action.GIVE_UP: Delivery._give_up,

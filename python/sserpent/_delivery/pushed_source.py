@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .._shutdown import ServerStreams
-from .sender import Sender
+from .sender import ENDED, Sender
 from .source import Source
 
 
@@ -56,7 +56,7 @@ class PushedSource:
         """Stops the source; nothing more is pushed."""
         self._stopped = True
         self.cut = self.cut or (self._cuts and self._on_end is not None)
-        self._source.stop()
+        self._source.stop(is_heard=self._sender.phase is not ENDED)
         self.finish()
 
     def finish(self) -> None:

@@ -56,8 +56,12 @@ class Source(Pending, Protocol):
         """Begins. Called once, in the event loop."""
         ...
 
-    def stop(self) -> None:
-        """Says that what is taken next is the last. May be called more than once."""
+    def stop(self, is_heard: bool = True) -> None:
+        """Says that what is taken next is the last. May be called more than once.
+
+        Args:
+            is_heard: Whether the client is there to be told when to come back.
+        """
         ...
 
 

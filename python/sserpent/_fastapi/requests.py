@@ -42,6 +42,8 @@ def shared_receive(scope: Scope, receive: Receive, content: Any) -> Receive:
 
 def _request_of(content: Any, receive: Receive) -> Request | None:
     frame = getattr(content, "ag_frame", None) or getattr(content, "gi_frame", None)
-    variables: dict[str, object] = {} if frame is None else frame.f_locals
+    if frame is None:
+        return None
+    variables: dict[str, object] = frame.f_locals
     requests: list[Request] = [each for each in variables.values() if isinstance(each, Request)]
     return next((request for request in requests if request.receive is receive), None)

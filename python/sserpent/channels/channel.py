@@ -66,6 +66,8 @@ class Channel(Generic[T]):
         self._only_key = HistoryKey(definition.name, None)
         self._encoding = Encoding(definition.item_type, f"channel {definition.name!r}")
         self._decode = self._encoding.decode  # one for all selections
+        # One for all subscribers, where there are no keys and no snapshot.
+        self._selection = None if definition.keyed else self._select(self._only_key, None)
 
     def __repr__(self) -> str:
         return f"<Channel {self._definition.name!r}>"
@@ -226,14 +228,20 @@ class Channel(Generic[T]):
     ) -> Selection:
         """Returns a selection for `Channels.subscribe`, which puts several channels into one
         stream. The arguments are those of `subscribe`."""
+        history_key = self._history_key(key)
+        if snapshot is None and self._selection is not None:
+            return self._selection
+        return self._select(history_key, self._snapshot(key, snapshot))
+
+    def _select(self, history_key: HistoryKey, snapshot: Snapshot | None) -> Selection:
         definition = self._definition
         return Selection(
-            self._history_key(key),
+            history_key,
             definition.limits,
             definition.overflow,
             definition.max_subscribers,
             self._decode,
-            snapshot=self._snapshot(key, snapshot),
+            snapshot=snapshot,
         )
 
     @staticmethod

@@ -143,7 +143,9 @@ class Subscriber:
         self._owes_position = self._knows_no_id and self._request.start != "earliest"
         for cursor in self._cursors:
             self._join(cursor)
-        self.holds_headers = any(cursor.call is not None for cursor in self._cursors)
+        for cursor in self._cursors:
+            if cursor.call is not None:
+                self.holds_headers = True
 
     def _join(self, cursor: Cursor) -> None:
         """Has a cursor follow what is new."""
@@ -184,12 +186,12 @@ class Subscriber:
         else:
             self.flush = sink.flush
 
-    def stop(self) -> None:
-        """Takes no more than one chunk, with a goodbye."""
+    def stop(self, is_heard: bool = True) -> None:
+        """Takes no more than one chunk, with a goodbye if the client is there."""
         if not self._stopped:
             self._stopped = True
             self.plain = None
-            self._goodbye = goodbye()
+            self._goodbye = goodbye() if is_heard else b""
 
     def end(self) -> None:
         """Ends the stream with what is pending, and a goodbye."""
@@ -357,8 +359,9 @@ class Subscriber:
             return True
         if self._stopped:
             return False
-        if any(cursor.is_behind and self._has_shown(cursor) for cursor in self._cursors):
-            return True
+        for cursor in self._cursors:
+            if cursor.is_behind and self._has_shown(cursor):
+                return True
         return self._has_ephemeral()
 
     @property

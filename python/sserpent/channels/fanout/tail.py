@@ -314,11 +314,13 @@ class Tail:
 
     def position_at(self, offset: int) -> Position | None:
         """Returns the position after the event with an offset, if it is known."""
-        entry = self.ring.at(offset)
-        if entry is not None:
-            return entry.position
-        known = (self.ring.head, self.ring.floor)
-        return next((position for position in known if position.offset == offset), None)
+        ring = self.ring
+        if offset == ring.head.offset:
+            return ring.head
+        if offset == ring.floor.offset:
+            return ring.floor
+        entry = ring.at(offset)
+        return None if entry is None else entry.position
 
     def chunk(self, after: Position, size: int) -> tuple[bytes, Position]:
         """Returns the frames after a position as one chunk, and the position that it ends at.
@@ -349,6 +351,8 @@ class Tail:
         Raises:
             BrokerUnavailable: the broker could not be reached.
         """
+        if first > self.ring.floor.offset:
+            return True  # as for most: a lock that is free takes a turn of the event loop too
         async with self.lock:
             floor = self.ring.floor
             if first > floor.offset:

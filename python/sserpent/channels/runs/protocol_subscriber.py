@@ -70,7 +70,7 @@ class ProtocolSubscriber(Subscriber):
 
     # The end
 
-    def stop(self) -> None:
+    def stop(self, is_heard: bool = True) -> None:
         self._stopped = True
 
     def end(self) -> None:
