@@ -39,6 +39,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .._core import DeclaredEvents, ItemSchema, ServerSentEvent
+from .._delivery.turns import OPENING
+from .._runtime.loops import on_asyncio
 from . import documentation
 from .acceleration import served_by
 from .declarations import declarations, declared_by, events_of, item_schema, item_type_of
@@ -246,11 +248,13 @@ class _Route:
 
     def answering(self, answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
         """Returns FastAPI's handler of the route, with what the stream shares with its request."""
-        if not (self._shares_request or self._shares_response):
-            return answer
 
         @functools.wraps(answer)
         async def answer_and_share(request: Request) -> Response:
+            if on_asyncio():
+                turns = OPENING.of_this_loop()
+                if not turns.take():
+                    await turns.wait()
             if self._shares_request:
                 share(request)
             response: Response = await answer(request)
