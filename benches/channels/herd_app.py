@@ -35,7 +35,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     if "FROZEN" in os.environ:  # as docs/production.md recommends
         gc.collect()
         gc.freeze()
-        gc.set_threshold(100_000, 50, 1_000)
+        gc.set_threshold(10_000, 500, 1_000)
     watching = asyncio.ensure_future(watch())
     yield
     watching.cancel()
