@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from asgi import Connection
 from benches.harness.callgrind import Counted
-from sserpent.metrics import prometheus
+from sserpent.metrics import instrument_prometheus
 
 TURN = "one event per loop turn, in process"
 METERED_BURST = "burst of models with metrics, in process"
@@ -55,7 +55,7 @@ async def first_events(path: str, count: int) -> None:
 
 async def with_metrics(path: str, count: int) -> None:
     """As `stream`, observed as `sserpent.metrics` does."""
-    stop = prometheus(CollectorRegistry())
+    stop = instrument_prometheus(CollectorRegistry())
     try:
         await stream(path, count)
     finally:

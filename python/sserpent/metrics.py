@@ -1,12 +1,12 @@
 """Metrics of the streams and channels of this process, for Prometheus and for OpenTelemetry.
 
-    from sserpent.metrics import prometheus
+    from sserpent.metrics import instrument_prometheus
 
-    prometheus()  # registers with prometheus_client's own registry
+    instrument_prometheus()  # registers with prometheus_client's own registry
 
-    from sserpent.metrics import opentelemetry
+    from sserpent.metrics import instrument_opentelemetry
 
-    opentelemetry()  # instruments of the global meter provider
+    instrument_opentelemetry()  # instruments of the global meter provider
 
 Streams that were opened before are not known. Until one of them is called nothing is counted, and
 nothing costs. Labels are routes, reasons and channels: never more of them than an application has.
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
-__all__ = ["opentelemetry", "prometheus"]
+__all__ = ["instrument_opentelemetry", "instrument_prometheus"]
 
 # Seconds: a first event comes in milliseconds, and a stream may stay for hours.
 _FIRST_EVENT = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LENGTH = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0)
 
 
-def prometheus(registry: CollectorRegistry | None = None) -> Callable[[], None]:
+def instrument_prometheus(registry: CollectorRegistry | None = None) -> Callable[[], None]:
     """Exports the metrics to prometheus-client.
 
     Args:
@@ -60,7 +60,7 @@ def prometheus(registry: CollectorRegistry | None = None) -> Callable[[], None]:
     return take_out
 
 
-def opentelemetry(meter_provider: MeterProvider | None = None) -> Callable[[], None]:
+def instrument_opentelemetry(meter_provider: MeterProvider | None = None) -> Callable[[], None]:
     """Exports the metrics to OpenTelemetry.
 
     Args:

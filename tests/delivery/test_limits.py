@@ -17,7 +17,7 @@ from sse_parser import parse
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent._shutdown import streams as shutdown
 from sserpent.channels import Channels
-from sserpent.metrics import prometheus
+from sserpent.metrics import instrument_prometheus
 
 pytestmark = pytest.mark.anyio
 
@@ -392,7 +392,7 @@ async def test_a_refused_stream_begins_nothing_and_is_not_counted_as_open(
 
     monkeypatch.setattr(observing, "current", None)
     registry = CollectorRegistry()
-    stop = prometheus(registry)
+    stop = instrument_prometheus(registry)
     begun: list[str] = []
 
     class One(EventSourceResponse):

@@ -25,7 +25,7 @@ from event_loops import asyncio_only
 from gunzip import GZIP
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import Channels
-from sserpent.metrics import opentelemetry, prometheus
+from sserpent.metrics import instrument_opentelemetry, instrument_prometheus
 from sserpent.protocols import OpenAIChat
 from sserpent.testing import Events, connect
 
@@ -43,7 +43,7 @@ def nobody_observes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def from_prometheus() -> Iterator[Read]:
     registry = CollectorRegistry()
-    take_out = prometheus(registry)
+    take_out = instrument_prometheus(registry)
 
     def read() -> dict[tuple[str, Labels], float]:
         text = generate_latest(registry).decode()
@@ -62,7 +62,7 @@ def from_prometheus() -> Iterator[Read]:
 def from_opentelemetry() -> Iterator[Read]:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
-    stop = opentelemetry(provider)
+    stop = instrument_opentelemetry(provider)
 
     def read() -> dict[tuple[str, Labels], float]:
         found: dict[tuple[str, Labels], float] = {}
@@ -299,8 +299,8 @@ async def test_what_a_subscriber_does_not_read_is_pending(from_prometheus: Read)
 @pytest.mark.parametrize(
     ("module", "function", "names"),
     [
-        ("prometheus_client", "prometheus", "prometheus-client"),
-        ("opentelemetry.metrics", "opentelemetry", "opentelemetry-api"),
+        ("prometheus_client", "instrument_prometheus", "prometheus-client"),
+        ("opentelemetry.metrics", "instrument_opentelemetry", "opentelemetry-api"),
     ],
 )
 @pytest.mark.once

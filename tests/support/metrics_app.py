@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from sserpent import EventSourceResponse
 from sserpent.channels import Channels, LastEventID, Subscription
-from sserpent.metrics import prometheus
+from sserpent.metrics import instrument_prometheus
 
 registry = CollectorRegistry()
 channels = Channels()
@@ -23,7 +23,7 @@ news = channels.channel("news", int, history=2)
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    stop = prometheus(registry)
+    stop = instrument_prometheus(registry)
     async with channels:
         yield
     stop()
