@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ._fastapi.acceleration import accelerate
     from ._fastapi.declarations import Named
     from ._fastapi.response import EventSourceResponse
-    from ._shutdown import end_streams, shutdown_event
+    from ._shutdown import ShutdownEvent, end_streams, shutdown_event
 
     __version__: str
 
@@ -28,6 +28,7 @@ __all__ = [
     "EventSourceResponse",
     "Named",
     "ServerSentEvent",
+    "ShutdownEvent",
     "__version__",
     "accelerate",
     "end_streams",
@@ -41,6 +42,7 @@ _MODULES = {
     "EventSourceResponse": "._fastapi.installed",
     "Named": "._fastapi.installed",
     "ServerSentEvent": "._fastapi.installed",
+    "ShutdownEvent": "._shutdown",
     "accelerate": "._fastapi.installed",
     "end_streams": "._shutdown",
     "format_sse_event": "._core",

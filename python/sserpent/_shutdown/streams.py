@@ -68,7 +68,7 @@ class Client(Protocol):
 
 
 class ShutdownEvent:
-    """Set when the server begins to shut down; see `shutdown_event`."""
+    """An event that is set when a server begins to shut down. `shutdown_event()` returns it."""
 
     __slots__ = ("__weakref__", "_event")
 
@@ -80,7 +80,7 @@ class ShutdownEvent:
         return self._event.is_set()
 
     async def wait(self) -> None:
-        """Waits until it begins."""
+        """Waits until the shutdown begins."""
         await self._event.wait()
 
 
