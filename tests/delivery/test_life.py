@@ -142,7 +142,7 @@ def test_a_client_that_does_not_read_is_dropped(state: Any, event: Any) -> None:
 def test_an_error_is_raised_or_logged_or_another_is(state: Any, event: Any) -> None:
     life, error = Life(Times(), now=0), LookupError()
     life.state = state
-    actions = life.hear(event, 0, error)
+    actions = life.process_event(event, 0, error)
     if event is Event.SEND_FAILED:
         assert (life.error is error) != (Action.LOG in actions)
     elif event is Event.GENERATOR_FAILED:
@@ -171,7 +171,7 @@ def test_whatever_comes_a_stream_has_one_reason_and_a_bound() -> None:
     for way in ways(3):
         life, reasons = Life(Times(), now=0), []
         for now, event in enumerate(way):
-            life.hear(event, now, LookupError(event))
+            life.process_event(event, now, LookupError(event))
             reasons.append(life.ending)
         first = next((reason for reason in reasons if reason is not None), None)
         assert all(reason in (None, first) for reason in reasons), way
@@ -186,7 +186,7 @@ def test_whatever_comes_a_second_error_does_not_hide_the_first() -> None:
         raised: list[BaseException] = []
         for event in way:
             error, before = LookupError(event), life.error
-            life.hear(event, 0, error)
+            life.process_event(event, 0, error)
             if life.error is not before:
                 raised.append(error)
         seen, last = [], life.error
@@ -201,20 +201,20 @@ def test_whatever_comes_a_second_error_does_not_hide_the_first() -> None:
 
 def test_the_cleanup_has_its_time_once() -> None:
     life = Life(Times(), now=0)
-    life.hear(Event.CLIENT_GONE, 5)
+    life.process_event(Event.CLIENT_GONE, 5)
     assert life.cleanup_until == 35
-    life.hear(Due.GRACE_OVER, 7)
+    life.process_event(Due.GRACE_OVER, 7)
     assert life.cleanup_until == 35
     assert life.moment(False, False, None, 0).cleanup_until == 35
-    life.hear(Due.CLEANUP_OVER, 35)
+    life.process_event(Due.CLEANUP_OVER, 35)
     assert life.cleanup_until is None
 
 
 def test_the_send_of_the_end_has_less_than_a_cleanup() -> None:
     life = Life(Times(), now=0)
-    life.hear(Event.OPENED_TO_END, 5)
+    life.process_event(Event.OPENED_TO_END, 5)
     assert life.cleanup_until == 35
-    life.hear(Event.CLIENT_GONE_AT_END, 6)
+    life.process_event(Event.CLIENT_GONE_AT_END, 6)
     assert life.cleanup_until == 6 + LAST_SEND
 
 
@@ -223,7 +223,7 @@ def test_the_grace_of_a_shutdown() -> None:
     assert life.begin_shutdown(5)
     assert life.grace_until == 8
     assert life.ending is None
-    life.hear(Due.GRACE_OVER, 8)
+    life.process_event(Due.GRACE_OVER, 8)
     assert life.grace_until is None
     assert life.ending is Ending.SHUTDOWN
     assert not Life(Times(shutdown_grace=0), now=0).begin_shutdown(5)
@@ -241,7 +241,7 @@ def test_a_send_stalls_once() -> None:
     life = Life(Times(), now=0)
     progress = Progress(1)
     assert life.moment(False, False, progress, 0).progress is progress
-    life.hear(Due.STALLED, 3)
+    life.process_event(Due.STALLED, 3)
     assert life.moment(False, False, progress, 0).progress is None
 
 

@@ -365,7 +365,7 @@ class Life:
         self.grace_until: float | None = None
         self.cleanup_until: float | None = None
 
-    def hear(
+    def process_event(
         self, event: _Column, now: float, error: BaseException | None = None
     ) -> Sequence[Action]:
         """Goes on to the next state, and returns what is to be done.

@@ -352,7 +352,7 @@ class Delivery:
         was_alive = life.ending is None
         # Its last `send` may have begun to wait before.
         at = self._sender.waits_since if event is _GONE_AT_END else self._loop.time()
-        actions = life.hear(event, at, error)
+        actions = life.process_event(event, at, error)
         ends = was_alive and life.ending is not None
         for action in actions:
             if action is _LOG:

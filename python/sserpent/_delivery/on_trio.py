@@ -204,7 +204,7 @@ class TrioDelivery:
 
     def _report(self, event: Event | Due, error: BaseException | None = None) -> None:
         """Does what follows from an event."""
-        for action in self._life.hear(event, trio.current_time(), error):
+        for action in self._life.process_event(event, trio.current_time(), error):
             if action is _LOG:
                 self._log(error)
             else:

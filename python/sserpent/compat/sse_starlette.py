@@ -138,14 +138,14 @@ class _Open:
 
     def shut_down(self) -> None:
         if AppStatus.enable_automatic_graceful_drain:
-            self.tell()
+            self.set_event()
 
-    def tell(self) -> None:
+    def set_event(self) -> None:
         if self._shutdown_event is not None:
             self._shutdown_event.set()
 
     def end(self) -> None:
-        self.tell()
+        self.set_event()
         if self.stream is not None:
             self.stream.shut_down()
 
@@ -298,7 +298,7 @@ class EventSourceResponse(sserpent.EventSourceResponse):
         self._begins = self._grace > 0 or not AppStatus.should_exit
         streams = _shutdown.opened(watched, scope)
         if streams.ending or not self._begins:
-            watched.tell()
+            watched.set_event()
         try:
             await self._stream_with_sender(super().__call__(scope, receive, send))
         finally:
