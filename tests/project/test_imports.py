@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import sserpent
+from pages import DOCS
 
 # It reads the sources.
 pytestmark = pytest.mark.once
@@ -128,6 +129,11 @@ def check(module: str, is_package: bool, source: str) -> list[str]:
 
 
 @cache
+def architecture() -> str:
+    return (DOCS / "architecture.md").read_text(encoding="utf-8")
+
+
+@cache
 def modules() -> dict[str, Path]:
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -141,6 +147,24 @@ def test_a_module_imports_what_its_package_may(module: str) -> None:
     path = modules()[module]
     broken = check(module, path.stem == "__init__", path.read_text(encoding="utf-8"))
     assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_module_is_named_on_the_page_of_the_architecture(module: str) -> None:
+    package, _, name = module.rpartition(".")
+    path = module.replace(".", "/")
+    if modules()[module].stem == "__init__":
+        assert f"`{path}/`" in architecture() or not module, f"'{path}/' has no row"
+    elif not package:
+        assert f"`{name}`" in architecture(), f"'{name}' has no row"
+    else:
+        row = row_of(package.replace(".", "/"))
+        assert f"`{name}`" in row, f"the row of '{package}' does not say what '{name}' is for"
+
+
+def row_of(package: str) -> str:
+    """Returns what the page says of a package."""
+    return next(row for row in architecture().splitlines() if row.startswith(f"| `{package}/` |"))
 
 
 def imported_modules(module: str, is_package: bool, source: str) -> set[str]:
