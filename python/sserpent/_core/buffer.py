@@ -167,7 +167,7 @@ class Buffer:
         return self._take_all()[0]
 
     def _take_counted(self) -> tuple[bytes, int]:
-        """As `take`, and how many events these are."""
+        """Takes as `take` does, and counts the events."""
         taken, before, items = self._take_all()
         if not self._framed:
             return taken, items
@@ -233,5 +233,5 @@ def _ready(item: Any) -> bytes:
 
 
 def _blank_lines(stream: bytes) -> int:
-    """How many events these are: each block of an event stream ends with a blank line."""
+    """Counts events: each block of an event stream ends with a blank line."""
     return stream.count(b"\n\n") + stream.count(b"\n\r\n") + stream.count(b"\r\r")

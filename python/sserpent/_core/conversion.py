@@ -188,8 +188,8 @@ def _non_finite_to_null(value: dict[Any, Any] | list[Any] | float | str | None) 
 
 
 def valid_class(adapter: Any) -> type | None:
-    """The model whose own instances pydantic returns as they are, without a look at their fields:
-    that is what `revalidate_instances` is about."""
+    """Returns the model whose own instances pydantic returns as they are, without a look at their
+    fields: that is what `revalidate_instances` is about."""
     schema = adapter.core_schema
     if type(adapter.validator) is not SchemaValidator or schema.get("type") != "model":
         return None  # a plugin wants to see each validation, or there is more to validate

@@ -190,7 +190,7 @@ class ServerSentEvent(_Declared[DataT, NameT]):
         return frame(*ServerSentEvent._written(self))
 
     def _written(self) -> tuple[str | bytes | None, str | None, str | None, int | None, str | None]:
-        """The fields as they are framed: the data, as JSON or as text, then the others."""
+        """Returns the fields as they are framed: the data, as JSON or as text, then the others."""
         data: str | bytes | None = self._raw_data
         if data is None:
             if self._data is not None:
@@ -287,7 +287,8 @@ format_sse_event.__module__ = "sserpent"
 
 
 def from_fastapi(event: Any) -> ServerSentEvent:
-    """An event of FastAPI's class, checked: FastAPI before 0.136.2 does not check its fields."""
+    """Returns an event of FastAPI's class, checked: FastAPI before 0.136.2 does not check its
+    fields."""
     return ServerSentEvent(
         data=event.data,
         raw_data=event.raw_data,

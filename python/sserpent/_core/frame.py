@@ -41,7 +41,7 @@ def frame(
     retry: int | None,
     comment: str | None,
 ) -> bytes:
-    """The one place that writes fields; all of them are checked by now.
+    """Writes the fields of an event, which are checked by now. Nothing else writes fields.
 
     `data` as bytes is JSON that a serializer wrote: JSON escapes control characters, so it holds
     no raw line break and needs no scan.

@@ -69,8 +69,8 @@ _MAX_DEPTH = 64
 
 
 def event_data_json(value: Any) -> str | bytes:
-    """The JSON of `ServerSentEvent.data`: `model_dump_json()` of what has it, else as an item
-    without annotation."""
+    """Returns the JSON of `ServerSentEvent.data`: `model_dump_json()` of what has it, else as an
+    item without annotation."""
     kind = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind in _BUILTINS:
         return item_json(value)
@@ -83,8 +83,8 @@ def event_data_json(value: Any) -> str | bytes:
 
 
 def item_json(value: Any, exclude_none: bool = False) -> bytes:
-    """The JSON of an item that has no declared type: as FastAPI's encoder and `json.dumps` write
-    it, with null for NaN and infinities.
+    """Returns the JSON of an item that has no declared type: as FastAPI's encoder and `json.dumps`
+    write it, with null for NaN and infinities.
 
     Args:
         value: The item.
@@ -117,8 +117,8 @@ def encoded_json(value: Any, exclude_none: bool) -> bytes:
 
 
 def is_plain(value: Any, depth: int = 0) -> bool:
-    """Whether the value is made of JSON's own types, of which FastAPI's encoder changes nothing.
-    Exact types only: a subclass may be an Enum, which FastAPI replaces by its value."""
+    """Returns whether the value is made of JSON's own types, of which FastAPI's encoder changes
+    nothing. Exact types only: a subclass may be an Enum, which FastAPI replaces by its value."""
     kind = type(value)  # pyright: ignore[reportUnknownVariableType]
     if kind in _SCALARS:
         return True

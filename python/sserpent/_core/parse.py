@@ -281,7 +281,7 @@ class EventStreamParser:
         return self._reconnection_time
 
     def _skip_bom(self, chunk: bytes) -> bytes:
-        """The chunk without what belongs to a BOM at the beginning of the stream."""
+        """Returns the chunk without what belongs to a BOM at the beginning of the stream."""
         assert self._bom is not None
         read, missing = self._bom, _BOM[self._bom :]
         if chunk.startswith(missing):
@@ -295,7 +295,7 @@ class EventStreamParser:
         return chunk
 
     def _is_between_events(self) -> bool:
-        """Whether nothing of an event has been read yet."""
+        """Returns whether nothing of an event has been read yet."""
         read = self._line or self._data or self._in_data or self._type
         return not read and self._id is self._last_event_id
 
@@ -336,8 +336,8 @@ class EventStreamParser:
         return True
 
     def _has_room(self, more: bytes) -> bool:
-        """Whether the line being read may have `more` at its end; asked before anything is kept.
-        What a line may be thus does not depend on the chunks that it comes in."""
+        """Returns whether the line being read may have `more` at its end; asked before anything is
+        kept. What a line may be thus does not depend on the chunks that it comes in."""
         kept = len(self._data) + self._in_data + len(self._line)
         return kept + len(more) <= self._max_event_size
 
@@ -358,7 +358,7 @@ class EventStreamParser:
         # Anything else is ignored: comments, whose name is empty, among them.
 
     def _end_event(self, events: list[MessageEvent]) -> None:
-        """A blank line: the ID counts from now on, and what has data is an event."""
+        """Ends an event at a blank line: its ID counts from now on, and without data it is none."""
         self._last_event_id = self._id
         if self._data:
             del self._data[-1]

@@ -160,8 +160,8 @@ _scan_string: Callable[[str, int], tuple[str, int]] = decoder.scanstring  # type
 
 
 def _blocks(ready: bytes) -> Iterator[tuple[bytes, bytes | None]]:
-    """The blocks of an event stream, each with the blank line that ends it, and their data without
-    the blanks around it; None for that of a rest without one."""
+    """Yields the blocks of an event stream, each with the blank line that ends it, and their data
+    without the blanks around it; None for that of a rest without one."""
     block: list[bytes] = []
     for line in ready.splitlines(keepends=True):
         block.append(line)
@@ -175,12 +175,12 @@ def _blocks(ready: bytes) -> Iterator[tuple[bytes, bytes | None]]:
 
 
 def _value(json: str, at: int) -> str | None:
-    """The value that begins there, if it is a string."""
+    """Returns the value that begins there, if it is a string."""
     return _scan_string(json, at + 1)[0] if json[at] == '"' else None
 
 
 def _members(json: str) -> Iterator[tuple[str, int, int]]:
-    """The keys of an object in compact JSON, and where their values are."""
+    """Yields the keys of an object in compact JSON, and where their values are."""
     at = 1
     while json.startswith('"', at):
         key, after_key = _scan_string(json, at + 1)

@@ -168,9 +168,9 @@ _INNER_SCHEMAS = (
 
 
 def holds_iterator(model: BaseModel) -> bool:
-    """Whether there is an iterator somewhere in a model of which `_writes_plain_json` holds, where
-    pydantic would have refused it: what has been encoded of that is empty when it is encoded again.
-    """
+    """Returns whether there is an iterator somewhere in a model of which `_writes_plain_json`
+    holds, where pydantic would have refused it: what has been encoded of that is empty when it is
+    encoded again."""
     parts: list[Any] = [model]
     seen = set[int]()
     while parts:
@@ -214,8 +214,8 @@ def entries(mapping: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def with_encoded_keys(mapping: dict[Any, Any]) -> dict[Any, Any] | None:
-    """`mapping` with the keys that FastAPI's encoder makes of its own; None if it refuses any, or
-    if several become one, of which FastAPI encodes each value and keeps the last."""
+    """Returns `mapping` with the keys that FastAPI's encoder makes of its own; None if it refuses
+    any, or if several become one, of which FastAPI encodes each value and keeps the last."""
     kept = {
         key: value
         for key, value in mapping.items()

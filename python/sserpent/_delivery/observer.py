@@ -73,19 +73,21 @@ class MetricsSink(Protocol):
     """Is told what happens once. Called in the event loop of the stream; must not raise."""
 
     def first_event(self, route: str, seconds: float) -> None:
-        """The first event of a stream has been sent, so long after it was opened."""
+        """Called when the first event of a stream has been sent, so many seconds after it was
+        opened."""
         ...
 
     def ended(self, route: str, reason: str, seconds: float) -> None:
-        """A stream has ended, so long after it was opened: for the reason of an `Ending`."""
+        """Called when a stream has ended, so many seconds after it was opened, for the reason of an
+        `Ending`."""
         ...
 
     def gap(self, channel: str, reason: str, missed: int) -> None:
-        """A subscriber has been told that it has missed so many events."""
+        """Called when a subscriber has been told that it has missed so many events."""
         ...
 
     def reset(self, channel: str, reason: str) -> None:
-        """A subscriber has been told that continuity cannot be proved."""
+        """Called when a subscriber has been told that continuity cannot be proved."""
         ...
 
 

@@ -116,7 +116,8 @@ def _members(annotation: Any) -> Iterator[Declaration]:
 
 
 def _is_alias(annotation: Any) -> bool:
-    """Whether it is of a `type` statement, or of `TypeAliasType`, of which there are two."""
+    """Returns whether it is of a `type` statement, or of `TypeAliasType`, of which there are
+    two."""
     return type(annotation).__name__ == "TypeAliasType"
 
 

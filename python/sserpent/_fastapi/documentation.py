@@ -116,7 +116,7 @@ _DEFAULT = Default(None)
 
 
 def _is_event(item_type: Any) -> bool:
-    """Whether FastAPI would take items of a type for events, which it does not describe."""
+    """Returns whether FastAPI would take items of a type for events, which it does not describe."""
     return isinstance(item_type, type) and issubclass(item_type, ServerSentEvent)
 
 
@@ -126,7 +126,7 @@ def _is_framed(route: Any) -> bool:
 
 
 def _is_ready(item_type: Any) -> bool:
-    """Whether items of a type are sent as they are, where they are framed already."""
+    """Returns whether items of a type are sent as they are, where they are framed already."""
     if typing.get_origin(item_type) in (typing.Union, types.UnionType):
         return all(map(_is_ready, typing.get_args(item_type)))
     return isinstance(item_type, type) and issubclass(item_type, (str, bytes))

@@ -82,8 +82,8 @@ def is_coroutine_function(endpoint: Any) -> bool:
 
 
 def _is(kind: Callable[[Any], bool], endpoint: Any) -> bool:
-    """Whether a callable is of a kind, as FastAPI decides it: through partials, through what
-    `functools.wraps` has wrapped, and by `__call__` of an object."""
+    """Returns whether a callable is of a kind, as FastAPI decides it: through partials, through
+    what `functools.wraps` has wrapped, and by `__call__` of an object."""
     while isinstance(endpoint, functools.partial):
         endpoint = endpoint.func
     unwrapped = inspect.unwrap(endpoint)

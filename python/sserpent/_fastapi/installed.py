@@ -41,7 +41,7 @@ elif not routing.install():
         """FastAPI's event, with `encode()`."""
 
         def encode(self) -> bytes:
-            """The event in wire format, with the blank line that ends it."""
+            """Returns the event in wire format, with the blank line that ends it."""
             buffer = Buffer()
             buffer.push(self)
             return buffer.take()

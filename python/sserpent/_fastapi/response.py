@@ -477,11 +477,12 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         await answer(scope, receive, send)
 
     def _comes_back(self, scope: Scope) -> bool:
-        """Whether the client has had a part of the stream before."""
+        """Returns whether the client has had a part of the stream before."""
         return bool(Headers(scope=scope).get("last-event-id"))
 
     def _answer_head(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        """A stream that ends before it begins, so that its sends are bounded as any other's."""
+        """Sends a stream that ends before it begins, so that its sends are bounded as any
+        other's."""
         self._begins, self._source = False, None
         answering: Coroutine[Any, Any, None] = _delivery_class()(self, scope, receive, send).run()
         return self._then_close_replaced(answering) if self._replaced else answering

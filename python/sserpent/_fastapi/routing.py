@@ -266,7 +266,7 @@ class _Route:
         return answer_and_share
 
     def _keep_endpoint_context(self, call: Any) -> None:
-        """FastAPI's request errors name the endpoint's file and line: keep them the user's."""
+        """Keeps the endpoint's file and line, which FastAPI's request errors name, the user's."""
         cache = getattr(fastapi.routing, "_endpoint_context_cache", None)
         extract = getattr(fastapi.routing, "_extract_endpoint_context", None)
         if cache is not None and extract is not None:
@@ -274,7 +274,8 @@ class _Route:
 
 
 def _asks_for(name: str, dependant: Any) -> bool:
-    """Whether an endpoint, or anything that it depends on, has the request or the response."""
+    """Returns whether an endpoint, or anything that it depends on, has the request or the
+    response."""
     return getattr(dependant, name) is not None or any(
         _asks_for(name, each) for each in dependant.dependencies
     )

@@ -382,7 +382,8 @@ class _LoopStreams:
         return None
 
     def is_alive(self) -> bool:
-        """Whether the event loop may run again. Its open streams keep it, and so this does."""
+        """Returns whether the event loop may run again. Its open streams keep it, and so this
+        does."""
         token = self._token()
         is_closed: Callable[[], bool] = getattr(token, "is_closed", bool)
         return token is not None and not is_closed()

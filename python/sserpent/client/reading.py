@@ -154,7 +154,7 @@ class Reading:
         self._parser = EventStreamParser(self._max_event_size, self._parser.last_event_id)
 
     def end(self) -> None:
-        """The source has no more bytes.
+        """Ends the reading: the source has no more bytes.
 
         Raises:
             EventTooLarge: an event was larger than `max_event_size`.

@@ -97,11 +97,11 @@ class Reconnection:
         raise error
 
     def succeeded(self) -> None:
-        """An event was handed out."""
+        """Notes that an event was handed out."""
         self.failures = 0
 
     def ended(self, lasted: float, reconnection_time: int | None) -> None:
-        """A connection that was the stream is over.
+        """Notes that a connection that was the stream is over.
 
         Args:
             lasted: For how many seconds there was one.

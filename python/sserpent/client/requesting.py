@@ -211,7 +211,7 @@ class Source:
         return self.connected
 
     def closed(self, error: Exception | None = None) -> None:
-        """The connection is over, for whatever reason.
+        """Notes that the connection is over, for whatever reason.
 
         Args:
             error: The client's, if there was one.
@@ -251,12 +251,12 @@ class Source:
         return self._waits_until
 
     def waited(self) -> None:
-        """The delay is over."""
+        """Notes that the delay is over."""
         self.waits = False
         self._waits_until = None
 
     def ended_whole(self) -> None:
-        """The server has ended the stream, not cut it.
+        """Notes that the server has ended the stream, not cut it.
 
         Raises:
             IncompleteStream: the client must not come back, and the last event has not come.
@@ -271,7 +271,8 @@ class Source:
             self._over = True
 
     def cancelled(self) -> None:
-        """A read was cancelled, and its connection is lost; or a wait, and there was none."""
+        """Notes that a read was cancelled, and its connection is lost; or a wait, and there was
+        none."""
         if not self.waits and not self.reconnection.may_repeat(self.reading.last_event_id):
             self._over = True
             self._why_over = IncompleteStream(

@@ -220,7 +220,7 @@ class Exchange:
             raise NothingCame(f"{self.name}: no send waits, the application has ended")
 
     def lose(self, why: str) -> None:
-        """The connection is gone; what has arrived can still be read."""
+        """Ends the connection; what has arrived can still be read."""
         if self._lost is None and not self.complete:
             self._lost = why
         self._tell()
@@ -243,7 +243,7 @@ class Exchange:
         self.lose("the server has aborted the connection")
 
     def is_closed(self) -> bool:
-        """Whether there is no connection any more."""
+        """Returns whether there is no connection any more."""
         return self._lost is not None
 
     def unread(self) -> int:

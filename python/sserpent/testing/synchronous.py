@@ -175,8 +175,8 @@ class SyncClient:
 def connect_sync(
     app: ASGIApp, *, http_library: Any = None, timeout: float = 5.0, backend: str = "asyncio"
 ) -> AbstractContextManager[SyncClient]:
-    """`connect`, for tests without an event loop: a context manager of a `SyncClient`. One runs in
-    a thread, which ends with the context.
+    """Connects as `connect` does, for tests without an event loop. Returns a context manager of a
+    `SyncClient`. An event loop runs in a thread, which ends with the context.
 
     Args:
         app: See `connect`.

@@ -104,7 +104,7 @@ class ServerInProcess:
         }
 
     async def close(self) -> None:
-        """All clients leave.
+        """Has all clients leave.
 
         Raises:
             TimeoutError: an application still ran after `timeout`, and was cancelled.
@@ -124,7 +124,7 @@ class ServerInProcess:
             raise errors[0]
 
     async def end(self, exchange: Exchange) -> None:
-        """The client leaves, and the application's cleanup is waited for.
+        """Has the client leave, and waits for the application's cleanup.
 
         Raises:
             TimeoutError: the application still ran after `timeout`, and was cancelled.

@@ -412,7 +412,7 @@ class Subscriber:
         return b"".join(frames)
 
     def take_without_goodbye(self) -> bytes:
-        """As `take`, for whoever says goodbye itself."""
+        """Takes as `take` does, for whoever says goodbye itself."""
         frames = [framed(each) for each in self._take()]
         self._goodbye = b""
         return b"".join(frames)

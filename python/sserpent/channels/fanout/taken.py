@@ -33,7 +33,7 @@ class TakenEntries(Protocol):
     """Knows the entries that were taken: a compression that is shared."""
 
     def note(self, taken: list[bytes | Taken]) -> None:
-        """Is told what `take` is about to return, unless that is the next entries alone."""
+        """Notes what `take` is about to return, unless that is the next entries alone."""
         ...
 
     def close(self) -> None:

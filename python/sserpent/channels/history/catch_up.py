@@ -234,7 +234,7 @@ class CatchUp(ABC):
     # Giving entries to followers
 
     def _follows(self, entry: Entry, before: int) -> bool:
-        """Whether an entry is the next one."""
+        """Returns whether an entry is the next one."""
         cursor = self.cursor
         return cursor is not None and cursor == (entry.position.epoch, entry.offset - 1, before)
 
@@ -246,14 +246,14 @@ class CatchUp(ABC):
             self._reset("epoch", Position(entry.position.epoch, 0, 0))
 
     def _is_known(self, entry: Entry) -> bool:
-        """Whether an entry was read from the history already."""
+        """Returns whether an entry was read from the history already."""
         cursor = self.cursor
         if cursor is None or cursor.epoch != entry.position.epoch:
             return False
         return entry.offset < cursor.offset or entry.position == cursor
 
     def _has(self, position: Position) -> bool:
-        """Whether the followers have been given what is up to a position."""
+        """Returns whether the followers have been given what is up to a position."""
         cursor = self.cursor
         if cursor is None or cursor.epoch != position.epoch:
             return False

@@ -51,7 +51,7 @@ class History:
         return self.ttl if self.ring.head.offset else min(self.ttl, UNUSED_TTL)
 
     def is_over(self, now: float) -> bool:
-        """Whether nobody has used it for so long that it is not kept any more."""
+        """Returns whether nobody has used it for so long that it is not kept any more."""
         return not (self.followers or self.pinned) and self.used_at + self.lifetime <= now
 
     def append(self, item: Item, now: float) -> tuple[Entry, bool]:
@@ -335,7 +335,7 @@ class _Sweeper:
         self._end = call_every(interval, self._sweep)
 
     def is_late(self) -> bool:
-        """Whether its event loop seems to have ended."""
+        """Returns whether its event loop seems to have ended."""
         return monotonic() - self._swept_at > 3 * self._interval
 
     def _sweep(self) -> None:

@@ -237,7 +237,7 @@ class Session:
         return await self._send(name, *args)
 
     def _send(self, name: bytes, *args: Any) -> asyncio.Future[Any]:
-        """As `_ask`, but returns a future for the answer."""
+        """Asks as `_ask` does, but returns a future for the answer."""
         command = Command(name, args, self._deadline())
         self.servers.send(command)
         return command.future
@@ -316,7 +316,7 @@ class Session:
             await asyncio.sleep(_PAUSE)
 
     async def ask_of_key(self, script: str, key: HistoryKey, *args: Any) -> Any:
-        """As `ask_of_run`, for the scripts of keys."""
+        """Asks as `ask_of_run` does, for the scripts of keys."""
         name = self.name_of(key)
         return await self._ask(name, *self._of_key(script, name, *args))
 

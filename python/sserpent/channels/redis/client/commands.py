@@ -259,7 +259,7 @@ class Commands:
         return [each.args(now, self._timeout * _VALID, self.skew or 0.0) for each in sent]
 
     def _hesitates(self, now: float) -> bool:
-        """Whether it is not good to send anything now."""
+        """Returns whether it is not good to send anything now."""
         return bool(self._again) or self._anew or self._is_silent_for(_HESITATE, now)
 
     def _is_silent_for(self, part: float, now: float) -> bool:
