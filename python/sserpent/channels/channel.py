@@ -106,7 +106,7 @@ class Channel(Generic[T]):
             BrokerUnavailable: the broker could not be reached; nothing is published.
             PublishUncertain: the connection to the broker broke meanwhile; the event may be
                 published.
-            RuntimeError: the channels are closed.
+            ChannelsClosed: the channels are closed.
         """
         history_key = self._history_key(key)
         event_id = await self._broker.publish(
@@ -126,8 +126,18 @@ class Channel(Generic[T]):
     ) -> Future[str]:
         """Publishes as `publish` does, from a sync route or any thread, without waiting.
 
+        Args:
+            item, key, event, conflate, ephemeral: As in `publish`.
+
         Returns:
-            A future of the event's id. Errors in the arguments are raised at once.
+            A future of the event's id. If the broker cannot store the event, its result raises
+            `BrokerUnavailable` or `PublishUncertain`.
+
+        Raises:
+            TypeError: an argument has the wrong type; the message names it.
+            ValueError: an argument breaks a rule, or a field of the event does.
+            pydantic.ValidationError: the item is not of the channel's type.
+            ChannelsClosed: the channels are closed.
         """
         history_key = self._history_key(key)
         future = self._broker.publish_soon(
@@ -176,7 +186,7 @@ class Channel(Generic[T]):
             BrokerUnavailable: the broker could not be reached; none is published.
             PublishUncertain: the connection to the broker broke meanwhile; all events may be
                 published, or none.
-            RuntimeError: the channels are closed.
+            ChannelsClosed: the channels are closed.
         """
         history_key, limits = self._history_key(key), self._definition.limits
         encoded = [self._item(each, event, None, None) for each in checked_items(items)]
@@ -201,7 +211,7 @@ class Channel(Generic[T]):
             TypeError: `key` has the wrong type.
             ValueError: `key` breaks a rule, or is missing, or must be left out.
             BrokerUnavailable: the broker could not be reached.
-            RuntimeError: the channels are closed.
+            ChannelsClosed: the channels are closed.
         """
         return await self._broker.count_subscribers(self._history_key(key))
 
@@ -216,7 +226,7 @@ class Channel(Generic[T]):
             TypeError: `key` has the wrong type.
             ValueError: `key` breaks a rule, or is missing, or must be left out.
             BrokerUnavailable: the broker could not be reached.
-            RuntimeError: the channels are closed.
+            ChannelsClosed: the channels are closed.
         """
         position = await self._broker.position(self._history_key(key), self._definition.limits)
         return str(position)
@@ -227,7 +237,15 @@ class Channel(Generic[T]):
         self, key: Key | None = None, *, snapshot: Callable[..., Any] | None = None
     ) -> Selection:
         """Returns a selection for `Channels.subscribe`, which puts several channels into one
-        stream. The arguments are those of `subscribe`."""
+        stream.
+
+        Args:
+            key, snapshot: As in `subscribe`.
+
+        Raises:
+            TypeError: an argument has the wrong type; the message names it.
+            ValueError: an argument breaks a rule; the message names it.
+        """
         history_key = self._history_key(key)
         if snapshot is None and self._selection is not None:
             return self._selection
@@ -305,9 +323,16 @@ class Channel(Generic[T]):
         filter: Filter | None = None,
         snapshot: Callable[..., Any] | None = None,
     ) -> Listener:
-        """Returns an async context manager for an async iterator over the channel's events. The
-        arguments are those of `subscribe`. Filters and other listeners get the same `data`, so copy
-        it before you change it."""
+        """Returns an async context manager for an async iterator over the channel's events. Filters
+        and other listeners get the same `data`, so copy it before you change it.
+
+        Args:
+            key, after, start, filter, snapshot: As in `subscribe`.
+
+        Raises:
+            TypeError: an argument has the wrong type; the message names it.
+            ValueError: an argument breaks a rule; the message names it.
+        """
         return self._listen(self._request(key, after, start, filter, snapshot))
 
     def _request(

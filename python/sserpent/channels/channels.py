@@ -143,7 +143,7 @@ class Channels:
         Raises:
             BrokerUnavailable: Redis cannot be reached, or refuses commands; the message has the
                 address and the reason.
-            RuntimeError: the channels are closed.
+            ChannelsClosed: the channels are closed.
         """
         await self._broker.ready()
 

@@ -172,7 +172,7 @@ class Runs(Generic[T]):
             fastapi.HTTPException: 409, a run of this key is active; 429 with `Retry-After`, the
                 owner has `max_runs_per_owner`.
             BrokerUnavailable: the broker could not be reached; nothing has been started.
-            RuntimeError: the channels are closed.
+            ChannelsClosed: the channels are closed.
         """
         checked_content(
             f"'source' of runs {self._definition.name!r} must be a generator of events", source
@@ -251,6 +251,10 @@ class Runs(Generic[T]):
     async def active(self, key: Key, *, owner: Key | None = None) -> Run[T] | None:
         """Returns the active run of a key, or None if there is none.
 
+        Args:
+            key: The key that the run was started with.
+            owner: The owner that the run was started with.
+
         Raises:
             TypeError: an argument has the wrong type; the message names it.
             BrokerUnavailable: the broker could not be reached.
@@ -262,6 +266,10 @@ class Runs(Generic[T]):
     async def status(self, run_id: str, *, owner: Key | None = None) -> RunStatus:
         """Returns the state of a run: whether it is active, or how it has ended.
 
+        Args:
+            run_id: The id of the run.
+            owner: The owner of the run.
+
         Raises:
             fastapi.HTTPException: 404, this owner has no such run.
             TypeError: an argument has the wrong type; the message names it.
@@ -271,6 +279,10 @@ class Runs(Generic[T]):
 
     async def wait(self, run_id: str, *, owner: Key | None = None) -> RunStatus:
         """Waits for the end of a run, and returns how it has ended. A lost run has ended too.
+
+        Args:
+            run_id: The id of the run.
+            owner: The owner of the run.
 
         Raises:
             fastapi.HTTPException: 404, this owner has no such run.
