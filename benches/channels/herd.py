@@ -147,16 +147,25 @@ class Herd:
 
 
 async def come_and_leave(path: str, count: int) -> None:
-    """So many clients, each of which leaves when it has its event."""
+    """So many clients, each of which leaves when it has its event. Another one stays: the first
+    of a channel, and the last, have more to do."""
     from . import herd_app
 
     await herd_app.begin()
-    for _ in range(count):
+
+    async def come() -> tuple[NullSend, asyncio.Future[None]]:
         client = NullSend(path, headers=[(b"last-event-id", herd_app.id_before.encode())])
         request = asyncio.ensure_future(client.run(herd_app.app))
         await client.first
+        return client, request
+
+    stays = await come()
+    for _ in range(count):
+        client, request = await come()
         client.disconnect()
         await request
+    stays[0].disconnect()
+    await stays[1]
 
 
 def counted() -> Iterator[Counted]:
