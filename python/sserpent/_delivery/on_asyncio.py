@@ -34,7 +34,7 @@ from .stream import (
     log_send_error,
     warn_of_stall,
 )
-from .turns import LEAVING
+from .throttle import LEAVING
 from .wire import Body, can_ping, keepalive
 
 if TYPE_CHECKING:
@@ -166,9 +166,9 @@ class Delivery:
                     finally:
                         self._receiving = False
                     self._gone = True
-                    turns = LEAVING.of_this_loop()
-                    if not turns.take():
-                        await turns.wait()
+                    turn = LEAVING.of_this_loop().take_turn()
+                    if turn is not None:
+                        await turn
                     self._on_disconnect()
                 except asyncio.CancelledError as error:
                     if not self._interrupted or _uncancel(self._asgi_task) > before:

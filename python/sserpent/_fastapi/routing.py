@@ -39,7 +39,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from .._core import DeclaredEvents, ItemSchema, ServerSentEvent
-from .._delivery.turns import OPENING
+from .._delivery.throttle import OPENING
 from .._runtime.loops import on_asyncio
 from . import documentation
 from .acceleration import served_by
@@ -252,9 +252,9 @@ class _Route:
         @functools.wraps(answer)
         async def answer_and_share(request: Request) -> Response:
             if on_asyncio():
-                turns = OPENING.of_this_loop()
-                if not turns.take():
-                    await turns.wait()
+                turn = OPENING.of_this_loop().take_turn()
+                if turn is not None:
+                    await turn
             if self._shares_request:
                 share(request)
             response: Response = await answer(request)

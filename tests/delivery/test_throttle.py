@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from asgi import Connection
 from sserpent import EventSourceResponse
-from sserpent._delivery.turns import LEAVING, OPENING, Turns
+from sserpent._delivery.throttle import LEAVING, OPENING, Throttle
 from sserpent.channels import Channels
 
 MANY = 500
@@ -105,14 +105,16 @@ def test_d18_requests_for_streams_are_answered_a_few_in_a_turn() -> None:
 
 
 def test_d18_one_that_comes_alone_waits_for_no_turn() -> None:
-    turns = Turns(2)
+    throttle = Throttle(2)
 
     async def main(_: Clock) -> None:
         for _ in range(10):
-            assert turns.take()
-            assert turns.take()
-            assert not turns.take()
+            assert throttle.take_turn() is None
+            assert throttle.take_turn() is None
             await asyncio.sleep(0)
+        throttle.take_turn()
+        throttle.take_turn()
+        assert throttle.take_turn() is not None
 
     in_turns(main)
 
@@ -121,20 +123,21 @@ def test_d18_turns_come_in_order_and_one_that_is_cancelled_holds_up_nobody() -> 
     went: list[int] = []
 
     async def main(clock: Clock) -> None:
-        turns = Turns(2)
+        throttle = Throttle(2)
 
         async def go(number: int) -> None:
-            if not turns.take():
-                await turns.wait()
+            turn = throttle.take_turn()
+            if turn is not None:
+                await turn
             went.append(number)
 
         tasks = [asyncio.ensure_future(go(number)) for number in range(10)]
-        await until(lambda: len(turns._waiting) == 8)
+        await until(lambda: len(throttle._waiting) == 8)
         for number in (2, 3, 4, 7):
             tasks[number].cancel()
         late = asyncio.ensure_future(go(10))
         await asyncio.wait([*tasks, late])
-        assert not turns._waiting
+        assert not throttle._waiting
 
     in_turns(main)
     assert went == [0, 1, 5, 6, 8, 9, 10]
