@@ -1391,6 +1391,57 @@ async def test_the_only_follower_is_sent_a_token_in_the_turn_in_which_it_is_yiel
     assert counted == [[2], [0, 0]]
 
 
+class _WokenMeanwhile(dict[Any, None]):
+    """Subscribers of a tail. Where they are counted while it is woken, another thread acts.
+
+    Args:
+        subscribers: Those that there are.
+        is_woken: Whether the tail is woken.
+        call: Called once, in another thread, which is waited for.
+    """
+
+    def __init__(
+        self, subscribers: Any, is_woken: Callable[[], bool], call: Callable[[], object]
+    ) -> None:
+        super().__init__(subscribers)
+        self.was_called = False
+        self._is_woken = is_woken
+        self._call = call
+
+    def __len__(self) -> int:
+        if not self.was_called and self._is_woken():
+            self.was_called = True
+            thread = threading.Thread(target=self._call)
+            thread.start()
+            thread.join()
+        return super().__len__()
+
+
+@pytest.mark.parametrize("setting", [["memory", "asyncio"], ["memory", "trio"]])
+async def test_what_another_thread_publishes_while_a_token_is_sent_is_heard_at_once() -> None:
+    async with Channels() as channels:
+        news, runs = channels.channel("news", int), channels.runs("answers", int)
+        goes_on, ends = anyio.Event(), anyio.Event()
+
+        async def answer() -> AsyncIterator[int]:
+            await goes_on.wait()
+            yield 1
+            await ends.wait()
+
+        run = await runs.start(answer())
+        async with connected(news.subscribe()) as client, connected(run.follow()) as follower:
+            hub = runs._hubs.hub()
+            tail = next(each for each in hub._tails.values() if each.key.channel != "news")
+            tail.subscribers = subscribers = _WokenMeanwhile(
+                tail.subscribers, lambda: tail.woken, lambda: news.publish_soon(7)
+            )
+            goes_on.set()
+            await client.has(7)  # though nothing else happens
+            assert subscribers.was_called
+            ends.set()
+            await follower.until(lambda: follower.complete)
+
+
 async def test_what_a_generator_publishes_itself_is_heard_before_it_goes_on(
     make_channels: MakeChannels,
 ) -> None:

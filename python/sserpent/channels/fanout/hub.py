@@ -242,16 +242,16 @@ class Hub:
         self._held = False
         if not self._put_off:
             return
-        self._put_off = False
+        # Before the look at what there is: what another thread adds after that has its own turn.
+        self._put_off = self._scheduled = False
         if len(self._woken) == 1 and not (self._ready or self._unsettled):
             tail = self._woken[0]
             if tail.limits is UNLIMITED and len(tail.subscribers) <= 1:
                 contextvars.Context().run(self._tell_one)
                 return
-        self._call_soon(self._run)
+        self._schedule()
 
     def _tell_one(self) -> None:
-        self._scheduled = False
         tail = self._woken.popleft()
         if tail.drain(math.inf):
             for subscriber in [*tail.subscribers]:
