@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from . import gateway, reading
-from .channels import brokers, compressed, fanout, runs
+from .channels import brokers, compressed, fanout, herd, runs
 from .core import calls
 from .delivery import idle, in_process, mixed
 from .harness.callgrind import BY_LIBRARY, INSTRUCTIONS
@@ -191,6 +191,26 @@ CHANNELS = (
     share_of("fastapi", "memory of a subscriber", *fanout.AN_IDLE[:2], "≤ 0.4").because(CLIENT),
     takes("longest stall of the event loop, 5,000 clients, ms", fanout.A_STALL, "≤ 6").because(
         "a slice is two milliseconds by the clock; what is longer, the processor did other work"
+    ),
+    *(
+        takes(f"{herd.COMING}, {work}", (table, herd.FROZEN, "sserpent"), limit)
+        for work, table, limit in (
+            ("until all have an event, s", herd.BACK, "≤ 6"),
+            ("longest stall, ms", herd.STALL, "≤ 100"),
+        )
+    ),
+    takes(
+        f"{herd.COMING}, a connection, µs", (herd.PROCESSOR, herd.FROZEN, "sserpent"), "≤ 400"
+    ).because(
+        "what bare ASGI takes is the server's and the kernel's; of the rest, FastAPI takes two"
+        " thirds, to come to an endpoint with one dependency",
+        herd.COUNTED,
+    ),
+    takes(
+        f"{herd.GOING}, longest stall, ms", (herd.LEAVING, herd.FROZEN, "sserpent"), "≤ 50"
+    ).because(
+        "the server tells all streams in one turn of the event loop, bare ASGI's too; what they do"
+        " then is spread over turns"
     ),
     takes("publishing, µs", (brokers.PUBLISH, "1 task", "memory"), "≤ 5").because(
         "sixteen calls in Python, from the check of the key to the history's limits"

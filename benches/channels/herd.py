@@ -31,12 +31,13 @@ TIMEOUT = 90
 DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 CLIENTS = 9_000 if DESCRIPTORS in (-1, resource.RLIM_INFINITY) else min(9_000, DESCRIPTORS - 1_000)
 
-HERD = f"channels, {CLIENTS:,} clients that come back within {SECONDS} s"
-BACK = f"{HERD}, until all have an event"
-STALL = f"{HERD}, longest stall"
-PROCESSOR = f"{HERD}, a connect"
-LEAVING = f"channels, {CLIENTS:,} clients that leave at once, longest stall"
-LEFT = f"channels, {CLIENTS:,} clients that leave at once, until the last is gone"
+COMING = f"{CLIENTS:,} clients reconnect within {SECONDS} s"
+GOING = f"{CLIENTS:,} clients leave at once"
+BACK = f"channels, {COMING}, until all have an event"
+STALL = f"channels, {COMING}, longest stall"
+PROCESSOR = f"channels, {COMING}, a connection"
+LEAVING = f"channels, {GOING}, longest stall"
+LEFT = f"channels, {GOING}, until the last stream has ended"
 # The settings of the garbage collector: Python's, and those of docs/production.md.
 DEFAULT, FROZEN = "Python's collector", "collector as recommended"
 # https://man7.org/linux/man-pages/man7/socket.7.html, SO_LINGER: a reset ends the connection, which
