@@ -55,7 +55,9 @@ def checked_prefix(value: Any) -> str:
     """Returns a prefix for names in Redis, which has no braces."""
     prefix = checked_name("prefix", value)
     if "{" in prefix or "}" in prefix:
-        raise ValueError("'prefix' must not have braces, which Redis Cluster gives a meaning")
+        raise ValueError(
+            f"'prefix' must not have braces, which Redis Cluster gives a meaning: {prefix!r}"
+        )
     return prefix
 
 
