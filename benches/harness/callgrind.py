@@ -1,7 +1,7 @@
 """Instructions per event, by library. Callgrind counts them, so they hardly depend on the run or on
 what else the machine does.
 
-A worker (`python -m benches.harness.callgrind`) runs under valgrind what the stages want counted,
+A worker (`python -m benches.callgrind_worker`) runs under valgrind what the stages want counted,
 and calls a function of the C library after each, at which callgrind dumps its counts,
 https://valgrind.org/docs/manual/cl-manual.html#opt.dump-before. It turns the counting on itself
 when all modules are there: their import would take five times as long.
@@ -93,7 +93,7 @@ def _spent(process: str, together: list[Counted]) -> list[tuple[Counted, dict[st
         options = ["--tool=callgrind", f"--callgrind-out-file={folder}/counts"]
         options += [f"--dump-before={dump.__name__}", "--instr-atstart=no"]
         subprocess.run(
-            ["valgrind", *options, sys.executable, "-m", __name__, process],
+            ["valgrind", *options, sys.executable, "-m", "benches.callgrind_worker", process],
             check=True,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONHASHSEED": "0"},
@@ -162,11 +162,3 @@ async def run_all(stages: Iterable[Any], process: str) -> None:
             if isawaitable(done):
                 await done
             dump(0)
-
-
-if __name__ == "__main__":
-    from uvloop import run
-
-    from benches.stages import STAGES
-
-    run(run_all(STAGES, sys.argv[1]))

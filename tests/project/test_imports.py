@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 import sserpent
-from pages import DOCS
+from pages import DOCS, PROJECT
 
 # It reads the sources.
 pytestmark = pytest.mark.once
 
 PACKAGE = Path(sserpent.__file__).parent
+ROOTS = {"sserpent": PACKAGE, "benches": PROJECT / "benches"}
 
 # What a package may import of ours besides itself: packages or modules, with all that is in them.
 # A package may be one module.
@@ -66,15 +67,16 @@ class Import:
     target: str  # the dotted name of a module, absolute
 
 
-def imports(module: str, is_package: bool, source: str) -> Iterator[Import]:
+def imports(module: str, is_package: bool, source: str, root: str = "sserpent") -> Iterator[Import]:
     """Every import of a module, those in functions and those for type checkers included.
 
     Args:
-        module: The dotted name of the module, without `sserpent`.
+        module: The dotted name of the module, without the root.
         is_package: Whether it is the `__init__` of a package.
         source: Its code.
+        root: The name of the package that it is in.
     """
-    path = ["sserpent", *filter(None, module.split("."))]
+    path = [root, *filter(None, module.split("."))]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -89,9 +91,9 @@ def imports(module: str, is_package: bool, source: str) -> Iterator[Import]:
 
 def is_module(name: str) -> bool:
     first, *rest = name.split(".")
-    path = PACKAGE.joinpath(*rest)
-    if first != "sserpent":
+    if first not in ROOTS:
         return name == "starlette.types"
+    path = ROOTS[first].joinpath(*rest)
     return path.is_dir() or path.with_suffix(".py").exists() or rest[0] in OURS
 
 
@@ -134,10 +136,10 @@ def architecture() -> str:
 
 
 @cache
-def modules() -> dict[str, Path]:
+def modules(root: str = "sserpent") -> dict[str, Path]:
     found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
+    for path in sorted(ROOTS[root].rglob("*.py")):
+        parts = path.relative_to(ROOTS[root]).with_suffix("").parts
         found[".".join(parts).removesuffix("__init__").rstrip(".")] = path
     return found
 
@@ -167,13 +169,15 @@ def row_of(package: str) -> str:
     return next(row for row in architecture().splitlines() if row.startswith(f"| `{package}/` |"))
 
 
-def imported_modules(module: str, is_package: bool, source: str) -> set[str]:
+def imported_modules(
+    module: str, is_package: bool, source: str, root: str = "sserpent"
+) -> set[str]:
     """Returns the modules of ours that a module imports, those for type checkers included."""
     found = set()
-    for each in imports(module, is_package, source):
-        if each.target.split(".")[0] == "sserpent":
-            name = each.target.removeprefix("sserpent").removeprefix(".")
-            while name not in modules():  # a name in it
+    for each in imports(module, is_package, source, root):
+        if each.target.split(".")[0] == root:
+            name = each.target.removeprefix(root).removeprefix(".")
+            while name not in modules(root):  # a name in it
                 name = name.rpartition(".")[0]
             found.add(name)
     return found - {module}
@@ -189,17 +193,22 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 @cache
-def import_graph() -> dict[str, set[str]]:
+def import_graph(root: str = "sserpent") -> dict[str, set[str]]:
     """Returns the modules that each module imports."""
     return {
-        module: imported_modules(module, path.stem == "__init__", path.read_text("utf-8"))
-        for module, path in modules().items()
+        module: imported_modules(module, path.stem == "__init__", path.read_text("utf-8"), root)
+        for module, path in modules(root).items()
     }
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circle(import_graph()) == []
     assert "_core.json" in import_graph()["_core.buffer"]
+
+
+def test_no_modules_of_the_benchmarks_import_each_other_in_a_circle() -> None:
+    assert circle(import_graph("benches")) == []
+    assert "harness.callgrind" in import_graph("benches")["channels.fanout"]
 
 
 def test_no_packages_of_channels_import_each_other_in_a_circle() -> None:
