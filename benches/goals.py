@@ -242,8 +242,8 @@ CHANNELS = (
         (runs.TIME, runs.CASE, "generator"),
         "≤ 1.5",
     ).because(
-        "a token of a run is kept, with an id, for whoever comes later, and handed to its followers"
-        " in a turn of the event loop of its own",
+        "a token of a run is kept, with an id, for whoever comes later: 46 calls in Python, 13 of"
+        " which a token of a stream takes too",
         runs.A_TOKEN,
     ),
     share(
