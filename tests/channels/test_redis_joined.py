@@ -140,6 +140,22 @@ def test_the_bytes_of_the_history_are_bounded(server: RedisServer, together: int
     run(server, check)
 
 
+def test_the_bytes_of_the_history_are_bounded_where_many_small_ones_give_way(
+    server: RedisServer,
+) -> None:
+    async def check(broker: RedisBroker) -> None:
+        limits = LIMITS._replace(history_bytes=200_000)
+        for first in range(0, 2_000, 100):
+            await publish_together(broker, range(first, first + 100))
+        event = Item(b"data: %b\n\n" % (b"x" * 4_000), False, None)
+        for _ in range(3):
+            await asyncio.gather(*[broker.publish(ROOM, limits, event) for _ in range(100)])
+        _, entries = await broker.read(ROOM, LIMITS, *ALL)
+        assert sum(len(each.frame) for each in entries) <= 200_000 + 16 * 4_100
+
+    run(server, check)
+
+
 # What goes wrong
 
 

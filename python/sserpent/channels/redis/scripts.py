@@ -159,16 +159,23 @@ if offset % 16 < count or largest * 64 > tonumber(max_bytes) then
     end
     return tonumber(its_time) < now - ttl or start + size - its_start > tonumber(max_bytes)
   end
-  local is_done, why = pcall(function()
-    if is_over(call('XRANGE', key, '-', '+', 'COUNT', 1)[1]) then
-      local keep
-      for _, entry in ipairs(call('XRANGE', key, '-', '+', 'COUNT', 100)) do
+  local function first_kept()
+    local keep, from = nil, '-'
+    -- A thousand at most, and Redis goes on. The next look goes on with the others.
+    for _ = 1, 10 do
+      for _, entry in ipairs(call('XRANGE', key, from, '+', 'COUNT', 100)) do
         keep = entry[1]
         if not is_over(entry) then
-          break
+          return keep
         end
       end
-      call('XTRIM', key, 'MINID', keep)
+      from = '(' .. keep
+    end
+    return keep
+  end
+  local is_done, why = pcall(function()
+    if is_over(call('XRANGE', key, '-', '+', 'COUNT', 1)[1]) then
+      call('XTRIM', key, 'MINID', first_kept())
     end
   end)
   if not is_done then
