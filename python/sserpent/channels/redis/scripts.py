@@ -188,15 +188,16 @@ end
 return epoch .. '-' .. id
 """
 
-# The newest entry, but for its body, and the time. The history of who looks at it lives on. Where
-# there is none, it begins.
+# Of each of several histories the time, and its newest entry, but for the body. The history of who
+# looks at it lives on. Where there is none, it begins. ARGV has of each for how many milliseconds
+# it lives on, or "", for how many if nothing was published to it, and the epoch that it begins
+# with.
 _HEAD = """
-local key, ttl, unused_ttl, epoch = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local call, match = redis.call, string.match
-local time = call('TIME')
-local last = call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
-if not last then
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local seconds, microseconds = unpack(call('TIME'))
+
+local function begin(key, ttl, epoch)
+  local now = seconds * 1000 + math.floor(microseconds / 1000)
   local about = string.format('%s %d 0 0 0 ', epoch, now)
   local added = redis.pcall('XADD', key, '0-1', 'about', about, 'body', '')
   if type(added) == 'table' then
@@ -204,13 +205,26 @@ if not last then
     call('UNLINK', key)
     call('XADD', key, '0-1', 'about', about, 'body', '')
   end
-  call('PEXPIRE', key, unused_ttl)
-  return {time[1], time[2], '0-1', about}
+  call('PEXPIRE', key, ttl)
+  return about
 end
-if ttl ~= '' and match(last[2][2], ABOUT) then
-  call('PEXPIRE', key, match(last[1], '^0%-') and unused_ttl or ttl)
+
+local heads = {}
+for number, key in ipairs(KEYS) do
+  local ttl, unused_ttl, epoch = ARGV[3 * number - 2], ARGV[3 * number - 1], ARGV[3 * number]
+  local last = call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  local id, about = '0-1'
+  if not last then
+    about = begin(key, unused_ttl, epoch)
+  else
+    id, about = last[1], last[2][2]
+    if ttl ~= '' and match(about, ABOUT) then
+      call('PEXPIRE', key, match(id, '^0%-') and unused_ttl or ttl)
+    end
+  end
+  heads[number] = {seconds, microseconds, id, about}
 end
-return {time[1], time[2], last[1], last[2][2]}
+return heads
 """
 
 # Which of several histories are not as somebody knows them: ARGV has of each the id and the epoch

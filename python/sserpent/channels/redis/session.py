@@ -18,7 +18,7 @@ from ..history.broker import BrokerUnavailable, ChannelsClosed, Follower, Item, 
 from ..history.position import HistoryKey, Position, new_epoch, new_tag, parse_id
 from ..history.ring import Entry, Retention
 from .client.cluster import Cluster, ClusterServer
-from .client.command import Command, Ephemeral, Publish, Timely
+from .client.command import MOST, Command, Ephemeral, Publish, Question, Timely
 from .client.commands import Setup
 from .client.connection import Server, text_of
 from .client.script import RIGHTS, Script
@@ -42,8 +42,9 @@ from .scripts import (
 )
 from .shared_slots import SLOTS, SharedSlots
 
-# How many histories are looked at at the same time.
-_TOGETHER = 64
+# How many histories are looked at at the same time: Redis looks at as many as go in one call while
+# what it has said of others is taken.
+_TOGETHER = 2 * MOST
 # How many entries are read at once.
 _PAGE = 1_000
 # How many of them are looked at in one turn of the event loop.
@@ -75,7 +76,8 @@ class Session:
         self._server = server
         self._pace = pace
         self.loop = asyncio.get_running_loop()
-        is_cluster = isinstance(server, ClusterServer)
+        # The names of a cluster are in different slots, so one call is about one of them.
+        is_cluster = self._is_cluster = isinstance(server, ClusterServer)
         command = "SPUBLISH" if is_cluster else "PUBLISH"
         self._publish = publish_script(command)
         self._publish_many = publish_script(command, many=True)
@@ -458,8 +460,10 @@ class Session:
         # That of a run lives on by itself.
         is_run = limits.history_ttl == math.inf
         ttl = b"" if is_run else max(round(limits.history_ttl * 1000), 1)
-        args = name, ttl, max(round(unused_ttl(limits) * 1000), 1), new_epoch()
-        reply = await self._ask(name, "EVALSHA", HEAD.sha, 1, *args)
+        about = ttl, max(round(unused_ttl(limits) * 1000), 1), new_epoch()
+        question = Question(name, HEAD.sha, about, self._deadline(), self._is_cluster)
+        self.servers.send(question)
+        reply = await question.future
         try:
             return read_head(reply)
         except ValueError:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Any, cast
+from typing import Any, Generic, TypeVar
 
 from redis.exceptions import ResponseError
 
 from ...history.broker import BrokerUnavailable, PublishUncertain, Refused
 
-# How many events go in one call at most, and how large each is at most: Redis does nothing else
-# meanwhile.
-_MOST, _MOST_BYTES = 100, 8_192
+#: How many events, or keys, go in one call at most: Redis does nothing else meanwhile.
+MOST = 100
+# How large each event is at most.
+_MOST_BYTES = 8_192
 
 
 class Command:
@@ -53,6 +54,16 @@ class Command:
     def joins(self) -> tuple[Any, ...] | None:
         """What those have in common that may go with it in one call; None if none may."""
         return None
+
+    def join(self, commands: Sequence[Any]) -> Command:
+        """Returns one call for commands that have the same `joins` as this one, which is the first
+        of them."""
+        raise NotImplementedError
+
+    def apart(self) -> Sequence[Command]:
+        """Returns what to send in its place where it is refused, if that may be the fault of one of
+        its parts alone."""
+        return ()
 
     def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
         """Returns the command as it is sent now.
@@ -150,6 +161,9 @@ class Publish(Timely):
         *limits, _, body = self._after
         return (self.name, self._joined, *limits) if len(body) <= _MOST_BYTES else None
 
+    def join(self, commands: Sequence[Publish]) -> Command:
+        return JoinedPublishes(commands)
+
     def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
         since = self.unsure_since
         elapsed = b"" if since is None else b"%d" % ((now - since) * 1000 + 1)
@@ -183,30 +197,96 @@ class Publish(Timely):
         self.fail(PublishUncertain(f"Whether the event was published is not known. {reason}"))
 
 
-class Joined(Command):
-    """Several publishes to one history in one call, which takes Redis a third of the time. They are
-    stored next to each other, or none is; if the answer is lost, each is repeated by itself.
+class Question(Command):
+    """A script that answers for a key, and for others in the same call. It may be repeated.
 
     Args:
-        publishes: Two or more that have the same `joins`.
+        script: Its hash.
+        about: Its arguments about the key.
+        is_alone: Whether it is not to be asked about others in the same call.
+    """
+
+    __slots__ = ("_is_alone",)
+
+    def __init__(
+        self,
+        name: bytes,
+        script: bytes,
+        about: tuple[Any, ...],
+        deadline: float,
+        is_alone: bool = False,
+    ) -> None:
+        super().__init__(name, ("EVALSHA", script, 1, name, *about), deadline)
+        self._is_alone = is_alone
+
+    @property
+    def joins(self) -> tuple[Any, ...] | None:
+        return None if self._is_alone else self.words
+
+    def join(self, commands: Sequence[Question]) -> Command:
+        return JoinedQuestions(commands)
+
+    def answer(self, answer: list[Any]) -> str:
+        return super().answer(answer[0])
+
+
+Part = TypeVar("Part", bound=Command)
+
+
+class Joined(Command, Generic[Part]):
+    """Several commands in one call.
+
+    Args:
+        parts: Two or more that have the same `joins`.
     """
 
     __slots__ = ("_parts",)
 
-    def __init__(self, publishes: Sequence[Publish]) -> None:
-        self._parts = publishes
-        first = publishes[0]
-        self.name = first.name
-        self.deadline = first.deadline
-        self._args = ("EVALSHA", first._joined, *first._args[2:])
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        self.name = parts[0].name
+        self._args = parts[0]._args
 
     @property
-    def parts(self) -> Sequence[Command]:
+    def parts(self) -> Sequence[Part]:
         return self._parts
+
+
+class JoinedQuestions(Joined[Question]):
+    """Questions about several keys. If Redis refuses to answer, each is asked by itself: one of the
+    keys may be of another type."""
+
+    __slots__ = ()
+
+    def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
+        names = [part.name for part in self._parts]
+        about = [each for part in self._parts for each in part._args[4:]]
+        return (*self.words, len(names), *names, *about)
+
+    def answer(self, answer: list[Any]) -> str:
+        for part, each in zip(self._parts, answer, strict=True):
+            part.answer([each])
+        return ""
+
+    def apart(self) -> Sequence[Command]:
+        for part in self._parts:
+            part._is_alone = True
+        return self._parts
+
+
+class JoinedPublishes(Joined[Publish]):
+    """Several publishes to one history, which takes Redis a third of the time. They are stored next
+    to each other, or none is; if the answer is lost, each is repeated by itself."""
+
+    __slots__ = ()
+
+    @property
+    def words(self) -> tuple[Any, ...]:
+        return self._args[0], self._parts[0]._joined
 
     def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
         args = [*self._parts[0].args(now, valid, skew)[:-2]]
-        args[1] = self._args[1]
+        args[1] = self._parts[0]._joined
         for part in self._parts:
             args += part._args[4], *part._after[-2:]
         return tuple(args)
@@ -224,15 +304,15 @@ class Joined(Command):
 
 
 def joined(commands: Iterable[Command]) -> list[Command]:
-    """Returns commands in their order, with publishes to one history that follow one another in
-    one."""
+    """Returns commands in their order, those that follow one another and can be one call as one."""
     found: list[Command] = []
     for joins, group in groupby(commands, key=lambda command: command.joins):
         same = list(group)
-        if joins is None or len(same) == 1:
+        if joins is None:
             found += same
             continue
-        for start in range(0, len(same), _MOST):
-            publishes = cast("list[Publish]", same[start : start + _MOST])
-            found.append(Joined(publishes) if len(publishes) > 1 else publishes[0])
+        for start in range(0, len(same), MOST):
+            together = same[start : start + MOST]
+            first = together[0]
+            found.append(first.join(together) if len(together) > 1 else first)
     return found

@@ -289,6 +289,9 @@ class Commands:
         elif isinstance(error, _NOT_NOW) or _NOT_NOW_TEXT.search(str(error)):
             self._trouble.reason = str(error)
             self._again += command.parts
+        elif apart := command.apart():
+            for part in apart:
+                self.send(part)
         else:
             command.refuse(
                 f"{self._server.place} refuses {text_of(command.name)}:"
