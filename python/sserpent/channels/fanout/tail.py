@@ -61,6 +61,46 @@ class TailHub(Protocol):
         ...
 
 
+class _Lock:
+    """A lock that takes no turn of the event loop where nobody holds it. anyio's takes two, and
+    each key would keep three objects of it."""
+
+    __slots__ = ("_is_held", "_waiting")
+
+    def __init__(self) -> None:
+        self._is_held = False
+        self._waiting: deque[anyio.Event] | None = None
+
+    async def __aenter__(self) -> None:
+        if not self._is_held:
+            self._is_held = True
+            return
+        turn = anyio.Event()
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(turn)
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set():
+                self._pass_on()
+            else:
+                self._waiting.remove(turn)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Gives it to whoever has waited longest. It is held without a break, so nobody comes
+        between."""
+        if self._waiting:
+            self._waiting.popleft().set()
+        else:
+            self._is_held = False
+            self._waiting = None
+
+
 class Tail:
     """The newest entries of one history, for the subscribers of one event loop.
 
@@ -87,7 +127,7 @@ class Tail:
         self.users = 0
         self.following = False
         #: Held while the broker is asked.
-        self.lock = anyio.Lock()
+        self.lock = _Lock()
         self._hub = hub
         self._incoming: deque[Entry | tuple[str, Position]] = deque()
         # Each is changed in one thread only: the first two in that of the broker.
