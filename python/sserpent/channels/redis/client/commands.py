@@ -16,7 +16,6 @@ from redis.exceptions import (
     ClusterDownError,
     NoScriptError,
     ReadOnlyError,
-    ResponseError,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -25,6 +24,7 @@ from ...._runtime.loops import end
 from .command import Command, joined
 from .connection import (
     LOST,
+    Answers,
     Connection,
     Pauses,
     Server,
@@ -266,20 +266,21 @@ class Commands:
         return bool(self._flight) and now > self._flight[0].parts[0].sent_at + self._timeout * part
 
     async def _read(self, connection: Connection) -> None:
-        flight = self._flight
-        while True:
-            try:
-                answer = await connection.read_response()
-            except (ResponseError, *_NOT_NOW) as error:
-                self._refused(flight.popleft(), known(error))
-            else:
-                refused = flight.popleft().answer(answer)
-                self._pauses.reset()
-                if refused:
-                    self._anew = True
-                    self._trouble.begin(RedisConnectionError(f"an event is stored, but: {refused}"))
-            if (self._again or self._anew) and not flight:
-                return
+        answers, flight = Answers(connection), self._flight
+        while flight or not (self._again or self._anew):
+            for answer in await answers.next():
+                command = flight.popleft()
+                if isinstance(answer, Exception):
+                    self._refused(command, known(answer))
+                else:
+                    self._answered(command, answer)
+
+    def _answered(self, command: Command, answer: Any) -> None:
+        refused = command.answer(answer)
+        self._pauses.reset()
+        if refused:
+            self._anew = True
+            self._trouble.begin(RedisConnectionError(f"an event is stored, but: {refused}"))
 
     def _refused(self, command: Command, error: Exception) -> None:
         error = command.understand(error)

@@ -15,6 +15,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AskError,
+    AuthenticationError,
+    BusyLoadingError,
     ClusterDownError,
     MovedError,
     NoPermissionError,
@@ -39,6 +41,8 @@ _MOST_PAUSE = 1.0
 
 #: How a connection ends.
 LOST = (RedisError, OSError, asyncio.TimeoutError)
+# How a server refuses a command, and the connection goes on.
+_REFUSALS = ResponseError, AuthenticationError, BusyLoadingError
 
 
 # Its types are not those of the parameters.
@@ -197,6 +201,34 @@ async def send(connection: Connection, commands: Iterable[tuple[Any, ...]]) -> N
         await connection.send_packed_command([packed], check_health=False)
     except RuntimeError as error:  # what uvloop raises where the transport is closed
         raise RedisConnectionError(str(error)) from error
+
+
+class Answers:
+    """What a connection answers. redis-py takes several times as long to pass on one answer as to
+    parse it, so what has come together is passed on together."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        reader: Any = getattr(getattr(connection, "_parser", None), "_reader", None)
+        # What hiredis returns now, an object of redis-py's, says that there is no whole answer.
+        self._reader = None if reader is None or reader.has_data() else reader
+        self._nothing = None if self._reader is None else self._reader.gets(False)
+
+    async def next(self) -> list[Any]:
+        """Returns the answers that have come, at least one, errors of the server among them.
+
+        Raises:
+            RedisError, OSError: the connection was lost.
+        """
+        try:
+            answers = [await self._connection.read_response()]
+        except _REFUSALS as error:
+            answers = [error]
+        reader = self._reader
+        if reader is not None:
+            while (answer := reader.gets(False)) is not self._nothing:
+                answers.append(answer)
+        return answers
 
 
 async def ask(connection: Connection, *command: Any) -> Any:

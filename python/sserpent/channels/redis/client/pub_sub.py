@@ -13,6 +13,7 @@ from redis.exceptions import MovedError, ResponseError
 from ...._runtime.loops import end
 from .connection import (
     LOST,
+    Answers,
     Connection,
     Pauses,
     Server,
@@ -194,29 +195,36 @@ class PubSub:
         return ("PING",)
 
     async def _read(self, connection: Connection) -> None:
-        listening = self._listening
+        answers = Answers(connection)
         while True:
-            try:
-                kind, name, message = await _next(connection)
-            except ResponseError as error:
-                moved = known(error)
-                if not isinstance(moved, MovedError):
-                    raise
-                self._move(self._next_expected(), moved)
-                continue
-            if not self._heard:
-                self._heard = True
-                self._pauses.reset()
-                self._trouble.end()
-            if kind in (b"message", b"smessage"):
-                heard = listening.get(name)
-                if heard is not None and heard.on_message(message):
+            for answer in await answers.next():
+                if isinstance(answer, Exception):
+                    self._refused(answer)
+                elif self._take(answer):
                     await asyncio.sleep(0)
-            elif kind == b"pong":
-                for function in self._syncing.popleft() if self._syncing else ():
-                    function()
-            else:
-                self._changed(kind in (b"subscribe", b"ssubscribe"), name)
+
+    def _refused(self, error: Exception) -> None:
+        moved = known(error)
+        if not isinstance(moved, MovedError):
+            raise error
+        self._move(self._next_expected(), moved)
+
+    def _take(self, answer: Any) -> bool:
+        """Takes what the server says, and returns whether the event loop should turn."""
+        if not self._heard:
+            self._heard = True
+            self._pauses.reset()
+            self._trouble.end()
+        if answer == b"PONG" or len(answer) == 2:  # without a subscription, or with one
+            for function in self._syncing.popleft() if self._syncing else ():
+                function()
+            return False
+        kind, name, message = answer
+        if kind in (b"message", b"smessage"):
+            heard = self._listening.get(name)
+            return heard is not None and heard.on_message(message)
+        self._changed(kind in (b"subscribe", b"ssubscribe"), name)
+        return False
 
     def _changed(self, wanted: bool, name: bytes) -> None:
         if not wanted and not (self._expected and self._expected[0][1].name == name):
@@ -254,11 +262,3 @@ class PubSub:
             else:
                 asked = True
                 await send(connection, [self._ping()])
-
-
-async def _next(connection: Connection) -> tuple[bytes, bytes, Any]:
-    answer = await connection.read_response()
-    if answer == b"PONG" or len(answer) == 2:  # without a subscription, or with one
-        return b"pong", b"", b""
-    kind, name, message = answer
-    return kind, name, message
