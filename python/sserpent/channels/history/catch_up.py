@@ -33,7 +33,6 @@ class CatchUp(ABC):
     Attributes:
         cursor: The position of what the followers have been given; None before the first look.
         followers: Are given the entries.
-        warning: Logs why the history cannot be read.
     """
 
     def __init__(self, key: HistoryKey, limits: Retention) -> None:
@@ -41,7 +40,9 @@ class CatchUp(ABC):
         self.limits = limits
         self.cursor: Position | None = None
         self.followers: tuple[Follower, ...] = ()
-        self.warning = SayOnce("Clients of channel '%s' have to wait: %s", key.channel)
+        # Why the history cannot be read. This and what follows are there where they are needed:
+        # there may be ten thousand histories.
+        self._warning: SayOnce | None = None
         self._subscribed = 0  # 0 if it is not, else which subscription
         self._subscriptions = 0
         # Whether what is heard is given on. It is not, until nothing is missing before it.
@@ -50,7 +51,7 @@ class CatchUp(ABC):
         # Callers that wait for all that was published before they asked.
         self._asking: Waiters = set()
         self._refreshing = False
-        self._waiting: deque[tuple[Entry, int]] = deque(maxlen=_WAITING)
+        self._waiting: deque[tuple[Entry, int]] | None = None
         self._waiting_bytes = 0
         # How far the last look came, and what it looked for.
         self._came: tuple[Position, Position] | None = None
@@ -101,6 +102,12 @@ class CatchUp(ABC):
     def is_behind(self) -> bool:
         """Whether the history is to be read before what is heard is given on."""
         return bool(self._asking) or (bool(self._subscribed) and not self._live)
+
+    def warn(self, reason: str) -> None:
+        """Logs why the history cannot be read, once for each reason in a row."""
+        if self._warning is None:
+            self._warning = SayOnce("Clients of channel '%s' have to wait: %s", self.key.channel)
+        self._warning.warn(reason)
 
     def has_missed(self, missing: Position) -> bool:
         """Says that the message of an event must have come by now, and returns whether it has
@@ -217,10 +224,12 @@ class CatchUp(ABC):
         self._waiting_bytes += len(entry.frame)
         if self._waiting_bytes > self.limits.history_bytes:
             self._forget_waiting()
+        if self._waiting is None:
+            self._waiting = deque(maxlen=_WAITING)
         self._waiting.append((entry, before))
 
     def _forget_waiting(self) -> None:
-        self._waiting.clear()
+        self._waiting = None
         self._waiting_bytes = 0
 
     def _pause(self) -> None:
@@ -228,7 +237,8 @@ class CatchUp(ABC):
 
     def _turn_live(self) -> None:
         self._live = True
-        self.warning.forget()
+        if self._warning is not None:
+            self._warning.forget()
         _answer(self._waiters)
 
     # Giving entries to followers
@@ -345,6 +355,7 @@ class CatchUp(ABC):
             elif not self._is_known(entry):
                 self._unexpected = entry.position
                 return False
+        self._forget_waiting()
         return True
 
     async def _read_on(self, cursor: Position, head: Position) -> None:

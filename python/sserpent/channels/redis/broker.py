@@ -132,9 +132,10 @@ class RedisBroker:
     async def ready(self) -> None:
         await self.at_home(Session.ready)
 
-    async def at_home(self, run: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
-        """Runs a coroutine in the event loop of the session."""
-        return await _run_in(self._home(), run)
+    def at_home(self, run: Callable[[Session], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
+        """Returns a coroutine that runs another in the event loop of the session: that one itself,
+        if this is the event loop."""
+        return _run_in(self._home(), run)
 
     # The protocol of a broker
 
@@ -235,10 +236,15 @@ def _server(url: str) -> Server:
     return Server(url)
 
 
-async def _run_in(session: Session, run: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
-    """Runs a coroutine in the event loop of a session."""
+def _run_in(
+    session: Session, run: Callable[[Session], Coroutine[Any, Any, T]]
+) -> Coroutine[Any, Any, T]:
     if session.loop is asyncio.get_running_loop():
-        return await run(session)
+        return run(session)
+    return _run_elsewhere(session, run)
+
+
+async def _run_elsewhere(session: Session, run: Callable[[Session], Coroutine[Any, Any, T]]) -> T:
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(session), session.loop))
 
 

@@ -115,7 +115,7 @@ class RedisHistory(CatchUp):
 
     async def read_page(self, first: int, count: int = 1_000) -> list[Entry]:
         page = await self._source.page(self.name, first, count)
-        return [stored.entry for stored in page]
+        return [entry for entry, _, _ in page]
 
     def refresh_soon(self) -> None:
         self._refresh_soon(self)

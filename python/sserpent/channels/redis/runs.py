@@ -24,9 +24,11 @@ _FORGOTTEN = 60_000
 
 
 class AtHome(Protocol):
-    """Runs a coroutine in the event loop of the session."""
+    """Returns a coroutine that runs another in the event loop of the session."""
 
-    async def __call__(self, run: Callable[[Session], Coroutine[Any, Any, T]]) -> T: ...
+    def __call__(
+        self, run: Callable[[Session], Coroutine[Any, Any, T]]
+    ) -> Coroutine[Any, Any, T]: ...
 
 
 class RedisRuns:

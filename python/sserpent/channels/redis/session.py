@@ -423,7 +423,7 @@ class Session:
                 await history.refresh()
             except Exception as error:
                 if isinstance(error, Refused):
-                    history.warning.warn(str(error))
+                    history.warn(str(error))
                 elif not isinstance(error, BrokerUnavailable):
                     logger.exception("The history of %s is read again", text_of(history.name))
                 await asyncio.sleep(_PAUSE)
@@ -475,7 +475,7 @@ class Session:
 
     async def page(self, name: bytes, first: int, count: int) -> list[Stored]:
         page = read_entries(await self._range(name, first, count, None))
-        return list(islice((each for each in page if each.entry.offset >= first), count))
+        return list(islice((each for each in page if each[0].offset >= first), count))
 
     def _range(
         self, name: bytes, first: int, count: int, last: int | None
@@ -492,8 +492,7 @@ class Session:
         kept = _Kept(head, limits, first, before)
         # From the one before on, for its position.
         async for part in self._slices(name, kept.first - 1, kept.before - 1):
-            for each in part:
-                kept.add(each)
+            kept.add(part)
         return kept.floor(), kept.entries
 
     async def _slices(self, name: bytes, first: int, last: int) -> AsyncIterator[list[Stored]]:
@@ -515,7 +514,7 @@ class Session:
                     # An entry that has several events may have the last of these, and go on.
                     is_last = True
                     asked = self._range(name, last + 1, 1, None)
-                inside = (each for each in read_entries(page) if least <= each.entry.offset <= last)
+                inside = (each for each in read_entries(page) if least <= each[0].offset <= last)
                 while part := list(islice(inside, _SLICE)):
                     yield part
                     await asyncio.sleep(0)
@@ -566,23 +565,25 @@ class _Kept:
         # The last that is not kept.
         self._gone: Position | None = head.position if self.before > newest else None
 
-    def add(self, stored: Stored) -> None:
-        entry, start, _ = stored
-        if entry.position.epoch != self._head.position.epoch:
-            return  # another life of the history, since the head was read
-        if self.entries and entry.offset != self.entries[-1].offset + 1:
-            # The entries between are not ours.
-            self.entries.clear()
-            self._gone = None
-        if (
-            entry.offset >= self.first
-            and entry.time >= self._oldest
-            and self._head.stop - start <= self._bytes
-        ):
-            self.entries.append(entry)
-        else:
-            self.entries.clear()
-            self._gone = entry.position
+    def add(self, part: list[Stored]) -> None:
+        """Adds entries that follow those that were added before."""
+        epoch, entries = self._head.position.epoch, self.entries
+        first, oldest, least_start = self.first, self._oldest, self._head.stop - self._bytes
+        following = entries[-1].offset + 1 if entries else 0
+        for entry, start, _ in part:
+            if entry.position.epoch != epoch:
+                continue  # another life of the history, since the head was read
+            offset = entry.offset
+            if entries and offset != following:
+                # The entries between are not ours.
+                entries.clear()
+                self._gone = None
+            following = offset + 1
+            if offset >= first and entry.time >= oldest and start >= least_start:
+                entries.append(entry)
+            else:
+                entries.clear()
+                self._gone = entry.position
 
     def floor(self) -> Position:
         offset = (self.entries[0].offset if self.entries else self.before) - 1
