@@ -103,7 +103,7 @@ async def test_x2_each_stretch_is_read_as_before(run_in_redis: Run) -> None:
     session = run.broker._session
     assert session is not None
     page = await session.page(run.name.encode(), 600, 50)
-    assert [each.entry.offset for each in page] == list(range(600, 650))
+    assert [entry.offset for entry, _, _ in page] == list(range(600, 650))
 
 
 async def test_a_run_that_has_ended_takes_few_bytes_for_each_event(run_in_redis: Run) -> None:
