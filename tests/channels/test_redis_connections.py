@@ -12,9 +12,21 @@ import pytest
 
 from event_loops import asyncio_only
 from followers import Notes, item
-from redis_checks import LIMITS, QUICK, ROOM, MakeRedis, publish, run, until
+from redis_checks import (
+    LIMITS,
+    QUICK,
+    ROOM,
+    MakeRedis,
+    numbers_in,
+    outcome_of,
+    publish,
+    run,
+    until,
+)
 from redis_server import Cluster, RedisServer, Sentinel
 from sserpent._runtime.loops import end
+from sserpent.channels import BrokerUnavailable
+from sserpent.channels.history.broker import Refused
 from sserpent.channels.history.position import HistoryKey
 from sserpent.channels.redis import RedisBroker, session
 from sserpent.channels.redis.client import cluster
@@ -217,5 +229,25 @@ def test_what_is_published_after_a_connection_was_closed_is_not_in_doubt(
             await publish(broker, number, stream=HistoryKey("rooms", "another"))
             server.kill_clients("normal")
             await publish(broker, number, stream=room)
+
+    run(server, check)
+
+
+def test_after_an_answer_that_refuses_a_lost_connection_is_made_again_at_once(
+    server: RedisServer,
+) -> None:
+    """As after any answer, however long the pauses were before."""
+
+    async def check(broker: RedisBroker) -> None:
+        await publish(broker, 1)
+        server.ask("CONFIG", "SET", "min-replicas-to-write", "1")
+        assert await outcome_of(broker, 2) is BrokerUnavailable
+        server.ask("CONFIG", "SET", "min-replicas-to-write", "0")
+        server.ask("CONFIG", "SET", "maxmemory", "1")
+        assert await outcome_of(broker, 3) is Refused
+        server.ask("CONFIG", "SET", "maxmemory", "0")
+        server.kill_clients("normal")
+        await publish(broker, 4)  # within the timeout, which is as long as the longest pause
+        assert await numbers_in(broker) == [1, 4]
 
     run(server, check)

@@ -294,6 +294,7 @@ class Commands:
             for part in apart:
                 self.send(part)
         else:
+            self._pauses.reset()
             command.refuse(
                 f"{self._server.place} refuses {text_of(command.name)}:"
                 f" {_WHERE_IN_SCRIPT.sub('', str(error))}"
