@@ -195,6 +195,18 @@ def test_the_interval_of_keep_alives_is_not_that_of_comments_that_come_together(
     assert f"ok keep-alives come every {interval} s or so" in said(seen, at[-1] + 1)
 
 
+@pytest.mark.parametrize("at", [5.0, 15.001, 19.9])
+def test_one_keep_alive_is_said_to_have_come(at: float) -> None:
+    seen = observed([(0.1, b"data: a\n\n"), (at, b": ping\n")])
+    assert "ok a keep-alive came" in said(seen)
+    assert "no keep-alive" not in said(seen)
+
+
+def test_a_keep_alive_that_may_be_on_its_way_is_not_missed() -> None:
+    seen = observed([(0.1, b"data: a\n\n"), (4.0, b"data: b\n\n")])
+    assert "keep-alive" not in said(seen)
+
+
 def test_padding_alone_is_no_keep_alive() -> None:
     seen = observed([(0.1, b": connected\n: padding\ndata: a\n\n")])
     assert "note nothing came for 20 s, and no keep-alive" in said(seen)

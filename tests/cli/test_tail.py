@@ -46,7 +46,7 @@ def test_events_go_to_standard_output_and_connections_to_standard_error(capsys: 
     assert first == "connected"
     assert again.startswith("reconnects in N s: RemoteProtocolError: ")
     assert second == "connected after the event '7'"
-    assert ended == "reconnects in N s: IncompleteStream: the stream ended"
+    assert ended == "reconnects in N s: the stream ended"
     assert busy.startswith("reconnects in N s: NotAnEventStream: the response is no event stream")
     assert "status 503 with no content type: b'busy'" in busy
     assert last == "the server says that nothing more comes"

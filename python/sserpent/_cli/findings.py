@@ -12,8 +12,9 @@ from .observation import APART, Lump, Observation
 
 # A lump before which nothing came for so long has been held back, in seconds.
 _HELD = 0.5
-# Proxies close a connection on which nothing comes for a minute, or half of one.
-_LONG_SILENCE = 15.0
+# Proxies close a connection on which nothing comes for a minute, or half of one. A keep-alive after
+# 15 s, which is usual, is not late.
+_LONG_SILENCE = 17.0
 # Where keep-alives come, but rarely, in seconds.
 _TOO_LONG = 30.0
 
@@ -137,7 +138,7 @@ def _refused(seen: Observation, content_type: str) -> Finding:
         )
     elif content_type.startswith("text/html"):
         advice = "This is a page: of a login, of a proxy, or of another route."
-    elif content_type.startswith("text/plain"):
+    elif not content_type or content_type.startswith("text/plain"):
         advice = 'A StreamingResponse needs media_type="text/event-stream".'
     return Finding("fail", f"{kind}, not text/event-stream: {seen.body[:100]!r}", advice)
 
@@ -364,7 +365,9 @@ def _keep_alives(seen: Observation, seconds: float) -> Iterator[Finding]:
     # Comments that come together, as padding does, are one.
     gaps = [gap for gap in (b - a for a, b in pairwise(seen.comments)) if gap > APART]
     silence = seen.longest_silence(seconds)
-    if silence >= (_TOO_LONG if gaps else _LONG_SILENCE):
+    # Not what the first event has before it.
+    came = [at for at in seen.comments if at > seen.chunks[0].at + APART]
+    if silence >= (_TOO_LONG if came else _LONG_SILENCE):
         yield Finding(
             "note",
             f"nothing came for {silence:.0f} s, and no keep-alive",
@@ -373,6 +376,8 @@ def _keep_alives(seen: Observation, seconds: float) -> Iterator[Finding]:
         )
     elif gaps:
         yield Finding("ok", f"keep-alives come every {median_low(gaps):.1f} s or so")
+    elif came:
+        yield Finding("ok", "a keep-alive came")
     if seen.blank_comments:
         yield Finding(
             "note",

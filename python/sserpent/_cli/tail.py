@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from ..client import MessageEvent, NotAnEventStream, SyncEventSource
+from ..client import IncompleteStream, MessageEvent, NotAnEventStream, SyncEventSource
 from .terminal import coloured, visible
 
 # The last event of a run: its stream has ended for good when it ends then.
@@ -67,6 +67,8 @@ class _Told(SyncEventSource[MessageEvent]):
 
 
 def _why(failure: BaseException | None) -> str:
+    if isinstance(failure, IncompleteStream):
+        return str(failure)  # none was promised: the server has ended it, or a proxy
     return f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__
 
 
