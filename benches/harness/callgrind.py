@@ -142,10 +142,12 @@ def _start_counting() -> None:
 
 
 def _stop_clocks() -> None:
-    """Has a chunk end by its bytes alone, and a turn of the event loop when all is done: how much
-    fits into some milliseconds is not the code's doing, under valgrind least of all."""
+    """Has a chunk end by its bytes alone, a turn of the event loop when all is done, and no stream
+    be quiet for so long that it gets a keep-alive: how much fits into some time is not the code's
+    doing, under valgrind least of all."""
     patched: Any = response
     patched.Buffer = partial(response.Buffer, max_age=3600.0)
+    response.EventSourceResponse.ping_interval = 3600.0
     hub._SLICE = turns._TURN = 3600.0
 
 

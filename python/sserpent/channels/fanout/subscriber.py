@@ -389,7 +389,8 @@ class Subscriber:
                     return self._take_frames()
                 taken, end = tail.chunk(cursor.position, self.max_pending)
             cursor.position = end
-            if end.offset != tail.ring.head.offset:
+            head = tail.ring.head
+            if end is not head and end.offset != head.offset:
                 self._hub.enqueue_again(self, tail)
             elif cursor.selection.ends and RUN_END_LINE in taken:
                 self._end_of_run()
