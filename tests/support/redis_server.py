@@ -27,7 +27,8 @@ _DEFAULTS = {
 
 # A server whose data is to survive a kill waits for the disk at each write, and the disk of a busy
 # machine takes seconds for that. What is in memory survives the kill of a process too.
-_IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+_SHARED_MEMORY = "/dev/shm"
+_HAS_ROOM = os.access(_SHARED_MEMORY, os.W_OK) and shutil.disk_usage(_SHARED_MEMORY).free > 2**28
 
 
 class RedisServer:
@@ -41,7 +42,9 @@ class RedisServer:
         self._program = program("redis-server", "redis-server")
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._folder = Path(tempfile.mkdtemp(prefix="sserpent-redis-", dir=_IN_MEMORY))
+        self._folder = Path(
+            tempfile.mkdtemp(prefix="sserpent-redis-", dir=_SHARED_MEMORY if _HAS_ROOM else None)
+        )
         given = {name.replace("_", "-"): value for name, value in options.items()}
         self._options = {**_DEFAULTS, **given}
         self._process: subprocess.Popen[bytes] | None = None
