@@ -13,7 +13,7 @@ from sserpent._delivery.life import Ending
 pytestmark = pytest.mark.once
 
 DOCUMENT = document("delivery.md")
-RULES = [f"D{number}" for number in range(1, 18)]
+RULES = [f"D{number}" for number in range(1, 19)]
 
 
 def rows_of(rule: str) -> list[list[str]]:
