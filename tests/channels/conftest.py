@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
@@ -14,6 +16,17 @@ from channel_places import Place
 from redis_checks import MakeRedis
 from redis_server import RedisServer
 from sserpent.channels import Channels
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed_background() -> Iterator[None]:
+    """Closes what tests have published without an event loop. It would look for its Redis as long
+    as the process lives, and take memory while another test counts its own."""
+    yield
+    background = sys.modules.get("sserpent.channels.redis.background")
+    current = background and background._current
+    if current is not None:
+        asyncio.run_coroutine_threadsafe(current._close(), current.loop).result(30)
 
 
 @pytest.fixture(params=["memory"])
