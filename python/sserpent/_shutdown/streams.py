@@ -17,7 +17,7 @@ event that a generator waits for, because it is bound to its event loop.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from time import monotonic
 from typing import Any, Protocol
@@ -388,15 +388,18 @@ class _LoopStreams:
         is_closed: Callable[[], bool] = getattr(token, "is_closed", bool)
         return token is not None and not is_closed()
 
+    def _servers(self) -> Iterable[ServerStreams]:
+        """Returns each server once: one that listens at several addresses is there for each."""
+        return dict.fromkeys(self._by_address.values())
+
     def are_open(self) -> bool:
-        return any(streams.open for streams in self._by_address.values())
+        return any(streams.open for streams in self._servers())
 
     def count_open(self) -> int:
-        # A server that listens at several addresses has its streams at each.
-        return sum(len(streams.open) for streams in set(self._by_address.values()))
+        return sum(len(streams.open) for streams in self._servers())
 
     def open(self) -> list[Stream]:
-        return [stream for streams in self._by_address.values() for stream in streams.open]
+        return [stream for streams in self._servers() for stream in streams.open]
 
     def begin_to_look(self) -> None:
         if self._end_polling is None and any(s.server for s in self._by_address.values()):
