@@ -12,7 +12,7 @@ import anyio
 
 from ..history.broker import Broker, Item
 from ..history.position import NOWHERE, HistoryKey, Position
-from ..history.ring import BURST, UNLIMITED, Entry, EphemeralEntry, Retention, Ring, joined
+from ..history.ring import BURST, Entry, EphemeralEntry, Retention, Ring, joined
 
 if TYPE_CHECKING:
     from .chain import Chain  # needs zlib
@@ -249,8 +249,7 @@ class Tail:
         self._forget_chunks()
         if entry.offset == before.offset + 1:
             self.newest_chunk = before, None, entry.frame, entry.position
-        if self.limits is not UNLIMITED:
-            self.ring.trim(entry.time, self._untrimmed, self.settled)
+        self.ring.trim(entry.time, self._untrimmed, self.settled)
         if entry.conflate is not None:
             self.conflates = True
 

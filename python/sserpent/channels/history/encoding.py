@@ -125,17 +125,15 @@ class Encoding:
             TypeError: the item has no JSON.
             pydantic.ValidationError: the item is not of the type.
         """
-        if event is None and not isinstance(item, EVENT_CLASSES):
-            encoded = Item(self._framed(item), False, conflate)
-        else:
-            encoded = self._named_item(item, event, conflate)
-        if len(encoded.body) > MAX_EVENT_SIZE:
-            raise _too_large(encoded.body, self._owner)
+        encoded = self._item(item, event, conflate)
+        checked_size(encoded.body, self._owner)
         return encoded
 
-    def _named_item(self, item: Any, event: str | None, conflate: str | None) -> Item:
-        if event is None or isinstance(item, EVENT_CLASSES):
+    def _item(self, item: Any, event: str | None, conflate: str | None) -> Item:
+        if isinstance(item, EVENT_CLASSES):
             return self._event_item(item, event, conflate)
+        if event is None:
+            return Item(self._framed(item), False, conflate)
         if self._declares_events:
             return self._event_item(ServerSentEvent(data=item, event=event), None, conflate)
         return Item(_event_line(checked_event_name(event)) + self._framed(item), False, conflate)
@@ -196,12 +194,10 @@ def checked_size(body: bytes, owner: str) -> bytes:
         Refusal: they are more than `MAX_EVENT_SIZE`; the message names the owner.
     """
     if len(body) > MAX_EVENT_SIZE:
-        raise _too_large(body, owner)
+        raise Refusal(
+            f"An event of {owner} must have at most {MAX_EVENT_SIZE} bytes, not {len(body)}"
+        )
     return body
-
-
-def _too_large(body: bytes, owner: str) -> Refusal:
-    return Refusal(f"An event of {owner} must have at most {MAX_EVENT_SIZE} bytes, not {len(body)}")
 
 
 def checked_event_name(name: Any) -> Any:

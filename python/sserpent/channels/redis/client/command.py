@@ -1,4 +1,4 @@
-"""What is asked of a server, and what may not be repeated."""
+"""The commands that are sent to a Redis server, and which of them may not be sent again."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class Command:
 
     @property
     def joins(self) -> tuple[Any, ...] | None:
-        """What those have in common that may go with it in one call; None if none may."""
+        """A key: commands that have the same one may be sent in one call. None if this one is sent
+        by itself."""
         return None
 
     def join(self, commands: Sequence[Any]) -> Command:
@@ -285,8 +286,7 @@ class JoinedPublishes(Joined[Publish]):
         return self._args[0], self._parts[0]._joined
 
     def args(self, now: float, valid: float, skew: float) -> tuple[Any, ...]:
-        args = [*self._parts[0].args(now, valid, skew)[:-2]]
-        args[1] = self._parts[0]._joined
+        args = [*self.words, *self._parts[0].args(now, valid, skew)[2:-2]]
         for part in self._parts:
             args += part._args[4], *part._after[-2:]
         return tuple(args)

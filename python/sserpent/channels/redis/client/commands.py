@@ -252,7 +252,7 @@ class Commands:
 
     def _begin(self, commands: list[Command], now: float) -> list[tuple[Any, ...]]:
         """Returns commands as they are sent now, and waits for their answers."""
-        sent = joined(commands) if len(commands) > 1 else commands
+        sent = joined(commands)
         for command in commands:
             command.sent_at = now
         self._flight += sent
