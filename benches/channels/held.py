@@ -1,4 +1,4 @@
-"""What one idle subscriber holds, byte by byte: `python -m benches.channels.held`.
+"""Counts the bytes that one idle subscriber holds: `python -m benches.channels.held`.
 
 There is no server, so that what is left is ours: a coroutine and a future here stand for those of
 the server. The table in docs/architecture.md is made of this.

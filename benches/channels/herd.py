@@ -65,7 +65,7 @@ def run(quick: bool) -> Iterable[Table]:
 
 
 def measured(case: str, name: str) -> list[float]:
-    """What a herd does to a fresh server: a value for each table."""
+    """Sends a herd to a fresh server, and returns a value for each table."""
     environment = {"FROZEN": "1"} if case == FROZEN else {}
     with closing(Server(uvicorn(APP), **environment)) as server:
         herd = Herd(server, f"/{name}", asked(server, "/id"))

@@ -27,7 +27,7 @@ class Throttle:
         self._most = self._left = most
         # In order. Who is cancelled stays until it is its turn.
         self._waiting: deque[asyncio.Future[None]] = deque()
-        # A next turn is asked for.
+        # Whether `_begin_turn` is called in the next turn.
         self._is_counting = False
 
     def take_turn(self) -> asyncio.Future[None] | None:

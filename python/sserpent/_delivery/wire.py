@@ -123,7 +123,7 @@ def _part(content: bytes, more_body: bool = True) -> Message:
 
 
 def goodbye() -> bytes:
-    """Returns the last lines of a stream that the server ends. To be called in its event loop."""
+    """Returns the last lines of a stream that the server ends. Called in its event loop."""
     first, last = _GOODBYE
     last = max(last, first + _FOR_EACH_STREAM * _shutdown.count_open())
     return b": goodbye\nretry: %d\n" % random.randint(first, last)

@@ -204,13 +204,13 @@ async def send(connection: Connection, commands: Iterable[tuple[Any, ...]]) -> N
 
 
 class Answers:
-    """What a connection answers. redis-py takes several times as long to pass on one answer as to
-    parse it, so what has come together is passed on together."""
+    """Reads the answers of a connection. redis-py takes several times as long to hand over an
+    answer as to parse it, so those that have arrived together are handed over together."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         reader: Any = getattr(getattr(connection, "_parser", None), "_reader", None)
-        # What hiredis returns now, an object of redis-py's, says that there is no whole answer.
+        # Nothing has arrived yet, so `gets` returns the object that stands for no whole answer.
         self._reader = None if reader is None or reader.has_data() else reader
         self._nothing = None if self._reader is None else self._reader.gets(False)
 
