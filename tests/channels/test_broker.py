@@ -263,7 +263,7 @@ async def test_c7_a_stream_has_its_epoch_from_when_it_is_first_followed(broker: 
     broker.unfollow(stream(), one)
     broker.unfollow(stream(), other)
     await anyio.lowlevel.checkpoint()
-    # Whoever was there for a moment can come back to it.
+    # A follower that was there for a moment can come back to its position.
     assert await broker.follow(stream(), LIMITS, one) == begun
     (published,) = await publish(broker, stream(), 1)
     position = parse_id(published)

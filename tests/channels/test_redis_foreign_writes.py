@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from asgi import Connection
 from event_loops import asyncio_only
 from followers import Notes
 from redis_checks import LIMITS, ROOM, MakeRedis, publish, run, until
@@ -217,19 +217,11 @@ async def test_a_damaged_history_makes_nobody_wait_for_ever(server: RedisServer)
     add_garbage(server)
     channels = Channels(server.url, publish_timeout=0.5)
     rooms = channels.channel("rooms", keyed=True)
-    messages: list[Any] = []
-
-    async def send(message: Any) -> None:
-        messages.append(message)
-
-    async def receive() -> Any:
-        await asyncio.sleep(60)
-
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    connection = Connection()
     async with channels:
-        await rooms.subscribe(key="lobby")(scope, receive, send)  # type: ignore[arg-type]
-    assert messages[0]["status"] == 200
-    assert b"\nretry: " in b"".join(each.get("body", b"") for each in messages)
+        await connection.run(rooms.subscribe(key="lobby"))
+    assert connection.status == 200
+    assert b"\nretry: " in connection.body
 
 
 def test_the_scripts_are_flushed(server: RedisServer) -> None:

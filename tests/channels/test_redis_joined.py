@@ -156,7 +156,7 @@ def test_the_bytes_of_the_history_are_bounded_where_many_small_ones_give_way(
     run(server, check)
 
 
-# What goes wrong
+# Faults
 
 
 def test_c3_those_whose_answer_is_lost_are_stored_once_each(server: RedisServer) -> None:

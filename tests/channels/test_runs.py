@@ -144,7 +144,7 @@ async def test_c12_a_generator_waits_when_too_much_waits_for_the_broker(
         client = await followed(runs, started.id)
         assert said(client) == list(range(250))
         assert end_of(client) == ("done", None)
-        # What comes after the first depends on how fast the broker answers.
+        # How the later events are divided depends on how fast the broker answers.
         assert broker.sizes[0] == max(broker.sizes) == 100
         assert sum(broker.sizes) == 250
 

@@ -251,6 +251,20 @@ async def test_d15_a_connection_that_is_closed_is_noticed_before_the_body_is_thr
     assert closed_at[0] <= 2 + ASK_AGAIN < PATIENCE
 
 
+async def upload_and_leave(app: Any, seconds: float) -> None:
+    """The client sends a megabyte, and leaves later, which is noticed within a second."""
+    connection = Uploading()
+    for _ in range(100):
+        connection.part(b"x" * 10_000)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(connection.run, app)
+        await anyio.sleep(seconds)
+        assert len(connection.unread) == 0
+        begin = anyio.current_time()
+        connection.disconnect()
+    assert anyio.current_time() - begin < 1
+
+
 @pytest.mark.virtual_time
 async def test_d15_a_client_that_leaves_is_noticed_behind_a_body_that_nobody_reads() -> None:
     """Within `PATIENCE`, after which the body is thrown away, and who asks for it is told."""
@@ -268,16 +282,7 @@ async def test_d15_a_client_that_leaves_is_noticed_behind_a_body_that_nobody_rea
         finally:
             log.append("closed")
 
-    connection = Uploading()
-    for _ in range(100):
-        connection.part(b"x" * 10_000)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(connection.run, fastapi_app(read))
-        await anyio.sleep(11)
-        assert len(connection.unread) == 0
-        begin = anyio.current_time()
-        connection.disconnect()
-    assert anyio.current_time() - begin < 1
+    await upload_and_leave(fastapi_app(read), seconds=11)
     assert "more than 65536 bytes" in log[0]
     assert log[1:] == ["closed"]
 
@@ -305,16 +310,7 @@ async def test_d15_a_client_that_leaves_is_noticed_behind_a_body_that_nobody_rea
         finally:
             log.append("closed")
 
-    connection = Uploading()
-    for _ in range(100):
-        connection.part(b"x" * 10_000)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(connection.run, make(read))
-        await anyio.sleep(20)
-        assert len(connection.unread) == 0
-        begin = anyio.current_time()
-        connection.disconnect()
-    assert anyio.current_time() - begin < 1
+    await upload_and_leave(make(read), seconds=20)
     assert "more than 65536 bytes" in log[0]
     assert "did not read on within 5 s" in log[0]
     assert log[1:] == ["closed"]

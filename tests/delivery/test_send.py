@@ -82,18 +82,23 @@ kinds = pytest.mark.parametrize(
 )
 
 
-@kinds
-async def test_d14_a_timeout_of_a_middleware_fires_in_the_middleware(kind: str) -> None:
-    connection = Connection()
-    app = Timeouts(EventSourceResponse(ticking(), ping_interval=None), kind, retry=True)
+async def run_with_a_stall(connection: Connection, app: Any, rest: float) -> None:
+    """The client does not read for 5 s, and leaves so many seconds after that."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(connection.run, app)
         await anyio.sleep(10.5)
         connection.stall()
         await anyio.sleep(5)
         connection.unstall()
-        await anyio.sleep(20)
+        await anyio.sleep(rest)
         connection.disconnect()
+
+
+@kinds
+async def test_d14_a_timeout_of_a_middleware_fires_in_the_middleware(kind: str) -> None:
+    connection = Connection()
+    app = Timeouts(EventSourceResponse(ticking(), ping_interval=None), kind, retry=True)
+    await run_with_a_stall(connection, app, rest=20)
     assert app.fired == 1
     # The generator never saw it, nothing is lost, and nothing is on the wire twice.
     assert numbers(connection.data) == list(range(len(connection.data)))
@@ -141,14 +146,7 @@ async def test_d14_under_a_middleware_whose_receive_has_scopes_too() -> None:
     async def dispatch(request: Any, call_next: Any) -> Any:
         return await call_next(request)
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(connection.run, BaseHTTPMiddleware(inner, dispatch))
-        await anyio.sleep(10.5)
-        connection.stall()
-        await anyio.sleep(5)
-        connection.unstall()
-        await anyio.sleep(10)
-        connection.disconnect()
+    await run_with_a_stall(connection, BaseHTTPMiddleware(inner, dispatch), rest=10)
     assert inner.fired >= 1
     assert numbers(connection.data) == list(range(len(connection.data)))
 
