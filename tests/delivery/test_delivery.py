@@ -362,6 +362,21 @@ async def test_d6_nothing_yielded_before_an_exception_is_lost(n: int, kind: str)
     assert not stream.connection.complete
 
 
+@pytest.mark.parametrize("yields", [0, 1])
+async def test_d6_an_exception_that_is_its_own_cause_holds_nobody(yields: int) -> None:
+    async def failing() -> AsyncIterator[int]:
+        for each in range(yields):
+            yield each
+        try:
+            raise LookupError("in the middle")
+        except LookupError as error:
+            raise error from error
+
+    stream = await complete(failing())
+    assert stream.connection.data == numbers(yields)
+    assert isinstance(stream.error, LookupError)
+
+
 async def test_d6_an_item_that_cannot_be_encoded_names_endpoint_and_type(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -258,3 +258,17 @@ def test_the_error_of_a_cleanup_names_the_first() -> None:
     assert first.__cause__ is None
     assert after(None, first) is first
     assert after(first, first) is first
+
+
+def test_the_causes_of_an_error_may_be_a_circle() -> None:
+    first, error, cause = ValueError(), LookupError(), KeyError()
+    error.__cause__, cause.__cause__ = cause, error
+    assert after(None, error) is error
+    assert after(first, error) is error
+    assert error.__cause__ is cause
+    assert cause.__cause__ is first
+    itself = LookupError()
+    itself.__cause__ = itself
+    assert after(None, itself) is itself
+    assert after(first, itself) is itself
+    assert itself.__cause__ is first

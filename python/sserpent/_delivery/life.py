@@ -433,9 +433,13 @@ class Life:
 def after(first: BaseException | None, error: BaseException) -> BaseException:
     """Returns what is raised where a cleanup fails after something else has: the error of the
     cleanup, with the first one as its cause, so that both are told."""
-    last = error
-    while last is not first and last.__cause__ is not None:
-        last = last.__cause__
-    if last is not first and first is not None:
+    if first is None:
+        return error
+    # `raise error from error` makes a circle, which the first error opens.
+    last, seen = error, {id(error)}
+    while last is not first and (cause := last.__cause__) is not None and id(cause) not in seen:
+        last = cause
+        seen.add(id(last))
+    if last is not first:
         last.__cause__ = first
     return error
