@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -261,6 +262,25 @@ async def test_r16_after_a_cancelled_read_the_stream_does_not_end_as_if_it_were_
     for _ in range(2):
         with pytest.raises(IncompleteStream, match="left before its end"):
             await anext(events)
+
+
+class Blocking(Source):
+    """Keeps the event loop busy, so that several timeouts are over when it next looks."""
+
+    async def __anext__(self) -> bytes:
+        await anyio.lowlevel.checkpoint()
+        time.sleep(0.05)  # noqa: ASYNC251 - it blocks on purpose
+        await anyio.sleep_forever()
+        return b""
+
+
+async def test_r16_a_cancelled_read_counts_where_the_idle_timeout_is_over_too() -> None:
+    events = aiter_events(Blocking(), idle_timeout=0.02)
+    with anyio.move_on_after(0.01) as scope:
+        await anext(events)
+    assert scope.cancelled_caught
+    with pytest.raises(IncompleteStream, match="left before its end"):
+        await anext(events)
 
 
 def test_r17_message_event_stands_for_the_event_as_it_is(reader: type[Reader]) -> None:

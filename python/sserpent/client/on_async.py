@@ -77,6 +77,7 @@ class AsyncEventIterator(Generic[T]):
         except ErrorEvent:
             await self.aclose()
             raise
+        self._left = False  # a timeout is told by its error
         raise TimeoutError(f"no event came within {self._idle_timeout} s")
 
     async def _wait(self, scope: CancelScope | None) -> T:
@@ -98,10 +99,7 @@ class AsyncEventIterator(Generic[T]):
                 else:
                     reading.feed(checked_chunk(self._source, chunk))
             except BaseException as error:
-                # A timeout of its own is told by its error.
-                self._left = not isinstance(error, Exception) and not (
-                    scope is not None and scope.cancel_called
-                )
+                self._left = not isinstance(error, Exception)
                 await self.aclose()
                 raise
             if scope is not None and reading.has_events:  # which may all be passed over
