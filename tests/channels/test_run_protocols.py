@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -364,6 +365,19 @@ async def test_p19_a_follower_that_ends_before_its_run_is_cut(
             assert not client.complete
             assert client.body.decode() == 'data: {"n":1}\n\n' + openai(LOST, "server_error")
         assert (await runs.status(started.id, owner=1)).state == "running"
+
+
+async def test_p19_a_follower_that_has_expired_when_it_opens_is_refused(
+    make_channels: MakeChannels,
+) -> None:
+    expired = datetime.now(timezone.utc) - timedelta(seconds=1)
+    async with answering(make_channels, response_class=OpenAIChat) as (_, answer, started):
+        answer.say({"n": 1})
+        with pytest.raises(HTTPException) as error:
+            await read(started.follow(expires_at=expired))
+        assert error.value.status_code == 503
+        assert error.value.headers is not None
+        assert "Retry-After" in error.value.headers
 
 
 class Whole(ProtocolResponse):

@@ -7,6 +7,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import anyio
@@ -17,6 +18,7 @@ from pydantic import BaseModel
 
 from asgi import Connection
 from sserpent import EventSourceResponse, ServerSentEvent
+from sserpent._shutdown import streams as shutdown
 from sserpent.protocols import (
     AGUI,
     AnthropicMessages,
@@ -523,6 +525,31 @@ async def test_p3_what_has_not_begun_is_refused() -> None:
     assert raised.value.headers is not None
     assert "Retry-After" in raised.value.headers
     assert connection.messages == []
+
+
+@pytest.mark.parametrize("why", ["expired", "shutdown"])
+@pytest.mark.parametrize("make", [raising, raising_sync], ids=["async", "sync"])
+async def test_p3_what_ends_before_its_generator_has_begun_is_refused(why: str, make: Any) -> None:
+    connection = Connection()
+    receive = connection.receive
+
+    async def shut_down_and_receive() -> Any:
+        shutdown._of_this_loop().of_server(connection.scope).look(signalled=True)
+        return await receive()
+
+    options: dict[str, Any] = {}
+    if why == "expired":
+        options["expires_at"] = datetime.now(timezone.utc) - timedelta(seconds=1)
+    else:
+        connection.receive = shut_down_and_receive  # type: ignore[method-assign]
+    source = make("done")
+    with pytest.raises(HTTPException) as raised, anyio.fail_after(30):
+        await connection.run(OpenAIChat(source, **options))
+    assert raised.value.status_code == 503
+    assert raised.value.headers is not None
+    assert "Retry-After" in raised.value.headers
+    assert connection.messages == []
+    assert (source.ag_frame if make is raising else source.gi_frame) is None
 
 
 async def test_p3_a_full_house_is_a_503_for_those_who_come_back_too() -> None:

@@ -135,6 +135,7 @@ class GeneratorTask:
         error: BaseException | None = None
         try:
             if self.stopping:
+                self.cut = self._response._cuts
                 await close_unstarted(self._content)
             elif hasattr(self._content, "__aiter__"):
                 generator = self._content.__aiter__()

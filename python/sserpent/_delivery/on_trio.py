@@ -155,9 +155,7 @@ class TrioDelivery:
     async def _start_source(self, source: Source) -> None:
         if not (self._stopping or source.holds_headers):
             await self._open()
-        if self._stopping:  # by now
-            self._driven.set()
-        else:
+        if not self._stopping:
             source.start(self)
         self._news.set()
 
@@ -299,6 +297,7 @@ class TrioDelivery:
         error: BaseException | None = None
         try:
             if self._stopping or trio.current_effective_deadline() == -math.inf:
+                self._cut = self._response._cuts
                 await self._clean_up(lambda: close_unstarted(self._content))
             elif hasattr(self._content, "__aiter__"):
                 await self._pump(self._content.__aiter__())

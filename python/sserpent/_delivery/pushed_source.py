@@ -44,6 +44,7 @@ class PushedSource:
         """
         self._on_end = on_end
         if self._stopped:
+            self.cut = self._cuts
             self.finish()
             return
         self._source.start(self)
