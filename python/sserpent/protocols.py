@@ -37,7 +37,7 @@ def _field(data: Any, name: str) -> Any:
 
 
 class OpenAIChat(ProtocolResponse):
-    """Streams the chunks of OpenAI's chat completions. `[DONE]` is sent at the end, once."""
+    """A stream of the chunks of OpenAI's chat completions, with `[DONE]` once at the end."""
 
     _leaves_out = "[DONE]"
 
@@ -55,7 +55,7 @@ def _openai_type(end: StreamEnd) -> str:
 
 
 class OpenAIResponses(ProtocolResponse):
-    """Streams the events of OpenAI's Responses."""
+    """A stream of the events of OpenAI's Responses."""
 
     name_from = "type"
     keeps_first = True
@@ -88,7 +88,7 @@ class OpenAIResponses(ProtocolResponse):
 
 
 class AnthropicMessages(ProtocolResponse):
-    """Streams the events of Anthropic's messages."""
+    """A stream of the events of Anthropic's messages."""
 
     name_from = "type"
     ping_event = ServerSentEvent(event="ping", data={"type": "ping"})
@@ -114,7 +114,7 @@ _ANTHROPIC_TYPES: dict[int | None, str] = {
 
 
 class GoogleGenAI(ProtocolResponse):
-    """Streams the responses of Google's `streamGenerateContent?alt=sse`."""
+    """A stream of the responses of Google's `streamGenerateContent?alt=sse`."""
 
     ping_interval = None
 
@@ -158,7 +158,7 @@ _GOOGLE_STATUSES = {
 
 
 class VercelUI(ProtocolResponse):
-    """Streams the parts of the UI message stream that `useChat` reads."""
+    """A stream of the parts that `useChat` reads, the UI message stream."""
 
     _leaves_out = "[DONE]"
     default_headers = {"x-vercel-ai-ui-message-stream": "v1"}  # noqa: RUF012
@@ -172,7 +172,7 @@ class VercelUI(ProtocolResponse):
 
 
 class AGUI(ProtocolResponse):
-    """Streams the events of AG-UI."""
+    """A stream of the events of AG-UI."""
 
     def closing_event(self, end: StreamEnd) -> Any:
         if end.kind == "done" or _field(end.last, "type") in ("RUN_FINISHED", "RUN_ERROR"):
@@ -187,7 +187,7 @@ class AGUI(ProtocolResponse):
 
 
 class LangGraph(ProtocolResponse):
-    """Streams the events of a LangGraph server's runs."""
+    """A stream of the events of a LangGraph server's runs."""
 
     event_ids = True
 

@@ -11,6 +11,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
+#: Which core runs: the compiled one, or the pure-Python one. `SSERPENT_PURE=1` forces the latter.
 BACKEND: Literal["rust", "python"]
 
 if TYPE_CHECKING:

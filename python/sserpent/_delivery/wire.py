@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # comment line (one starting with a ':' character) every 15 seconds or so". Without a blank line:
 # some decoders (httpx-sse, the OpenAI SDK) dispatch an empty event for a blank line that follows
 # an earlier `id`, while a lone comment line is ignored by all.
+#: The keep-alive: a comment line, without a blank line after it.
 KEEPALIVE_COMMENT = b": ping\n"
 
 # Milliseconds. With jitter, so that those who are cut off at the same moment do not all come back

@@ -14,8 +14,8 @@ _accelerated = False
 
 
 def accelerate() -> None:
-    """Puts the `fastapi.sse` routes that are declared after this call on the delivery engine,
-    without any other change to the application."""
+    """Runs the `fastapi.sse` routes that are declared after this call on sserpent, without any
+    other change to the application."""
     global _accelerated
     _accelerated = True
 

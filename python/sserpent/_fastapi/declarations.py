@@ -33,7 +33,7 @@ _STREAMS = {
 
 @dataclass(frozen=True)
 class Named:
-    """Names the event that a value of a type becomes.
+    """The name of the event that a value of a type becomes.
 
         Created = Annotated[Item, Named("created")]
 

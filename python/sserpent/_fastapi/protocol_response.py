@@ -44,9 +44,9 @@ def _wrong_type(cls: type, name: str, rule: str, value: object) -> TypeError:
 
 
 class ProtocolResponse(EventSourceResponse):
-    """Streams in the protocol of an existing client. `sserpent.protocols` has classes for the
-    protocols of model providers. For a protocol of your own, write a subclass with a
-    `closing_event`.
+    """A response that streams in the protocol of an existing client. `sserpent.protocols` has
+    classes for the protocols of model providers. For a protocol of your own, write a subclass with
+    a `closing_event`.
 
     Items are events, dicts or models. If something ends the stream before its generator has come to
     its end, the connection is cut, so that clients can tell that the stream is incomplete. If

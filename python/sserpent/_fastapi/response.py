@@ -87,7 +87,7 @@ class ResponseOptions(DeliveryOptions, total=False):
 
 
 class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
-    """Streams events to a client as `text/event-stream`.
+    """A response that streams events to a client as `text/event-stream`.
 
     Use it like FastAPI's class of this name, as `response_class=EventSourceResponse` of a path
     operation that yields. Or return `EventSourceResponse(content)` from any endpoint.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .._fastapi.response import ResponseOptions
 
 T = TypeVar("T")
+#: A key of a channel, a key of runs, or an owner. Two keys with the same text are the same.
 Key = str | int | UUID
 
 

@@ -13,7 +13,7 @@ from .fanout.subscriber import Subscriber
 
 
 class Listener:
-    """Iterates over the events of a channel, including `gap` and `reset`.
+    """An async iterator over the events of a channel, including `gap` and `reset`.
 
         async with rooms.listen(key="lobby") as events:
             async for event in events:

@@ -36,7 +36,7 @@ CLOSE_TIMEOUT = 5.0
 
 
 class AsyncEventIterator(Generic[T]):
-    """Iterates over a stream; made by `aiter_events`. For one task at a time."""
+    """An async iterator over a stream, made by `aiter_events`. Use it in one task at a time."""
 
     __slots__ = (
         "_chunks",

@@ -29,7 +29,7 @@ _NONE: Any = object()
 
 
 class EventIterator(Generic[T]):
-    """Iterates over a stream; made by `iter_events`. Not for several threads at a time."""
+    """An iterator over a stream, made by `iter_events`. Use it in one thread at a time."""
 
     __slots__ = ("_chunks", "_reading", "_source")
     __module__ = "sserpent.client"

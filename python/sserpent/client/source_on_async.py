@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class EventSource(SourceReader, Generic[T]):
-    """Reads the events of a stream: an async iterator that reconnects with the last event ID when a
+    """An async iterator over the events of a stream. It reconnects with the last event ID when a
     connection breaks or ends.
 
         async with EventSource(client, "https://example.com/rooms/lobby") as source:
@@ -71,15 +71,15 @@ class EventSource(SourceReader, Generic[T]):
         failures: How many connections failed in a row; 0 when an event is handed out.
 
     Iterating raises:
-        NotAnEventStream: a status that does not pass, or another content type; or `max_failures`
-            statuses that do.
-        IncompleteStream: the server says by a 204 that nothing comes, or has ended the stream for
-            the last time, and the last event that `until` or `until_event` names has not come.
-        ErrorEvent, EventTooLarge, pydantic.ValidationError: As in `aiter_events`. After the last
-            of these the iteration can go on.
-        Exception: the client's own, for the last of `max_failures` connections that was not made
-            or broke, and for a request that must not be sent again; or what the function of
-            `headers` raised.
+        NotAnEventStream: the response is neither an event stream nor a 204. A 408, 425, 429 or 5xx
+            raises only after `max_failures` in a row, or if the request must not be sent again.
+        IncompleteStream: the stream has ended for good, by a 204 or because the request must not be
+            sent again, without the event that `until` or `until_event` names.
+        ErrorEvent, EventTooLarge, pydantic.ValidationError: As in `aiter_events`. After a
+            `ValidationError` the iteration can go on.
+        Exception: the HTTP client's error, if `max_failures` connections in a row failed, or if a
+            connection broke whose request must not be sent again; or an exception of the `headers`
+            function.
 
     Raises:
         TypeError: an argument has the wrong type; the message names it.

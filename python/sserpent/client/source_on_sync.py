@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 
 class SyncEventSource(SourceReader, Generic[T]):
-    """Reads the events of a stream without an event loop: an iterator that reconnects with the last
-    event ID when a connection breaks or ends.
+    """An iterator over the events of a stream, for code without an event loop. It reconnects with
+    the last event ID when a connection breaks or ends.
 
         with SyncEventSource(client, "https://example.com/rooms/lobby") as source:
             for event in source:

@@ -28,7 +28,7 @@ class Snapshot(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """One stream of a channel that can be subscribed to: what `Channel.on` returns."""
+    """A channel, or a key of a channel, for `Channels.subscribe`. `Channel.on` returns it."""
 
     key: HistoryKey
     limits: Retention

@@ -15,7 +15,7 @@ from .ring import Entry, Retention
 
 
 class BrokerError(Exception):
-    """The broker has not done what it was asked to do, or has not confirmed it."""
+    """The base class of `BrokerUnavailable` and `PublishUncertain`."""
 
 
 class BrokerUnavailable(BrokerError):

@@ -96,7 +96,7 @@ class Run(Generic[T]):
 
 
 class Runs(Generic[T]):
-    """Runs generators to their end, even if no client follows them. `Channels.runs` makes it.
+    """Generators that run to their end, even if no client follows them. Made by `Channels.runs`.
 
         runs = channels.runs("answers", str)
 
