@@ -325,7 +325,38 @@ def test_every_error_has_its_page() -> None:
     assert [name for name in errors if not re.search(rf"\b{name}\b", text)] == []
 
 
-# What the command says
+def test_each_alert_links_to_what_to_do_about_it() -> None:
+    alerts = (DOCS / "alerts.yml").read_text(encoding="utf-8")
+    names = re.findall(r"- alert: (\w+)", alerts)
+    link = "runbook_url: https://sserpent.github.io/sserpent/operations/#alerts"
+    assert alerts.count(link) == len(names)
+    _, _, rest = (DOCS / "operations.md").read_text(encoding="utf-8").partition("\n## Alerts\n")
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", rest.partition("\n## ")[0], re.MULTILINE)
+    assert rows == names
+
+
+# What the log and the command say
+
+
+def test_the_messages_of_the_log_on_the_page_on_troubleshooting_are_those_of_the_package() -> None:
+    package = Path(inspect.getfile(sserpent)).parent
+    texts = [
+        node.value
+        for file in package.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    _, _, rest = text_of(DOCS / "troubleshooting.md").partition("\n## What the log says\n")
+    cells = re.findall(r"^\| (`.+?`) \| ", rest, re.MULTILINE)
+    messages = [message for cell in cells for message in re.findall(r"`([^`]+)`", cell)]
+    assert len(messages) > 10
+    # What each message names stands on the page as "…".
+    patterns = {message: ".+".join(map(re.escape, message.split("…"))) for message in messages}
+    assert [
+        message
+        for message, pattern in patterns.items()
+        if not any(re.search(pattern, text) for text in texts)
+    ] == []
 
 
 def test_what_the_doctor_says_on_the_page_on_troubleshooting_is_what_it_says() -> None:
