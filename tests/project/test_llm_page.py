@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import runpy
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +12,10 @@ import httpx
 import pytest
 
 import sdk_clients
-from pages import DOCS
-from servers import Server, uvicorn
+from event_loops import asyncio_only
+from pages import DOCS, all_blocks
+from servers import TESTS, Server, uvicorn
+from sserpent.testing import FakeUpstream, connect
 
 # The SDKs and the server know nothing of the core.
 pytestmark = [sdk_clients.IGNORED, pytest.mark.once, pytest.mark.timeout(120)]
@@ -36,6 +40,47 @@ def test_openai_reads_the_chat_completion(server: Server) -> None:
     assert text == "You said: Hi"
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="other", messages=PROMPT, stream=True)
+
+
+def test_openai_reads_a_completion_that_it_does_not_ask_to_be_streamed(server: Server) -> None:
+    openai = pytest.importorskip("openai")
+    client = openai.OpenAI(base_url=f"{server.url}/both/v1", api_key="none", max_retries=0)
+    completion = client.chat.completions.create(model="mine", messages=PROMPT)
+    assert completion.choices[0].message.content == "You said: Hi"
+    with client.chat.completions.create(model="mine", messages=PROMPT, stream=True) as chunks:
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == "You said: Hi"
+    for stream in (False, True):
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(model="other", messages=PROMPT, stream=stream)
+
+
+@asyncio_only
+@pytest.mark.anyio
+async def test_the_tokens_of_openai_end_at_the_provider_when_the_client_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    openai = pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("PAGE", str(DOCS / "llm.md"))
+    page = runpy.run_path(str(TESTS / "support" / "page_app.py"))["namespace"]
+    (code,) = [
+        each.code for each in all_blocks(DOCS / "llm.md") if each.code.startswith("from openai")
+    ]
+    exec(compile(code, "page", "exec", dont_inherit=True), page)
+    chunks = [page["chunk"]({"content": text}) for text in ("Hel", "lo")]
+    upstream = FakeUpstream(
+        [*(b"data: %b\n\n" % json.dumps(each).encode() for each in chunks), math.inf]
+    )
+    async with connect(upstream) as provider, connect(page["app"]) as client:
+        page["client"] = openai.AsyncOpenAI(http_client=provider.http, max_retries=0)
+        completion = {"model": "mine", "messages": PROMPT}
+        path = "/v1/chat/completions"
+        async with client.events(path, method="POST", json=completion) as events:
+            assert [(await events.next()).json() for _ in chunks] == chunks
+            await events.leave()
+        await upstream.requests[0].ended()
+        assert upstream.requests[0].client_left
 
 
 def test_openai_reads_a_completion_that_is_a_run_which_resumes_by_a_number(server: Server) -> None:
