@@ -1,6 +1,7 @@
-"""Runs: answers that go on when the client leaves, and are followed again from where it was.
+"""Runs: answers that go on when the client disconnects. A client that reconnects gets the events
+that it missed, and then the rest.
 
-Here the header says who the user is; in an application the session does.
+Here the user is in a header. In your application take the user from the session.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
-"""A dashboard and an order book, stored in SQLite: every page of a board shows what is stored,
-whatever is cut, killed or restarted meanwhile."""
+"""A dashboard and an order book, stored in SQLite: every page of a board shows the stored state,
+even after connections were cut, or processes killed or restarted."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import Channels, LastEventID, Subscription
 
 State = dict[str, Any]
-# Strangers write them.
+# Limited, because clients choose them.
 Name = Annotated[str, Path(max_length=128)]
 Client = Annotated[str | None, Query(max_length=128)]
 
@@ -37,7 +37,8 @@ class Database:
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[None]:
-        """One at a time: the lock is this process's, the transaction that of all processes."""
+        """Lets one writer in at a time: the lock excludes other tasks, and the transaction other
+        processes."""
         async with self.lock:
             while not self.begins():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -53,7 +54,7 @@ class Database:
 
 
 class States:
-    """The states of one kind, by their names, and a channel that says what changes.
+    """The states of one kind, by their names, and a channel for their changes.
 
     Args:
         kind: The name of the event that has a whole state.
@@ -93,8 +94,8 @@ class States:
         return ServerSentEvent(data=state, event=self.kind, id=last)
 
     async def write(self, name: str, change: State) -> None:
-        """Changes a state, and publishes that."""
-        await self.load(name)  # so that it is stored, whatever becomes of the change
+        """Changes a state, and publishes the change."""
+        await self.load(name)  # stores a new state, even if the change fails
         async with self.database.writing():
             await self._write(name, change)
 
@@ -105,8 +106,8 @@ class States:
         if is_newest:
             last = await self.channel.publish(change, key=name, event=self.change)
         else:
-            # A process was killed between `publish` and COMMIT, or was not told whether its change
-            # is published: that is not stored, and may have been seen. All get the whole state.
+            # A process was killed between `publish` and COMMIT, or did not learn whether its change
+            # was published: clients may have a change that is not stored. Send the whole state.
             last = await self.channel.publish(state, key=name, event=self.kind)
         update = "UPDATE states SET state = ?, last = ? WHERE kind = ? AND name = ?"
         self.database.execute(update, (json.dumps(state), last, self.kind, name))

@@ -1,4 +1,4 @@
-"""The same endpoint twice, once with `fastapi.sse` and once with sserpent: what the race runs."""
+"""The same endpoint twice, once with `fastapi.sse` and once with sserpent, for the race."""
 
 from collections.abc import AsyncIterable
 

@@ -1,4 +1,4 @@
-"""A chat in the protocol of Vercel's `useChat`: a reload picks the answer up again, and a button
+"""A chat in the protocol of Vercel's `useChat`: a reloaded page resumes the answer, and a button
 stops it."""
 
 import asyncio
@@ -37,7 +37,7 @@ async def answer(prompt: str) -> AsyncIterator[dict[str, Any]]:
 
 
 def routes(channels: Channels, answer: Any) -> APIRouter:
-    """Returns the three routes that `useChat({ id, resume: true })` asks."""
+    """Returns the three routes that `useChat({ id, resume: true })` needs."""
     router = APIRouter()
     runs = channels.runs("chats", ttl=600, response_class=VercelUI)
 

@@ -1,5 +1,5 @@
-"""A gateway that speaks OpenAI's protocol at both ends: reads the provider's stream, passes its
-chunks on, and stops the provider at once when the client leaves."""
+"""A gateway that speaks OpenAI's protocol at both ends: it reads the provider's stream, sends the
+chunks to its client, and stops the provider at once when the client disconnects."""
 
 import os
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from sserpent.protocols import OpenAIChat
 
 
 class Completion(BaseModel):
-    """A request of OpenAI's SDK; fields that are not declared are passed on too."""
+    """A request of OpenAI's SDK. Undeclared fields are passed on too."""
 
     model_config = ConfigDict(extra="allow")
     model: str
@@ -23,7 +23,7 @@ class Completion(BaseModel):
 
 
 class Answer(OpenAIChat):
-    open_delay = None  # what the provider refuses is a real status, however long that takes
+    open_delay = None  # wait for the provider, so that its refusal becomes a real status
 
 
 @asynccontextmanager
@@ -42,7 +42,7 @@ app = FastAPI(lifespan=lifespan)
 async def complete(completion: Completion, request: Request) -> AsyncIterator[dict[str, Any]]:
     upstream = request.app.state.upstream
     body = {**completion.model_dump(), "stream": True}
-    # Leaving this block closes the connection to the provider, which then stops to generate.
+    # Leaving this block closes the connection, and the provider stops generating.
     async with upstream.stream("POST", "/v1/chat/completions", json=body) as response:
         if response.status_code != 200:
             raise HTTPException(502, f"the provider returned {response.status_code}")

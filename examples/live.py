@@ -1,6 +1,6 @@
-"""What the live page streams: tokens, an answer that goes on, a room with clients that can be cut
-off, a board, and the race. With REDIS_URL all processes that serve it share the answers and the
-room, with BOARDS_FILE the board too."""
+"""The streams of the live page: tokens, an answer that goes on, a room with clients that can be
+cut off, a board, and the race. With REDIS_URL all processes share the answers and the room, with
+BOARDS_FILE the board too."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from sserpent import BACKEND, EventSourceResponse, ServerSentEvent
 from sserpent.channels import Channels, LastEventID, Subscription
 
 router = APIRouter()
-# Strangers write them.
+# Limited, because clients choose them.
 Room = Annotated[str, Path(max_length=128)]
 Client = Annotated[str, Query(max_length=128)]
 
@@ -56,7 +56,7 @@ class Message(BaseModel):
 
 REDIS_URL = os.environ.get("REDIS_URL")
 channels = Channels(REDIS_URL)
-# So little is kept that whoever is away for a moment can have missed more.
+# A short history, so that a client that is away for a moment misses events.
 rooms = channels.channel("rooms", Message, keyed=True, history=5, history_ttl=600)
 
 
@@ -74,7 +74,7 @@ async def write_to_room(room: Room, message: Message) -> str:
 
 @router.post("/cut")
 async def cut_connections(client: Client) -> None:
-    """Ends the streams of a client, which comes back by itself."""
+    """Ends the streams of a client, which reconnects by itself."""
     await channels.disconnect(owner=client)
 
 
@@ -140,7 +140,7 @@ class Sample(BaseModel):
 
 @router.get("/race", response_class=EventSourceResponse)
 def stream_race() -> Iterable[ServerSentEvent]:
-    """Blocking, and so in a thread of its own."""
+    """Streams the race, which blocks, from a thread of its own."""
     if not _racing.acquire(blocking=False):
         raise HTTPException(409, "A race is under way already: two would slow each other down.")
     try:

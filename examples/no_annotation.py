@@ -1,4 +1,4 @@
-"""An async generator without a return type: anything that FastAPI can encode may be yielded."""
+"""An async generator without a return type can yield anything that FastAPI can encode."""
 
 from datetime import date
 

@@ -1,6 +1,7 @@
-"""A channel with a key for each user, who gets all that is kept, and more until the logout.
+"""A channel with a key for each user. A client gets the stored notifications, and then new ones
+until the user logs out.
 
-Here the path says who the user is; in an application the session does.
+Here the user is in the path. In your application take the user from the session.
 """
 
 from typing import Annotated
@@ -21,7 +22,7 @@ notifications = channels.channel(
     "notifications", Notification, keyed=True, history=100, history_ttl=86_400
 )
 app = FastAPI(lifespan=channels.lifespan)
-User = Annotated[str, Path(max_length=128)]  # bounded: a stranger writes it
+User = Annotated[str, Path(max_length=128)]  # limited, because clients choose it
 
 
 @app.get("/users/{user}/notifications", response_class=EventSourceResponse)
@@ -33,7 +34,7 @@ async def read_notifications(
 
 @app.post("/users/{user}/notifications")
 def notify(user: User, notification: Notification) -> str:
-    """FastAPI runs a plain function in a thread, from where nothing can be awaited."""
+    """Publishes from a plain function, which FastAPI runs in a thread without an event loop."""
     return notifications.publish_soon(notification, key=user).result(timeout=10)
 
 

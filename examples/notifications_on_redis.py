@@ -1,9 +1,9 @@
-"""Notifications in every tab of a user, whichever process serves it, and from a worker too.
+"""Notifications in every tab of a user, no matter which worker serves the tab.
 
-`REDIS_URL=redis://localhost:6379/0 uvicorn notifications_on_redis:app --workers 2` serves them, and
-`notify.py` publishes from a process of its own. A tab that was away gets what it has missed: an
-`EventSource` comes back with the id of the last event that it had. Here the path says who the user
-is; in an application the session does.
+Start the workers with `REDIS_URL=redis://localhost:6379/0 uvicorn notifications_on_redis:app
+--workers 2`, and publish from another process with `notify.py`. A tab that reconnects gets the
+notifications that it missed. Here the user is in the path. In your application take the user from
+the session.
 """
 
 import os
@@ -25,7 +25,7 @@ notifications = channels.channel(
     "notifications", Notification, keyed=True, history=100, history_ttl=86_400
 )
 app = FastAPI(lifespan=channels.lifespan)
-User = Annotated[str, Path(max_length=128)]  # bounded: a stranger writes it
+User = Annotated[str, Path(max_length=128)]  # limited, because clients choose it
 
 
 @app.get("/users/{user}/notifications", response_class=EventSourceResponse)

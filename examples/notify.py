@@ -1,4 +1,4 @@
-"""A worker, without a server: it tells a user what it has done.
+"""A script that publishes a notification to a user's tabs.
 
 REDIS_URL=redis://localhost:6379/0 python notify.py ada "Your report is ready"
 """

@@ -1,4 +1,4 @@
-"""`raw_data` is sent as it is, not as JSON: log lines, HTML, or a word that ends the stream."""
+"""`raw_data` is sent unchanged, not as JSON: log lines, HTML, or a word that ends the stream."""
 
 from collections.abc import AsyncIterable
 

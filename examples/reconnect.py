@@ -1,4 +1,4 @@
-"""Reads a stream over all its connections, as a browser's `EventSource` does."""
+"""Reads a stream, and reconnects as a browser's `EventSource` does."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Resuming: a browser that reconnects sends the last id it saw in the `Last-Event-ID` header."""
+"""Resuming: a browser that reconnects sends the last id that it got as `Last-Event-ID`."""
 
 from collections.abc import AsyncIterable
 from typing import Annotated

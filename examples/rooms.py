@@ -1,4 +1,4 @@
-"""Channels: what is posted to a room comes to all who read it, also to those who were away."""
+"""Channels: all clients of a room get each message, also those that reconnect later."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ class Message(BaseModel):
 channels = Channels()
 rooms = channels.channel("rooms", Message, keyed=True)
 app = FastAPI(lifespan=channels.lifespan)
-Room = Annotated[str, Path(max_length=128)]  # bounded: a stranger writes it
+Room = Annotated[str, Path(max_length=128)]  # limited, because clients choose it
 
 
 @app.get("/rooms/{room}", response_class=EventSourceResponse)

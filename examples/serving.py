@@ -75,7 +75,7 @@ class Server:
 
 
 def main(app: str, port: str) -> None:
-    """What the child does: serves the app, and says on stdout where as soon as it does."""
+    """Serves the app in the child, and prints its port as soon as it listens."""
     import uvicorn
 
     class TellingServer(uvicorn.Server):

@@ -1,4 +1,4 @@
-"""A plain generator: it runs in a thread of its own, so blocking calls in it hold up nobody."""
+"""A plain generator runs in a thread of its own, so its blocking calls do not block the server."""
 
 import time
 from collections.abc import Iterable
@@ -19,5 +19,5 @@ class Reading(BaseModel):
 @app.get("/readings", response_class=EventSourceResponse)
 def stream_readings() -> Iterable[Reading]:
     for sensor, celsius in [("cellar", 11.5), ("kitchen", 21.0), ("attic", 27.25)]:
-        time.sleep(0.05)  # as a driver would that has no async interface
+        time.sleep(0.05)  # in your application: a blocking driver
         yield Reading(sensor=sensor, celsius=celsius)

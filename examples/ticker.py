@@ -1,4 +1,4 @@
-"""An endless stream that can be resumed."""
+"""An endless stream, which a client can resume."""
 
 import asyncio
 from collections.abc import AsyncIterable

@@ -1,4 +1,4 @@
-"""Typed events: the annotation says which event has which data, and what is sent is checked."""
+"""Typed events: the annotation gives each event its data's type, and every event is validated."""
 
 from collections.abc import AsyncIterable
 from typing import Annotated
