@@ -6,16 +6,19 @@ import asyncio
 import inspect
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
+import anyio
 import fastapi.sse
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
+from asgi import Connection
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import Channels
 
@@ -195,6 +198,54 @@ def test_iterators_and_iterables_of_all_kinds_are_streamed() -> None:
         return EventSourceResponse(contents[number])
 
     assert {TestClient(app).get(f"/{number}").text for number in range(7)} == {"data: 1\n\n"}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_an_iterable_is_asked_for_its_iterator_once_and_not_for_head(method: str) -> None:
+    queues: list[list[int]] = []
+
+    class Subscribers:
+        def __aiter__(self) -> AsyncIterator[int]:
+            queues.append([1])
+            return events()
+
+    connection = Connection(method=method)
+    await connection.run(EventSourceResponse(Subscribers()))
+    assert len(queues) == (method == "GET")
+    assert connection.body == (b"data: 1\n\n" if method == "GET" else b"")
+
+
+@dataclass(frozen=True)
+class Topic:
+    """An iterator that is equal to another with the same name."""
+
+    name: str
+
+    def __aiter__(self) -> Topic:
+        return self
+
+    async def __anext__(self) -> str:
+        await anyio.sleep(0.001)
+        raise StopAsyncIteration
+
+
+@pytest.mark.anyio
+async def test_iterators_that_are_equal_are_streamed_at_the_same_time() -> None:
+    connections = [Connection(), Connection()]
+    async with anyio.create_task_group() as tasks:
+        for each in connections:
+            tasks.start_soon(each.run, EventSourceResponse(Topic("news")))
+    assert all(each.complete for each in connections)
+
+
+@pytest.mark.anyio
+async def test_an_iterator_can_be_streamed_again_when_its_stream_has_ended() -> None:
+    iterator = Topic("news")
+    for _ in range(2):
+        connection = Connection()
+        await connection.run(EventSourceResponse(iterator))
+        assert connection.complete
 
 
 @pytest.mark.anyio

@@ -313,6 +313,7 @@ class Delivery:
     def _release(self) -> None:
         """Ends what this stream has started, and lets go of what refers to it in a circle:
         nothing of it waits for the garbage collector."""
+        release(self._response._content)
         if self._streams is not None:
             self._streams.forget(self)
             _shutdown.closed(self, self._streams)
@@ -320,7 +321,6 @@ class Delivery:
             if timer is not None:
                 timer.cancel()
         self._sender.close()
-        release(self._response._content)
         self._asgi_task = self._timer = self._leaving = self._streams = None
 
     def _raise_error(self) -> None:

@@ -121,9 +121,9 @@ class TrioDelivery:
                 logger.error("The cleanup of a stream failed", exc_info=self._life.error)
             raise
         finally:
+            release(self._content)
             streams.forget(self)
             _shutdown.closed(self, streams)
-            release(self._content)
         error = self._life.error
         if error is not None and self._opened:
             error = self._response._late_error(error)

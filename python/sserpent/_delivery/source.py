@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import GeneratorType
 from typing import Any, Protocol
-from weakref import WeakSet
 
 
 class Pending(Protocol):
@@ -82,20 +81,22 @@ class Sink(Protocol):
         ...
 
 
-_streaming: WeakSet[Any] = WeakSet()
+# The ids of the iterators that are streamed: one that is equal to another is not the same.
+_streaming: set[int] = set()
 
 
 def claim(content: Any) -> None:
-    """Makes sure that no other response streams `content`: two readers of one generator would
-    take events from each other."""
-    if getattr(content, "__aiter__", lambda: None)() is not content:
-        return
-    try:
-        if content in _streaming:
-            raise RuntimeError(f"{content!r} is already being streamed by another response")
-        _streaming.add(content)
-    except TypeError:
-        pass  # not hashable or not weakly referable: a class of the user's own
+    """Makes sure that no other response streams `content`: two readers of one iterator would take
+    items from each other.
+
+    Raises:
+        RuntimeError: another response streams it.
+    """
+    if not hasattr(content, "__anext__"):
+        return  # each response has an iterator of its own
+    if id(content) in _streaming:
+        raise RuntimeError(f"{content!r} is already being streamed by another response")
+    _streaming.add(id(content))
 
 
 async def close_unstarted(content: Any) -> None:
@@ -109,8 +110,5 @@ async def close_unstarted(content: Any) -> None:
 
 
 def release(content: Any) -> None:
-    """Notes that a generator is streamed no longer."""
-    try:
-        _streaming.discard(content)
-    except TypeError:
-        pass
+    """Notes that an iterator is streamed no longer."""
+    _streaming.discard(id(content))
