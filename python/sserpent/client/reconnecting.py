@@ -12,19 +12,19 @@ import time
 from random import uniform
 from typing import Any, NamedTuple
 
-from .._runtime.checks import checked_seconds
+from .._runtime.checks import checked_bool, checked_limit, checked_seconds, wrong_type
 from .responses import NotAnEventStream, is_event_stream
 
 # Where doubling begins if the stream has asked for no delay, in seconds.
 _FIRST_DELAY = 0.1
-# So many times a delay is doubled at most: more would not change it, and overflow.
+# A delay is doubled at most so many times: more would not change it, and overflow.
 _DOUBLINGS = 60
-# No wait is longer, in seconds: what the timers of all systems take.
+# The longest wait, in seconds: the timers of all systems take it.
 _LONGEST = 2.0**31
 
 # Statuses after which a client comes back, besides those from 500 on.
 _BUSY = {408, 425, 429}
-# Statuses that say that the request was not dealt with.
+# Statuses that say that the request was not handled.
 _NOT_DEALT_WITH = {429, 503}
 
 # A header cannot have it: h11 and HTTP/2 refuse control characters, and strip blanks.
@@ -69,12 +69,18 @@ class Reconnection:
 
     Attributes:
         failures: How many there were in a row.
+
+    Raises:
+        TypeError: an argument has the wrong type; the message names it.
+        ValueError: `max_failures` is less than 1.
     """
 
     def __init__(self, times: Times, method: str, max_failures: int | None, repeat: bool) -> None:
+        if not isinstance(method, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise wrong_type("method", "a string", method)
         self._times = times
-        self._may_repeat = repeat or method.upper() in ("GET", "HEAD")
-        self._max_failures = max_failures
+        self._may_repeat = checked_bool("repeat", repeat) or method.upper() in ("GET", "HEAD")
+        self._max_failures = checked_limit("max_failures", max_failures)
         self._retry = times.retry
         self._not_before = 0.0
         self.failures = 0
@@ -90,11 +96,23 @@ class Reconnection:
             return False
         if is_event_stream(status, content_type):
             return True
-        error = NotAnEventStream(status, content_type)
-        if is_transient_status(status):
-            self._not_before = _seconds(retry_after)
-            raise Failed(error, not_dealt_with=status in _NOT_DEALT_WITH)
-        raise error
+        raise self.refused(NotAnEventStream(status, content_type), status, retry_after)
+
+    def refused(self, error: Exception, status: int, retry_after: str | None) -> Failed:
+        """Returns the failure of a status after which the client comes back: it does not last.
+
+        Args:
+            error: What is raised if the client does not come back.
+            status: The status.
+            retry_after: The header `Retry-After`, if there is one.
+
+        Raises:
+            Exception: the error, after any other status.
+        """
+        if status not in _BUSY and status < 500:
+            raise error
+        self._not_before = _seconds(retry_after)
+        return Failed(error, not_dealt_with=status in _NOT_DEALT_WITH)
 
     def succeeded(self) -> None:
         """Notes that an event was handed out."""
@@ -130,16 +148,17 @@ class Reconnection:
 
     def delay(self) -> float:
         """Returns for how many seconds to wait before the next connection: between one and two
-        times what is doubled with each failure, so that clients that were cut off together do not
-        come back together."""
+        times what is doubled with each failure, and so much later than `Retry-After` says. Clients
+        that were cut off or refused together do not come back together."""
         doublings = min(self.failures - 1, _DOUBLINGS)
         if self._retry:
             doubled = self._retry * 2.0**doublings
         else:
             doubled = _FIRST_DELAY * 2.0 ** (doublings - 1) if doublings else 0.0
         base = max(self._retry, min(doubled, self._times.max_delay))
+        jitter = uniform(0, base)
         not_before, self._not_before = self._not_before, 0.0
-        return min(max(uniform(base, 2 * base), not_before), _LONGEST)
+        return min(max(base, not_before) + jitter, _LONGEST)
 
 
 class Failed(Exception):
@@ -154,11 +173,6 @@ class Failed(Exception):
     def __init__(self, error: Any, *, not_dealt_with: bool = False) -> None:
         self.error = error
         self.not_dealt_with = not_dealt_with
-
-
-def is_transient_status(status: int) -> bool:
-    """Returns whether a client comes back after a status: it does not last."""
-    return status in _BUSY or status >= 500
 
 
 def sendable_id(last_event_id: str) -> bytes | None:

@@ -11,15 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .._runtime.checks import checked_limit
 from .reading import IncompleteStream, Reading, checked_ends
-from .reconnecting import (
-    Failed,
-    Reconnection,
-    checked_times,
-    is_transient_status,
-    sendable_id,
-)
+from .reconnecting import Failed, Reconnection, checked_times, sendable_id
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict
@@ -90,11 +83,11 @@ class Source:
         ends = checked_ends(until, until_event, raise_on)
         self._times = checked_times(silence_timeout, retry, max_delay)
         self.reading = Reading(ends, item_type, max_event_size, last_event_id)
-        self.reconnection = Reconnection(
-            self._times, method, checked_limit("max_failures", max_failures), repeat
-        )
+        self.reconnection = Reconnection(self._times, method, max_failures, repeat)
         self._library = library_of(client)
         self._connected_at = 0.0
+        # A request was sent, and its connection has not failed.
+        self._sent = False
         self.connected = False
         self.waits = False
         self._waits_until: float | None = None
@@ -143,7 +136,7 @@ class Source:
         return self._headers() if callable(self._headers) else self._headers
 
     def request(self, headers: Mapping[str, str] | None) -> Any:
-        """Returns the request of a connection."""
+        """Returns the request of a connection, which is sent now."""
         request = self._client.build_request(
             self._method, self._url, params=self._params, json=self._json, headers=headers
         )
@@ -158,38 +151,42 @@ class Source:
         # Where the client reads the socket: what it decodes of a compressed keep-alive is nothing.
         timeout = {**request.extensions.get("timeout", {}), "read": self._times.silence_timeout}
         request.extensions = {**request.extensions, "timeout": timeout}
+        self._sent = True
         return request
 
     # Its end
 
-    def is_transient(self, error: Exception) -> bool:
-        """Returns whether an error is one after which to come back: a connection that was not
-        made, or that broke."""
+    def failure_of(self, error: Any) -> Failed:
+        """Returns the failure that an error of the client stands for: a connection that was not
+        made or that broke, or a status for which `raise_for_status` was called, in a hook of the
+        client.
+
+        Raises:
+            Exception: the error, if another try would not help.
+        """
         library = self._library
+        if isinstance(error, library.HTTPStatusError):
+            response = error.response
+            retry_after = response.headers.get("Retry-After")
+            return self.reconnection.refused(error, response.status_code, retry_after)
         lasting = library.UnsupportedProtocol, library.LocalProtocolError, library.TooManyRedirects
-        return isinstance(error, library.RequestError) and not isinstance(error, lasting)
+        if not isinstance(error, library.RequestError) or isinstance(error, lasting):
+            raise error
+        not_made = library.ConnectError, library.ConnectTimeout, library.PoolTimeout
+        # A proxy has refused the tunnel: nothing was sent through it.
+        not_dealt_with = isinstance(error, (*not_made, library.ProxyError))
+        return Failed(error, not_dealt_with=not_dealt_with)
 
     def without_headers(self, error: Exception) -> Failed:
         """Returns the failure of a connection whose headers could not be made: in a restart the
         server that gives out tokens may be away too.
 
         Raises:
-            Exception: the error, if no other try would mend it.
+            Exception: the error, if another try would not help.
         """
-        if not (self.is_transient(error) or self._is_transient_status(error)):
-            raise error
-        return Failed(error, not_dealt_with=True)
-
-    def _is_transient_status(self, error: Any) -> bool:
-        """Returns whether an error is that of `raise_for_status`, for a status that passes."""
-        is_status = isinstance(error, self._library.HTTPStatusError)
-        return is_status and is_transient_status(error.response.status_code)
-
-    def not_sent(self, error: Exception) -> Failed:
-        """Returns the failure of a request without a response."""
-        library = self._library
-        not_made = library.ConnectError, library.ConnectTimeout, library.PoolTimeout
-        return Failed(error, not_dealt_with=isinstance(error, not_made))
+        failure = self.failure_of(error)
+        failure.not_dealt_with = True
+        return failure
 
     def opened(self, response: Any) -> bool:
         """Returns whether a response is the stream; False says that there is nothing to come.
@@ -231,6 +228,7 @@ class Source:
             BaseException: the failure's error, if the client must not come back.
         """
         self.waits = True
+        self._sent = False
         self.failure = failure.error
         try:
             self.reconnection.failed(failure, self.reading.last_event_id)
@@ -271,9 +269,8 @@ class Source:
             self._over = True
 
     def cancelled(self) -> None:
-        """Notes that a read was cancelled, and its connection is lost; or a wait, and there was
-        none."""
-        if not self.waits and not self.reconnection.may_repeat(self.reading.last_event_id):
+        """Notes that a read was cancelled, and its connection is lost, if there was one."""
+        if self._sent and not self.reconnection.may_repeat(self.reading.last_event_id):
             self._over = True
             self._why_over = IncompleteStream(
                 "the stream was left before its end: a read was cancelled"

@@ -163,9 +163,7 @@ class EventSource(SourceReader, Generic[T]):
         try:
             self._response = await self._client.send(request, stream=True)
         except Exception as error:
-            if not source.is_transient(error):
-                raise
-            source.failed(source.not_sent(error))
+            source.failed(source.failure_of(error))
             return
         try:
             if source.opened(self._response):
@@ -185,10 +183,9 @@ class EventSource(SourceReader, Generic[T]):
         try:
             chunk = await anext(self._chunks, NONE)
         except Exception as error:
-            if not source.is_transient(error):
-                raise
+            failure = source.failure_of(error)
             await self._disconnect(error)
-            source.failed(Failed(error))
+            source.failed(failure)
             return
         source.reading.feed(b"" if chunk is NONE else chunk)
         if chunk is NONE:

@@ -117,9 +117,7 @@ class SyncEventSource(SourceReader, Generic[T]):
         try:
             self._response = self._client.send(request, stream=True)
         except Exception as error:
-            if not source.is_transient(error):
-                raise
-            source.failed(source.not_sent(error))
+            source.failed(source.failure_of(error))
             return
         try:
             if source.opened(self._response):
@@ -142,10 +140,9 @@ class SyncEventSource(SourceReader, Generic[T]):
         try:
             chunk = next(self._chunks, NONE)
         except Exception as error:
-            if not source.is_transient(error):
-                raise
+            failure = source.failure_of(error)
             self._disconnect(error)
-            source.failed(Failed(error))
+            source.failed(failure)
             return
         source.reading.feed(b"" if chunk is NONE else chunk)
         if chunk is NONE:
