@@ -1,9 +1,9 @@
 """Measurements that a busy machine does not decide.
 
 The contenders take turns, every other round backwards, so that what disturbs the machine meets all
-of them. Each turn is short. Rounds go on until the numbers have settled, twice as many at
-most. Where a server is measured, each turn is divided by its neighbour's, and the median counts.
-Where work is timed in processor time, the minimum counts, because a disturbance only adds.
+of them. Each turn is short. A case is measured until its numbers have settled, in twice as many
+rounds at most. Where a server is measured, each turn is divided by its neighbour's, and the median
+counts. Where work is timed in processor time, the minimum counts, because a disturbance only adds.
 """
 
 from __future__ import annotations
@@ -71,9 +71,15 @@ def ratio(above: Cell, below: Cell) -> float:
 
 def in_turns(tables: Sequence[Table], turns: Mapping[tuple[str, str], Turn], rounds: int) -> None:
     """Adds what the turns of cases and contenders measure, at least `rounds` times each."""
+    unsettled = {case for case, _ in turns}
     for number in range(2 * rounds):
-        if number >= rounds and all(t.doubt(*cell) < SETTLED for t in tables for cell in turns):
-            break
+        if number >= rounds:
+            unsettled = {cell[0] for cell in turns if not _has_settled(tables, *cell)}
         for case, name in list(turns)[:: -1 if number % 2 else 1]:
-            for table, value in zip(tables, turns[case, name](), strict=True):
-                table.add(case, name, value)
+            if case in unsettled:
+                for table, value in zip(tables, turns[case, name](), strict=True):
+                    table.add(case, name, value)
+
+
+def _has_settled(tables: Sequence[Table], case: str, contender: str) -> bool:
+    return all(table.doubt(case, contender) < SETTLED for table in tables)
