@@ -129,7 +129,7 @@ def goals(tables: Tables) -> str:
     rows = []
     for goal, value in measured(tables):
         verdict = "met" if goal.is_met(value) else "**missed**"
-        rows.append([goal.work, goal.versus, goal.limit, times(value), verdict])
+        rows.append([goal.work, goal.versus, goal.limit, number(value), verdict])
     return markdown(["work", "ratio", "goal", "measured", ""], rows)
 
 
@@ -212,11 +212,17 @@ def _mixed_line(tables: Tables) -> str:
     table = tables.get(mixed.name_of_table(95))
     if table is None:
         return ""
-    ours, theirs = (number(table.value(mixed.CASE, name)) for name in ("sserpent", "fastapi"))
+    ours, theirs = (_duration(table.value(mixed.CASE, name)) for name in ("sserpent", "fastapi"))
     return (
-        f"- Plain JSON requests beside {mixed.STREAMS:,} open streams: 95 % are answered within"
-        f" {ours} ms;\n  beside streams of `fastapi.sse`, within {theirs} ms.\n"
+        f"- Beside {mixed.STREAMS:,} open streams, 95 % of plain JSON requests are answered within"
+        f" {ours};\n  beside as many of `fastapi.sse`, within {theirs}.\n"
     )
+
+
+def _duration(milliseconds: float) -> str:
+    """Returns a duration as one would say it."""
+    value, unit = (milliseconds, "ms") if milliseconds < 1000 else (milliseconds / 1000, "s")
+    return f"{value:.{1 if value < 10 else 0}f} {unit}"
 
 
 def plot(tables: Tables, path: Path) -> None:
