@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import anyio
@@ -71,3 +72,21 @@ async def test_a_closed_one_refuses(broker: Any) -> None:
         await news.publish(1)
     with pytest.raises(RuntimeError, match="closed"):
         news.publish_soon(1).result(0)
+
+
+def test_c17_what_waits_for_an_event_loop_that_has_ended_is_published_at_the_end(
+    broker: Any,
+) -> None:
+    channels = Channels(broker)
+    news = channels.channel("news")
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(channels.__aenter__())
+    published = news.publish_soon(1)
+    loop.close()
+
+    async def close() -> None:
+        with anyio.fail_after(10):
+            await channels.aclose()
+
+    anyio.run(close)
+    assert published.result(0).split("-")[1] == "1"

@@ -82,9 +82,10 @@ class BaseBroker(Broker):
 
     async def position(self, key: HistoryKey, limits: Retention) -> Position:
         follower = _Nobody()
-        head = await self.follow(key, limits, follower)
-        self.unfollow(key, follower)
-        return head
+        try:
+            return await self.follow(key, limits, follower)
+        finally:
+            self.unfollow(key, follower)
 
     async def catch_up(self, key: HistoryKey) -> None:
         """Does nothing: followers are given each event as it is published."""
@@ -136,6 +137,7 @@ class BaseBroker(Broker):
         self._is_closing = True
         while self._queue or self._is_sending:
             self._sent = anyio.Event()
+            self._begin_sending()  # the event loop that was asked to may have ended
             await self._sent.wait()
         self._is_closed = True
 
