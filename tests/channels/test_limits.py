@@ -200,6 +200,30 @@ async def test_c11_the_memory_of_keys_that_were_only_read_goes_back(clock: Clock
     assert channels._hubs._by_loop == {}
 
 
+async def test_c11_one_timer_at_a_time_looks_for_keys_that_nobody_uses(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a key is found to have expired before the timer comes, and begins again."""
+    timers: list[Callable[[], object]] = []
+
+    def call_every(_: float, function: Callable[[], object]) -> Callable[[], object]:
+        timers.append(function)
+        return lambda: timers.remove(function)
+
+    monkeypatch.setattr(memory, "call_every", call_every)
+    channels = Channels()
+    news = channels.channel("news", history_ttl=60)
+    for n in range(5):
+        await news.publish(n)
+        for timer in timers.copy():
+            timer()
+        assert len(timers) == 1
+        clock.now += 61
+    timers[0]()
+    assert timers == []
+    assert grown(channels) == 0
+
+
 # C14
 
 

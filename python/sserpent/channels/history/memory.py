@@ -116,6 +116,7 @@ class MemoryBroker:
     """
 
     def __init__(self) -> None:
+        self.runs = MemoryRuns(self)
         self.begin_anew()
         _brokers.add(self)
 
@@ -129,7 +130,7 @@ class MemoryBroker:
         # An event loop that has been seen, for a history that begins where there is none.
         self._event_loop: Callable[[], Any] = _no_event_loop
         self._closed = False
-        self.runs = MemoryRuns(self)
+        self.runs.begin_anew()
 
     def now(self) -> float:
         return monotonic()
@@ -173,6 +174,7 @@ class MemoryBroker:
 
     async def count_subscribers(self, key: HistoryKey) -> int:
         with self.lock:
+            self.check_open()
             history = self.histories.get(key)
             return 0 if history is None else sum(each.count() for each in history.followers)
 
@@ -296,6 +298,10 @@ class MemoryBroker:
                 self._sweeper = None
             return bool(self._expiries)
 
+    def is_swept_by(self, sweeper: _Sweeper) -> bool:
+        """Returns whether a sweeper is the present one. One that is not ends itself."""
+        return sweeper is self._sweeper
+
     def sweep_at(self, now: float) -> None:
         """Sweeps, if it is time."""
         if self._expiries[0][0] <= now:
@@ -312,7 +318,7 @@ class MemoryBroker:
         self._closed = False
 
     async def ready(self) -> None:
-        """Returns at once: it needs nobody."""
+        self.check_open()
 
     async def aclose(self) -> None:
         with self.lock:
@@ -341,7 +347,7 @@ class _Sweeper:
     def _sweep(self) -> None:
         self._swept_at = monotonic()
         broker = self._broker()
-        if broker is None or not broker.sweep():
+        if broker is None or not broker.is_swept_by(self) or not broker.sweep():
             self._end()
 
 
@@ -384,6 +390,10 @@ class MemoryRuns:
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Begins without runs."""
         self._runs: dict[HistoryKey, _Run] = {}
         # Of each key: who holds it, and until when.
         self._holders: dict[HistoryKey, tuple[str, float]] = {}
