@@ -18,7 +18,7 @@ from fastapi import HTTPException
 
 from channel_clients import Client, connected, offset_of
 from event_loops import asyncio_only
-from sserpent.channels import Channels
+from sserpent.channels import Channels, ChannelsClosed
 from sserpent.channels.history.position import HistoryKey
 from sserpent.channels.redis.names import name_of
 
@@ -341,3 +341,76 @@ async def test_a_publisher_that_never_waits_does_not_keep_the_event_loop(
             await client.until(lambda: b"data: 4999\n" in client.bodies[-1])
         missed = sum(each.data["missed"] for each in client.said)
         assert len(client.data) + missed == 5_000
+
+
+RUNS_AFTER_A_FORK = """
+import os, anyio
+from sserpent.channels import Channels
+
+channels = Channels()
+runs = channels.runs("answers", ttl=0.05, shutdown_grace=0)
+
+async def answer(count):
+    yield count
+    await anyio.sleep(count)
+
+async def main():
+    async with channels:
+        for n in range(3):
+            run = await runs.start(answer(0))
+            assert (await run.wait()).state == "done"
+        with anyio.fail_after(20):
+            while runs._broker._runs:
+                await anyio.sleep(0.01)
+        run = await runs.start(answer(1_000))
+    assert not runs._local.producers
+
+child = os.fork()
+if child == 0:
+    status = 1
+    try:
+        anyio.run(main)
+        status = 0
+    finally:
+        os._exit(status)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_runs_of_a_process_that_is_forked_are_forgotten_after_their_ttl() -> None:
+    """As under `gunicorn --preload`, where the application is made before the fork."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RUNS_AFTER_A_FORK],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("how", ["left", "stopped"])
+async def test_a_listener_that_has_ended_gives_no_more_events(how: str) -> None:
+    channels = Channels()
+    news = channels.channel("news", history=3)
+    async with news.listen() as events:
+        subscriber = events._subscriber
+        assert subscriber is not None
+        if how == "stopped":
+            subscriber.end()
+            subscriber.take_events()
+            subscriber.reset(subscriber.cursor.tail, "epoch")
+            assert not subscriber.pending
+    assert not subscriber.pending
+    with anyio.fail_after(10):
+        assert [event async for event in events] == []
+
+
+async def test_channels_that_are_closed_say_so_to_whoever_asks() -> None:
+    async with Channels() as channels:
+        news = channels.channel("news")
+        await channels.ready()
+        assert await news.subscriber_count() == 0
+    for ask in (channels.ready, news.subscriber_count, news.position):
+        with pytest.raises(ChannelsClosed):
+            await ask()

@@ -180,6 +180,59 @@ async def test_a_client_that_waits_for_its_snapshot_gets_none_before_it(place: P
             client.disconnect()
 
 
+async def test_c7_a_new_client_is_told_its_position_even_if_an_ephemeral_event_comes_first(
+    place: Place,
+) -> None:
+    async with place.channels() as channels:
+        news = channels.channel("news")
+        client = Client()
+        client.stall()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.run, news.subscribe())
+            await client.until(lambda: client.stalled)  # the headers wait
+            await news.publish("typing", ephemeral=True)
+            await heard(channels)
+            client.unstall()
+            await client.until(lambda: client.bodies)
+            assert client.last_id
+            client.disconnect()
+        await news.publish("missed")
+        async with connected(news.subscribe(after=client.last_id)) as client:
+            await client.has("missed")
+
+
+async def test_c9_a_client_that_got_ephemeral_events_alone_is_told_its_position_when_it_is_ended(
+    place: Place,
+) -> None:
+    async with place.channels() as channels:
+        news = channels.channel("news", history=2, overflow="disconnect")
+        async with connected(news.subscribe(start="earliest")) as client:
+            await news.publish("typing", ephemeral=True)
+            await client.has("typing")
+            client.stall()
+            await news.publish("typing", ephemeral=True)
+            await client.until(lambda: client.stalled)
+            for n in range(10):
+                await news.publish(n)
+                await heard(channels)
+            client.unstall()
+            await client.until(lambda: client.complete)
+            assert client.last_id
+
+
+async def test_large_ephemeral_events_reach_a_client_that_keeps_up(place: Place) -> None:
+    async with place.channels() as channels:
+        images = channels.channel("images", ephemeral=True, history_bytes=1_000)
+        async with connected(images.subscribe(max_pending=10_000_000)) as client:
+            for n in range(3):
+                await images.publish([n, "x" * 1_200_000])
+                await client.until(lambda n=n: len(client.data) > n)
+            await images.publish([3, "x" * 1_200_000], conflate="ann")
+            await images.publish([4, "x" * 1_200_000])
+            await client.until(lambda: client.data[-1][0] == 4)
+            assert [n for n, _ in client.data][:3] == [0, 1, 2]
+
+
 def test_ephemeral_is_true_or_false() -> None:
     wrong: Any = 1
     news = Channels().channel("news")

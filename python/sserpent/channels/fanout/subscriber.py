@@ -209,6 +209,7 @@ class Subscriber:
     def close(self) -> None:
         """Follows nothing any more."""
         self._sink = self._failure = self.lost_snapshot = None
+        self._stopped, self._goodbye = True, b""
         self.flush = nothing
         if self.compression is not None:
             self.compression.close()
@@ -259,7 +260,8 @@ class Subscriber:
         """Sends the client its position, if the filter has hidden the newest events."""
         if self._has_hidden and not self._stopped:
             self._has_hidden = False
-            self._announce(control_events.position_block(self.id))
+            if any(cursor.position is not NOWHERE for cursor in self._cursors):
+                self._announce(control_events.position_block(self.id))
 
     # Events of no history
 
@@ -292,8 +294,11 @@ class Subscriber:
         snapshot = cursor.selection.snapshot
         assert snapshot is not None
         self.plain = None
-        # One that the client has not taken yet is of no use any more.
-        self._own = [each for each in self._own if not is_snapshot_of(cursor, each)]
+        own = [each for each in self._own if not is_snapshot_of(cursor, each)]
+        if len(own) < len(self._own):
+            # One that the client has not taken is of no use any more, and neither is its position.
+            self._own = own
+            cursor.position = NOWHERE
         recent = self._hub.snapshots.recent(snapshot, cursor.tail)
         if recent is not None:
             self.on_snapshot(cursor, recent)
@@ -353,12 +358,10 @@ class Subscriber:
         """Whether there is anything to take."""
         if self._goodbye:
             return True
-        if self.holds_headers:
+        if self.holds_headers or self._stopped:
             return False
         if self._own or self._owes_position:
             return True
-        if self._stopped:
-            return False
         for cursor in self._cursors:
             if cursor.is_behind and self._has_shown(cursor):
                 return True
@@ -432,19 +435,19 @@ class Subscriber:
         taken: list[Any] = [*self._own]
         self._own = ()
         self._take_entries(taken)
-        if not self._stopped and self._has_ephemeral():
-            taken += self._ephemeral
-            self._ephemeral = ()
-        if self._owes_position:
-            self._owes_position = False
-            if not taken:
-                self._has_hidden = False
-                taken.append(control_events.position_block(self.id))
+        if self._owes_position and not taken:
+            self._has_hidden = False
+            taken.append(control_events.position_block(self.id))
+        self._owes_position = False
         if taken:
             self._knows_no_id = False
         if self._has_hidden:
             self._hub.schedule_position(self)
         if not self._stopped:
+            # After the rest, which all has an id: these have none.
+            if self._has_ephemeral():
+                taken += self._ephemeral
+                self._ephemeral = ()
             self._prepare_next()
         return taken
 

@@ -263,16 +263,23 @@ class Tail:
             self._newest_of[entry.conflate] = numbered
             self._ephemeral_bytes -= len(before[1].frame) if before else 0
         self._ephemeral_bytes += len(entry.frame)
-        while self._ephemeral_bytes > self._most_bytes and self.newest_ephemeral > 1:
+        while self._ephemeral_bytes > self._most_bytes and self._ephemeral_count > 1:
             self._forget_oldest_ephemeral()
         for subscriber in self.subscribers:
             subscriber.expect_ephemeral()
 
+    @property
+    def _ephemeral_count(self) -> int:
+        return len(self._ephemeral) + len(self._newest_of)
+
     def _forget_oldest_ephemeral(self) -> None:
-        if self._ephemeral:
+        conflate = next(iter(self._newest_of), None)
+        if conflate is None or (
+            self._ephemeral and self._ephemeral[0][0] < self._newest_of[conflate][0]
+        ):
             _, entry = self._ephemeral.popleft()
         else:
-            _, entry = self._newest_of.pop(next(iter(self._newest_of)))
+            _, entry = self._newest_of.pop(conflate)
         self._ephemeral_bytes -= len(entry.frame)
 
     def ephemeral_after(self, number: int) -> list[EphemeralEntry]:
@@ -287,7 +294,7 @@ class Tail:
         """Forgets the events of no history up to a number, but for those that stand for others and
         that somebody has not taken."""
         while self._ephemeral and self._ephemeral[0][0] <= number:
-            self._forget_oldest_ephemeral()
+            self._ephemeral_bytes -= len(self._ephemeral.popleft()[1].frame)
         if self._newest_of and not any(each.awaits_ephemeral(self) for each in self.subscribers):
             self._ephemeral_bytes -= sum(len(entry.frame) for _, entry in self._newest_of.values())
             self._newest_of.clear()
