@@ -19,7 +19,10 @@ from sserpent.channels import Channel, Channels
 from sserpent.channels.fanout import chain, shared_compression
 from sserpent.channels.fanout.checksum import crc32_combine, crc32_of_run
 from sserpent.channels.fanout.shared_compression import SharedCompression
-from sserpent.channels.history.position import beginning
+from sserpent.channels.history.broker import Broker
+from sserpent.channels.history.memory import History, MemoryBroker
+from sserpent.channels.history.position import HistoryKey, beginning
+from sserpent.channels.history.ring import Retention
 
 pytestmark = [pytest.mark.anyio, pytest.mark.virtual_time]
 
@@ -139,8 +142,10 @@ class World:
             connection.disconnect()
 
 
-async def play(script: Callable[[World], Any], **options: Any) -> World:
-    async with Channels() as channels, anyio.create_task_group() as tasks:
+async def play(
+    script: Callable[[World], Any], broker: Broker | None = None, **options: Any
+) -> World:
+    async with Channels(broker) as channels, anyio.create_task_group() as tasks:
         world = World(channels, tasks, **options)
         await script(world)
         await world.settle()
@@ -595,10 +600,48 @@ def test_a_text_by_itself_stands_anywhere(size: int, kind: str) -> None:
     assert len(chain.deflated(text)) <= size + 5 * (size // 0xFFFF + 1)
 
 
+class KeepsMore(MemoryBroker):
+    """A broker that keeps more of a history than its limits ask for."""
+
+    def history(self, key: HistoryKey, limits: Retention, ttl: float | None = None) -> History:
+        return super().history(key, limits._replace(history=10**6), ttl)
+
+
+async def test_z4_what_comes_back_into_the_ring_is_compressed_again(
+    recorded: list[Recording],
+) -> None:
+    async def script(world: World) -> None:
+        ids: list[str] = []
+        live = await world.join()
+        for number in range(60):
+            ids.append(await world.channel.publish(tick(number)))
+            await world.settle()
+        for after in (ids[20], ids[10], ids[40]):
+            await world.join(after)
+            await world.settle()
+        live.stall()
+        for number in range(60, 100):
+            ids.append(await world.channel.publish(tick(number)))
+            await world.settle()
+        await world.join(ids[50])
+        await world.settle()
+        live.unstall()
+        await world.settle()
+        await world.channel.publish(tick(100))
+        await world.settle()
+        await world.join(ids[0], max_duration=1)
+        await anyio.sleep(2)
+
+    world = await play(script, KeepsMore(), history=5)
+    check(world, recorded)
+    assert numbers(recorded[1].plain) == [*range(21, 101)]
+    assert numbers(recorded[-1].plain) == [*range(1, 101)]
+
+
 # All of it
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(16))
 async def test_whatever_clients_do_each_decodes_what_it_would_have_got(
     seed: int, recorded: list[Recording]
 ) -> None:
@@ -637,7 +680,8 @@ async def test_whatever_clients_do_each_decodes_what_it_would_have_got(
             connection.unstall()
 
     conflated = chosen.choice((0, 0, 0.3))
-    world = await play(script, history=chosen.choice((5, 30, 1_000)))
+    broker = chosen.choice((None, KeepsMore()))
+    world = await play(script, broker, history=chosen.choice((5, 30, 1_000)))
     check(world, recorded)
     assert len(recorded) > 5
 

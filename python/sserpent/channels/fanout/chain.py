@@ -209,6 +209,9 @@ class Chain:
             for offset in range(self._trimmed, floor):
                 self._links.pop(offset, None)
         self._trimmed = floor
+        if floor > self.beginning.offset:
+            # A broker may keep what the ring has forgotten, and the ring get it back.
+            self.beginning = self._links.get(floor, self.beginning)
         for end in [each for each in self._ending if each < floor]:
             self._ending.pop(end).close()
 

@@ -184,6 +184,8 @@ class SharedCompression:
     def _run(self, entries: list[Entry]) -> bytes:
         """Compresses entries that follow the last one."""
         chain, last = self._chain, entries[-1].offset
+        if self._stand.link is not None and self._stand.link.offset < chain.beginning.offset:
+            self._step_out()
         compressed, segment = chain.run(entries, self._stand.segment)
         link = self._stand.link or self._begin_run(entries)
         if link is not None:
