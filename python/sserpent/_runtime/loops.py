@@ -184,10 +184,11 @@ _running: set[asyncio.Task[Any]] = set()
 
 
 def spawn(function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> Callable[[], object]:
-    """Starts a task in the running event loop, and returns what cancels it. The function must not
-    raise, and bound its own time."""
+    """Starts a task in the running event loop, and returns what cancels it. The task begins in a
+    later turn. The function must not raise, and bound its own time."""
     if on_asyncio():
-        task = asyncio.get_running_loop().create_task(function(*args))
+        # Not by the event loop's factory, which may have it begin before this returns.
+        task = asyncio.Task(function(*args), loop=asyncio.get_running_loop())
         _running.add(task)
         task.add_done_callback(_running.discard)
         return task.cancel
