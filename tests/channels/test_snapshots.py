@@ -415,6 +415,49 @@ async def test_n3_a_snapshot_that_no_longer_counts_is_not_sent(place: Place) -> 
             assert types(client) == ["snapshot", "message", "snapshot"]
 
 
+async def test_n3_the_id_does_not_name_a_channel_whose_snapshot_was_not_sent(place: Place) -> None:
+    async with place.channels() as channels:
+        board = Board(channels.channel("board", history=2))
+        news = channels.channel("news")
+        stream = channels.subscribe(board.channel.on(snapshot=board.snapshot), news.on())
+        async with connected(stream) as client:
+            await has_seen(client, "snapshot")
+            assert "~" in client.last_id
+            await overflow(channels, board, client)
+            await client.until(lambda: board.calls == 2)
+            # The second snapshot waits for a client that does not read, until it is too old.
+            client.stall()
+            await news.publish({})
+            await client.until(lambda: client.stalled)
+            board.let_go()
+            await heard(channels)
+            board.hold()
+            for n in range(10):
+                await board.set("a", n)
+                await heard(channels)
+            client.unstall()
+            await client.until(lambda: board.calls == 3)
+            await news.publish({"last": 1})
+            await client.until(lambda: client.data[-1] == {"last": 1})
+            assert types(client).count("snapshot") == 1
+            assert "~" not in client.last_id
+            board.let_go()
+            await client.until(lambda: types(client).count("snapshot") == 2)
+            assert "~" in client.last_id
+
+
+async def overflow(channels: Channels, board: Board, client: Client) -> None:
+    """Has a client fall behind, and ask for the state again, which waits."""
+    client.stall()
+    await board.set("a", 0)
+    await client.until(lambda: client.stalled)
+    board.hold()
+    for n in range(10):
+        await board.set("a", n)
+        await heard(channels)
+    client.unstall()
+
+
 # N4
 
 
@@ -594,6 +637,38 @@ async def test_n5_an_id_that_the_history_has_lost_stands_for_the_newest_position
             await client.has("ahead", 2)
 
 
+async def test_n5_nothing_is_kept_for_a_call_that_goes_on_though_it_is_cancelled(
+    place: Place,
+) -> None:
+    async with place.channels() as channels:
+        news = channels.channel("news", history=2)
+        last = await news.publish(0)
+        called = anyio.Event()
+
+        async def stubborn() -> ServerSentEvent:
+            called.set()
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class():
+                returned.set()
+            return ServerSentEvent(data=1, event="snapshot", id=last)
+
+        returned = anyio.Event()
+        async with connected(news.subscribe()) as client:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(Client().run, news.subscribe(snapshot=stubborn))
+                await called.wait()
+                tasks.cancel_scope.cancel()
+            await returned.wait()
+            for n in range(20):
+                await news.publish(n)
+            await client.until(lambda: len(client.data) == 20)
+            await turns()
+            [tail] = channels._hubs.hub()._tails.values()
+            assert tail._held == {}
+            await until(lambda: len(tail.ring) <= 2)
+
+
 # N6
 
 
@@ -771,6 +846,47 @@ async def test_n6_a_plain_function_is_called_in_the_event_loop(place: Place) -> 
         news = channels.channel("news")
         async with connected(news.subscribe(snapshot=threading.get_ident)) as client:
             await client.has(threading.get_ident())
+
+
+def begins_at_once(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
+    """A task factory like `asyncio.eager_task_factory` of Python 3.12, for what never waits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as returned:
+        future = loop.create_future()
+        future.set_result(returned.value)
+        return future
+    raise AssertionError("it waits")
+
+
+@asyncio_only
+async def test_n6_a_task_factory_that_begins_at_once_changes_nothing() -> None:
+    news = Channels().channel("news")
+
+    async def state() -> str:
+        return "state"
+
+    def fail() -> str:
+        raise HTTPException(418)
+
+    loop = asyncio.get_running_loop()
+    for function in (state, fail):
+        async with news.listen():  # another, so that the hub stays
+            subscription, client = news.subscribe(snapshot=function), Client()
+            run = loop.create_task(client.run(subscription))
+            loop.set_task_factory(begins_at_once)
+            try:
+                for _ in range(20):
+                    await asyncio.sleep(0)
+            finally:
+                loop.set_task_factory(None)
+            if function is state:
+                await client.has("state")
+                client.disconnect()
+                await run
+            else:
+                with pytest.raises(HTTPException):
+                    await asyncio.wait_for(run, 10)
 
 
 # N7

@@ -285,7 +285,7 @@ class SnapshotCall:
         tail = self._tail
         for _ in range(1 + _AGAIN):
             before = tail.ring.head
-            tail.hold(self, before.offset)
+            self._hold(before.offset)
             item, event_id = self._item(await self._value())
             position = before if event_id is None else await self._position(event_id, before)
             if tail.keeps(position):
@@ -295,6 +295,10 @@ class SnapshotCall:
             " were no longer kept. Have the state changed before publish() is called, or with the"
             " id that it returns"
         )
+
+    def _hold(self, offset: int) -> None:
+        if not self._has_ended:  # a function may go on, though it is cancelled
+            self._tail.hold(self, offset)
 
     async def _value(self) -> Any:
         function, arguments = self._snapshot
@@ -330,7 +334,7 @@ class SnapshotCall:
                 f"'id' of what 'snapshot' of {_name(self._tail.key)} returns must be one that"
                 f" publish() has returned, not {event_id!r}"
             )
-        self._tail.hold(self, min(position.offset, before.offset))
+        self._hold(min(position.offset, before.offset))
         try:
             with anyio.fail_after(_LOOKUP_TIMEOUT):
                 reason = await self._hub.reach(self._tail, position)
@@ -344,7 +348,7 @@ class SnapshotCall:
         if position.epoch != head.epoch:
             # The state has what the lost history had, and nothing of this one.
             beginning = Position(head.epoch, 0, 0)
-            self._tail.hold(self, 0)
+            self._hold(0)
             await self._hub.reach(self._tail, beginning)
             return beginning
         # The history has lost its newest events, which the state has, and nothing that came since.
