@@ -11,6 +11,7 @@ import gc
 import logging
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -918,6 +919,51 @@ async def test_a_generator_that_raises_a_cancellation_of_its_own_is_an_error() -
         await stream.run()
     assert not stream.connection.complete
     assert stream.connection.data == ['"a"']
+
+
+@asyncio_only
+async def test_d6_a_cancellation_from_within_has_its_place_in_the_traceback() -> None:
+    async def awaits_a_cancelled_task() -> AsyncIterator[str]:
+        yield "a"
+        task = asyncio.ensure_future(asyncio.sleep(100))
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await task
+
+    stream = await complete(awaits_a_cancelled_task())
+    assert isinstance(stream.error, RuntimeError)
+    assert "was cancelled from within" in str(stream.error)
+    assert "await task" in "".join(traceback.format_exception(stream.error))
+    assert stream.connection.data == ['"a"']
+
+
+@pytest.mark.parametrize("yields", [0, 1])
+def test_d14_streams_that_the_end_of_asyncio_run_cancels_are_no_errors(
+    yields: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    closed: list[int] = []
+
+    async def content(number: int) -> AsyncIterator[str]:
+        try:
+            for _ in range(yields):
+                yield "a"
+            await asyncio.sleep(1_000)
+        finally:
+            closed.append(number)
+
+    async def main() -> None:
+        connections = [Connection() for _ in range(20)]
+        requests.extend(
+            asyncio.ensure_future(each.run(EventSourceResponse(content(number), open_delay=0)))
+            for number, each in enumerate(connections)
+        )
+        while not all(len(each.messages) > yields for each in connections):
+            await asyncio.sleep(0)
+
+    requests: list[asyncio.Future[None]] = []
+    asyncio.run(main())
+    assert sorted(closed) == list(range(20))
+    assert all(each.cancelled() for each in requests)
+    assert caplog.records == []
 
 
 # The rest of the ASGI side

@@ -460,13 +460,22 @@ class Delivery:
         self._driven = True
         is_whole = error is None and not self._generator.cut
         if isinstance(error, asyncio.CancelledError):
-            error = None
-            if self._life.ending is None:
-                error = RuntimeError(f"{self._response._origin} was cancelled from within")
+            error = self._error_of_cancellation(error)
         self._report(*self._end_of_generator(error, is_whole))
         if not self._sender.complete:
             self._go_on()
         self._interrupt()
+
+    def _error_of_cancellation(self, cancelled: asyncio.CancelledError) -> Exception | None:
+        """Returns what a generator that was cancelled has failed with, if nothing has ended it."""
+        if self._life.ending is None and _cancelling(self._asgi_task):
+            # `asyncio.run` cancels all tasks at its end, and this one may hear of it first.
+            self._report(Event.REQUEST_CANCELLED)
+        if self._life.ending is not None:
+            return None
+        error = RuntimeError(f"{self._response._origin} was cancelled from within")
+        error.__cause__ = cancelled
+        return error
 
     def _end_of_generator(
         self, error: BaseException | None, is_whole: bool
@@ -646,8 +655,10 @@ if sys.version_info >= (3, 11):
 
 else:
 
-    def _cancelling(task: asyncio.Task[Any] | None) -> int:
-        return 0
+    def _cancelling(task: Any) -> int:
+        """Returns 1 for a task that is cancelled, but has not run since."""
+        waiter = None if task is None else task._fut_waiter
+        return int(task is not None and (task._must_cancel or bool(waiter and waiter.cancelled())))
 
     def _uncancel(task: asyncio.Task[Any] | None) -> int:
         return 0
