@@ -47,7 +47,7 @@ def test_events_go_to_standard_output_and_connections_to_standard_error(capsys: 
     assert again.startswith("reconnects in N s: RemoteProtocolError: ")
     assert second == "connected after the event '7'"
     assert ended == "reconnects in N s: the stream ended"
-    assert busy.startswith("reconnects in N s: NotAnEventStream: the response is no event stream")
+    assert busy.startswith("reconnects in N s: NotAnEventStream: URL is no event stream: ")
     assert "status 503 with no content type: b'busy'" in busy
     assert last == "the server says that nothing more comes"
 
@@ -107,7 +107,7 @@ def test_what_is_no_event_stream_ends_with_1(capsys: Any) -> None:
     status, out, err = tail(capsys, [answer(404, body=b"no \x1b[2J")])
     assert (status, out) == (1, "")
     assert err == (
-        "URL: the response is no event stream: status 404 with no content type: b'no \\\\x1b[2J'\n"
+        "URL is no event stream: status 404 with no content type: b'no \\\\x1b[2J'\n"
     ).replace("\\\\", "\\")
 
 

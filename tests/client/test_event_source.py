@@ -3,9 +3,11 @@ with an event loop and without, with the backend of the run."""
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 import time
+import warnings
 from email.utils import formatdate
 from typing import Any
 
@@ -403,9 +405,7 @@ def test_r21_no_number_of_failures_overflows() -> None:
 )
 def test_r21_retry_after_is_a_lower_bound_if_it_can_be_read(retry_after: str, least: float) -> None:
     rules = reconnection(retry=1, max_delay=2)
-    with pytest.raises(Failed) as caught:
-        rules.is_stream(503, "", retry_after)
-    rules.failed(caught.value, "")
+    rules.failed(rules.refused(OSError(), 503, retry_after), "")
     wait = rules.delay()
     assert max(least, 1) <= wait <= max(least, 1) + 1
     assert rules.delay() <= 2  # it counts once
@@ -423,9 +423,8 @@ def test_r21_clients_that_are_told_the_same_retry_after_do_not_come_back_togethe
 
 def test_r21_retry_after_may_be_a_date() -> None:
     rules = reconnection(retry=1)
-    with pytest.raises(Failed) as caught:
-        rules.is_stream(429, "", formatdate(time.time() + 100, usegmt=True))
-    rules.failed(caught.value, "")
+    date = formatdate(time.time() + 100, usegmt=True)
+    rules.failed(rules.refused(OSError(), 429, date), "")
     assert 97 < rules.delay() < 102
 
 
@@ -564,6 +563,9 @@ def test_r23_statuses_that_pass_are_failures(reader: Reader, status: int) -> Non
         with pytest.raises(NotAnEventStream, match=f"status {status} .*later") as caught:
             reader.read(server.url, max_failures=3)
         assert (caught.value.status, caught.value.body) == (status, b"later")
+        assert caught.value.url == server.url
+        # A traceback shows nothing of how failures are counted.
+        assert caught.value.__context__ is None
         assert len(server.requests) == 3
 
 
@@ -574,7 +576,21 @@ def test_r23_other_statuses_end_it(reader: Reader, status: int) -> None:
             reader.read(server.url)
         error = caught.value
         assert (error.status, error.content_type, error.body) == (status, "", b"x" * 500)
+        assert ("does not follow redirects" in str(error)) is (300 <= status < 400)
         assert len(server.requests) == 1
+
+
+async def test_r23_the_beginning_of_a_body_leaves_no_generator_open() -> None:
+    """Trio warns of one. httpx2 leaves one of its own open, httpcore2's."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with scripted(answer(404, body=b"x" * 100_000)) as server:
+            async with httpx2.AsyncClient() as client, EventSource(client, server.url) as source:
+                with pytest.raises(NotAnEventStream):
+                    await anext(source)
+        gc.collect()
+    warned = [str(each.message) for each in caught if each.category is ResourceWarning]
+    assert [each for each in warned if "'httpcore2." not in each] == []
 
 
 def test_r23_another_content_type_ends_it(reader: Reader) -> None:

@@ -279,8 +279,27 @@ def test_r18_a_response_that_was_read_already_is_read() -> None:
 def test_the_error_of_what_is_no_stream_shows_its_body() -> None:
     error = NotAnEventStream(500, "text/plain")
     error.body = b"sorry"
-    shown = "NotAnEventStream(status=500, content_type='text/plain', body=b'sorry')"
+    shown = "NotAnEventStream(status=500, content_type='text/plain', body=b'sorry', url='')"
     assert repr(error) == shown
+
+
+@kinds
+def test_the_error_of_what_is_no_stream_shows_its_url_without_secrets(
+    kind: str, library: Any
+) -> None:
+    with scripted(answer(401, body=b"sorry")) as server:
+        url = server.url.replace("http://", "http://user:password@") + "?token=secret"
+        with pytest.raises(NotAnEventStream) as caught:
+            read(kind, library, url)
+    assert caught.value.url == server.url
+    assert str(caught.value) == (
+        f"{server.url} is no event stream: status 401 with no content type: b'sorry'"
+    )
+
+
+def test_the_error_of_a_response_that_a_test_has_made_has_no_url() -> None:
+    with pytest.raises(NotAnEventStream, match=r"^the response is no event stream: status 500"):
+        next(iter_events(httpx2.Response(500)))
 
 
 @pytest.mark.parametrize("timeout", ["1", True, [1]])

@@ -38,7 +38,7 @@ def tail(given: Any) -> int:
                 is_run_over = event.type == _RUN_END
                 source._source.ends_whole = is_run_over or method == "POST"
     except NotAnEventStream as error:
-        _say(f"{given.url}: {error}")
+        _say(str(error))
         return 1
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         _say(f"{given.url}: {type(error).__name__}: {error}")

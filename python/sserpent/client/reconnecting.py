@@ -13,7 +13,6 @@ from random import uniform
 from typing import Any, NamedTuple
 
 from .._runtime.checks import checked_bool, checked_limit, checked_seconds, wrong_type
-from .responses import NotAnEventStream, is_event_stream
 
 # Where doubling begins if the stream has asked for no delay, in seconds.
 _FIRST_DELAY = 0.1
@@ -59,7 +58,7 @@ def checked_times(silence_timeout: float, retry: float, max_delay: float) -> Tim
 
 
 class Reconnection:
-    """Counts a client's failures, and decides about each response and each end of a connection.
+    """Counts a client's failures, and decides about each status and each end of a connection.
 
     Args:
         times: The options that are times.
@@ -84,19 +83,6 @@ class Reconnection:
         self._retry = times.retry
         self._not_before = 0.0
         self.failures = 0
-
-    def is_stream(self, status: int, content_type: str, retry_after: str | None) -> bool:
-        """Returns whether a response is the stream; False says that there is nothing to come.
-
-        Raises:
-            Failed: the client may come back.
-            NotAnEventStream: it may not.
-        """
-        if status == 204:
-            return False
-        if is_event_stream(status, content_type):
-            return True
-        raise self.refused(NotAnEventStream(status, content_type), status, retry_after)
 
     def refused(self, error: Exception, status: int, retry_after: str | None) -> Failed:
         """Returns the failure of a status after which the client comes back: it does not last.

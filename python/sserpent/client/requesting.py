@@ -17,6 +17,8 @@ from .reconnecting import Failed, Reconnection, checked_times, sendable_id
 if TYPE_CHECKING:
     from typing_extensions import TypedDict
 
+    from .responses import Response
+
     Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 
     class SourceOptions(TypedDict, total=False):
@@ -188,24 +190,28 @@ class Source:
         failure.not_dealt_with = True
         return failure
 
-    def opened(self, response: Any) -> bool:
-        """Returns whether a response is the stream; False says that there is nothing to come.
+    def opened(self, response: Response) -> Failed | None:
+        """Looks at a response: the client is connected now, or nothing comes any more, or the
+        response is a failure.
+
+        Returns:
+            The failure, after which the client may come back.
 
         Raises:
-            Failed: the client may come back.
             IncompleteStream: nothing comes, and the last event, which was named, has not come.
             NotAnEventStream: the client may not come back.
         """
-        headers = response.headers
-        self.connected = self.reconnection.is_stream(
-            response.status_code, headers.get("Content-Type", ""), headers.get("Retry-After")
-        )
-        self._connected_at = time.monotonic()
-        if not self.connected:
+        if response.status == 204:
             self._over = True
             if self.reading.ends.are_named:
                 raise self.reading.ends.incomplete()
-        return self.connected
+        elif response.is_event_stream:
+            self.connected = True
+            self._connected_at = time.monotonic()
+        else:
+            retry_after = response.response.headers.get("Retry-After")
+            return self.reconnection.refused(response.refusal(), response.status, retry_after)
+        return None
 
     def closed(self, error: Exception | None = None) -> None:
         """Notes that the connection is over, for whatever reason.

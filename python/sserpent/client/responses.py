@@ -8,8 +8,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 Chunk = bytes | bytearray | memoryview
 
@@ -28,29 +29,40 @@ class NotAnEventStream(ValueError):
         status: The status.
         content_type: The content type, as it was sent; empty if there is none.
         body: The first 500 bytes of the body.
+        url: The URL of the response, without user, password and query; empty if it is not known.
     """
 
     __module__ = "sserpent.client"
 
-    def __init__(self, status: int, content_type: str, body: bytes = b"") -> None:
-        super().__init__(status, content_type, body)
+    def __init__(self, status: int, content_type: str, body: bytes = b"", *, url: str = "") -> None:
+        super().__init__(status, content_type, body, url)
         self.status = status
         self.content_type = content_type
         self.body = body
+        self.url = url
 
     def __str__(self) -> str:
-        beginning = f": {self.body[:200]!r}" if self.body else ""
         kind = self.content_type or "no content type"
-        return f"the response is no event stream: status {self.status} with {kind}{beginning}"
+        is_redirect = 300 <= self.status < 400
+        hint = " (the HTTP client does not follow redirects)" if is_redirect else ""
+        beginning = f": {self.body[:200]!r}" if self.body else ""
+        return (
+            f"{self.url or 'the response'} is no event stream: status {self.status} with"
+            f" {kind}{hint}{beginning}"
+        )
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(status={self.status}, content_type={self.content_type!r},"
-            f" body={self.body!r})"
+            f" body={self.body!r}, url={self.url!r})"
         )
 
     def __reduce__(self) -> Any:
-        return type(self), (self.status, self.content_type, self.body)
+        return _not_an_event_stream, (self.status, self.content_type, self.body, self.url)
+
+
+def _not_an_event_stream(status: int, content_type: str, body: bytes, url: str) -> NotAnEventStream:
+    return NotAnEventStream(status, content_type, body, url=url)
 
 
 def is_event_stream(status: int, content_type: str) -> bool:
@@ -60,7 +72,17 @@ def is_event_stream(status: int, content_type: str) -> bool:
     return status == 200 and content_type.partition(";")[0].strip().lower() == "text/event-stream"
 
 
-class _Response:
+def _url_of(response: Any) -> str:
+    """Returns the URL of a response as errors show it: without what may be secret. Empty for one
+    that was made without a request, as in a test."""
+    try:
+        url = urlsplit(str(response.url))
+    except (AttributeError, RuntimeError, ValueError):
+        return ""
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}" if url.netloc else ""
+
+
+class Response:
     """A response of an HTTP client.
 
     Attributes:
@@ -78,8 +100,12 @@ class _Response:
     def is_event_stream(self) -> bool:
         return is_event_stream(self.status, self.content_type)
 
+    def refusal(self, body: bytes = b"") -> NotAnEventStream:
+        """Returns the error of a response that is no event stream."""
+        return NotAnEventStream(self.status, self.content_type, body, url=_url_of(self.response))
 
-class AsyncResponseBytes(_Response):
+
+class AsyncResponseBytes(Response):
     """The bytes of a response of httpx2, httpx or aiohttp: an async iterable, which looks at the
     response first.
 
@@ -90,9 +116,9 @@ class AsyncResponseBytes(_Response):
     def __aiter__(self) -> AsyncIterator[Chunk]:
         return self._chunks()
 
-    async def _chunks(self) -> AsyncGenerator[Chunk, None]:
-        if not self.is_event_stream:
-            raise NotAnEventStream(self.status, self.content_type, await self.beginning())
+    async def _chunks(self, *, checked: bool = True) -> AsyncGenerator[Chunk, None]:
+        if checked and not self.is_event_stream:
+            raise self.refusal(await self.beginning())
         body = self._body()
         try:
             async for chunk in body:
@@ -116,10 +142,11 @@ class AsyncResponseBytes(_Response):
         body = b""
         # The status is worth more than how its body breaks off.
         with suppress(Exception), move_on_after(_PATIENCE):
-            async for chunk in self._body():
-                body += chunk
-                if len(body) >= _SHOWN:
-                    break
+            async with aclosing(self._chunks(checked=False)) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) >= _SHOWN:
+                        break
         return body[:_SHOWN]
 
     async def aclose(self) -> None:
@@ -130,7 +157,7 @@ class AsyncResponseBytes(_Response):
             await closed
 
 
-class ResponseBytes(_Response):
+class ResponseBytes(Response):
     """The bytes of a response of httpx2, httpx or requests: an iterable, which looks at the
     response first.
 
@@ -140,7 +167,7 @@ class ResponseBytes(_Response):
 
     def __iter__(self) -> Iterator[Chunk]:
         if not self.is_event_stream:
-            raise NotAnEventStream(self.status, self.content_type, self.beginning())
+            raise self.refusal(self.beginning())
         yield from self._body()
 
     def _body(self) -> Iterator[Chunk]:

@@ -13,7 +13,6 @@ import anyio
 from .._core import EventTooLarge
 from .on_async import CLOSE_TIMEOUT
 from .reading import ErrorEvent
-from .reconnecting import Failed
 from .requesting import NONE
 from .responses import AsyncResponseBytes, NotAnEventStream
 from .source_reader import SourceReader
@@ -165,17 +164,19 @@ class EventSource(SourceReader, Generic[T]):
         except Exception as error:
             source.failed(source.failure_of(error))
             return
+        response = AsyncResponseBytes(self._response)
         try:
-            if source.opened(self._response):
-                self._chunks = aiter(self._response.aiter_bytes())
+            failure = source.opened(response)
         except NotAnEventStream as error:
-            error.body = await AsyncResponseBytes(self._response).beginning()
+            error.body = await response.beginning()
             raise
-        except Failed as failure:
+        if source.connected:
+            self._chunks = aiter(self._response.aiter_bytes())
+        if failure is not None:
             try:
                 source.failed(failure)  # before its body is read, which may be cancelled
             finally:
-                failure.error.body = await AsyncResponseBytes(self._response).beginning()
+                failure.error.body = await response.beginning()
                 await self._disconnect()
 
     async def _read(self) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .._core import EventTooLarge
 from .reading import ErrorEvent
-from .reconnecting import Failed
 from .requesting import NONE
 from .responses import NotAnEventStream, ResponseBytes
 from .source_reader import SourceReader
@@ -119,17 +118,19 @@ class SyncEventSource(SourceReader, Generic[T]):
         except Exception as error:
             source.failed(source.failure_of(error))
             return
+        response = ResponseBytes(self._response)
         try:
-            if source.opened(self._response):
-                self._chunks = iter(self._response.iter_bytes())
+            failure = source.opened(response)
         except NotAnEventStream as error:
-            error.body = ResponseBytes(self._response).beginning()
+            error.body = response.beginning()
             raise
-        except Failed as failure:
+        if source.connected:
+            self._chunks = iter(self._response.iter_bytes())
+        if failure is not None:
             try:
                 source.failed(failure)  # before its body is read, which may be interrupted
             finally:
-                failure.error.body = ResponseBytes(self._response).beginning()
+                failure.error.body = response.beginning()
                 self._disconnect()
 
     def _wait(self, seconds: float) -> None:
