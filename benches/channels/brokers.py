@@ -79,7 +79,7 @@ def measured(
         for case in cases
         for contender, make in makers.items()
     }
-    in_turns([table], turns, rounds=3)
+    in_turns([table], turns, rounds=2)
     return table
 
 

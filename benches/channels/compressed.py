@@ -42,7 +42,7 @@ def run(quick: bool) -> Iterable[Table]:
         (case, name): partial(measured, case, name) for case in [*CASES, GENERATOR]
         for name in CONTENDERS
     }  # fmt: skip
-    in_turns([time, size, memory], turns, rounds=3)
+    in_turns([time, size, memory], turns, rounds=2)
     yield from (time, size, memory)
 
 

@@ -101,7 +101,7 @@ def bursts(name: str, servers: Running, quick: bool, kinds: tuple[str, ...] = KI
             others = ("typed",)
         contenders = (*(QUICK if quick else CONTENDERS), *others)
         measured = {(kind, each): servers.turn_of(each, kind) for each in contenders}
-        in_turns([table], measured, rounds=5)
+        in_turns([table], measured, rounds=4)
     return table
 
 
@@ -137,8 +137,8 @@ def lengths(servers: Running) -> Table:
 
 def concurrent(servers: Running) -> list[Table]:
     """The cost of an event while streams run at once."""
-    burst = {"fastapi": 10_000, "sserpent": 300_000, "hand": 40_000}
-    by_turn = {"fastapi": 10_000, "sserpent": 60_000, "hand": 60_000}
+    burst = {"fastapi": 5_000, "sserpent": 150_000, "hand": 20_000}
+    by_turn = {"fastapi": 5_000, "sserpent": 30_000, "hand": 30_000}
     together = Table("uvicorn, concurrent streams", PROCESSOR)
     measured = {
         (f"{shape}, {streams:,} at once", name): gated(
@@ -154,7 +154,7 @@ def concurrent(servers: Running) -> list[Table]:
     paced = Table("uvicorn, paced streams", PROCESSOR)
     measured = {
         (f"{streams:,} at once", name): gated(servers, name, streams, count, pause)
-        for streams, pause, count in ((1, 0.001, 1_000), (100, 0.02, 75), (1_000, 0.2, 8))
+        for streams, pause, count in ((1, 0.001, 600), (100, 0.02, 50), (1_000, 0.2, 6))
         for name in QUICK
     }
     in_turns([paced], measured, rounds=3)
