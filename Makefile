@@ -111,7 +111,7 @@ typecheck: build ## Check types
 	touch $@
 
 .PHONY: bench
-bench: build .venv/installed-bench ## Run every benchmark (three quarters of an hour), write RESULTS.md, plot and README
+bench: build .venv/installed-bench ## Run every benchmark (half an hour), write RESULTS.md, plot and README
 	$(BIN)/python -m benches.run
 
 .PHONY: bench-quick
