@@ -260,6 +260,8 @@ class Delivery:
         elif self._receiving and not self._interrupted and self._asgi_task is not None:
             if self._is_leaving():
                 return  # the server is to say there that the connection is gone
+            if sys.version_info < (3, 11) and _cancelling(self._asgi_task):
+                return  # by somebody else: two cancellations could not be told from one
             self._interrupted = True
             self._asgi_task.cancel()
 
