@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from typing import Any
 
 import anyio
@@ -139,18 +141,28 @@ def test_e5_it_ends_the_streams_of_every_event_loop_from_any_thread() -> None:
     assert sorted(ended) == ["asyncio", "trio"]
 
 
-def test_e5_a_server_that_is_embedded_in_a_thread_goes_on_after_it() -> None:
+@contextmanager
+def embedded(app: Any) -> Iterator[int]:
+    """Serves an application with uvicorn in a thread, and returns its port."""
     port = free_port()
-
-    async def serve(scope: Any, receive: Any, send: Any) -> None:
-        await EventSourceResponse(endless())(scope, receive, send)
-
-    config = uvicorn.Config(serve, port=port, log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         until(lambda: server.started)
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        give_back(port)
+    assert not thread.is_alive()
+
+
+def test_e5_a_server_that_is_embedded_in_a_thread_goes_on_after_it() -> None:
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await EventSourceResponse(endless())(scope, receive, send)
+
+    with embedded(serve) as port:
         url = f"http://127.0.0.1:{port}/"
         with httpx.stream("GET", url, timeout=30) as response:
             parts = response.iter_text()
@@ -160,8 +172,32 @@ def test_e5_a_server_that_is_embedded_in_a_thread_goes_on_after_it() -> None:
                 list(parts)
         with httpx.stream("GET", url, timeout=30) as later:
             assert next(later.iter_text()).startswith('data: "a"')
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        give_back(port)
-    assert not thread.is_alive()
+
+
+def test_e5_a_later_stream_on_the_connection_of_one_that_has_ended_streams_on() -> None:
+    async def says_goodbye() -> AsyncIterator[str]:
+        yield "a"
+        await sserpent.shutdown_event().wait()
+        yield "bye"
+
+    async def outlasts_the_cleanup_of_the_first() -> AsyncIterator[str]:
+        yield "a"
+        await anyio.sleep(0.5)
+        yield "b"
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        first = scope["path"] == "/first"
+        content = says_goodbye() if first else outlasts_the_cleanup_of_the_first()
+        response = EventSourceResponse(content, shutdown_grace=20, cleanup_timeout=0.1)
+        await response(scope, receive, send)
+
+    with embedded(serve) as port, closing(HTTPConnection("127.0.0.1", port, 30)) as connection:
+        connection.request("GET", "/first")
+        response = connection.getresponse()
+        assert response.readline() == b'data: "a"\n'
+        sserpent.end_streams()
+        assert response.read() == b'\ndata: "bye"\n\n'
+        sock = connection.sock
+        connection.request("GET", "/later")
+        assert connection.getresponse().read() == b'data: "a"\n\ndata: "b"\n\n'
+        assert connection.sock is sock

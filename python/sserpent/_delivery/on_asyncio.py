@@ -282,7 +282,7 @@ class Delivery:
             return
         if self._sender.complete:
             if self._streams.ending:
-                self._drop_later()
+                self._drop_later(only_at_exit=True)
         elif ending.connection == "close" and not self._response._cuts:
             self._close_connection()
         elif self._sender.phase is HELD:
@@ -305,12 +305,12 @@ class Delivery:
             # The server cuts it off when this returns, as soon as the client has read the rest.
             self._drop_later()
 
-    def _drop_later(self) -> None:
+    def _drop_later(self, only_at_exit: bool = False) -> None:
         """Has the connection dropped if it is there in `cleanup_timeout`: a client that never reads
         the rest would hold the server's exit."""
         assert self._streams is not None
         until = self._life.cleanup_until or self._loop.time() + self._response.cleanup_timeout
-        self._loop.call_at(until, self._streams.aborter(self._scope))
+        self._loop.call_at(until, self._streams.aborter(self._scope, only_at_exit))
 
     def _release(self) -> None:
         """Ends what this stream has started, and lets go of what refers to it in a circle:

@@ -97,6 +97,7 @@ class ServerStreams:
         self.server = server
         self.open: set[Stream] = set()
         self.ending = False
+        self._is_signalled = False
         self._event: ref[ShutdownEvent] | None = None
         self._looked_at = monotonic()
         # For this turn of the event loop.
@@ -179,14 +180,22 @@ class ServerStreams:
         """
         return self.aborter(scope)()
 
-    def aborter(self, scope: Scope) -> Callable[[], bool]:
+    def aborter(self, scope: Scope, only_at_exit: bool = False) -> Callable[[], bool]:
         """Finds the connection of a request, and returns what drops it later, as
-        `abort_connection` does now: its server may know no more of the request by then."""
+        `abort_connection` does now: its server may know no more of the request by then.
+
+        Args:
+            scope: The request's ASGI scope, or a copy of it.
+            only_at_exit: Whether the connection is left alone if the server goes on by then, after
+                `end_streams`. The client may have sent another request on it.
+        """
         connection = self._connection_of(scope)
         is_shared = self.server is not None and scope.get("http_version") == "2"
 
         def abort() -> bool:
             try:
+                if only_at_exit and not self._is_exiting():
+                    return False
                 if connection is not None:
                     connection.abort()
                     return True
@@ -324,8 +333,12 @@ class ServerStreams:
         Args:
             signalled: Whether a signal has come that ends servers.
         """
-        if not self.ending and (self.server.is_exiting() if self.server else signalled):
+        self._is_signalled = self._is_signalled or signalled
+        if not self.ending and self._is_exiting():
             self.begin_to_end()
+
+    def _is_exiting(self) -> bool:
+        return self.server.is_exiting() if self.server else self._is_signalled
 
     def begin_to_end(self) -> None:
         """Tells the streams that their end has come."""
