@@ -276,6 +276,60 @@ async def test_c10_a_flood_from_a_thread_is_taken_in_in_slices_too(
     assert 64 <= max(stretches) <= 4 * 64
 
 
+@asyncio_only
+async def test_c10_many_keys_at_once_are_taken_in_in_slices_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a clock that each look at it moves by half a millisecond."""
+    now = 0.0
+    stretches = [0]
+
+    def look() -> float:
+        nonlocal now
+        now += 0.0005
+        return now
+
+    def counted(function: Any) -> Any:
+        def call(*args: Any) -> Any:
+            stretches[-1] += 1
+            return function(*args)
+
+        return call
+
+    call_soon = hub.Hub._call_soon
+
+    def noted(self: Any, function: Any) -> None:
+        def run() -> None:
+            stretches.append(0)
+            function()
+
+        call_soon(self, run)
+
+    monkeypatch.setattr(hub.Hub, "_call_soon", noted)
+    monkeypatch.setattr(hub, "monotonic", look)
+    monkeypatch.setattr(tail.Tail, "_append", counted(tail.Tail._append))
+    monkeypatch.setattr(tail.Tail, "settle", counted(tail.Tail.settle))
+    rooms = Channels().channel("rooms", keyed=True, history=2)
+    clients = [Client() for _ in range(40)]
+    async with anyio.create_task_group() as tasks:
+        for key, client in enumerate(clients):
+            tasks.start_soon(client.run, rooms.subscribe(key=key))
+            await client.until(lambda client=client: client.bodies)
+        stretches.append(0)
+        for n in range(5):
+            for key in range(40):
+                await rooms.publish(n, key=key)
+            for client in clients:
+                await client.has(*range(n + 1))
+        tails = list(rooms._broker.histories.values())
+        assert len(tails) == 40
+        await turns()
+        for client in clients:
+            client.disconnect()
+    assert sum(stretches) >= 40 * 5 * 2
+    assert max(stretches) <= 4
+
+
 @pytest.mark.virtual_time
 async def test_c10_nothing_waits_for_a_timer() -> None:
     news = Channels().channel("news")

@@ -279,11 +279,13 @@ class Hub:
     def _run(self) -> None:
         self._scheduled = False
         until = monotonic() + _SLICE
-        for _ in range(len(self._woken)):
-            tail = self._woken.popleft()
+        woken, ready = self._woken, self._ready
+        while woken:
+            tail = woken.popleft()
             if tail.drain(until):
                 self._broadcast(tail)
-        ready = self._ready
+            if woken and monotonic() >= until:
+                break
         try:
             while ready:
                 subscriber = ready.popleft()
@@ -292,7 +294,7 @@ class Hub:
                 if monotonic() >= until:
                     break
         finally:  # a filter may raise what nobody catches
-            if ready:
+            if ready or woken:
                 self._schedule()
             elif self._unsettled:
                 self._settle()
@@ -307,9 +309,14 @@ class Hub:
             tail.offered = head.offset
 
         def settle() -> None:
-            for tail, head, ephemeral, parts in heads:
+            until = monotonic() + _SLICE
+            while heads:
+                tail, head, ephemeral, parts = heads.pop()
                 if tail.taken_in_parts == parts:  # else there is another turn for it
                     tail.settle(head, ephemeral)
+                if heads and monotonic() >= until:
+                    self._call_soon(settle)
+                    break
 
         # Listeners, and all on Trio, take in a task of their own, in the next turn; of that, Trio
         # does not say what comes first.
