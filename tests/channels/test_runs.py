@@ -9,6 +9,7 @@ import math
 import sys
 import threading
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -909,6 +910,95 @@ async def test_x8_a_run_without_followers_is_told_of_the_server_s_shutdown(
         assert answer.cleaned_up
         assert not runs._local.producers
         assert end_of(await followed_slowly(runs, started.id)) == ("stopped", "shutdown")
+
+
+@in_memory
+@pytest.mark.virtual_time
+async def test_x8_a_run_that_starts_while_channels_are_closed_is_ended_too(
+    make_channels: MakeChannels,
+) -> None:
+    late = Answer()
+
+    async def restarted(runs: Runs) -> AsyncIterator[str]:
+        yield "begun"
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await runs.start(late())
+
+    async with make_channels() as channels:
+        one, two = [channels.runs(f"runs-{n}", shutdown_grace=n * 10) for n in range(2)]
+        started = await one.start(restarted(two))
+        async with connected(started.follow()) as client:
+            await client.until(lambda: client.data)
+            with anyio.fail_after(60):
+                await channels.aclose()
+    assert late.cleaned_up
+    assert not one._local.producers
+    assert not two._local.producers
+
+
+@pytest.mark.once
+def test_x8_runs_of_event_loops_that_are_over_do_not_hold_up_the_end() -> None:
+    channels = Channels()
+    runs = channels.runs("answers", shutdown_grace=0.1)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(runs.start(Answer()()))
+    loop.close()
+
+    async def close() -> None:
+        with anyio.fail_after(20):
+            await channels.aclose()
+
+    anyio.run(close)
+    assert not runs._local.producers
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
+
+
+@pytest.mark.once
+def test_x8_runs_of_an_event_loop_in_another_thread_end_there() -> None:
+    channels = Channels()
+    runs, answer = channels.runs("answers", shutdown_grace=0), Answer()
+    with anyio.from_thread.start_blocking_portal() as portal:
+        run = portal.call(runs.start, answer())
+
+        async def close() -> None:
+            with anyio.fail_after(20):
+                await channels.aclose()
+
+        portal.call(anyio.lowlevel.checkpoint)
+        anyio.run(close)
+        assert answer.cleaned_up
+        assert not runs._local.producers
+        assert run.id
+
+
+@in_memory
+@pytest.mark.parametrize("call", ["renew", "append"])
+@pytest.mark.virtual_time
+async def test_x6_a_broker_that_raises_something_else_ends_the_run_alone(
+    make_channels: MakeChannels, call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    async with make_channels() as channels:
+        runs, answer = channels.runs("answers", shutdown_grace=0), Answer()
+        kept: Any = channels._broker.runs
+        if call == "append":
+            kept.append_now = None
+        started = await runs.start(answer())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kept, call, fail)
+            answer.say("a")
+            await anyio.sleep(6)
+        assert (await started.wait()).state in ("lost", "stopped")
+        assert answer.cleaned_up
+        assert not runs._local.producers
+    assert "broker" in caplog.text
 
 
 async def test_x8_nothing_is_left_of_a_run_that_has_ended(make_channels: MakeChannels) -> None:

@@ -23,6 +23,7 @@ from ..._runtime.loops import (
     call_soon,
     current_time,
     current_token,
+    has_ended,
     is_cancellation,
     is_outside,
     on_asyncio,
@@ -44,6 +45,8 @@ _CLEANUP_TIMEOUT = 30.0
 _RECORDING = 8.0
 # Seconds until the broker is tried again.
 _RETRY = 1.0
+# Seconds between two looks whether a run of another event loop has ended.
+_LOOK = 0.05
 
 
 class TooMuch(Refusal):
@@ -159,8 +162,20 @@ class Producer:
         """Ends the run within `shutdown_grace`, because its server ends."""
         if not self._shutdown_grace:
             self._stop_now(SHUTDOWN)
-        elif self._end_grace is None and not self.ended.is_set():
+        elif not (self._end_grace or self._shutting_down or self.ended.is_set()):
             self._end_grace = call_every(self._shutdown_grace, self._grace_over)
+
+    def shut_down_soon(self) -> None:
+        """Ends the run as `shut_down` does. May be called in any thread."""
+        call_soon(self._token, self.shut_down)
+
+    async def wait_until_ended(self) -> None:
+        """Returns when nothing of the run is left here, or its event loop has ended without it. May
+        be called in any event loop."""
+        if current_token() is self._token:
+            await self.ended.wait()
+        while not (self.ended.is_set() or has_ended(self._token)):  # noqa: ASYNC110, see above
+            await anyio.sleep(_LOOK)
 
     def _grace_over(self) -> None:
         self._stop_now(SHUTDOWN)
@@ -313,6 +328,10 @@ class Producer:
         try:
             with self._keeping:
                 await self._keep()
+        except Exception:
+            # Nothing may leave this task: on Trio it would end the event loop.
+            logger.exception("The broker of run '%s' failed", self.run_id)
+            self._lose()
         except anyio.get_cancelled_exc_class():
             # Only the end of the event loop cancels this task, and it cancels the generator's too.
             self._stop = self._stop or SHUTDOWN

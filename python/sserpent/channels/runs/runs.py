@@ -381,14 +381,18 @@ class Runs(Generic[T]):
         return watch
 
     def _shut_down(self) -> None:
-        """Has the runs of this process end, each within its grace."""
+        """Ends the runs of this process, each within its grace."""
         for producer in self._local.producers:
-            producer.shut_down()
+            producer.shut_down_soon()
 
     async def _ended(self) -> None:
-        """Returns when the runs of this process have ended."""
-        for producer in self._local.producers:
-            await producer.ended.wait()
+        """Returns when the runs of this process have ended, and those that a run has started in its
+        cleanup."""
+        while producers := self._local.producers:
+            self._shut_down()
+            for producer in producers:
+                await producer.wait_until_ended()
+                self._local.remove(producer)
 
 
 class _Starting:
