@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from asgi import Connection
+from asgi import Connection, Left
 from sserpent import EventSourceResponse
 from sserpent._delivery.throttle import LEAVING, OPENING, Throttle
 from sserpent.channels import Channels
@@ -81,6 +81,26 @@ def test_d18_streams_whose_clients_leave_at_once_end_a_few_in_a_turn(kind: str) 
     for turns in told, ended:
         assert len(turns) == MANY
         assert max(Counter(turns).values()) <= 2 * LEAVING._most
+
+
+def test_d7_of_many_clients_that_left_before_their_streams_open_no_generator_begins() -> None:
+    begun: list[int] = []
+    told: list[int] = []
+
+    async def content(number: int) -> AsyncIterator[str]:
+        begun.append(number)
+        yield "never"
+
+    async def main(_: Clock) -> None:
+        responses = [
+            EventSourceResponse(content(number), on_disconnect=lambda: told.append(1))
+            for number in range(MANY)
+        ]
+        await asyncio.gather(*[Left().run(each) for each in responses])
+
+    in_turns(main)
+    assert begun == []
+    assert len(told) == MANY
 
 
 def test_d18_requests_for_streams_are_answered_a_few_in_a_turn() -> None:

@@ -42,7 +42,6 @@ class GeneratorTask:
     """
 
     __slots__ = (
-        "_begun",
         "_buffer",
         "_content",
         "_on_end",
@@ -52,6 +51,7 @@ class GeneratorTask:
         "_room",
         "_scope",
         "_sender",
+        "begun",
         "cut",
         "stopping",
         "task",
@@ -74,8 +74,9 @@ class GeneratorTask:
         self._pump: Pump | None = None  # of an async generator, while it runs
         self._room: asyncio.Future[None] | None = None  # the generator waits here for a `send`
         self._on_end: Callable[[BaseException | None], None] | None = None
-        self._begun = False  # the task has had its first turn
         self.task: asyncio.Task[None] | None = None
+        #: The task has had its first turn.
+        self.begun = False
         #: The generator is to end: it gets no further than its next yield.
         self.stopping = False
         #: It was not let come to its end.
@@ -91,7 +92,7 @@ class GeneratorTask:
             self.stopping = True
             if self._pump is not None:
                 self._pump.stop()
-            if self._begun and not is_tidying_up(self._content):
+            if self.begun and not is_tidying_up(self._content):
                 self.cancel()
             self.go_on()
 
@@ -117,7 +118,7 @@ class GeneratorTask:
         """
         self._on_end = on_end
         self.task = asyncio.get_running_loop().create_task(self._run(streams))
-        if not self._begun:
+        if not self.begun:
             self.task.add_done_callback(self._on_never_begun)
 
     def _on_never_begun(self, task: asyncio.Task[None]) -> None:
@@ -126,7 +127,7 @@ class GeneratorTask:
 
     async def _run(self, streams: ServerStreams) -> None:
         """Runs the generator from its first item to the end of its cleanup."""
-        self._begun = True
+        self.begun = True
         current.set(streams)
         self.task = task = asyncio.current_task()
         assert task is not None

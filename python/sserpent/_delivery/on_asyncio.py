@@ -166,7 +166,8 @@ class Delivery:
                     finally:
                         self._receiving = False
                     self._gone = True
-                    turn = LEAVING.of_this_loop().take_turn()
+                    # A generator that has not begun is not to begin meanwhile.
+                    turn = LEAVING.of_this_loop().take_turn() if self._generator.begun else None
                     if turn is not None:
                         await turn
                     self._on_disconnect()

@@ -22,6 +22,7 @@ class PushedSource:
     __slots__ = ("_cuts", "_on_end", "_sender", "_source", "_stopped", "cut", "flush")
 
     task = None
+    begun = True
 
     def __init__(self, source: Source, sender: Sender, cuts: bool = False) -> None:
         self._source = source
