@@ -24,7 +24,7 @@ from sserpent._cli.observation import Observation
 
 pytestmark = pytest.mark.once
 
-CACHED = HEAD + b"Cache-Control: no-cache\r\n"
+CACHED = HEAD + b"Cache-Control: No-Cache\r\n"
 GOOD = CACHED + b"Connection: close\r\n\r\n"
 
 

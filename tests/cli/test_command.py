@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from scripted_server import STREAM, answer, nothing_to_come, scripted
+from scripted_server import HEAD, STREAM, answer, nothing_to_come, scripted
 from sserpent._cli.arguments import main
 from sserpent._cli.no_response import no_response
 
@@ -175,6 +175,8 @@ def test_sigint_while_the_client_is_loaded_ends_it_with_130(
         (["http://x", "--post", '["\\ud800"]'], "is no JSON"),
         (["http://x", "--post", "[" * 100_000], "is no JSON"),
         (["http://x", "--post", "null"], "is no body"),
+        (["http://me:secret@:80/"], "'http://me:***@:80/' must be http://"),
+        (["http://me:se@cret@host:-1/"], "'http://me:***@host:-1/' is no URL"),
     ],
 )
 @pytest.mark.parametrize("command", ["tail", "check"])
@@ -186,6 +188,7 @@ def test_what_cannot_be_sent_is_refused(
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert why in said
+    assert "cret" not in said
     assert len(said) < 2_000
 
 
@@ -215,6 +218,28 @@ def test_a_url_in_capitals_is_one(capsys: Any) -> None:
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("seconds", ["100000", "nan", "-1", "soon"])
+def test_seconds_are_named_with_both_bounds(capsys: Any, seconds: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["check", "http://x", f"--seconds={seconds}"])
+    assert f"'{seconds}' must be a number of seconds, more than 0 and less than 86400" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_password_is_sent_and_not_printed(capsys: Any) -> None:
+    head = HEAD + b"Connection: close\r\n\r\n"
+    with scripted([head, b"data: a\n\n"], answer(401), answer(401), []) as server:
+        url = server.url.replace("//", "//me:secret@")
+        assert main(["check", url]) == 0
+        assert server.header(0, "Authorization") == b"Basic bWU6c2VjcmV0"
+        assert main(["tail", url]) == 1
+        assert main(["tail", url, "--post", "{}"]) == 1
+    printed = "".join(capsys.readouterr())
+    assert printed.startswith(server.url.replace("//", "//me:***@"))
+    assert "secret" not in printed
+
+
 # What comes
 
 
@@ -233,12 +258,14 @@ def test_a_redirect_to_nowhere_is_told(capsys: Any) -> None:
         (ssl.SSLCertVerificationError("self-signed"), httpx2.ConnectError("x"), "does not trust"),
         (ssl.SSLError("wrong version number"), httpx2.ConnectError("x"), "speak TLS"),
         (socket.gaierror(-2, "not known"), httpx2.ConnectError("x"), "the name of the host"),
-        (ConnectionRefusedError(), httpx2.ConnectError("x"), "Does the server run"),
+        (ConnectionRefusedError(), httpx2.ConnectError("x"), "Is the server running"),
         (None, httpx2.ReadTimeout("x"), "the endpoint waits"),
-        (None, httpx2.RemoteProtocolError("x"), "answers with no HTTP"),
+        (None, httpx2.RemoteProtocolError("x"), "does not answer in HTTP"),
         (None, httpx2.TooManyRedirects("x"), "in a circle"),
         (None, httpx2.ProxyError("x"), "HTTPS_PROXY"),
         (None, httpx2.InvalidURL("x"), "The request cannot be sent"),
+        (None, ImportError("socksio"), "at the environment (HTTPS_PROXY"),
+        (None, FileNotFoundError("x"), "SSL_CERT_FILE"),
         (None, UnicodeEncodeError("ascii", "é", 0, 1, "x"), "The request cannot be sent"),
     ],
 )

@@ -168,15 +168,16 @@ def test_a_reader_that_has_enough_ends_it_quietly() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
-@pytest.mark.parametrize("no_color", ["", "1"])
-def test_a_terminal_gets_colours_unless_nobody_wants_them(no_color: str) -> None:
+@pytest.mark.parametrize("variable", ["", "NO_COLOR=1", "TERM=dumb"])
+def test_a_terminal_gets_colours_unless_nobody_wants_them(variable: str) -> None:
+    name, _, value = variable.partition("=")
     controller, terminal = pty.openpty()
     with scripted([STREAM, b"retry: 1\ndata: a\n\n"], nothing_to_come()) as server:
         process = subprocess.Popen(
             [*COMMAND, "tail", server.url],
             stdout=terminal,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "NO_COLOR": no_color},
+            env={**os.environ, "NO_COLOR": "", "TERM": "xterm", **({name: value} if name else {})},
         )
         os.close(terminal)
         shown = b""
@@ -184,5 +185,5 @@ def test_a_terminal_gets_colours_unless_nobody_wants_them(no_color: str) -> None
             shown += os.read(controller, 10_000)
         assert process.wait(30) == 0
     os.close(controller)
-    assert (b"\x1b[36mmessage\x1b[0m" in shown) is not bool(no_color)
-    assert (b"\x1b" in shown) is not bool(no_color)
+    assert (b"\x1b[36mmessage\x1b[0m" in shown) is not bool(variable)
+    assert (b"\x1b" in shown) is not bool(variable)

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
-from .terminal import discard, prepare_output, visible
+from .terminal import discard, prepare_output, visible, without_password
 
 # As a shell has it for a command that SIGINT has ended.
 _INTERRUPTED = 130
@@ -104,17 +104,18 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
 
 
 def _url(text: str) -> str:
+    shown = repr(without_password(text))
     try:
         url = urlsplit(text)
         port = url.port
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no URL: {error}") from None
+        raise argparse.ArgumentTypeError(f"{shown} is no URL: {error}") from None
     if url.scheme not in ("http", "https") or not url.hostname:
         raise argparse.ArgumentTypeError(
-            f"{text!r} must be http:// or https:// and the name of a host"
+            f"{shown} must be http:// or https:// and the name of a host"
         )
     if port == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no URL: no server has the port 0")
+        raise argparse.ArgumentTypeError(f"{shown} is no URL: no server has the port 0")
     return text
 
 
@@ -149,5 +150,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 86_400:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds, more than 0")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be a number of seconds, more than 0 and less than 86400"
+        )
     return seconds

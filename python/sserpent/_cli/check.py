@@ -20,7 +20,7 @@ from .findings import (
 )
 from .no_response import no_response
 from .observation import Observation
-from .terminal import coloured, discard, visible
+from .terminal import coloured, discard, visible, without_password
 
 _COLOURS = {"ok": "green", "note": "yellow", "fail": "red"}
 
@@ -31,7 +31,7 @@ def check(given: Any) -> int:
     Args:
         given: The arguments of the command line.
     """
-    _print(visible(given.url))
+    _print(visible(without_password(given.url)))
     arrival = "No event came."
     try:
         seen = anyio.run(_observe, given)

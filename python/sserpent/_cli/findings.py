@@ -112,7 +112,7 @@ def _refused(seen: Observation, content_type: str) -> Finding:
         return Finding(
             "fail",
             "status 204: the server says that nothing more comes",
-            "That is right for a run that has ended, or a key without one: look while it goes on.",
+            "That is right if a run has ended, or a key has none: check again while one is active.",
         )
     if status != 200:
         advice = {
@@ -120,12 +120,12 @@ def _refused(seen: Observation, content_type: str) -> Finding:
             403: "Give the credentials by --header 'Authorization: ...'.",
             404: "Look at the path, also at what a proxy makes of it.",
             405: "The route may want a POST: --post '{}'.",
-            409: "An answer is active: stop it, or look when it has ended.",
+            409: "An answer is being generated: stop it, or look again when it has ended.",
             406: "The route refuses 'Accept: text/event-stream'.",
             422: "The route wants other parameters: the body says which.",
             429: "There are too many streams: wait, or raise the limit.",
             502: "The proxy does not reach the application.",
-            503: "There is no place for another stream, or the application does not run.",
+            503: "There are too many streams, or the application does not run.",
             504: "The application did not answer the proxy in time.",
         }.get(status, "An EventSource gives up on any status but 200.")
         return Finding("fail", f"status {status}, not 200: {seen.body[:100]!r}", advice)
@@ -166,9 +166,8 @@ def _headers(seen: Observation) -> Iterator[Finding]:
             "A proxy speaks HTTP/1.0 to the application or to the client; nginx:"
             " proxy_http_version 1.1.",
         )
-    if "no-cache" not in headers.get("cache-control", "") and "no-store" not in headers.get(
-        "cache-control", ""
-    ):
+    caching = headers.get("cache-control", "").lower()
+    if "no-cache" not in caching and "no-store" not in caching:
         yield Finding("note", "no 'Cache-Control: no-cache': a cache may keep the stream")
     if "age" in headers:
         yield Finding("fail", "the header 'Age': this comes from a cache", "Turn it off here.")

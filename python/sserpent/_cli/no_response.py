@@ -29,8 +29,11 @@ def _advice(error: Exception) -> str:
     for kinds, advice in _ADVICE.items():
         if any(isinstance(cause, kinds) for cause in causes):
             return advice
-    # Such an error is none of a connection: the client does not take what it is given.
-    return "The request cannot be sent: look at the URL, at a redirect's too, and at --header."
+    # No error of a connection: the client does not take what it is given.
+    return (
+        "The request cannot be sent: look at the URL, at a redirect's too, at --header, and at"
+        " the environment (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, SSL_CERT_FILE)."
+    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -39,7 +42,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-_NOBODY = "Does the server run, and there?"
+_NOBODY = "Is the server running, and on this host and port?"
 # The first counts that is among the causes.
 _ADVICE: dict[tuple[type[BaseException], ...], str] = {
     (ssl.SSLCertVerificationError,): (
@@ -51,18 +54,19 @@ _ADVICE: dict[tuple[type[BaseException], ...], str] = {
         "This machine does not know the name of the host: look at the URL, and at the DNS."
     ),
     (httpx2.ProxyError,): (
-        "The proxy refuses that the environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY)."
+        "The proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY) refuses the"
+        " connection."
     ),
     (httpx2.ConnectError, httpx2.ConnectTimeout): _NOBODY,
     (httpx2.TimeoutException,): (
-        f"{_NOBODY} If it does, the endpoint waits before it answers, or something on the way keeps"
-        " the response until it is whole."
+        f"{_NOBODY} If it is, the endpoint waits before it answers, or something on the way holds"
+        " the response back until it is complete."
     ),
     (httpx2.TooManyRedirects,): (
         "The redirects lead in a circle: often a login's, or those of http:// and https://."
     ),
     (httpx2.RemoteProtocolError, httpx2.NetworkError): (
-        "Something listens there, and answers with no HTTP: look at the port, and at https:// for"
-        " http://. Or the server has crashed: its log says so."
+        "Something listens there, but does not answer in HTTP: look at the port, and whether"
+        " http:// must be https://. Or the server has crashed: look at its log."
     ),
 }

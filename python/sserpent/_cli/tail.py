@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 
 from ..client import IncompleteStream, MessageEvent, NotAnEventStream, SyncEventSource
-from .terminal import coloured, visible
+from .terminal import coloured, visible, without_password
 
 # The last event of a run: its stream has ended for good when it ends then.
 _RUN_END = "run-end"
@@ -41,7 +41,7 @@ def tail(given: Any) -> int:
         _say(str(error))
         return 1
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
-        _say(f"{given.url}: {type(error).__name__}: {error}")
+        _say(f"{without_password(given.url)}: {type(error).__name__}: {error}")
         return 1
     if is_run_over:
         _say("the run has ended")

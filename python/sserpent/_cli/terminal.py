@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
@@ -32,11 +33,16 @@ def discard(*streams: TextIO) -> None:
 
 
 def coloured(text: str, colour: str, stream: TextIO) -> str:
-    """Returns text in a colour, where the stream is a terminal that shows it:
-    https://no-color.org says who does not want any."""
-    if os.environ.get("NO_COLOR") or not stream.isatty():
+    """Returns text in a colour if the stream is a terminal that shows it, and nobody has turned it
+    off: https://no-color.org."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text
     return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m"
+
+
+def without_password(url: str) -> str:
+    """Returns a URL, or what was meant to be one, as it may be printed."""
+    return re.sub(r"(//[^/?#:@]*:)[^/?#]*@", r"\1***@", url)
 
 
 def visible(text: str) -> str:
