@@ -8,14 +8,15 @@
 
     instrument_opentelemetry()  # instruments of the global meter provider
 
-Streams that were opened before are not known. Until one of them is called nothing is counted, and
-nothing costs. Labels are routes, reasons and channels: never more of them than an application has.
+Call one when the application starts: streams that are open already are not counted. Without a call
+nothing is counted, and streams cost nothing more. Labels are routes, reasons and names of channels,
+so clients cannot create new label values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ._delivery.observer import Observer, observe
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
+
+    _Callback = Callable[[CallbackOptions], Iterable[Observation]]
 
 __all__ = ["instrument_opentelemetry", "instrument_prometheus"]
 
@@ -67,7 +70,8 @@ def instrument_opentelemetry(meter_provider: MeterProvider | None = None) -> Cal
         meter_provider: The meter provider. The default is the global one.
 
     Returns:
-        A function that stops the export. Values that were counted stay.
+        A function that stops the export. With several meter providers, totals and gauges are
+        exported until it has been called for each.
 
     Raises:
         ImportError: opentelemetry-api is not installed.
@@ -77,31 +81,36 @@ def instrument_opentelemetry(meter_provider: MeterProvider | None = None) -> Cal
     except ImportError as error:
         raise _missing("opentelemetry-api", "opentelemetry") from error
     observer = observe()
-    return observer.listen(
-        _OpenTelemetryListener(observer, get_meter("sserpent", "", meter_provider))
-    )
+    listener = _OpenTelemetryListener(observer, get_meter("sserpent", "", meter_provider))
+    forget = observer.listen(listener)
+
+    def stop() -> None:
+        forget()
+        listener.stop()
+
+    return stop
 
 
 def _missing(package: str, extra: str) -> ImportError:
     return ImportError(f"{package} is not installed: pip install 'sserpent[{extra}]'")
 
 
-# Gauges: the key in `Observer.by_route`, the name, the description, the unit.
+# The key in `Observer.by_route`, the name, the description, the unit.
 _BY_ROUTE = (
     ("open", "streams.open", "Streams that are open", "{stream}"),
-    ("refused", "streams.refused", "Streams for which there was no place", "{stream}"),
+    ("refused", "streams.refused", "Streams refused because of a limit", "{stream}"),
     ("events", "events", "Events sent", "{event}"),
     ("sent_bytes", "sent", "Bytes of events sent", "By"),
     ("wire_bytes", "wire", "Bytes of bodies sent, as compressed, with keep-alives", "By"),
     ("sends", "sends", "Messages sent, of one or more events", "{send}"),
-    ("pending_bytes", "pending", "Bytes of events that wait to be sent", "By"),
+    ("pending_bytes", "pending", "Bytes that are buffered for slow clients", "By"),
 )
-# Those that go down too.
+# Gauges. All other metrics only increase.
 _GAUGES = ("open", "pending_bytes")
 
 
 class _PrometheusListener:
-    """A collector, and a listener for what has to be told at once."""
+    """A collector for Prometheus. It is told of first events, ends, gaps and resets."""
 
     def __init__(self, observer: Observer) -> None:
         from prometheus_client import Counter, Histogram
@@ -123,9 +132,9 @@ class _PrometheusListener:
             **options,
         )
         channel = ["channel", "reason"]
-        self._gaps = Counter("sserpent_gaps", "Gaps that were told", channel, **options)
-        self._missed = Counter("sserpent_missed_events", "Events in gaps", channel, **options)
-        self._resets = Counter("sserpent_resets", "Resets that were told", channel, **options)
+        self._gaps = Counter("sserpent_gaps", "Gaps told to subscribers", channel, **options)
+        self._missed = Counter("sserpent_missed_events", "Events in these gaps", channel, **options)
+        self._resets = Counter("sserpent_resets", "Resets told to subscribers", channel, **options)
 
     def first_event(self, route: str, seconds: float) -> None:
         self._first_event.labels(route).observe(seconds)
@@ -151,7 +160,7 @@ class _PrometheusListener:
                 metric.add_metric([route], totals[key])
             yield metric
         published = CounterMetricFamily(
-            "sserpent_published_events", "Events published here", labels=["channel"]
+            "sserpent_published_events", "Events published in this process", labels=["channel"]
         )
         for channel, count in self._observer.by_channel().items():
             published.add_metric([channel], count)
@@ -165,7 +174,7 @@ class _PrometheusListener:
             yield from each.collect()
 
 
-# With Prometheus' endings for units; a counter gets its own.
+# With the suffixes that Prometheus wants for units. prometheus_client adds `_total` to counters.
 _PROMETHEUS_NAMES = {
     "open": "sserpent_streams_open",
     "refused": "sserpent_streams_refused",
@@ -180,20 +189,32 @@ _PROMETHEUS_NAMES = {
 class _OpenTelemetryListener:
     """Instruments, by the conventions of https://opentelemetry.io/docs/specs/semconv/general/metrics/."""
 
+    # Those that were not stopped. A meter cannot take an instrument back, and keeps the first of
+    # each name: if it is instrumented anew, the callbacks of the first are called.
+    _exporting: ClassVar[set[_OpenTelemetryListener]] = set()
+
     def __init__(self, observer: Observer, meter: Any) -> None:
         self._observer = observer
+        self._exporting.add(self)
         for key, name, description, unit in _BY_ROUTE:
             create = (
                 meter.create_observable_up_down_counter
                 if key in _GAUGES
                 else meter.create_observable_counter
             )
-            create(f"sserpent.{name}", [self._by_route(key)], unit, description)
+            callback = self._unless_stopped(self._by_route(key))
+            create(f"sserpent.{name}", [callback], unit, description)
         meter.create_observable_counter(
-            "sserpent.published", [self._published], "{event}", "Events published here"
+            "sserpent.published",
+            [self._unless_stopped(self._published)],
+            "{event}",
+            "Events published in this process",
         )
         meter.create_observable_up_down_counter(
-            "sserpent.generator.threads", [self._threads], "{thread}", "Threads of sync generators"
+            "sserpent.generator.threads",
+            [self._unless_stopped(self._threads)],
+            "{thread}",
+            "Threads of sync generators",
         )
         self._first_event = meter.create_histogram(
             "sserpent.first_event.duration",
@@ -207,11 +228,20 @@ class _OpenTelemetryListener:
             "From the opening of a stream to its end",
             explicit_bucket_boundaries_advisory=_LENGTH,
         )
-        self._gaps = meter.create_counter("sserpent.gaps", "{gap}", "Gaps that were told")
-        self._missed = meter.create_counter("sserpent.missed", "{event}", "Events in gaps")
-        self._resets = meter.create_counter("sserpent.resets", "{reset}", "Resets that were told")
+        self._gaps = meter.create_counter("sserpent.gaps", "{gap}", "Gaps told to subscribers")
+        self._missed = meter.create_counter("sserpent.missed", "{event}", "Events in these gaps")
+        self._resets = meter.create_counter(
+            "sserpent.resets", "{reset}", "Resets told to subscribers"
+        )
 
-    def _by_route(self, key: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def stop(self) -> None:
+        """Ends the export, unless another listener exports."""
+        self._exporting.discard(self)
+
+    def _unless_stopped(self, observe: _Callback) -> _Callback:
+        return lambda options: observe(options) if self._exporting else ()
+
+    def _by_route(self, key: str) -> _Callback:
         from opentelemetry.metrics import Observation
 
         def observed(_: CallbackOptions) -> Iterable[Observation]:

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from fastapi import FastAPI, HTTPException
+from fastapi import APIRouter, FastAPI, HTTPException
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry, generate_latest
@@ -332,3 +332,52 @@ async def test_p1_a_stream_that_says_that_it_failed_has_failed(from_prometheus: 
     assert reasons == {"failed": 1}
     events = [value for (name, _), value in counted.items() if name == "sserpent_events_total"]
     assert events == [2]
+
+
+@asyncio_only
+async def test_a_route_of_a_router_is_named_with_every_prefix(from_prometheus: Read) -> None:
+    router = APIRouter(prefix="/rooms")
+
+    @router.get("/{n}", response_class=EventSourceResponse)
+    async def room(n: int) -> AsyncIterator[int]:
+        yield n
+
+    outer, app = APIRouter(), FastAPI()
+    outer.include_router(router, prefix="/v2")
+    app.include_router(router, prefix="/v1")
+    app.include_router(outer, prefix="/api")
+    async with connect(app) as client:
+        for path in ("/v1/rooms/1", "/api/v2/rooms/2", "/api/v2/rooms/3"):
+            (await client.get(path)).raise_for_status()
+    read = from_prometheus()
+    events = {
+        dict(labels)["route"]: value
+        for (name, labels), value in read.items()
+        if name == "sserpent_events_total"
+    }
+    assert events == {"/v1/rooms/{n}": 1, "/api/v2/rooms/{n}": 2}
+
+
+async def test_opentelemetry_exports_nothing_after_it_was_stopped() -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+
+    def exported() -> list[Any]:
+        data: Any = reader.get_metrics_data()
+        return [
+            (metric.name, point.value)
+            for of_resource in (data.resource_metrics if data is not None else ())
+            for of_scope in of_resource.scope_metrics
+            for metric in of_scope.metrics
+            if metric.name == "sserpent.events"
+            for point in metric.data.data_points
+        ]
+
+    # As in the lifespan of an application that is started twice in a process: in its tests.
+    for _ in range(2):
+        stop = instrument_opentelemetry(provider)
+        await Connection().run(EventSourceResponse(one()))
+        assert len(exported()) == 1
+        stop()
+        assert exported() == []
+    provider.shutdown()

@@ -1,7 +1,8 @@
-"""Tells metrics of streams. Nothing is counted, and nothing costs, until somebody observes.
+"""Counts what streams and channels do, for `metrics`. Until somebody observes, nothing is counted,
+and streams cost nothing more.
 
-What goes on all the time (events, bytes) is added up in the record of each open stream and read
-when somebody asks; what happens once in a stream's life is told to listeners.
+Events and bytes are added up in the record of each open stream, and read when they are asked for.
+Listeners are told of what happens once in the life of a stream, such as its end.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import Scope
 
@@ -70,7 +71,8 @@ class Record:
 
 
 class MetricsSink(Protocol):
-    """Is told what happens once. Called in the event loop of the stream; must not raise."""
+    """An exporter, which is told of first events, ends, gaps and resets. It is called in the event
+    loop of the stream, and must not raise."""
 
     def first_event(self, route: str, seconds: float) -> None:
         """Called when the first event of a stream has been sent, so many seconds after it was
@@ -197,7 +199,14 @@ class Observer:
 def route_of(scope: Scope) -> str:
     """Returns the path of the route that a request has reached, with its parameters' names, or
     else the name of its endpoint: never more of them than there are routes."""
-    path = getattr(scope.get("route"), "path", None)
+    route: Any = scope.get("route")
+    # FastAPI has one route of a router for all the places where that is included, and notes here
+    # which of them it is.
+    of_fastapi: Any = scope.get("fastapi") or {}
+    included = of_fastapi.get("effective_route_context")
+    if included is not None and getattr(included, "original_route", None) is route:
+        route = included
+    path = getattr(route, "path", None)
     if path is not None:
         return str(path)
     return str(getattr(scope.get("endpoint"), "__qualname__", ""))

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ... import _shutdown
+from ..._delivery.observer import route_of
 from ..._delivery.wire import come_back_later
 from ..._fastapi.negotiation import add_vary
 from ..._fastapi.protocol_response import ProtocolResponse
@@ -37,8 +38,8 @@ RUN_ID = "Run-ID"
 # A page of another origin can read it only if this header names it.
 _EXPOSE = "Access-Control-Expose-Headers"
 
-# In the place of the id of somebody who has none, or names a number that no event has. No event has
-# it, so that the client is told that the history is not what it was.
+# Stands for the id of a client that has none, or for a number that no event has. No event has this
+# id, so the client is told that its position is unknown.
 _NO_PLACE = "none"
 # The routes, classes and runs of which the log has said that they do not fit.
 _told_of: set[tuple[str, str, str]] = set()
@@ -154,14 +155,14 @@ class Following(Subscription[Any]):
         if not (isinstance(named, type) and issubclass(named, ProtocolResponse)):
             return
         runs = self._request.selections[0].key.channel
-        mismatch = str(route.path), named.__name__, runs
+        mismatch = route_of(scope), named.__name__, runs
         if not isinstance(self, named) and mismatch not in _told_of:
             _told_of.add(mismatch)
             logger.warning(
                 "Route '%s' has response_class=%s, and follows runs '%s', which are made without"
                 " it: their followers are not sent that protocol. Pass response_class=%s to"
                 " channels.runs(%r)",
-                route.path,
+                mismatch[0],
                 named.__name__,
                 runs,
                 named.__name__,
