@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import ServerSentEvent
-from ._fastapi.protocol_response import ProtocolResponse
+from ._fastapi.protocol_response import ProtocolResponse, field_of
 from ._fastapi.stream_end import StreamEnd
 
 __all__ = [
@@ -32,17 +32,13 @@ __all__ = [
 _DONE = ServerSentEvent(raw_data="[DONE]")
 
 
-def _field(data: Any, name: str) -> Any:
-    return data.get(name) if isinstance(data, dict) else None  # pyright: ignore
-
-
 class OpenAIChat(ProtocolResponse):
     """A stream of the chunks of OpenAI's chat completions, with `[DONE]` once at the end."""
 
     _leaves_out = "[DONE]"
 
     def closing_event(self, end: StreamEnd) -> Any:
-        if end.kind == "done" or (end.kind == "stopped" and not end.is_interrupted):
+        if self._is_over(end) or end.is_stopped:
             return _DONE
         error = {"message": end.message, "type": _openai_type(end), "param": None, "code": None}
         return {"error": error}
@@ -51,7 +47,11 @@ class OpenAIChat(ProtocolResponse):
 def _openai_type(end: StreamEnd) -> str:
     if end.status == 429:
         return "rate_limit_error"
-    return "invalid_request_error" if 400 <= (end.status or 500) < 500 else "server_error"
+    return "invalid_request_error" if _is_of_client(end.status) else "server_error"
+
+
+def _is_of_client(status: int | None) -> bool:
+    return status is not None and 400 <= status < 500
 
 
 class OpenAIResponses(ProtocolResponse):
@@ -60,14 +60,12 @@ class OpenAIResponses(ProtocolResponse):
     name_from = "type"
     keeps_first = True
     _number_as = "sequence_number"
-
-    #: After which a client expects nothing more.
-    _LAST = "response.completed", "response.failed", "response.incomplete", "error"
+    _last_types = "response.completed", "response.failed", "response.incomplete", "error"
 
     def closing_event(self, end: StreamEnd) -> Any:
-        if end.kind == "done" or _field(end.last, "type") in self._LAST:
+        if self._is_over(end):
             return []
-        first: Any = _field(end.first, "response")
+        first: Any = field_of(end.first, "response")
         changes: dict[str, Any]
         code = "rate_limit_exceeded" if end.status == 429 else "server_error"
         if not isinstance(first, dict):
@@ -78,7 +76,7 @@ class OpenAIResponses(ProtocolResponse):
                 "param": None,
                 "sequence_number": end.count,
             }
-        if end.kind == "stopped" and not end.is_interrupted:
+        if end.is_stopped:
             name, changes = "response.incomplete", {"status": "cancelled"}
         else:
             error = {"code": code, "message": end.message}
@@ -92,23 +90,26 @@ class AnthropicMessages(ProtocolResponse):
 
     name_from = "type"
     ping_event = ServerSentEvent(event="ping", data={"type": "ping"})
+    _last_types = "message_stop", "error"
 
     def closing_event(self, end: StreamEnd) -> Any:
-        if end.kind == "done" or _field(end.last, "type") in ("message_stop", "error"):
+        if self._is_over(end):
             return []
-        if end.kind == "stopped" and not end.is_interrupted:
+        if end.is_stopped:
             return {"type": "message_stop"}
-        kind = _ANTHROPIC_TYPES.get(end.status, "api_error")
+        other = "invalid_request_error" if _is_of_client(end.status) else "api_error"
+        kind = _ANTHROPIC_TYPES.get(end.status, other)
         return {"type": "error", "error": {"type": kind, "message": end.message}}
 
 
 _ANTHROPIC_TYPES: dict[int | None, str] = {
-    400: "invalid_request_error",
     401: "authentication_error",
+    402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
+    504: "timeout_error",
     529: "overloaded_error",
 }
 
@@ -128,10 +129,9 @@ class GoogleGenAI(ProtocolResponse):
             _refuse_ping_interval(type(self), value)
 
     def closing_event(self, end: StreamEnd) -> Any:
-        if end.kind == "done":
+        if self._is_over(end):
             return []
-        stopped = end.kind == "stopped" and not end.is_interrupted
-        code = 499 if stopped else end.status or 500
+        code = 499 if end.is_stopped else end.status or 500
         status = _GOOGLE_STATUSES.get(code, "INTERNAL")
         return {"error": {"code": code, "message": end.message, "status": status}}
 
@@ -160,13 +160,14 @@ _GOOGLE_STATUSES = {
 class VercelUI(ProtocolResponse):
     """A stream of the parts that `useChat` reads, the UI message stream."""
 
-    _leaves_out = "[DONE]"
     default_headers = {"x-vercel-ai-ui-message-stream": "v1"}  # noqa: RUF012
+    _leaves_out = "[DONE]"
+    _last_types = "finish", "abort"
 
     def closing_event(self, end: StreamEnd) -> Any:
-        if end.kind == "done" or _field(end.last, "type") in ("finish", "abort"):
+        if self._is_over(end):
             return _DONE
-        if end.kind == "stopped" and not end.is_interrupted:
+        if end.is_stopped:
             return [{"type": "abort"}, _DONE]
         return [{"type": "error", "errorText": end.message}, _DONE]
 
@@ -174,12 +175,14 @@ class VercelUI(ProtocolResponse):
 class AGUI(ProtocolResponse):
     """A stream of the events of AG-UI."""
 
+    _last_types = "RUN_FINISHED", "RUN_ERROR"
+
     def closing_event(self, end: StreamEnd) -> Any:
-        if end.kind == "done" or _field(end.last, "type") in ("RUN_FINISHED", "RUN_ERROR"):
+        if self._is_over(end):
             return []
         if end.is_interrupted:
             code = "interrupted"
-        elif end.kind == "stopped":
+        elif end.is_stopped:
             code = "cancelled"
         else:
             code = "error" if end.status is None else str(end.status)
@@ -192,6 +195,6 @@ class LangGraph(ProtocolResponse):
     event_ids = True
 
     def closing_event(self, end: StreamEnd) -> Any:
-        if end.kind == "done" or (end.kind == "stopped" and not end.is_interrupted):
+        if self._is_over(end) or end.is_stopped:
             return ServerSentEvent(event="end", raw_data="null")
         return ServerSentEvent(event="error", data={"error": "error", "message": end.message})

@@ -264,8 +264,14 @@ TERMINAL = [
 
 @pytest.mark.parametrize(("response_class", "name", "last"), TERMINAL)
 @pytest.mark.parametrize("how", ["item", "event", "framed"])
+@pytest.mark.parametrize(("error", "logged"), [(KeyError, KeyError), (Refused, RuntimeError)])
 async def test_p5_after_the_protocols_own_last_event_an_error_is_only_logged(
-    response_class: Any, name: str, last: str, how: str
+    response_class: Any,
+    name: str,
+    last: str,
+    how: str,
+    error: type[Exception],
+    logged: type[Exception],
 ) -> None:
     async def fails_late() -> AsyncIterator[Any]:
         yield FIRST
@@ -276,9 +282,9 @@ async def test_p5_after_the_protocols_own_last_event_an_error_is_only_logged(
             yield ServerSentEvent(comment="nothing")
         else:
             yield f'event: {name}\ndata: {{"type":"{name}"}}\n\n'
-        raise KeyError
+        raise error
 
-    connection = await sent(response_class(fails_late(), framed=how == "framed"), KeyError)
+    connection = await sent(response_class(fails_late(), framed=how == "framed"), logged)
     assert is_whole(connection)
     _, found, after = body_of(connection).rpartition(f'"type":"{name}"')
     assert found
@@ -701,3 +707,26 @@ async def test_a_body_iterator_has_the_last_events_once() -> None:
     connection = await sent(response)
     assert body_of(connection).endswith("}\n\n" + DONE)
     assert body_of(connection).count(DONE) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (402, "billing_error"),
+        (409, "invalid_request_error"),
+        (413, "request_too_large"),
+        (422, "invalid_request_error"),
+        (451, "invalid_request_error"),
+        (500, "api_error"),
+        (502, "api_error"),
+        (503, "api_error"),
+        (504, "timeout_error"),
+        (529, "overloaded_error"),
+        (None, "api_error"),
+    ],
+)
+def test_each_status_is_a_kind_of_error_of_anthropics(status: int | None, kind: str) -> None:
+    end = StreamEnd("error", "slow" if status else "exception", status)
+    expected = anthropic("slow" if status else INTERNAL, kind)
+    assert framed(AnthropicMessages, end) == expected

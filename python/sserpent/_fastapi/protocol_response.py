@@ -11,8 +11,13 @@ from starlette.types import Receive, Scope, Send
 
 from .. import _shutdown
 from .._core import ItemRules
-from .._delivery import observer
 from .response import EventSourceResponse
+from .stream_end import StreamEnd
+
+
+def field_of(data: Any, name: str) -> Any:
+    """Returns a field of the data of an event; None if it has none."""
+    return data.get(name) if isinstance(data, dict) else None  # pyright: ignore
 
 
 def has_own_as_event(cls: type) -> bool:
@@ -72,6 +77,8 @@ class ProtocolResponse(EventSourceResponse):
     # The field of an item that gets its number, and the whole data of events that are left out.
     _number_as: ClassVar[str | None] = None
     _leaves_out: ClassVar[str | None] = None
+    # The types of events after which a client expects nothing more.
+    _last_types: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         _check_attributes(cls)
@@ -106,14 +113,15 @@ class ProtocolResponse(EventSourceResponse):
         """
         return item
 
+    def _is_over(self, end: StreamEnd) -> bool:
+        return super()._is_over(end) or field_of(end.last, "type") in self._last_types
+
     def _answer(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["method"] != "HEAD" and _shutdown.is_ending(scope):
             return self._answer_unavailable(scope, receive, send)
         return super()._answer(scope, receive, send)
 
     async def _answer_unavailable(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if observer.current is not None:
-            observer.current.refused(scope)
         error = self._unavailable()
         answer = PlainTextResponse(error.detail, error.status_code, error.headers)
         await self._answer_instead(answer, scope, receive, send)

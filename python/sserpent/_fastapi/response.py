@@ -293,8 +293,6 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     def _close(self, buffer: Any, error: BaseException | None, is_lost: bool = False) -> bool:
         if self._ends_whole is None:
             set_unchecked(self, "_ends_whole", self._append_closing_event(buffer, error, is_lost))
-            if self._ends_whole and isinstance(error, HTTPException):
-                set_unchecked(self, "_told", error)
         return bool(self._ends_whole)
 
     def _append_closing_event(
@@ -315,7 +313,15 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             return False
         for frame in frames or ():
             buffer.append(frame)
-        return ends_whole if frames is None else not is_lost
+        if frames is None:
+            return ends_whole
+        if isinstance(error, HTTPException) and not self._is_over(end):
+            set_unchecked(self, "_told", error)
+        return not is_lost
+
+    def _is_over(self, end: StreamEnd) -> bool:
+        """Returns whether the client expects nothing more than what belongs to every end."""
+        return end.kind == "done"
 
     def _closing_frames(self, end: StreamEnd) -> list[bytes] | None:
         """Returns what `closing_event` returns, framed; None if it returns that."""

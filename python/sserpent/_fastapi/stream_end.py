@@ -48,7 +48,7 @@ class StreamEnd(NamedTuple):
             return ""
         if self.is_interrupted:
             return _INTERRUPTED
-        if self.kind == "stopped":
+        if self.is_stopped:
             return _STOPPED
         if self.status is None:
             return _INTERNAL_ERROR
@@ -58,6 +58,11 @@ class StreamEnd(NamedTuple):
     def is_interrupted(self) -> bool:
         """Whether the run was lost, or interrupted by a shutdown of its server."""
         return self.kind == "lost" or (self.kind == "stopped" and self.reason == SHUTDOWN)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the run was stopped by request."""
+        return self.kind == "stopped" and self.reason != SHUTDOWN
 
 
 def phrase_of(status: int) -> str:
