@@ -1,4 +1,4 @@
-"""One who waits for the end of a run."""
+"""A subscriber that waits for the end of a run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ..fanout.taken import Taken, event_of
 
 
 class EndSubscriber(Subscriber):
-    """Follows a run for its end alone. An event that was made of what is stored is kept as long as
-    the run, and nobody here reads those before."""
+    """Waits for the end of a run. It makes an event of the last entry alone: an event that is made
+    stays with its entry as long as the run, and nobody reads the others."""
 
     __slots__ = ()
 

@@ -24,8 +24,8 @@ class FollowerCut(Exception):
 
 
 class ProtocolSubscriber(Subscriber):
-    """Follows a run, without the events that channels and runs say of themselves: the last one,
-    `run-end`, is not taken, and the response says it in its own way.
+    """Follows a run for a response in the protocol of a client. It leaves out the events that
+    channels and runs add (`gap`, `reset`, `run-end`): the response tells how the run has ended.
 
     Args:
         response_class: Of the run.
