@@ -86,7 +86,7 @@ impl BaseSender {
         let message = body_message(py)?;
         message.set_item(intern!(py, "body"), taken)?;
         let sending = send.bind(py).call1((message,))?;
-        sender.lock().in_progress = Some(sending.clone().unbind());
+        sender.set_in_progress(Some(sending.clone().unbind()));
         let outcome = sent_as(
             slf,
             sender.current_tasks.bind(py),

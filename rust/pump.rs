@@ -28,7 +28,7 @@ pub struct Pump {
 
 #[derive(Default)]
 struct Position {
-    /// What is stepped where the iterator is suspended, not at a yield.
+    /// The steps that the iterator is suspended in; None at a yield.
     steps: Option<Py<PyAny>>,
     /// The arguments of `throw`, for the next step.
     error: Option<Py<PyTuple>>,
@@ -119,6 +119,17 @@ impl Pump {
         outcome(py, self.run(py, Some(error)))
     }
 
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let suspended = self.lock().steps.take();
+        let Some(steps) = suspended else {
+            return Ok(());
+        };
+        match steps.into_bound(py).getattr_opt(intern!(py, "close"))? {
+            Some(close) => close.call0().map(drop),
+            None => Ok(()),
+        }
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.iterator)?;
         visit.call(&self.buffer)?;
@@ -139,39 +150,22 @@ impl Pump {
     fn run<'py>(&self, py: Python<'py>, error: Option<Bound<'py, PyTuple>>) -> PyResult<Run<'py>> {
         let iterator = self.iterator.bind(py);
         let suspended = self.lock().steps.take();
-        let (mut steps, mut sent) = match (suspended, error) {
-            (Some(steps), None) => {
-                let steps = steps.into_bound(py);
-                let sent = send_none(&steps);
-                (steps, sent)
-            }
-            (Some(steps), Some(error)) => {
-                let steps = steps.into_bound(py);
-                let sent = throw(&steps, error);
-                (steps, sent)
-            }
-            (None, None) => {
-                let steps = steps_of_next(iterator)?;
-                let sent = send_none(&steps);
-                (steps, sent)
-            }
-            (None, Some(error)) => {
-                let steps = steps_of_throw(iterator, error)?;
-                let sent = send_none(&steps);
-                (steps, sent)
-            }
+        let mut step = match suspended {
+            Some(steps) => go_on(steps.into_bound(py), error),
+            None => begin(iterator, error),
         };
         loop {
-            match sent {
-                Ok(Sent::Yielded(awaited)) => {
-                    self.lock().steps = Some(steps.unbind());
+            match step {
+                Ok((steps, Sent::Yielded(awaited))) => {
+                    let replaced = self.lock().steps.replace(steps.unbind());
+                    drop(replaced); // after the lock: that may run Python code
                     self.suspended.store(true, Ordering::Relaxed);
                     if self.buffer.get().pending() > 0 {
                         BaseSender::flush(self.sender.bind(py))?;
                     }
                     return Ok(Run::Suspended(awaited));
                 }
-                Ok(Sent::Returned(item)) => {
+                Ok((_, Sent::Returned(item))) => {
                     if self.push(&item)? || self.stopping.load(Ordering::Relaxed) {
                         return Ok(Run::Paused);
                     }
@@ -181,8 +175,7 @@ impl Pump {
                 }
                 Err(error) => return Err(error),
             }
-            steps = steps_of_next(iterator)?;
-            sent = send_none(&steps);
+            step = begin(iterator, None);
         }
     }
 
@@ -210,7 +203,7 @@ impl Pump {
     }
 }
 
-/// What `await` reads from a step.
+/// Returns what `await` reads from a step.
 fn outcome<'py>(py: Python<'py>, run: PyResult<Run<'py>>) -> PyResult<Bound<'py, PyAny>> {
     match run {
         Ok(Run::Suspended(awaited)) => Ok(awaited),
@@ -224,6 +217,32 @@ fn outcome<'py>(py: Python<'py>, run: PyResult<Run<'py>>) -> PyResult<Bound<'py,
         }
         Err(error) => Err(error),
     }
+}
+
+/// A step of the iterator: the steps that it is one of, and its outcome.
+type Step<'py> = PyResult<(Bound<'py, PyAny>, Sent<'py>)>;
+
+/// Takes the iterator's next step from a yield.
+fn begin<'py>(iterator: &Bound<'py, PyAny>, error: Option<Bound<'py, PyTuple>>) -> Step<'py> {
+    let steps = match error {
+        None => steps_of_next(iterator)?,
+        Some(error) => steps_of_throw(iterator, error)?,
+    };
+    let sent = send_none(&steps)?;
+    Ok((steps, sent))
+}
+
+/// Takes the iterator's next step from where it is suspended.
+fn go_on<'py>(steps: Bound<'py, PyAny>, error: Option<Bound<'py, PyTuple>>) -> Step<'py> {
+    let sent = match error {
+        None => send_none(&steps)?,
+        // As `await` does with an iterator that is no generator.
+        Some(error) if !steps.hasattr(intern!(steps.py(), "throw"))? => {
+            return Err(PyErr::from_value(error.get_item(0)?));
+        }
+        Some(error) => throw(&steps, error)?,
+    };
+    Ok((steps, sent))
 }
 
 /// The steps of `athrow`; raises the error itself where an iterator has none.

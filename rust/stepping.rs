@@ -34,7 +34,7 @@ pub fn step_as<'py>(
     Ok(sent.yielded_or(default))
 }
 
-/// What `step_as` does, with what the coroutine has returned.
+/// Does what `step_as` does, and returns also what the coroutine has returned.
 pub fn sent_as<'py>(
     task: &Bound<'py, PyAny>,
     current_tasks: &Bound<'py, PyAny>,
@@ -65,7 +65,8 @@ fn exchange<'py>(
     let current = dict.get_item(loop_)?;
     match task {
         Some(task) => dict.set_item(loop_, task)?,
-        None => dict.del_item(loop_)?,
+        None if current.is_some() => dict.del_item(loop_)?,
+        None => {}
     }
     Ok(current)
 }

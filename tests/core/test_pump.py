@@ -241,3 +241,135 @@ def test_what_is_no_async_iterator_is_refused(core: Any, iterator: Any) -> None:
     rule = f"^'iterator' must be an async iterator, not {type(iterator).__name__}$"
     with pytest.raises(TypeError, match=rule):
         Pumped(core, iterator)
+
+
+class Unmarked:
+    """An async iterator whose `__anext__` is no coroutine function."""
+
+    def __init__(self, *awaitables: Any) -> None:
+        self.awaitables = list(awaitables)
+
+    def __anext__(self) -> Any:
+        if not self.awaitables:
+            raise StopAsyncIteration
+        return self.awaitables.pop(0)
+
+
+class Awaitable:
+    def __init__(self, steps: Any) -> None:
+        self.steps = steps
+
+    def __await__(self) -> Any:
+        return self.steps
+
+
+async def item(value: Any) -> Any:
+    return value
+
+
+@coroutine
+def item_of_a_generator(value: Any) -> Any:
+    yield HELD
+    return value
+
+
+def test_an_iterator_ends_by_a_stop_that_is_raised_before_anything_is_awaited(core: Any) -> None:
+    assert ended(Pumped(core, Unmarked()).steps()) is True
+    pumped = Pumped(core, Unmarked(item(1), item_of_a_generator(2)))
+    steps = pumped.steps()
+    assert steps.send(None) is HELD
+    assert ended(steps) is True
+    assert pumped.sent.bodies == [b"data: 1\n\n"]
+    assert pumped.buffer.take() == b"data: 2\n\n"
+
+
+def test_an_iterator_ends_by_a_stop_that_its_athrow_raises(core: Any) -> None:
+    class Stops(Unmarked):
+        def athrow(self, error: BaseException) -> Any:
+            raise StopAsyncIteration
+
+    pumped = Pumped(core, Stops())
+    pumped.pump.throw_next(KeyError())
+    assert ended(pumped.steps()) is True
+
+
+def not_marked() -> Any:
+    yield HELD
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: 5, "int"),
+        (lambda: None, "NoneType"),
+        (lambda: iter([HELD]), "list_iterator"),
+        (not_marked, "generator"),
+        (lambda: Awaitable(5), r"__await__\(\) returned"),
+        (lambda: Awaitable([]), r"__await__\(\) returned"),
+    ],
+)
+def test_what_cannot_be_awaited_is_refused(core: Any, make: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        Pumped(core, Unmarked(make())).steps().send(None)
+
+
+def test_an_error_is_thrown_where_an_iterator_without_throw_is_awaited(core: Any) -> None:
+    steps = Pumped(core, Unmarked(Awaitable(iter([HELD, HELD])))).steps()
+    assert steps.send(None) is HELD
+    with pytest.raises(KeyError, match="thrown"):
+        steps.throw(KeyError("thrown"))
+
+
+def test_a_stop_of_a_serializer_is_no_end_of_the_iterator(core: Any) -> None:
+    class Stops:
+        def model_dump_json(self) -> str:
+            raise StopAsyncIteration
+
+    class Explained(Pumped):
+        def explain(self, error: Exception, item: object) -> Exception:
+            return error
+
+    steps = Explained(core, Iterator(core.ServerSentEvent(data=Stops()))).steps()
+    assert steps.send(None) is HELD
+    with pytest.raises(StopAsyncIteration):
+        steps.send(None)
+
+
+class Closed:
+    """An async iterator that is closed while it is suspended."""
+
+    def __init__(self, refuses: bool) -> None:
+        self.refuses = refuses
+        self.seen: list[str] = []
+
+    async def __anext__(self) -> int:
+        try:
+            await suspend(HELD)
+        except GeneratorExit:
+            self.seen.append("closed")
+            if self.refuses:
+                await suspend(HELD)
+            raise
+        return 1
+
+
+def test_a_coroutine_that_is_closed_closes_what_the_iterator_is_suspended_in(core: Any) -> None:
+    iterator = Closed(refuses=False)
+    steps = Pumped(core, iterator).steps()
+    steps.close()
+    assert iterator.seen == []
+    steps = Pumped(core, iterator).steps()
+    steps.send(None)
+    steps.close()
+    steps.close()
+    assert iterator.seen == ["closed"]
+    steps = Pumped(core, Unmarked(Awaitable(iter([HELD])))).steps()
+    steps.send(None)
+    steps.close()
+
+
+def test_an_iterator_that_does_not_let_itself_be_closed_is_an_error(core: Any) -> None:
+    steps = Pumped(core, Closed(refuses=True)).steps()
+    steps.send(None)
+    with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
+        steps.close()

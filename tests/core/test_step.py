@@ -135,3 +135,13 @@ def test_step_as_makes_a_task_the_current_one_in_a_context(
         with pytest.raises(RuntimeError, match="cannot reuse"):
             core.step_as(*arguments)
         assert (variable.get(), current) == ("outside", kept)
+
+
+def test_a_current_task_that_somebody_else_has_removed_is_no_error(core: ModuleType) -> None:
+    loop, current = object(), dict[Any, Any]()
+
+    async def removes() -> None:
+        current.clear()
+
+    assert core.step_as("a task", current, loop, copy_context(), removes(), ENDED) is ENDED
+    assert current == {}

@@ -233,8 +233,8 @@ def test_signatures_are_equal(compiled: ModuleType, name: str) -> None:
         return
     assert shape(ours) == shape(theirs)
     if isinstance(theirs, type):
-        # The compiled pump is itself what its `__await__` returns: it has `throw` too.
-        of_awaited = {"throw"} if name == "Pump" else set()
+        # The compiled pump is itself what its `__await__` returns: it has its methods too.
+        of_awaited = {"throw", "close"} if name == "Pump" else set()
         assert set(methods(ours)) - of_awaited == set(methods(theirs))
         for method, value in methods(theirs).items():
             if callable(value):

@@ -58,9 +58,9 @@ class Pump:
         self._explain = explain
         self._suspended = False
         self._stopping = False
-        # What is stepped where the iterator is suspended, not at a yield.
+        # The steps that the iterator is suspended in; None at a yield.
         self._steps: Coroutine[Any, None, bool] | None = None
-        # What is thrown into the iterator next.
+        # The error that is thrown into the iterator next.
         self._error: BaseException | None = None
 
     @property
@@ -117,17 +117,18 @@ class Pump:
         whether it has ended instead."""
         push, next_item = self._buffer.push, self._iterator.__anext__
         try:
-            item = await (next_item() if error is None else self._thrown(error))
             while True:
+                try:
+                    item = await (next_item() if error is None else self._thrown(error))
+                except StopAsyncIteration:
+                    return True
+                error = None
                 try:
                     is_due = push(item)
                 except Exception as refusal:
                     raise self._explain(refusal, item) from refusal.__cause__
                 if is_due or self._stopping:
                     return False
-                item = await next_item()
-        except StopAsyncIteration:
-            return True
         except StopIteration as stopped:  # Python would say that a coroutine has raised it
             raise RuntimeError("generator raised StopIteration") from stopped
         finally:

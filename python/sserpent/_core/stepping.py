@@ -64,3 +64,9 @@ def _exchange(current_tasks: dict[Any, Any] | Callable[..., Any], loop: Any, tas
     if task is not None:
         current_tasks[loop] = task
     return current
+
+
+async def awaited(awaitable: Any) -> Any:
+    """Awaits an object without `__await__`, for the compiled core: Python knows which generators
+    are coroutines, and words the error for all else."""
+    return await awaitable
