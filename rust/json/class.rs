@@ -10,7 +10,7 @@ use pyo3::types::{PyString, PyTuple, PyType};
 use crate::cpython::{dict_of, version_of};
 use sserpent_wire::json;
 
-/// What FastAPI's encoder does with an instance; see `treatment.py`.
+/// How FastAPI's encoder treats an instance; see `treatment.py`.
 pub enum Treatment {
     /// Dumps it.
     Model(Model),
@@ -79,8 +79,12 @@ struct Known {
     treatment: Arc<Treatment>,
 }
 
-/// Enough for the classes that take turns in the streams of an application. Each is kept alive.
-const MAX_KNOWN: usize = 32;
+/// More than take turns in the streams of an application: to ask takes longer than to write a model.
+/// Each class is kept alive, also one that was made for a single request.
+const MAX_KNOWN: usize = 256;
+
+/// As many classes are found at once. Those behind them come closer each time that they are found.
+const NEAR: usize = 16;
 
 static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
@@ -150,11 +154,15 @@ fn fields(names: &Bound<'_, PyAny>) -> PyResult<Vec<Field>> {
 }
 
 fn find(class: &Bound<'_, PyType>, version: u32) -> Option<Arc<Treatment>> {
-    let all = lock();
-    let known = all
+    let mut all = lock();
+    let index = all
         .iter()
-        .find(|known| known.class.as_ptr() == class.as_ptr() && known.version == version)?;
-    Some(known.treatment.clone())
+        .position(|known| known.class.as_ptr() == class.as_ptr() && known.version == version)?;
+    let treatment = all[index].treatment.clone();
+    if index > NEAR {
+        all.swap(index, index / 2);
+    }
+    Some(treatment)
 }
 
 fn remember(known: Known) -> Option<Known> {
@@ -164,7 +172,7 @@ fn remember(known: Known) -> Option<Known> {
         .position(|each| each.class.as_ptr() == known.class.as_ptr());
     let replaced = match same {
         Some(index) => Some(all.swap_remove(index)),
-        None if all.len() == MAX_KNOWN => Some(all.remove(0)),
+        None if all.len() == MAX_KNOWN => all.pop(),
         None => None,
     };
     all.push(known);

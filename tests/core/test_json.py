@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
-from types import ModuleType
+from types import GeneratorType, ModuleType
 from typing import Any
 
 import fastapi
@@ -25,10 +26,11 @@ from hypothesis import given
 from pydantic import BaseModel, create_model, model_serializer
 from pydantic_core import to_json
 
-from json_kinds import KINDS, DumpsItself, Loose, Name, Point, Ratio
+from json_kinds import KINDS, DumpsItself, Level, Loose, Name, Place, Point, Ratio, Text
 from json_values import makers
 from newest import newest_fastapi
 from sse_parser import parse
+from sserpent._core.treatment import treatment
 
 # pydantic warns of values that are not of the declared type, with FastAPI as with us.
 pytestmark = [
@@ -285,8 +287,16 @@ def test_a_class_that_is_rebuilt_after_its_first_use_has_its_new_serializer(
 
 
 def test_more_classes_than_are_remembered(core: ModuleType) -> None:
-    classes = [create_model(f"Class{n}", value=(int, n)) for n in range(50)]
+    classes = [create_model(f"Class{n}", value=(int, n)) for n in range(300)]
     for _ in range(2):
         for number, each in enumerate(classes):
             expected = b'data: {"value":%d}\n\n' % number
             assert core.ServerSentEvent(data=each()).encode() == expected
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [set, frozenset, deque, defaultdict, OrderedDict, Name, Level, Place, Text, GeneratorType],
+)
+def test_what_inherits_from_a_builtin_class_is_not_left_to_the_encoder(kind: Any) -> None:
+    assert treatment(kind) != ("other",)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -60,7 +60,8 @@ LEAF_ENCODERS: dict[type, Callable[[Any], Any]] = {
 
 def treatment(kind: type[Any]) -> tuple[Any, ...]:
     """Returns how FastAPI's encoder treats instances of a class, by its checks in their order."""
-    if any(name in vars(base) for base in kind.__mro__[:-1] for name in _WAYS_TO_LIE):
+    unknown = (base for base in kind.__mro__ if base not in _HONEST)
+    if any(name in vars(base) for base in unknown for name in _WAYS_TO_LIE):
         return ("other",)
     if issubclass(kind, BaseModel):
         try:
@@ -195,6 +196,9 @@ def _inherits(kind: type[Any], base: type[Any], method: str) -> bool:
 
 # By which an instance can be one of another class to `isinstance`.
 _WAYS_TO_LIE = "__class__", "__getattribute__"
+# They have these too, but of C, and do not lie.
+_BUILTINS = str, int, float, list, tuple, set, frozenset, dict, object
+_HONEST = frozenset((*_BUILTINS, OrderedDict, defaultdict, deque, GeneratorType))
 
 
 @dataclasses.dataclass
