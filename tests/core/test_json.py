@@ -194,7 +194,7 @@ def test_numbers_are_written_as_pydantic_writes_them(core: ModuleType, number: f
         "dataclass": (Point(0, number), f'{{"x":0,"y":{text}}}'),
         "set": ({number}, f"[{text}]"),
         "large integer": ([2**70, number], f"[{2**70},{text}]"),
-        "lone surrogate": (["\ud800é", number], f'["\\ud800\\u00e9",{text}]'),
+        "lone surrogate": (["\ud800é", "é", number], f'["\\ud800é","é",{text}]'),
         "subclass": ([Ratio(number)], f"[{text}]"),
     }
     for kind, (item, expected) in items.items():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import fastapi
@@ -140,40 +139,31 @@ def _model_without_none(model: BaseModel) -> Any:
 def dump_json(encoded: Any) -> bytes:
     """Returns the JSON of what FastAPI's encoder has answered."""
     encoded = _non_finite_to_null(encoded)
-    try:
-        return _dumped(encoded, _encode_json).encode()
-    except UnicodeEncodeError:  # lone surrogates, which only an escape can carry
-        return _dumped(encoded, _encode_ascii_json).encode()
-
-
-def _dumped(encoded: Any, encode: Callable[[Any], str]) -> str:
-    dumped = encode(encoded)
+    dumped = _encode_json(encoded)
     # Small numbers are the only ones that pydantic writes in another way: 1e-7, not 1e-07.
     if "e-" in dumped and _SMALL_NUMBER.search(dumped):
-        return _with_floats_of_pydantic(encoded, encode)
-    return dumped
+        dumped = _with_floats_of_pydantic(encoded)
+    # Python escapes lone surrogates as JSON does.
+    return dumped.encode(errors="backslashreplace")
 
 
-def _with_floats_of_pydantic(
-    value: dict[Any, Any] | list[Any] | float | str | None, encode: Callable[[Any], str]
-) -> str:
+def _with_floats_of_pydantic(value: dict[Any, Any] | list[Any] | float | str | None) -> str:
     if isinstance(value, float) and abs(value) < 1:
         return to_json(float(value)).decode()
     if isinstance(value, dict):
         written = (
-            f"{encode({key: 0})[1:-2]}{_with_floats_of_pydantic(part, encode)}"
+            f"{_encode_json({key: 0})[1:-2]}{_with_floats_of_pydantic(part)}"
             for key, part in value.items()
         )
         return f"{{{','.join(written)}}}"
     if isinstance(value, list):
-        return f"[{','.join(_with_floats_of_pydantic(part, encode) for part in value)}]"
-    return encode(value)
+        return f"[{','.join(map(_with_floats_of_pydantic, value))}]"
+    return _encode_json(value)
 
 
 # Not each "e-": many a UUID has one.
 _SMALL_NUMBER = re.compile(r"(?:^|[:,\[])-?\d[\d.]*e-\d+(?:$|[,\]}])")
 _encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_encode_ascii_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _non_finite_to_null(value: dict[Any, Any] | list[Any] | float | str | None) -> Any:
