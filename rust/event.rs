@@ -7,7 +7,7 @@ use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyInt, PyString, PyTuple, PyType};
-use pyo3::{PyTraverseError, PyVisit};
+use pyo3::{PyTraverseError, PyVisit, intern};
 
 use crate::cpython::{ConstructorSlots, KeywordClass, RecursiveCall, frame_bytes};
 use crate::json::{self, Json};
@@ -103,7 +103,7 @@ impl ServerSentEvent {
 
     #[doc = doc!("ServerSentEvent.raw_data")]
     #[getter]
-    fn raw_data<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyString>> {
+    pub fn raw_data<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyString>> {
         self.given().raw_data.as_ref().map(|text| text.bind(py))
     }
 
@@ -137,20 +137,19 @@ impl ServerSentEvent {
         retry.map(|retry| retry.to_python(py))
     }
 
-    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+    fn __repr__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let _nested = ShownInside::enter()?;
+        // Joined by Python, since a `repr` of the user's may have lone surrogates.
         let mut fields = Vec::with_capacity(6);
         for (name, value) in slf.get().fields(py) {
             if let Some(value) = value {
-                fields.push(format!("{name}={}", value.bind(py).repr()?.to_str()?));
+                let name = PyString::new(py, name).add(intern!(py, "="))?;
+                fields.push(name.add(value.bind(py).repr()?)?);
             }
         }
-        Ok(format!(
-            "{}({})",
-            slf.get_type().name()?.to_str()?,
-            fields.join(", ")
-        ))
+        let fields = intern!(py, ", ").call_method1("join", (fields,))?;
+        intern!(py, "{}({})").call_method1("format", (slf.get_type().name()?, fields))
     }
 
     fn __eq__(slf: &Bound<'_, Self>, other: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
@@ -190,6 +189,10 @@ impl ServerSentEvent {
             .import(py, "sserpent._core.subclasses", "arguments_of_new")?
             .call1((slf.get_type(), fields))?;
         Ok((PyTuple::empty(py), arguments))
+    }
+
+    fn __reduce_ex__<'py>(slf: &Bound<'py, Self>, protocol: i32) -> PyResult<Bound<'py, PyAny>> {
+        reduced(slf, protocol)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -341,6 +344,17 @@ impl ServerSentEvent {
     }
 }
 
+/// The event that an item is, ours or FastAPI's; None if it is none.
+pub fn of<'py>(item: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, ServerSentEvent>>> {
+    if let Ok(event) = item.cast::<ServerSentEvent>() {
+        return Ok(Some(event.clone()));
+    }
+    if json::is_fastapi_event(item)? {
+        return Bound::new(item.py(), from_fastapi(item)?).map(Some);
+    }
+    Ok(None)
+}
+
 /// An event of FastAPI's class, checked: FastAPI before 0.136.2 does not check its fields.
 pub fn from_fastapi<'py>(event: &Bound<'py, PyAny>) -> PyResult<ServerSentEvent> {
     let py = event.py();
@@ -349,12 +363,12 @@ pub fn from_fastapi<'py>(event: &Bound<'py, PyAny>) -> PyResult<ServerSentEvent>
         Ok((!value.is_none()).then_some(value))
     };
     ServerSentEvent::new(
-        field(pyo3::intern!(py, "data"))?,
-        field(pyo3::intern!(py, "raw_data"))?,
-        field(pyo3::intern!(py, "event"))?,
-        field(pyo3::intern!(py, "id"))?,
-        field(pyo3::intern!(py, "retry"))?,
-        field(pyo3::intern!(py, "comment"))?,
+        field(intern!(py, "data"))?,
+        field(intern!(py, "raw_data"))?,
+        field(intern!(py, "event"))?,
+        field(intern!(py, "id"))?,
+        field(intern!(py, "retry"))?,
+        field(intern!(py, "comment"))?,
     )
 }
 
@@ -393,6 +407,12 @@ fn let_go(data: Py<PyAny>) {
         }
     }
     NESTED_DROPS.set(nested);
+}
+
+/// Returns what an object is pickled as. Protocols below 2 know nothing of `__getnewargs_ex__`.
+pub fn reduced<'py>(object: &Bound<'py, PyAny>, protocol: i32) -> PyResult<Bound<'py, PyAny>> {
+    let base = object.py().get_type::<PyAny>();
+    base.call_method1("__reduce_ex__", (object, protocol.max(2)))
 }
 
 fn with_fields<R>(

@@ -10,7 +10,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyList, PyMemoryView, PyS
 use pyo3::{create_exception, intern};
 
 use crate::cpython::ascii_string;
-use crate::event::text;
+use crate::event::{reduced, text};
 use sserpent_wire::parse::{Parser, TooLarge};
 
 create_exception!(
@@ -177,6 +177,10 @@ impl MessageEvent {
         arguments.set_item("type", self.r#type(py))?;
         arguments.set_item("last_event_id", self.last_event_id(py))?;
         Ok((PyTuple::new(py, [self.data_bytes(py)?])?, arguments))
+    }
+
+    fn __reduce_ex__<'py>(slf: &Bound<'py, Self>, protocol: i32) -> PyResult<Bound<'py, PyAny>> {
+        reduced(slf, protocol)
     }
 }
 

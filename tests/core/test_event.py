@@ -188,7 +188,7 @@ def test_it_is_hashable_where_its_data_is(core: ModuleType) -> None:
         hash(make(data=[]))
 
 
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_it_can_be_pickled(
     core: ModuleType, protocol: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +227,11 @@ def test_its_repr_has_the_fields_that_are_set(core: ModuleType) -> None:
     assert eval(repr(make(event="e", retry=1)), {"ServerSentEvent": make}) == make(
         event="e", retry=1
     )
+
+
+def test_its_repr_has_what_the_repr_of_its_data_is(core: ModuleType) -> None:
+    shown = type("Shown", (), {"__repr__": lambda self: "\ud800"})()
+    assert repr(core.ServerSentEvent(data=shown)) == "ServerSentEvent(data=\ud800)"
 
 
 def test_its_repr_ends_when_it_contains_itself(core: ModuleType) -> None:

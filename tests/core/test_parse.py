@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 import sse_parser
+import sserpent.client
 from strategies import valid_fields
 from stream_cases import CASES, Seen
 
@@ -442,11 +443,21 @@ def test_an_event_is_made_compared_hashed_and_pickled(core: ModuleType) -> None:
         event.data = "x"
 
 
-def test_an_event_is_pickled() -> None:
-    from sserpent.client import MessageEvent
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_event_is_pickled(
+    core: ModuleType, protocol: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A class is pickled by name, and the name is that of the backend in use.
+    monkeypatch.setattr(sserpent.client, "MessageEvent", core.MessageEvent)
+    event = core.MessageEvent(b"\xff", type="t", last_event_id="7")
+    assert pickle.loads(pickle.dumps(event, protocol)) == event
 
-    event = MessageEvent(b"\xff", type="t", last_event_id="7")
-    assert pickle.loads(pickle.dumps(event)) == event
+
+@pytest.mark.parametrize("name", ["MessageEvent", "EventStreamParser"])
+def test_it_is_no_base_class(core: ModuleType, name: str) -> None:
+    rule = f"^type 'sserpent.client.{name}' is not an acceptable base type$"
+    with pytest.raises(TypeError, match=rule):
+        type("Own", (getattr(core, name),), {})
 
 
 @pytest.mark.parametrize(

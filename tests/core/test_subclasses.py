@@ -339,21 +339,37 @@ def test_the_init_of_another_base_is_called(core: ModuleType) -> None:
     assert (With("a").given, With("a").raw_data) == ({}, "a")
 
 
+def slotted(core: ModuleType) -> Any:
+    class Slotted(core.ServerSentEvent):  # type: ignore[misc, name-defined]
+        __slots__ = ("__hidden", "never_set", "seen")
+
+        def hide(self, value: object) -> None:
+            self.__hidden = value
+
+        def hidden(self) -> object:
+            return self.__hidden
+
+    return Slotted
+
+
 @pytest.fixture
 def shared(core: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A module with classes of one backend, where pickles find them by their names."""
-    for made in (of_text(core), bare(core, "event", "own")):
+    for made in (of_text(core), bare(core, "event", "own"), slotted(core)):
         made.__module__, made.__qualname__ = __name__, made.__name__
         monkeypatch.setattr(sys.modules[__name__], made.__name__, made, raising=False)
     monkeypatch.setattr(sserpent, "ServerSentEvent", core.ServerSentEvent)
     return sys.modules[__name__]
 
 
-@pytest.mark.parametrize(
+ways_to_copy = pytest.mark.parametrize(
     "again",
     [copy.copy, copy.deepcopy, lambda event: pickle.loads(pickle.dumps(event))],
     ids=["copy", "deepcopy", "pickle"],
 )
+
+
+@ways_to_copy
 def test_copies_are_equal(shared: Any, again: Callable[[Any], Any]) -> None:
     for event in (
         shared.Own(data=[1]),
@@ -365,3 +381,15 @@ def test_copies_are_equal(shared: Any, again: Callable[[Any], Any]) -> None:
         assert copied == event
         assert copied.encode() == event.encode()
         assert vars(copied) == vars(event)
+
+
+@ways_to_copy
+def test_copies_have_what_is_in_slots_of_their_own(
+    shared: Any, again: Callable[[Any], Any]
+) -> None:
+    event = shared.Slotted(data=[1])
+    event.seen = True
+    event.hide("hidden")
+    copied = again(event)
+    assert (copied, copied.seen, copied.hidden()) == (event, True, "hidden")
+    assert not hasattr(copied, "never_set")

@@ -114,7 +114,7 @@ class ServerSentEvent(_Declared[DataT, NameT]):
                 )
             self = object.__new__(cls)
             self._data = data
-            # What is printable and ASCII keeps every rule, and is most of what there is.
+            # Text that is printable and ASCII keeps every rule, and most text is.
             if raw_data is not None and not (type(raw_data) is str and raw_data.isascii()):
                 raw_data = checked_text("raw_data", raw_data)
             self._raw_data = raw_data
@@ -231,9 +231,15 @@ class ServerSentEvent(_Declared[DataT, NameT]):
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
         return (), subclasses.arguments_of_new(type(self), self._fields())
 
-    def __getstate__(self) -> dict[str, Any] | None:
+    def __getstate__(self) -> Any:
         # The arguments of __new__ are all there is, but for what a subclass adds.
-        return getattr(self, "__dict__", None)
+        attributes = getattr(self, "__dict__", None)
+        slots = subclasses.own_slots(ServerSentEvent, self)
+        return (attributes, slots) if slots else attributes
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Protocols below 2 know nothing of `__getnewargs_ex__`.
+        return object.__reduce_ex__(self, max(protocol, 2))
 
 
 def _without_positional(signature: inspect.Signature) -> inspect.Signature:

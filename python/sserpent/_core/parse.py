@@ -8,7 +8,7 @@ memory than its reader allows.
 from __future__ import annotations
 
 import builtins
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, final, overload
 
 from .text import checked_text
 
@@ -33,6 +33,7 @@ class EventTooLarge(ValueError):
     __module__ = "sserpent.client"
 
 
+@final
 class MessageEvent:
     """One event as a client receives it; immutable, comparable, hashable, picklable.
 
@@ -53,6 +54,9 @@ class MessageEvent:
     _type: str
     _last_event_id: str
     _data: str | None
+
+    def __init_subclass__(cls) -> None:
+        refuse_subclass(MessageEvent)
 
     def __new__(
         cls,
@@ -148,6 +152,16 @@ class MessageEvent:
         # The arguments of __new__ are all there is.
         return None
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Protocols below 2 know nothing of `__getnewargs_ex__`.
+        return object.__reduce_ex__(self, max(protocol, 2))
+
+
+def refuse_subclass(base: type) -> None:
+    """Raises what Python raises for a class that is not made to be a base class."""
+    name = f"{base.__module__}.{base.__qualname__}"
+    raise TypeError(f"type '{name}' is not an acceptable base type")
+
 
 _new = object.__new__
 
@@ -161,6 +175,7 @@ def _event(data_bytes: bytes | bytearray, type: str, last_event_id: str) -> Mess
     return event
 
 
+@final
 class EventStreamParser:
     """Reads the events of one stream from its bytes, however they are cut into chunks.
 
@@ -189,6 +204,9 @@ class EventStreamParser:
         "_type",
     )
     __module__ = "sserpent.client"
+
+    def __init_subclass__(cls) -> None:
+        refuse_subclass(EventStreamParser)
 
     def __init__(self, max_event_size: int = 16_777_216, last_event_id: str | None = None) -> None:
         self._max_event_size = _size(max_event_size)
@@ -237,7 +255,7 @@ class EventStreamParser:
         events: list[MessageEvent] = []
         if _LF not in chunk:
             return events if self._keep(chunk) else self._fail(events)
-        # What blank lines have ended, and what is left; the first may go on with what was left.
+        # Each block ends with a blank line. The first may have begun in a chunk before.
         *blocks, rest = chunk.split(b"\n\n")
         max_event_size, last_event_id = self._max_event_size, self._last_event_id
         is_between = self._is_between_events()

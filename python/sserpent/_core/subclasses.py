@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from types import MemberDescriptorType
 from typing import Any, NamedTuple
 
 from .conversion import FieldInfo
@@ -165,6 +166,17 @@ def check_begun(kind: Any) -> None:
         raise RuntimeError(
             f"{kind.__name__}.__init__() must call super().__init__() with the fields of the event"
         )
+
+
+def own_slots(base: Any, event: Any) -> dict[str, Any]:
+    """Returns the attributes of an event that are slots of subclasses of `base`."""
+    slots: dict[str, Any] = {}
+    for each in _before(base, event.__class__):
+        attributes: Any = each.__dict__
+        for name, member in attributes.items():
+            if isinstance(member, MemberDescriptorType) and hasattr(event, name):
+                slots[name] = getattr(event, name)
+    return slots
 
 
 def arguments_of_new(kind: Any, fields: dict[str, Any]) -> dict[str, Any]:
