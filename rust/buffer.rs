@@ -34,7 +34,7 @@ pub struct Buffer {
     pending: Mutex<Pending>,
 }
 
-/// What a route declares of its items.
+/// The declaration of a route's items.
 #[derive(FromPyObject)]
 enum Schema {
     Items(Py<ItemSchema>),
@@ -55,7 +55,7 @@ struct Pending {
     kept: Option<Box<Kept>>,
 }
 
-/// What a buffer knows of the events that were pushed.
+/// The events that a buffer remembers, for rules.
 struct Kept {
     keeps_first: bool,
     first: Vec<u8>,
@@ -121,10 +121,10 @@ impl Buffer {
             return self.push_by(rules.get(), item);
         }
         let py = item.py();
-        if self.framed
-            && let Some(due) = self.push_ready(item, None)?
-        {
-            return Ok(due);
+        if self.framed {
+            if let Some(due) = self.push_ready(item, None)? {
+                return Ok(due);
+            }
         }
         let mut due = false;
         let mut append = |fields: &Fields<'_>| {
@@ -358,9 +358,7 @@ impl Buffer {
         let mut pending = self.lock();
         pending.stream.extend_from_slice(&bytes);
         let end = pending.stream.len();
-        if let Some(kept) = &mut pending.kept
-            && !bytes.is_empty()
-        {
+        if let Some(kept) = pending.kept.as_mut().filter(|_| !bytes.is_empty()) {
             kept.count += blank_lines(&bytes);
             kept.note(&bytes, end);
         }
@@ -369,10 +367,10 @@ impl Buffer {
 
     /// Appends an item as the rules of a protocol have it.
     fn push_by(&self, rules: &ItemRules, item: &Bound<'_, PyAny>) -> PyResult<bool> {
-        if self.framed
-            && let Some(due) = self.push_ready(item, Some(rules))?
-        {
-            return Ok(due);
+        if self.framed {
+            if let Some(due) = self.push_ready(item, Some(rules))? {
+                return Ok(due);
+            }
         }
         let number = if rules.asks_for_number() {
             self.lock().kept.as_ref().map_or(0, |kept| kept.count)
@@ -384,22 +382,15 @@ impl Buffer {
         if converted.is_some() && item.is_none() {
             return Ok(self.is_due(&mut self.lock()));
         }
-        let append = |fields: &Fields<'_>| {
-            if rules.leaves_out_event(fields) {
+        if let Some(event) = event::of(item)? {
+            if rules.leaves_out(event.get().raw_data(item.py())) {
                 return Ok(self.is_due(&mut self.lock()));
             }
-            self.append_kept(fields, None).map_err(event::refusal)
-        };
-        if let Ok(event) = item.cast::<ServerSentEvent>() {
+            let append =
+                |fields: &Fields<'_>| self.append_kept(fields, None).map_err(event::refusal);
             return match &self.schema {
-                Some(Schema::Events(declared)) => declared.get().with_fields(item, append),
-                _ => ServerSentEvent::with_fields(event, append),
-            };
-        }
-        if json::is_fastapi_event(item)? {
-            return match &self.schema {
-                Some(Schema::Events(declared)) => declared.get().with_fields(item, append),
-                _ => event::from_fastapi(item)?.with_own_fields(item.py(), append),
+                Some(Schema::Events(declared)) => declared.get().with_fields(&event, append),
+                _ => ServerSentEvent::with_fields(&event, append),
             };
         }
         match &self.schema {

@@ -71,7 +71,7 @@ data." };
     ("EventStreamParser.reconnection_time") => { r"The time to wait before reconnecting, in milliseconds, if the stream has sent one; at
 most 2**31 - 1." };
     ("EventTooLarge") => { r"An event of the stream is larger than `max_event_size`." };
-    ("ItemRules") => { r"What a protocol asks of the items of a stream.
+    ("ItemRules") => { r"The rules of a protocol for the items of a stream.
 
 Args:
     owner: The class whose rules these are, for errors.
@@ -126,7 +126,7 @@ Args:
     on_first_event: Called without arguments when the first event is taken." };
     ("Meter.take") => { r"Takes the pending bytes from the buffer, counts them, and returns them." };
     ("Meter.at_line_start") => { r"As `at_line_start` of what it counts says." };
-    ("Meter.pending") => { r"What is pending, as `pending` of what it counts says." };
+    ("Meter.pending") => { r"How much is pending, as `pending` of what it counts says." };
     ("Meter.counted") => { r"How many times something was taken, how many events, and how many bytes." };
     ("BaseSender") => { r"Sends the pending events, one `send` at a time. It steps each `send` itself, as asyncio's
 current task. This is the part of a sender that runs for each event that trickles.

@@ -1,4 +1,4 @@
-//! What a protocol asks of the items of a stream, checked and done for each.
+//! The rules of a protocol for the items of a stream, checked and done for each.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,7 +9,6 @@ use pyo3::types::{PyBytes, PyString};
 use pyo3::{PyTraverseError, PyVisit, intern};
 
 use crate::json::{Member, Noted, TwoMembers, wrong_type};
-use sserpent_wire::frame::{Data, Fields};
 use sserpent_wire::{blocks, json, object};
 
 #[doc = doc!("ItemRules")]
@@ -136,7 +135,7 @@ impl ItemRules {
         self.number_as.is_some() || self.convert.is_some()
     }
 
-    /// What the class makes of an item, where it has a say in it; None for nothing.
+    /// Returns what the class converts an item to; None if it converts none.
     pub fn converted<'py>(
         &self,
         item: &Bound<'py, PyAny>,
@@ -241,13 +240,14 @@ impl ItemRules {
         })
     }
 
-    pub fn leaves_out_event(&self, fields: &Fields<'_>) -> bool {
-        match (&self.leaves_out, fields.data) {
-            (Some(left_out), Some(Data::Text(text))) => {
-                text.as_bytes().trim_ascii() == left_out.as_bytes()
-            }
-            _ => false,
-        }
+    /// Whether an event with this `raw_data` is left out.
+    pub fn leaves_out(&self, raw_data: Option<&Bound<'_, PyString>>) -> bool {
+        let (Some(left_out), Some(Ok(text))) =
+            (&self.leaves_out, raw_data.map(|text| text.to_str()))
+        else {
+            return false;
+        };
+        text.as_bytes().trim_ascii() == left_out.as_bytes()
     }
 
     /// Events that are framed already, without those that are left out.

@@ -64,7 +64,7 @@ struct Writer<'a, 'b, 'py> {
 #[derive(Clone, Copy, Default)]
 struct Place {
     depth: usize,
-    /// What is in a dataclass is what `dataclasses.asdict` copies, and then FastAPI encodes.
+    /// Whether `dataclasses.asdict` copies the part, before FastAPI encodes it.
     in_dataclass: bool,
 }
 
@@ -93,7 +93,7 @@ impl<'py> Writer<'_, '_, 'py> {
         self.composite(value, place)
     }
 
-    /// What is no scalar.
+    /// Writes a value that is no scalar.
     fn composite(&mut self, value: &Bound<'py, PyAny>, place: Place) -> PyResult<()> {
         if place.depth == MAX_DEPTH {
             self.too_deep(value, place)
@@ -145,7 +145,8 @@ impl<'py> Writer<'_, '_, 'py> {
         Ok(())
     }
 
-    /// What the encoder has answered goes to `json.dumps` as it is, and may be of a subclass.
+    /// Writes a value that the encoder has returned. It goes to `json.dumps` as it is, and may be of a
+    /// subclass.
     fn encoded(&mut self, value: &Bound<'py, PyAny>) -> PyResult<()> {
         if self.scalar(value)? {
             Ok(())
@@ -283,7 +284,7 @@ impl<'py> Writer<'_, '_, 'py> {
             }
         }
         self.out.push(b'}');
-        if notes && let Some(noted) = &mut self.noted {
+        if let Some(noted) = self.noted.as_mut().filter(|_| notes) {
             noted.is_complete = true;
         }
         Ok(true)
@@ -590,7 +591,7 @@ impl FastAPI {
         })
     }
 
-    /// What the value is, unless an application has given its type another encoder.
+    /// Which leaf the value is; None if an application has given its type another encoder.
     fn leaf(&self, value: &Bound<'_, PyAny>) -> PyResult<Option<Leaf>> {
         let class = value.get_type_ptr();
         let known = self
@@ -657,7 +658,7 @@ impl FastAPI {
     }
 }
 
-/// What is known of the keys of a dict.
+/// How much is known about the keys of a dict.
 enum Keys {
     Unknown,
     /// The encoder leaves all of them as they are.
@@ -744,7 +745,7 @@ fn seconds(value: &Bound<'_, PyDelta>) -> Option<f64> {
     (microseconds.abs() < EXACT).then_some(microseconds / 1e6)
 }
 
-/// What FastAPI makes of a Decimal.
+/// A Decimal as FastAPI encodes it.
 enum Number<'a> {
     Integer(&'a str),
     Float(f64),

@@ -25,7 +25,7 @@ pub struct Fields<'a> {
     pub retry: Option<&'a str>,
 }
 
-/// What the `data` field carries.
+/// The value of the `data` field.
 #[derive(Clone, Copy)]
 pub enum Data<'a> {
     /// Any text: one `data:` line for each of its lines.
@@ -389,8 +389,8 @@ mod tests {
         }
     }
 
-    /// What a client makes of the stream, written straight from the parsing rules of the standard
-    /// and from nothing else in this file.
+    /// Reads a stream as a client does: written straight from the parsing rules of the standard, and
+    /// from nothing else in this file.
     fn parse(stream: &str) -> Vec<(String, String, Option<String>)> {
         let normalised = stream.replace("\r\n", "\n").replace('\r', "\n");
         let (mut events, mut event, mut data, mut id) = (vec![], String::new(), vec![], None);

@@ -36,7 +36,7 @@ pub struct Event<'a> {
 /// An event is larger than its reader allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooLarge {
-    /// What is allowed, in bytes.
+    /// How many bytes it allows.
     pub max_event_size: usize,
 }
 

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, TypeAdapter, field_serializer, model_serializer
 
+from json_kinds import DumpsItself
 from sserpent._core import pure
 
 
@@ -303,10 +304,11 @@ def test_p5_an_event_with_certain_data_is_left_out(core: Any) -> None:
     done = core.ServerSentEvent(raw_data="[DONE]")
     theirs = fastapi.sse.ServerSentEvent(raw_data="[DONE]")
     with_blanks = core.ServerSentEvent(raw_data=" [DONE]\t\n")
-    kept = core.ServerSentEvent(data="[DONE]"), core.ServerSentEvent(raw_data="[DONE] x")
+    dumped = core.ServerSentEvent(data=DumpsItself("[DONE]"))
+    kept = core.ServerSentEvent(data="[DONE]"), core.ServerSentEvent(raw_data="[DONE] x"), dumped
     items = done, {"a": 1}, *kept, theirs, with_blanks
     assert pushed(core, *items, leaves_out="[DONE]") == (
-        'data: {"a":1}\n\ndata: "[DONE]"\n\ndata: [DONE] x\n\n'
+        'data: {"a":1}\n\ndata: "[DONE]"\n\ndata: [DONE] x\n\ndata: [DONE]\n\n'
     )
 
 

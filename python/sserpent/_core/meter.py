@@ -47,7 +47,7 @@ class Meter:
 
     @property
     def pending(self) -> Any:
-        """What is pending, as `pending` of what it counts says."""
+        """How much is pending, as `pending` of what it counts says."""
         return self._pending.pending
 
     @property

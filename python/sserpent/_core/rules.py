@@ -1,4 +1,4 @@
-"""What a protocol asks of the items of a stream, checked and done for each."""
+"""The rules of a protocol for the items of a stream, checked and done for each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .text import checked_text
 
 
 class ItemRules:
-    """What a protocol asks of the items of a stream.
+    """The rules of a protocol for the items of a stream.
 
     Args:
         owner: The class whose rules these are, for errors.
