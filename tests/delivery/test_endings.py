@@ -642,6 +642,33 @@ async def test_d7_a_receive_that_fails_ends_the_stream_with_its_error() -> None:
     assert log == ["closed"]
 
 
+@asyncio_only
+async def test_d7_a_receive_that_raises_what_is_no_exception_leaves_no_generator_behind() -> None:
+    class Odd(BaseException):
+        pass
+
+    log: list[str] = []
+    connection = Connection()
+
+    async def content() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "a"
+                await anyio.sleep(0.1)
+        finally:
+            log.append("closed")
+
+    async def receive() -> Any:
+        await anyio.sleep(1)
+        raise Odd
+
+    connection.receive = receive  # type: ignore[method-assign]
+    with pytest.raises(Odd):
+        await connection.run(EventSourceResponse(content()))
+    await anyio.sleep(1)
+    assert log == ["closed"]
+
+
 # A generator that tidies up
 
 

@@ -295,6 +295,32 @@ async def test_d7_a_broken_stream_of_anyios_is_a_disconnect(error: type[Exceptio
     assert told == ["told"]
 
 
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("also", [None, LookupError])
+async def test_d7_a_disconnect_may_come_in_a_group(also: type[Exception] | None) -> None:
+    told: list[str] = []
+    connection = Connection()
+
+    async def fail(error: type[Exception]) -> None:
+        raise error
+
+    async def send(message: Any) -> None:
+        async with anyio.create_task_group() as tasks:
+            for each in (BrokenPipeError, also):
+                if each is not None:
+                    tasks.start_soon(fail, each)
+
+    connection.send = send  # type: ignore[method-assign]
+    response = EventSourceResponse(never_ends(), on_disconnect=lambda: told.append("told"))
+    if also is None:
+        await connection.run(response)
+        assert told == ["told"]
+    else:
+        with pytest.raises(Exception, match=r"Exceptions from|errors in a"):
+            await connection.run(response)
+        assert told == []
+
+
 async def never_ends() -> AsyncIterator[str]:
     yield "a"
     await anyio.sleep(10_000)

@@ -385,6 +385,49 @@ async def test_the_place_of_a_stream_that_fails_or_is_left_is_free_again() -> No
 
 
 @pytest.mark.virtual_time
+@pytest.mark.parametrize("way", ["gone", "hangs"])
+async def test_the_content_of_a_refused_stream_is_closed_within_its_time(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class One(EventSourceResponse):
+        max_streams = 1
+        cleanup_timeout = 3
+
+    closed: list[str] = []
+
+    class Content:
+        def __aiter__(self) -> Content:
+            return self
+
+        async def __anext__(self) -> str:
+            raise StopAsyncIteration
+
+        async def aclose(self) -> None:
+            closed.append(way)
+            if way == "hangs":
+                await anyio.sleep(10_000)
+
+    async def gone(_: Any) -> None:
+        raise BrokenPipeError
+
+    first, second = Connection(), Connection()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(first.run, One(ticking()))
+        await first.until(lambda: first.body)
+        begin = anyio.current_time()
+        if way == "gone":
+            second.send = gone  # type: ignore[assignment]
+            with pytest.raises(BrokenPipeError):
+                await second.run(One(Content()))
+        else:
+            await second.run(One(Content()))
+        assert closed == [way]
+        assert anyio.current_time() - begin == pytest.approx(3 if way == "hangs" else 0, abs=0.1)
+        tasks.cancel_scope.cancel()
+    assert len(caplog.records) == (way == "hangs")
+
+
+@pytest.mark.virtual_time
 async def test_a_refused_stream_begins_nothing_and_is_not_counted_as_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -324,6 +324,10 @@ class Delivery:
             if timer is not None:
                 timer.cancel()
         self._sender.close()
+        if not self._driven and not self._loop.is_closed():
+            # `receive` has raised what is no Exception, KeyboardInterrupt for example.
+            self._driven = True
+            self._generator.stop()
         self._asgi_task = self._timer = self._leaving = self._streams = None
 
     def _raise_error(self) -> None:

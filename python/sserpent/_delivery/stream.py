@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from inspect import isawaitable
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
@@ -24,7 +24,11 @@ _GONE = {"BrokenResourceError", "ClosedResourceError"}
 def is_disconnect(error: BaseException) -> bool:
     """Returns whether a `send` or `receive` that raises this says that the client has gone: ASGI
     2.4 has it "raise an OSError". Transports raise other errors when they are written to after
-    that, so for others the connection that they came from is looked at."""
+    that, so for others the connection that they came from is looked at. Of a group, from a task
+    group of a middleware's, all that is in it has to say so."""
+    inner: Any = getattr(error, "exceptions", None)  # Python 3.10 has no class for groups
+    if isinstance(inner, tuple) and inner:
+        return all(map(is_disconnect, cast("tuple[BaseException, ...]", inner)))
     if isinstance(error, TimeoutError):
         return error.errno is not None  # without a number it is a timeout of a middleware's
     return (

@@ -124,5 +124,7 @@ class ProtocolResponse(EventSourceResponse):
     async def _answer_unavailable(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = self._unavailable()
         answer = PlainTextResponse(error.detail, error.status_code, error.headers)
-        await self._answer_instead(answer, scope, receive, send)
-        await self._close_unstarted()
+        try:
+            await self._answer_instead(answer, scope, receive, send)
+        finally:
+            await self._close_unstarted()

@@ -440,21 +440,23 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         try:
             await delivering
         finally:
-            with anyio.move_on_after(self.cleanup_timeout, shield=True) as timeout:
-                for content in self._replaced:
-                    # Not one whose cleanup has outlived its time, and goes on by itself.
-                    if not getattr(content, "ag_running", False):
-                        await close_unstarted(content)
-            if timeout.cancelled_caught:
-                logger.error(
-                    "The cleanup of %s did not end within cleanup_timeout (%s s)",
-                    self._origin,
-                    self.cleanup_timeout,
-                )
+            await self._close_contents(*self._replaced)
 
     async def _close_unstarted(self) -> None:
-        for content in (self._content, *self._replaced):
-            await close_unstarted(content)
+        await self._close_contents(self._content, *self._replaced)
+
+    async def _close_contents(self, *contents: Any) -> None:
+        with anyio.move_on_after(self.cleanup_timeout, shield=True) as timeout:
+            for content in contents:
+                # Not one whose cleanup has outlived its time, and goes on by itself.
+                if not getattr(content, "ag_running", False):
+                    await close_unstarted(content)
+        if timeout.cancelled_caught:
+            logger.error(
+                "The cleanup of %s did not end within cleanup_timeout (%s s)",
+                self._origin,
+                self.cleanup_timeout,
+            )
 
     async def _stream_if_there_is_a_place(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self.max_streams is not None
@@ -465,8 +467,10 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             finally:
                 _places.give_back(limits)
         else:
-            await self._refuse("streams", scope, receive, send)
-            await self._close_unstarted()
+            try:
+                await self._refuse("streams", scope, receive, send)
+            finally:
+                await self._close_unstarted()
 
     async def _refuse(self, what: str, scope: Scope, receive: Receive, send: Send) -> None:
         if observer.current is not None:
