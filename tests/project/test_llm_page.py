@@ -168,3 +168,14 @@ def test_the_events_of_the_agent_are_those_of_ag_ui(server: Server) -> None:
     for event in events:
         TypeAdapter(core.Event).validate_python(event)
     assert [events[0]["type"], events[-1]["type"]] == ["RUN_STARTED", "RUN_FINISHED"]
+
+
+@pytest.mark.parametrize("thread", ["a%20b", "%E6%97%A5", "a%0D%0AX-Mine:%201"])
+def test_a_thread_of_langgraph_may_have_any_name(server: Server, thread: str) -> None:
+    path = f"/threads/{thread}/runs/stream"
+    response = httpx.post(f"{server.url}{path}", json={"input": "Hi"}, timeout=60)
+    assert response.status_code == 200
+    assert "event: end" in response.text
+    assert "x-mine" not in response.headers
+    again = httpx.get(f"{server.url}{response.headers['location']}", timeout=60)
+    assert again.text == response.text
