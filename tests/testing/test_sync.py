@@ -80,6 +80,17 @@ def test_a_response_is_read_as_a_stream(backend: str) -> None:
             client.http  # noqa: B018
 
 
+def test_it_has_the_attributes_of_the_client_too() -> None:
+    upstream = FakeUpstream([], status=200)
+    with connect_sync(upstream) as client:
+        client.cookies.set("session", "7")
+        client.headers["X-Name"] = "Ada"
+        assert str(client.base_url) == "http://testserver"
+        client.get("/")
+    sent = upstream.requests[0].headers
+    assert (sent["cookie"], sent["x-name"]) == ("session=7", "Ada")
+
+
 def test_the_whole_body_is_read() -> None:
     with connect_sync(FakeUpstream([b"a", b"b"])) as client:
         with client.stream("GET", "/") as response:

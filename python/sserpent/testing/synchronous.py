@@ -1,8 +1,9 @@
-"""The same for tests without an event loop: one runs in a thread beside them."""
+"""`connect_sync`: the same client for tests without an event loop, which runs in a thread of its
+own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -129,7 +130,8 @@ class SyncClient:
     """`Client`, for tests without an event loop; made by `connect_sync`.
 
     It has the methods of an `AsyncClient` too, called without `await`: `get`, `post`, `request` and
-    so on. `stream` is a context manager of a response that `iter_events` reads. There is no `http`.
+    so on, and its attributes, such as `headers` and `cookies`. `stream` is a context manager of a
+    response that `iter_events` reads. There is no `http`.
     """
 
     __module__ = "sserpent.testing"
@@ -138,14 +140,16 @@ class SyncClient:
         self._client = client
         self._portal = portal
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Any:
         if name == "http":
             raise AttributeError(
                 "a SyncClient has no 'http': its AsyncClient runs in another thread. Read with"
                 " events() or stream(), or use connect() in an async test"
             )
-        method = getattr(self.__dict__["_client"].http, name)
-        return lambda *args, **kwargs: self._portal.call(partial(method, *args, **kwargs))
+        found = getattr(self.__dict__["_client"].http, name)
+        if not callable(found):
+            return found
+        return lambda *args, **kwargs: self._portal.call(partial(found, *args, **kwargs))
 
     @contextmanager
     def events(self, url: str, **request: Any) -> Generator[SyncEvents, None, None]:
