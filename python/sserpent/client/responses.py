@@ -98,6 +98,7 @@ class Response:
 
     @property
     def is_event_stream(self) -> bool:
+        """Whether a client takes it for an event stream."""
         return is_event_stream(self.status, self.content_type)
 
     def refusal(self, body: bytes = b"") -> NotAnEventStream:

@@ -58,7 +58,8 @@ class EventSource(SourceReader, Generic[T]):
         retry: Seconds to wait before the first reconnection, unless the stream has sent a `retry`.
             The default is 3. The wait doubles with each failure in a row. Each wait is random,
             between one and two times its length.
-        max_delay: The longest wait in seconds. The default is 60.
+        max_delay: Up to how many seconds the wait doubles. The default is 60, which makes waits
+            of 60 to 120 s. A longer `retry` or `Retry-After` of the server wins.
         max_failures: How many failures in a row end the iteration. None, the default, sets no
             limit.
         repeat: Whether a POST, or another request with effects, may always be sent again. The

@@ -1,4 +1,4 @@
-"""The events of one stream, as a client has them that a test holds by the hand."""
+"""The events of one stream, as a test reads them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""One request and its response: what the application calls on one side, the client's hands on the
-other.
+"""One request and its response: the application calls one side, and the client the other.
 
 The connection behaves as uvicorn's. `send` waits while the client has much to read, and when it
 does not read; after the client has left, `receive` says so, and `send` does nothing.
