@@ -73,9 +73,11 @@ async def nothing(connection: Connection) -> None:
 
 def test_e4_all_public_names_are_there() -> None:
     assert set(sse_starlette.__all__) <= set(ours.__all__)
-    for name in ("AppStatus", "SendTimeoutError", "ensure_bytes"):
+    types = "Content", "ContentStream", "AsyncContentStream", "SyncContentStream"
+    for name in ("AppStatus", "SendTimeoutError", "ensure_bytes", *types):
         assert hasattr(sse_starlette.sse, name)
         assert name in ours.__all__
+        assert hasattr(ours, name)
 
 
 def test_e4_the_signature_is_theirs() -> None:

@@ -11,7 +11,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import (
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from types import GeneratorType
 from typing import Any, ClassVar
 
@@ -28,12 +36,22 @@ from .._shutdown.streams import Stream
 
 __all__ = [
     "AppStatus",
+    "AsyncContentStream",
+    "Content",
+    "ContentStream",
     "EventSourceResponse",
     "JSONServerSentEvent",
     "SendTimeoutError",
     "ServerSentEvent",
+    "SyncContentStream",
     "ensure_bytes",
 ]
+
+# For annotations.
+Content = Any
+SyncContentStream = Iterator[Content]
+AsyncContentStream = AsyncIterable[Content]
+ContentStream = AsyncContentStream | SyncContentStream
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # A time that does not come, in seconds: options of sserpent are finite.
