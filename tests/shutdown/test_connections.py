@@ -4,6 +4,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import anyio
 import httpx2
@@ -126,9 +127,21 @@ async def test_a_connection_that_nobody_knows_of_is_not_found() -> None:
     _shutdown.closed(stream, streams)
 
 
+def hidden(app: Any) -> Any:
+    """A middleware after which no connection is found: each request has the address of a proxy."""
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "headers": [*scope["headers"]], "client": ("10.0.0.1", 0)}
+        await app(scope, receive, send)
+
+    return serve
+
+
 @pytest.mark.virtual_time
+@pytest.mark.parametrize("wrap", [lambda app: app, hidden], ids=["found", "not found"])
 async def test_a_shutdown_with_many_streams_looks_for_all_connections_at_once(
-    monkeypatch: pytest.MonkeyPatch,
+    wrap: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each stream looks for its own connection, to cut it: one look at a time for all of them."""
     looked_at = 0
@@ -148,7 +161,7 @@ async def test_a_shutdown_with_many_streams_looks_for_all_connections_at_once(
     app = FastAPI()
     app.get("/", response_class=EventSourceResponse)(content)
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(connect(app))
+        client = await stack.enter_async_context(connect(wrap(app)))
         streams = [await stack.enter_async_context(client.events("/")) for _ in range(100)]
         for events in streams:
             await events.next()

@@ -16,7 +16,7 @@ import uvicorn
 import sserpent
 from asgi import Connection
 from servers import free_port, give_back, until
-from sserpent import EventSourceResponse
+from sserpent import EventSourceResponse, _shutdown
 from sserpent.channels import Channels
 
 pytestmark = pytest.mark.anyio
@@ -79,6 +79,27 @@ async def test_e5_open_streams_end_as_at_a_shutdown_and_later_ones_stream_on() -
             for each in (later, latest):
                 await each.returned.wait()
                 assert (each.data, each.complete) == (['"a"', '"bye"'], True)
+
+
+@pytest.mark.virtual_time
+async def test_e5_one_that_cannot_be_told_keeps_no_other_from_ending(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Odd:
+        def shut_down(self) -> None:
+            raise LookupError("on purpose")
+
+    odd = Odd()
+    with anyio.fail_after(1_000):
+        async with anyio.create_task_group() as tasks:
+            clients = [await opened(tasks, EventSourceResponse(endless())) for _ in range(20)]
+            streams = _shutdown.opened(odd, clients[0].scope)
+            sserpent.end_streams()
+            for each in clients:
+                await each.returned.wait()
+            _shutdown.closed(odd, streams)
+    [record] = caplog.records
+    assert record.exc_info is not None
 
 
 @pytest.mark.virtual_time

@@ -100,8 +100,9 @@ class ServerStreams:
         self._is_signalled = False
         self._event: ref[ShutdownEvent] | None = None
         self._looked_at = monotonic()
-        # For this turn of the event loop.
+        # For this turn of the event loop, and whether one may have come since.
         self._requests: OpenRequests | None = None
+        self._may_lack_some = False
         self._connections: dict[Client, Connection] = {}
         self._not_found: dict[Client, Scope] = {}  # not looked for yet
 
@@ -222,8 +223,8 @@ class ServerStreams:
         Args:
             scope: The request's ASGI scope, or a copy of it.
         """
+        self._may_lack_some = True
         connection = self._connection_of(scope)
-
         return lambda: connection is not None and _is_closed(connection)
 
     def watch(self, client: Client, scope: Scope, receive: Receive) -> None:
@@ -236,6 +237,7 @@ class ServerStreams:
             scope: The request's ASGI scope, or a copy of it.
             receive: The ASGI callable.
         """
+        self._may_lack_some = True
         is_shared = scope.get("http_version") == "2"
         connection = None if is_shared else connection_behind(receive)
         if connection is not None:
@@ -304,8 +306,10 @@ class ServerStreams:
         try:
             known = self._requests
             connection = None if known is None else known.connection_of(scope)
-            if connection is None:  # or it is of a request that has come since
+            # Where many are not found, to look at all requests for each would take minutes.
+            if known is None or (connection is None and self._may_lack_some):
                 self._requests = OpenRequests(self.server.requests())
+                self._may_lack_some = False
                 if known is None:
                     call_soon(current_token(), self._forget_requests)
                 connection = self._requests.connection_of(scope)
@@ -348,7 +352,14 @@ class ServerStreams:
         if event is not None:
             event._event.set()
         for stream in list(self.open):
-            stream.shut_down()
+            _tell(stream)
+
+
+def _tell(stream: Stream) -> None:
+    try:
+        stream.shut_down()
+    except Exception:  # the others are to end all the same
+        logger.exception("A stream could not be told that its server shuts down")
 
 
 def _is_closed(connection: Connection) -> bool:
