@@ -800,18 +800,20 @@ async def test_n6_a_failure_is_told_to_all_who_wait_and_is_not_kept(place: Place
             await client.has(2)
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
 @pytest.mark.parametrize("over", [0, 1])
 async def test_n6_a_function_that_would_wait_for_itself_fails_at_once(
-    place: Place, over: int, caplog: pytest.LogCaptureFixture
+    place: Place, over: int, comes_back: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its own channel's, or by another function that waits for it."""
     began = time.monotonic()
     async with place.channels() as channels:
-        boards = [channels.channel(f"board-{number}") for number in range(1 + over)]
+        boards = [channels.channel(f"board-{number}", history=1) for number in range(1 + over)]
+        after = [(await each.publish_many([1, 2, 3]))[0] if comes_back else None for each in boards]
 
         async def state(number: int) -> Any:
-            following = (number + 1) % len(boards)
-            async with boards[following].listen(snapshot=functions[following]) as events:
+            at = (number + 1) % len(boards)
+            async with boards[at].listen(after=after[at], snapshot=functions[at]) as events:
                 return (await events.__anext__()).data
 
         functions = [partial(state, number) for number in range(len(boards))]

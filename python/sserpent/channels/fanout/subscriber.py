@@ -148,17 +148,18 @@ class Subscriber:
                 self.holds_headers = True
 
     def _join(self, cursor: Cursor) -> None:
-        """Has a cursor follow what is new."""
-        cursor.tail.add_subscriber(self)
+        """Makes a cursor follow new events, or wait for a snapshot."""
+        tail = cursor.tail
+        tail.add_subscriber(self)
         if cursor.position is NOWHERE:
             self._ask_for_snapshot(cursor)
-            if cursor.call is not None:
-                cursor.call.await_from_within()
-            return
-        reason = cursor.tail.why_not(cursor.position)
-        if reason is not None:  # it has begun anew while another stream was asked for
-            self.reset(cursor.tail, reason)
-        self._catch_up(cursor, "trimmed")
+        else:
+            reason = tail.why_not(cursor.position)
+            if reason is not None:  # it has begun anew while another stream was asked for
+                self.reset(tail, reason)
+            self._catch_up(cursor, "trimmed")
+        if cursor.call is not None:
+            cursor.call.await_from_within()
 
     def _asked_for(self) -> tuple[dict[str, Position], list[str]]:
         """Returns the position that the client names for each stream, by the cursor's label, and
