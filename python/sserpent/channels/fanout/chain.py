@@ -114,7 +114,7 @@ class Link:
 
 
 class Stand:
-    """Where a client stands. Those who have got the same have the same one.
+    """The place of a client in the chain. Clients that have got the same share one.
 
     Attributes:
         link: The last entry that it has got; None before the chain's beginning.

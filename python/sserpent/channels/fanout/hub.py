@@ -172,8 +172,8 @@ class Hub:
                 self._is_told_of_disconnects = True
 
     async def catch_up(self, tail: Tail) -> None:
-        """Has a tail take in all that was published before the call, also where that has not come
-        to this process yet.
+        """Returns once a tail has taken in everything that was published before the call, even if
+        that had not come to this process yet.
 
         Raises:
             BrokerUnavailable: the broker could not be reached.
@@ -183,7 +183,7 @@ class Hub:
             self._broadcast(tail)
 
     async def reach(self, tail: Tail, after: Position) -> str | None:
-        """Has a tail reach back to a position that somebody has named, or as near as it can.
+        """Extends a tail back to a position that a client has named, or as near to it as it can.
 
         Returns:
             Why continuity cannot be proved, if it cannot: the reason of the event `reset`.
@@ -193,7 +193,7 @@ class Hub:
         """
         reason = tail.why_not(after)
         if reason is not None:
-            # Whoever gave the id out may know more of the history than this process has heard yet.
+            # Another process may have given the id out, of an event that has not come here yet.
             await self.catch_up(tail)
             reason = tail.why_not(after)
         if reason is None:
@@ -211,7 +211,7 @@ class Hub:
             self.forget_if_unused()
 
     def forget_if_unused(self) -> None:
-        """Has this hub forgotten, if it has nothing that another subscriber could use."""
+        """Ends this hub, if it has nothing that another subscriber could use."""
         if self._tails or self.snapshots.has_recent:
             return
         if self._disconnects is not None:
@@ -258,7 +258,7 @@ class Hub:
                 subscriber.flush()
 
     def settle_later(self, tail: Tail) -> None:
-        """Has a tail keep what it has until all subscribers have had the occasion to take it."""
+        """Keeps what a tail has until all its subscribers have had the occasion to take it."""
         self._unsettled[tail] = None
         self._schedule()
 

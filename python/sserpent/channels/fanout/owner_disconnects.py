@@ -36,7 +36,7 @@ class OwnerDisconnects:
         self._offset: int | None = None
 
     async def publish(self, broker: Broker, owner: str) -> None:
-        """Has the streams of an owner ended in every process.
+        """Ends the streams of an owner in every process.
 
         Raises:
             BrokerUnavailable: the broker could not be reached.

@@ -16,7 +16,7 @@ Filter = Callable[[ServerSentEvent], bool]
 
 
 class Snapshot(NamedTuple):
-    """Where the state of a channel comes from, for clients that do not have it.
+    """A function that returns the state of a channel, for clients that do not have it.
 
     Attributes:
         function: Returns the state, or an awaitable of it.

@@ -55,11 +55,11 @@ class SnapshotHub(Protocol):
     """A hub as the calls see it."""
 
     async def reach(self, tail: Tail, after: Position) -> str | None:
-        """Has a tail reach back to a position, and returns why it cannot."""
+        """Extends a tail back to a position, and returns why it cannot."""
         ...
 
     def settle_later(self, tail: Tail) -> None:
-        """Has a tail keep what it has until all subscribers have had the occasion to take it."""
+        """Keeps what a tail has until all its subscribers have had the occasion to take it."""
         ...
 
     def forget_if_unused(self) -> None:
@@ -166,7 +166,7 @@ class SnapshotCall:
         self._awaited: list[SnapshotCall] = []
         self._has_ended = False
         self._token = current_token()
-        # In a context of its own: that of a request would be that of whoever has come first.
+        # In a context of its own, not in that of the first client's request.
         context = contextvars.Context()
         self._cancel: Callable[[], object] = context.run(spawn, self._run)
         # A function that does not heed its cancellation, as one in a thread, is not waited for.
@@ -175,7 +175,7 @@ class SnapshotCall:
         )
 
     def join(self, cursor: Any, subscriber: SnapshotSubscriber) -> None:
-        """Has a subscriber told of the outcome."""
+        """Tells a subscriber the outcome, when there is one."""
         self._waiting[cursor] = subscriber
 
     def await_from_within(self) -> None:
@@ -206,7 +206,7 @@ class SnapshotCall:
         return False
 
     def leave(self, cursor: Any) -> None:
-        """Tells a subscriber nothing any more."""
+        """Forgets a subscriber that has left. The last one to leave cancels the call."""
         self._waiting.pop(cursor, None)
         if not self._waiting and not self._has_ended:
             cancel = self._cancel

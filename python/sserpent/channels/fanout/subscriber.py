@@ -180,7 +180,7 @@ class Subscriber:
         return {}, ["unknown"]
 
     def start(self, sink: Sink) -> None:
-        """Has a sink told of what is pending, from now on."""
+        """Tells a sink of what is pending, from now on."""
         self._sink = sink
         if self._stopped:
             self._conclude()
@@ -200,8 +200,8 @@ class Subscriber:
         self._conclude()
 
     def _conclude(self) -> None:
-        """Has the sink told, in the hub's turn, that what is pending is the last, or the failure:
-        it may be in the middle of taking something now."""
+        """Tells the sink that what is pending is the last, or the failure. It does so in the hub's
+        turn: the sink may be in the middle of taking something now."""
         if self._sink is not None:
             failure, sink = self._failure, self._sink
             self.flush = sink.finish if failure is None else partial(sink.fail, failure)
@@ -291,7 +291,7 @@ class Subscriber:
     # Snapshots
 
     def _ask_for_snapshot(self, cursor: Cursor) -> None:
-        """Has a cursor wait for a snapshot, and go on after that."""
+        """Asks for a snapshot, for which a cursor waits, and after which it goes on."""
         snapshot = cursor.selection.snapshot
         assert snapshot is not None
         self.plain = None
@@ -308,7 +308,7 @@ class Subscriber:
             cursor.call.join(cursor, self)
 
     def on_snapshot(self, cursor: Cursor, entry: Entry) -> None:
-        """Has a snapshot taken, and goes on after it."""
+        """Puts a snapshot before the events that are newer, and goes on after it."""
         cursor.call = None
         cursor.position = entry.position
         cursor.live_from = cursor.tail.ring.head.offset
@@ -417,7 +417,7 @@ class Subscriber:
         return b"".join(frames)
 
     def take_without_goodbye(self) -> bytes:
-        """Takes as `take` does, for whoever says goodbye itself."""
+        """Takes as `take` does, for a reader of the body, which has no goodbye."""
         frames = [framed(each) for each in self._take()]
         self._goodbye = b""
         return b"".join(frames)
@@ -513,7 +513,7 @@ class Subscriber:
         return kept
 
     def _catch_up(self, cursor: Cursor, reason: str) -> None:
-        """Where the ring has passed a cursor, says what is missing and goes on after it."""
+        """Announces what is missing if the ring has passed a cursor, and goes on after that."""
         if not cursor.is_passed:
             return
         ring, overflow = cursor.tail.ring, cursor.selection.overflow

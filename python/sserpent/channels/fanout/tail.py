@@ -92,7 +92,7 @@ class _Lock:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        """Gives it to whoever has waited longest. It is held without a break, so nobody comes
+        """Gives it to the one who has waited longest. It is held without a break, so nobody comes
         between."""
         if self._waiting:
             self._waiting.popleft().set()
@@ -200,7 +200,7 @@ class Tail:
         self.subscribers[subscriber] = None
 
     def remove_subscriber(self, subscriber: TailSubscriber) -> None:
-        """Tells a subscriber nothing any more."""
+        """Forgets a subscriber that has left."""
         self.subscribers.pop(subscriber, None)
 
     def begin(self, head: Position) -> None:

@@ -177,7 +177,7 @@ class Broker(Protocol):
 
     async def catch_up(self, key: HistoryKey) -> None:
         """Returns once the followers of a history have been given everything that was published to
-        it before the call, by whomever. A client may bring an id that they have not heard of yet.
+        it before the call, in any process. A client may bring an id that has not come to them yet.
 
         Raises:
             BrokerUnavailable: the broker could not be reached.
@@ -348,8 +348,8 @@ class RunBroker(Protocol):
     async def claim(
         self, key: HistoryKey, holder: str, instead_of: str | None = None
     ) -> str | None:
-        """Has a key held for `Lease.DURATION` from now, unless another holds it. The holder calls
-        this again to renew that.
+        """Holds a key for `Lease.DURATION` from now, unless another holds it. The holder calls this
+        again to renew that.
 
         Args:
             holder: Who is to hold it, and nobody else is called so.

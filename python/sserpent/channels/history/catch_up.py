@@ -84,7 +84,7 @@ class CatchUp(ABC):
 
     @abstractmethod
     def refresh_soon(self) -> None:
-        """Has `refresh` called soon."""
+        """Calls `refresh` soon."""
 
     def doubt(self, missing: Position) -> None:  # noqa: B027, most brokers need not know
         """Called when the history has an event whose message has not come: it may still come, or

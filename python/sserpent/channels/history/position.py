@@ -1,4 +1,4 @@
-"""Where in a history something stands, and the ids that say so to clients.
+"""Places in a history, and the ids that name them to clients.
 
 An id is `<epoch>-<offset>-<tag>`. The epoch names one life of a history, the offset rises by
 exactly 1, and the tag tells apart two events that got the same offset, as after a failover that

@@ -112,7 +112,7 @@ class Following(Subscription[Any]):
             self._request = self._request._replace(after=after)
 
     def answer_away(self) -> None:
-        """Has an empty stream sent that tells the client to come back: the broker is away.
+        """Answers with an empty stream that tells the client to come back: the broker is away.
 
         Raises:
             fastapi.HTTPException: 503, the class has a protocol.
@@ -123,7 +123,7 @@ class Following(Subscription[Any]):
         self._send_instead(Response(come_back_later(), media_type=self.media_type))
 
     def answer_nothing(self) -> None:
-        """Has a 204 sent: there is nothing to follow."""
+        """Answers with a 204: there is nothing to follow."""
         self._has_looked = True
         self._send_instead(Response(status_code=204))
 

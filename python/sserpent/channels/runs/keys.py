@@ -3,7 +3,7 @@
 A key is held by one start, under a name that nobody else has, for as long as that start's producer
 renews it. It may live on another server than its run, so the two are never changed together. Their
 order makes up for that: a start claims its key, then begins its run, then looks again at the key;
-whoever takes over a key does so first, and then stops the run. One of the two sees the other.
+a start that takes over a key does so first, and then stops the run. One of the two sees the other.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class RunKeys:
     async def take(
         self, claim: Claim, owner: str | None, if_active: IfActive
     ) -> tuple[bool, str | None]:
-        """Has a key held as a claim says.
+        """Claims a key.
 
         Returns:
             Whether it is, and the id of the run that was stopped for it, if any; or of the one that

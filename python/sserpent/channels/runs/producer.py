@@ -1,4 +1,4 @@
-"""Runs a generator to its end, whoever follows, and appends what it yields to its run."""
+"""Runs a generator to its end, with or without followers, and appends what it yields to its run."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Producer:
             trio.lowlevel.spawn_system_task(self._supervise, streams)
 
     def renew_soon(self) -> None:
-        """Has the lease renewed before anything else, and the key looked at."""
+        """Renews the lease before anything else, and looks at the key."""
         self._renewal_is_due = True
         self._outbox.wake()
 
@@ -204,8 +204,8 @@ class Producer:
             self._cancel()
 
     def _bound_recording(self) -> None:
-        """Has the end of the run wait no longer than `_RECORDING` for the broker, if the server
-        shuts down."""
+        """Bounds the time for which the end of the run waits for the broker to `_RECORDING`, if the
+        server shuts down."""
         if self._shutting_down:
             begin = current_time() if self._driven.is_set() else self._cleanup_until
             for scope in (self._keeping, self._recording):
@@ -455,8 +455,7 @@ class Producer:
             logger.exception("The key of run '%s' could not be freed", self.run_id)
 
     async def _record(self) -> None:
-        """Records the end. If that fails its lease is not renewed any more, so whoever follows it
-        will know."""
+        """Records the end. If that fails, the lease is over soon, and followers are told "lost"."""
         until = current_time() + Lease.DURATION
         try:
             await self._until_available(self._append_waiting, until)

@@ -120,8 +120,8 @@ class ProtocolSubscriber(Subscriber):
         return None
 
     def append(self, frames: list[bytes]) -> None:
-        """Has the last events of the stream taken, with the id of the run's end if they have ids:
-        who comes back with that has everything."""
+        """Adds the last events of the stream. If events have ids, the last has that of the run's
+        end: a client that comes back with it has everything."""
         if self._class.event_ids and self._run_end is not None and frames:
             frames = [*frames[:-1], b"id: %b\n%b" % (self._run_end.id.encode(), frames[-1])]
         self._closing += b"".join(frames)

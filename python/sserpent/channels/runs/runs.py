@@ -325,7 +325,7 @@ class Runs(Generic[T]):
         return status_of(run_id, record)
 
     async def _wait(self, run_id: str, owner: str | None) -> RunStatus:
-        # First, for whoever watches a run of which nothing is known ends it as lost.
+        # First: a run of which nothing is known would be ended as lost by the watch.
         await self._status(run_id, owner)
         key, watch = self._key(run_id, owner), self._watch()
         watch.add(key, run_id)

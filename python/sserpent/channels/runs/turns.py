@@ -28,7 +28,7 @@ class Turns:
         self._over_at = 0.0
 
     def end_soon(self) -> None:
-        """Has the turn end after this item: enough waits to be sent."""
+        """Ends the turn after this item: enough waits to be sent."""
         self._over_at = 0.0
 
     @property
