@@ -13,6 +13,7 @@ class Proxy:
         port: Where it listens.
         loses_answers: Whether what the server sends is lost, and the connection with it.
         lost: How many answers were lost.
+        delay: Seconds for which each answer is held.
     """
 
     def __init__(self, port: int) -> None:
@@ -20,6 +21,8 @@ class Proxy:
         self.port = 0
         self.loses_answers = False
         self.lost = 0
+        self.delay = 0.0
+        self._clients: set[asyncio.StreamWriter] = set()
         # An event loop refers to its tasks weakly.
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -39,6 +42,11 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
 
+    def say(self, data: bytes) -> None:
+        """Sends something to each client, as if the server had."""
+        for writer in self._clients:
+            writer.write(data)
+
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._serving.add(task)
@@ -46,18 +54,21 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        self._clients.add(writer)
         asking = asyncio.ensure_future(_copy(reader, back))
         try:
             while data := await there.read(65_536):
                 if self.loses_answers:
                     self.lost += 1
                     break
+                await asyncio.sleep(self.delay)
                 writer.write(data)
                 await writer.drain()
         except OSError:
             pass
         finally:
             asking.cancel()
+            self._clients.discard(writer)
             back.close()
             writer.close()
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -93,16 +94,28 @@ async def in_thread(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def run_behind_proxy(
-    server: RedisServer, check: Callable[[RedisBroker, Proxy], Awaitable[None]]
+    server: RedisServer,
+    check: Callable[[RedisBroker, Proxy], Awaitable[None]],
+    pace: Pace = QUICK,
 ) -> None:
     """Runs a check on a broker whose connections go through a proxy."""
 
     async def check_it() -> None:
         async with Proxy(server.port) as proxy:
-            broker = RedisBroker(f"redis://127.0.0.1:{proxy.port}", pace=QUICK)
+            broker = RedisBroker(f"redis://127.0.0.1:{proxy.port}", pace=pace)
             try:
                 await check(broker, proxy)
             finally:
                 await broker.aclose()
 
     asyncio.run(check_it())
+
+
+def tls_options(folder: Path) -> dict[str, str]:
+    """Returns options of a server that has the certificate of a folder."""
+    return {
+        "tls_cert_file": f"{folder}/site.crt",
+        "tls_key_file": f"{folder}/site.key",
+        "tls_ca_cert_file": f"{folder}/site.crt",
+        "tls_auth_clients": "no",
+    }

@@ -136,11 +136,15 @@ class RedisServer:
 
 
 class Sentinel(RedisServer):
-    """A Sentinel that watches one master, "main", and decides alone."""
+    """A Sentinel that watches one master, "main", and decides alone.
 
-    def __init__(self, master: RedisServer) -> None:
+    Args:
+        options: Of its configuration, as those of a server.
+    """
+
+    def __init__(self, master: RedisServer, **options: str) -> None:
         self._master = master
-        super().__init__()
+        super().__init__(**options)
         self.url = f"redis+sentinel://127.0.0.1:{self.port}/main/0"
 
     def watch(self, master: RedisServer) -> None:
@@ -149,12 +153,14 @@ class Sentinel(RedisServer):
         self.ask("SENTINEL", "MONITOR", "main", "127.0.0.1", master.port, 1)
 
     def _command(self) -> list[str]:
+        options = {name: value for name, value in self._options.items() if name not in _DEFAULTS}
         configuration = self._folder / "sentinel.conf"
         configuration.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {self._folder}\n"
             f"sentinel monitor main 127.0.0.1 {self._master.port} 1\n"
             "sentinel down-after-milliseconds main 500\n"
             "sentinel failover-timeout main 3000\n"
+            + "".join(f"{name} {value}\n" for name, value in options.items())
         )
         return [self._program, str(configuration), "--sentinel"]
 

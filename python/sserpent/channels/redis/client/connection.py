@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import select
 from collections.abc import Callable, Iterable
@@ -26,11 +25,10 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from ...._runtime.log import logger
 from ...._runtime.loops import end
 from ...history.broker import BrokerUnavailable
 from .urls import read_url
-
-logger = logging.getLogger("sserpent")
 
 #: The oldest Redis with all that is asked of it: XTRIM by id, and ranges that exclude an end.
 OLDEST = (6, 2)
@@ -91,6 +89,7 @@ class Server:
     Args:
         url: As redis-py takes it: `redis://`, `rediss://` or `unix://`, with its options.
         scheme: As the user has given it, if that is another.
+        prefix: What the user has written before the name of each option.
 
     Attributes:
         moves: Whether it may be elsewhere later; then `resolve` says where it is.
@@ -105,9 +104,9 @@ class Server:
 
     moves = False
 
-    def __init__(self, url: str, scheme: str | None = None) -> None:
+    def __init__(self, url: str, scheme: str | None = None, prefix: str = "") -> None:
         self._class: Callable[..., Connection]
-        self._class, options = read_url(url, scheme)
+        self._class, options = read_url(url, scheme, prefix)
         self._options: dict[str, Any] = {
             **options,
             # Only `Commands` knows what may be repeated, and only `Subscription` what was missed.
@@ -172,14 +171,16 @@ class Server:
 
 async def _greet(connection: Connection, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:
     await connection.connect()
+    # All at once: one after the other they take longer than the timeout on a slow network.
+    await send(connection, [("INFO", "server"), *commands])
     try:
-        version = _version(await ask(connection, "INFO", "server"))
+        version = _version(await connection.read_response())
     except ResponseError:
         version = None  # it is not allowed to ask
     if version is not None and version < OLDEST:
         names = [".".join(map(str, each)) for each in (OLDEST, version)]
         raise Unsupported(f"they need Redis {names[0]} or newer, and this is {names[1]}")
-    return [await ask(connection, *command) for command in commands]
+    return [await connection.read_response() for _ in commands]
 
 
 def _version(info: bytes) -> tuple[int, ...] | None:
@@ -231,12 +232,6 @@ class Answers:
         return answers
 
 
-async def ask(connection: Connection, *command: Any) -> Any:
-    """Returns the answer to one command."""
-    await send(connection, [command])
-    return await connection.read_response()
-
-
 def has_input(connection: Connection) -> bool:
     """Returns whether there is something to read already: where nothing was asked, mostly that the
     server has closed the connection."""
@@ -274,11 +269,11 @@ class Pauses:
         self._next = 0.0
 
     def reset(self) -> None:
-        """Has the next attempt begin at once: the server answers."""
+        """Lets the next attempt begin at once, because the server answers."""
         self._next = 0.0
 
     def grow(self) -> None:
-        """Has the next pause be the longest."""
+        """Makes the next pause the longest one."""
         self._next = _MOST_PAUSE
 
     async def pause(self) -> None:
@@ -293,7 +288,8 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, (asyncio.TimeoutError, TimeoutError)) and not str(error):
         return "it does not answer"
     reason = str(error) or type(error).__name__
-    return reason if isinstance(error, LOST) else f"{type(error).__name__}: {reason}"
+    is_expected = isinstance(error, (Unsupported, *LOST))
+    return reason if is_expected else f"{type(error).__name__}: {reason}"
 
 
 # The owner in the key of a run, as `Runs` makes it, and all behind it.
@@ -326,9 +322,7 @@ class Trouble:
         """Says what has gone wrong: with its traceback, if that is not how connections end."""
         is_expected = isinstance(error, (Unsupported, *LOST))
         self.reason = reason_of(error)
-        if self in self._troubles:
-            return
-        is_said = self.reason in self._troubles.values()
+        is_said = self in self._troubles or self.reason in self._troubles.values()
         self._troubles[self] = self.reason
         if is_said:
             return

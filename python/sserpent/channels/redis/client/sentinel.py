@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from .connection import LOST, Connection, Server, ask, reason_of
+from .connection import LOST, Connection, Server, Unsupported, reason_of
 from .urls import split
 
 _PORT = 26379
+# What the names of options begin with that are about the connections to the Sentinels.
+_PREFIX = "sentinel_"
+
+Options = list[tuple[str, str]]
 
 
 class SentinelServer(Server):
@@ -18,7 +22,10 @@ class SentinelServer(Server):
 
     Args:
         url: `redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/service[/database]`,
-            or `rediss+sentinel://` for TLS to the server. User and password are the server's.
+            or `rediss+sentinel://` for TLS to the server. User and password are the server's. Those
+            of the Sentinels are the options `sentinel_username` and `sentinel_password`; any other
+            option of redis-py can be given for them in the same way. With one that begins with
+            `sentinel_ssl`, the connections to the Sentinels have TLS.
 
     Raises:
         ValueError: the URL is no such.
@@ -40,12 +47,16 @@ class SentinelServer(Server):
             ) from None
         scheme = parts.scheme.partition("+")[0]
         server = f"{scheme}://{account}@localhost" if account else f"{scheme}://localhost"
-        query = f"?{parts.query}" if parts.query else ""
-        super().__init__("/".join([server, *database]) + query, parts.scheme)
+        own, theirs = _split(parts.query)
+        super().__init__("/".join([server, *database]) + _query(own), parts.scheme)
         self._service = service
         # Why the last that was asked did not say.
         self._reason = ""
-        self._sentinels = [Server(f"redis://{host}:{port}") for host, port in places]
+        scheme = "rediss" if any(name.startswith("ssl") for name, _ in theirs) else "redis"
+        self._sentinels = [
+            Server(f"{scheme}://{host}:{port}{_query(theirs)}", parts.scheme, _PREFIX)
+            for host, port in places
+        ]
         self._places = ", ".join(f"{host}:{port}" for host, port in places)
         self.place = f"Redis, the master of '{service}'"
 
@@ -69,7 +80,7 @@ class SentinelServer(Server):
         question = "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service
         try:
             connection, (found,) = await sentinel.connect(timeout, question)
-        except LOST as error:
+        except (Unsupported, *LOST) as error:
             self._reason = reason_of(error)
             return None
         await connection.disconnect(nowait=True)
@@ -78,21 +89,33 @@ class SentinelServer(Server):
 
     async def _new_connection(self, timeout: float) -> Connection:
         host, port = await self.resolve(timeout / 2)
-        connection = self._connection(host=host, port=port)
-        try:
-            await asyncio.wait_for(_check_master(connection), timeout / 2)
-        except BaseException:
+        return self._connection(host=host, port=port)
+
+    async def connect(self, timeout: float, *commands: tuple[Any, ...]) -> tuple[Any, list[Any]]:
+        connection, ((role, *_), *answers) = await super().connect(timeout, ("ROLE",), *commands)
+        if role != b"master":
+            # Sentinel may not know yet, or its server not.
             await connection.disconnect(nowait=True)
-            raise
-        return connection
+            raise RedisConnectionError(
+                f"what Sentinel names as the master says that it is a {role.decode()}"
+            )
+        return connection, answers
 
 
-async def _check_master(connection: Connection) -> None:
-    """Sentinel may not know yet, or its server not."""
-    await connection.connect()
-    role = (await ask(connection, "ROLE"))[0].decode()
-    if role != "master":
-        raise RedisConnectionError(f"what Sentinel names as the master says that it is a {role}")
+def _split(query: str) -> tuple[Options, Options]:
+    """Returns the options of the server, and those of the Sentinels."""
+    own: Options = []
+    theirs: Options = []
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name.startswith(_PREFIX):
+            theirs.append((name.removeprefix(_PREFIX), value))
+        else:
+            own.append((name, value))
+    return own, theirs
+
+
+def _query(options: Options) -> str:
+    return f"?{urlencode(options)}" if options else ""
 
 
 def _place(host: str) -> tuple[str, int]:

@@ -57,12 +57,15 @@ def not_a_url() -> ValueError:
     )
 
 
-def read_url(url: str, scheme: str | None = None) -> tuple[Callable[..., Any], dict[str, Any]]:
+def read_url(
+    url: str, scheme: str | None = None, prefix: str = ""
+) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Returns the class of redis-py's connections to a server, and its options.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`.
         scheme: As the user has given it; that of the URL if it is left out.
+        prefix: What the user has written before the name of each option.
 
     Raises:
         ValueError: the URL is none, or has an option that redis-py does not take for its scheme.
@@ -81,16 +84,16 @@ def read_url(url: str, scheme: str | None = None) -> tuple[Callable[..., Any], d
         raise not_a_url() from None
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         if name not in _names(kind):
-            raise ValueError(_unknown(name, scheme, _names(kind)))
-        _try(f"{parts.scheme}://localhost?{urlencode({name: value})}", name)
-    pool = _try(url, "")
+            raise ValueError(_unknown(name, scheme, _names(kind), prefix))
+        _try(f"{parts.scheme}://localhost?{urlencode({name: value})}", name, prefix)
+    pool = _try(url)
     for name, value in pool.connection_kwargs.items():
         if isinstance(value, float) and not isfinite(value):
-            raise ValueError(f"'broker' has the option '{name}', which must be finite")
+            raise ValueError(f"'broker' has the option '{prefix}{name}', which must be finite")
     return pool.connection_class, pool.connection_kwargs
 
 
-def _try(url: str, option: str) -> Any:
+def _try(url: str, option: str = "", prefix: str = "") -> Any:
     """Returns redis-py's pool of connections, after a look at whether they can be made.
 
     Args:
@@ -104,7 +107,7 @@ def _try(url: str, option: str) -> Any:
             with suppress(OSError):  # a file that is not there may come
                 connection.ssl_context.get()
     except Exception:  # of redis-py, or of Python where a value has the wrong type
-        of_what = f"the option '{option}'" if option else "its options"
+        of_what = f"the option '{prefix}{option}'" if option else "its options"
         raise ValueError(f"'broker' is refused by redis-py for the value of {of_what}") from None
     return pool
 
@@ -127,12 +130,15 @@ def _names(kind: type) -> set[str]:
     return names - _OBJECTS - {"self"}
 
 
-def _unknown(name: str, scheme: str, names: set[str]) -> str:
+def _unknown(name: str, scheme: str, names: set[str], prefix: str) -> str:
     near = difflib.get_close_matches(name, sorted(names), 1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    hint = f"; did you mean '{prefix}{near[0]}'?" if near else ""
     if name.startswith("ssl") and not any(each.startswith("ssl") for each in names):
         hint = "; for TLS the URL begins with rediss"
-    return f"'broker' has the option '{name}', which redis-py does not take for {scheme}://{hint}"
+    return (
+        f"'broker' has the option '{prefix}{name}', which redis-py does not take for"
+        f" {scheme}://{hint}"
+    )
 
 
 def _check_database(parts: SplitResult) -> None:
