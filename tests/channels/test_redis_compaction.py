@@ -246,6 +246,8 @@ async def test_a_user_who_may_not_copy_keeps_the_run_as_it_was(
     await run.compacted()
     assert (await run.read())[:-1] == expected
     assert "+copy" in caplog.text
+    left = [name for name in server.names() if name.endswith(":new")]
+    assert all(server.ask("PTTL", name) > 0 for name in left)
     await run.aclose()
 
 

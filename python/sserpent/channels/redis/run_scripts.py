@@ -292,11 +292,14 @@ elseif count > 0 then
   local body, index = table.concat(bodies), table.concat(indices)
   call('XADD', compacted, one[1], 'about', about, 'body', body, 'index', index)
 end
+if is_end then
+  call('XADD', compacted, last[1], unpack(last[2]))
+end
+-- It is not left behind by a user who may not copy it, nor by a process that ends.
+call('PEXPIRE', compacted, 60000)
 if is_full then
-  call('PEXPIRE', compacted, 60000)
   return 1
 end
-call('XADD', compacted, last[1], unpack(last[2]))
 call('COPY', compacted, history, 'REPLACE')
 call('UNLINK', compacted)
 keep(ttl)

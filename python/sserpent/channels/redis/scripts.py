@@ -18,8 +18,8 @@ Two fields, because a script takes twice as long to look at an entry with one fo
 A history that is followed before anything is published to it begins with an entry that is no event
 and gives it its epoch: its id is `0-1`, for Redis has no `0-0`, and its size 0.
 
-Whoever may write there can add anything. What is not as above is not read as an event: a history
-whose newest entry is such takes no more, and where older ones are, clients have a gap.
+Others may write there too. An entry that is not as above is not read as an event: if it is the
+newest one, the history takes no more events, and among older ones clients get a gap.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ local key, tag, epoch, valid, elapsed = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV
 local history, ttl, max_bytes = ARGV[5], ARGV[6], ARGV[7]
 local call, match = redis.call, string.match
 
--- What an error begins with: where the event was sent before, that it was looked for in vain.
+-- An error begins with `found`: "ABSENT " if the event was sent before, and is not in the history.
 local is_absent, found = false, ''
 
 local time = call('TIME')
@@ -201,8 +201,10 @@ local function begin(key, ttl, epoch)
   local about = string.format('%s %d 0 0 0 ', epoch, now)
   local added = redis.pcall('XADD', key, '0-1', 'about', about, 'body', '')
   if type(added) == 'table' then
-    -- It is there without an entry, and would go on with the offsets of those that it had.
-    call('UNLINK', key)
+    if match(added.err, 'smaller') then
+      -- It is there without an entry, and would go on with the offsets of those that it had.
+      call('UNLINK', key)
+    end
     call('XADD', key, '0-1', 'about', about, 'body', '')
   end
   call('PEXPIRE', key, ttl)
