@@ -30,6 +30,7 @@ from redis_checks import (
     until,
 )
 from redis_server import Cluster, RedisServer, Sentinel
+from servers import free_port
 from sserpent.channels import BrokerUnavailable, Channels, PublishUncertain, Runs
 from sserpent.channels.history.broker import Lease
 from sserpent.channels.history.position import HistoryKey
@@ -356,3 +357,79 @@ async def test_p17_a_failover_that_lost_a_key_and_its_run_frees_the_key(
                 assert (await there.wait(new)).state == "done"
     finally:
         sentinel.close()
+
+
+def test_a_node_that_is_in_no_cluster_any_more_is_not_asked_for_all(
+    make_redis: MakeRedis,
+) -> None:
+    cluster = Cluster(make_redis)
+    left = make_redis(cluster_enabled="yes", cluster_port=str(free_port()))
+
+    async def check(broker: RedisBroker) -> None:
+        notes = Notes()
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1)
+        await until(lambda: notes.brief == [1])
+
+    cluster.url = cluster.url.replace("//", f"//127.0.0.1:{left.port},")
+    try:
+        run(cluster, check, PACE)
+    finally:
+        cluster.close()
+
+
+def test_c12_a_node_that_refuses_to_say_where_the_others_are_is_not_asked_alone(
+    pair: Pair,
+) -> None:
+    async def check(broker: RedisBroker) -> None:
+        await publish(broker, 1)
+        await pair.replicated()
+        pair.master.kill()
+        await publish_until_it_works(broker, 2)
+        assert await numbers_in(broker) == [1, 2]
+
+    first = pair.others[0]
+    first.ask("ACL", "SETUSER", "default", "-cluster|slots")
+    pair.cluster.url = pair.cluster.url.replace("//", f"//127.0.0.1:{first.port},")
+    run(pair.cluster, check, PACE)
+
+
+@asyncio_only
+async def test_who_waits_is_told_what_a_node_refuses(make_redis: MakeRedis) -> None:
+    cluster = Cluster(make_redis)
+    for node in cluster.nodes:
+        node.ask("ACL", "SETUSER", "default", "-ssubscribe")
+    try:
+        async with Channels(cluster.url, publish_timeout=2) as channels:
+            with pytest.raises(BrokerUnavailable, match=r"refuses a subscription: .*'ssubscribe'"):
+                await channels.ready()
+    finally:
+        cluster.close()
+
+
+def connections_of(node: RedisServer) -> int:
+    """How many connections it has had so far."""
+    return int(node.ask("INFO", "stats")["total_connections_received"])
+
+
+@asyncio_only
+async def test_a_name_that_is_refused_beside_another_is_asked_for_after_pauses(
+    make_redis: MakeRedis,
+) -> None:
+    cluster = Cluster(make_redis)
+    node = cluster.nodes[0]
+    rooms = [HistoryKey("rooms", str(number)) for number in range(30)]
+    one, other, *_ = [
+        room for room in rooms if cluster.node_of(key_slot(name_of("sserpent", 0, room))) is node
+    ]
+    allowed = [name_of("sserpent", 0, each).decode() for each in (one, HistoryKey("", "rights"))]
+    node.ask("ACL", "SETUSER", "default", "resetchannels", *[f"&{name}" for name in allowed])
+    broker = RedisBroker(cluster.url, pace=PACE)
+    try:
+        made = connections_of(node)
+        following = [broker.follow(room, LIMITS, Notes()) for room in (one, other)]
+        await asyncio.gather(*following, return_exceptions=True)
+        assert connections_of(node) - made < 60
+    finally:
+        await broker.aclose()
+        cluster.close()

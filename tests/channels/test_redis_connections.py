@@ -6,13 +6,17 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deployments import make_certificate
 from event_loops import asyncio_only
 from followers import Notes, item
+from proxy import Proxy
 from redis_checks import (
+    ALL,
     LIMITS,
     QUICK,
     ROOM,
@@ -21,16 +25,20 @@ from redis_checks import (
     outcome_of,
     publish,
     run,
+    run_behind_proxy,
+    tls_options,
     until,
 )
 from redis_server import Cluster, RedisServer, Sentinel
+from servers import free_port
 from sserpent._runtime.loops import end
-from sserpent.channels import BrokerUnavailable
-from sserpent.channels.history.broker import Refused
+from sserpent.channels import BrokerUnavailable, Channels
+from sserpent.channels.history.broker import Item, Refused
 from sserpent.channels.history.position import HistoryKey
 from sserpent.channels.redis import RedisBroker, session
-from sserpent.channels.redis.client import cluster
+from sserpent.channels.redis.client import cluster, connection
 from sserpent.channels.redis.client.connection import LOST, Server, first_of, send
+from sserpent.channels.redis.history import RedisHistory
 
 pytestmark = [pytest.mark.once, pytest.mark.anyio]
 
@@ -251,3 +259,135 @@ def test_after_an_answer_that_refuses_a_lost_connection_is_made_again_at_once(
         assert await numbers_in(broker) == [1, 4]
 
     run(server, check)
+
+
+def test_c12_who_asks_while_redis_is_away_leaves_nothing_behind(server: RedisServer) -> None:
+    """However long it is away, and however many clients try again."""
+
+    async def check(broker: RedisBroker) -> None:
+        await broker.follow(ROOM, LIMITS, Notes())
+        server.kill()
+        rooms = [HistoryKey("rooms", str(number)) for number in range(300)]
+        asked = [broker.follow(room, LIMITS, Notes()) for room in rooms]
+        errors = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(error) for error in errors} == {BrokerUnavailable}
+        del errors
+        await asyncio.sleep(0)  # the event loop has them too
+        gc.collect()
+        left = [each for each in gc.get_objects() if isinstance(each, RedisHistory)]
+        assert len(left) == 1
+
+    run(server, check, QUICK._replace(timeout=0.5))
+
+
+def test_c12_a_connection_takes_few_turns_of_a_slow_network(server: RedisServer) -> None:
+    async def check(broker: RedisBroker, proxy: Proxy) -> None:
+        proxy.delay = 0.2  # and a connection may take ten times as long
+        notes = Notes()
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1)
+        await until(lambda: notes.brief == [1])
+
+    run_behind_proxy(server, check, QUICK._replace(timeout=4))
+
+
+def clients_of(server: RedisServer) -> list[str]:
+    return server.clients("normal") + server.clients("pubsub")
+
+
+def test_an_answer_that_nobody_asked_for_ends_the_connection_alone(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check(broker: RedisBroker, proxy: Proxy) -> None:
+        notes = Notes()
+        await broker.follow(ROOM, LIMITS, notes)
+        await publish(broker, 1)
+        connections = clients_of(server)
+        proxy.say(b"+what nobody has asked\r\n")
+        await until(lambda: not {*clients_of(server)} & {*connections})
+        await publish(broker, 2)
+        await until(lambda: notes.brief == [1, 2])
+
+    run_behind_proxy(server, check)
+    assert not [each for each in caplog.records if each.exc_info], caplog.text
+
+
+def test_a_server_that_has_moved_while_a_connection_is_made_is_left(server: RedisServer) -> None:
+    async def check(broker: RedisBroker) -> None:
+        connect, made = broker._server.connect, asyncio.Event()
+        calls = 0
+
+        async def connect_slowly(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls <= 2:  # one for commands, and one for subscriptions
+                await made.wait()
+            return await connect(*args)
+
+        broker._server.connect = connect_slowly  # type: ignore[method-assign]
+        published = asyncio.create_task(broker.publish(ROOM, LIMITS, item(1)))
+        following = asyncio.create_task(broker.follow(ROOM, LIMITS, Notes()))
+        await until(lambda: calls == 2)
+        assert broker._session is not None
+        broker._session.servers.renew(broker._session._followed[ROOM])
+        made.set()
+        await asyncio.gather(published, following)
+        assert calls == 4
+
+    run(server, check, QUICK._replace(timeout=10))
+
+
+@pytest.mark.parametrize("name", ["_parser", "_reader", "_writer"])
+def test_without_a_private_name_of_redis_py_everything_works(
+    server: RedisServer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(owner: Any, asked: str, *default: Any) -> Any:
+        return default[0] if asked == name else getattr(owner, asked, *default)
+
+    monkeypatch.setattr(connection, "getattr", without, raising=False)
+
+    async def check(broker: RedisBroker) -> None:
+        notes = Notes()
+        await broker.follow(ROOM, LIMITS, notes)
+        await asyncio.gather(*[publish(broker, number) for number in range(200)])
+        await until(lambda: len(notes.told) == 200)
+        assert notes.brief == await numbers_in(broker)
+
+    run(server, check)
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "unix"])
+@asyncio_only
+async def test_tls_and_unix_sockets(scheme: str, make_redis: MakeRedis, tmp_path: Path) -> None:
+    if scheme == "unix":
+        make_redis(unixsocket=f"{tmp_path}/redis.sock")
+        url = f"unix://{tmp_path}/redis.sock?db=3"
+    else:
+        make_certificate(tmp_path)
+        port = free_port()
+        make_redis(tls_port=str(port), **tls_options(tmp_path))
+        url = f"rediss://localhost:{port}/3?ssl_ca_certs={tmp_path}/site.crt"
+    channels = [Channels(url), Channels(url)]
+    async with channels[0], channels[1]:
+        here, there = (each.channel("rooms") for each in channels)
+        async with here.listen() as events:
+            await there.publish_many(range(1_000))
+            for number in range(1_000):
+                assert (await anext(events)).data == number
+
+
+def test_a_connection_that_is_slow_and_answers_is_kept(server: RedisServer) -> None:
+    """Many ask for long histories at once, and the last answer comes late."""
+
+    async def check(broker: RedisBroker, proxy: Proxy) -> None:
+        rooms = [HistoryKey("rooms", str(number)) for number in range(20)]
+        for room in rooms:
+            for _ in range(4):
+                await broker.publish(room, LIMITS, Item(b"data: %b\n\n" % (b" " * 60_000)))
+        (connection,) = server.clients("normal")
+        proxy.delay = 0.03  # for each 64 KiB
+        reading = [broker.read(room, LIMITS, *ALL) for room in rooms]
+        await asyncio.gather(*reading, return_exceptions=True)
+        assert server.clients("normal") == [connection]
+
+    run_behind_proxy(server, check, QUICK._replace(timeout=4))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.crc import key_slot
 
 from event_loops import asyncio_only
 from followers import Notes, item
@@ -32,6 +33,7 @@ from sserpent.channels.history.position import HistoryKey
 from sserpent.channels.history.ring import Retention
 from sserpent.channels.redis import Pace, RedisBroker
 from sserpent.channels.redis.client.command import Publish
+from sserpent.channels.redis.names import name_of
 from sserpent.channels.redis.scripts import MARGIN
 
 pytestmark = [pytest.mark.once, pytest.mark.anyio]
@@ -185,6 +187,35 @@ async def test_runs_need_no_more_rights_than_the_page_names(server: RedisServer)
             await run.wait()
     denied = [each["object"] for each in server.ask("ACL", "LOG")]
     assert [each for each in denied if not each.startswith("client|")] == []
+
+
+@asyncio_only
+async def test_a_full_redis_is_not_taken_for_a_right_that_is_missing(server: RedisServer) -> None:
+    page = (Path(__file__).parents[2] / "docs/channels-redis.md").read_text(encoding="utf-8")
+    (rights,) = re.findall(r"```text\n(~sserpent:[^`]+)```", page)
+    server.ask("ACL", "SETUSER", "app", "reset", "on", ">secret", *rights.split())
+    server.ask("CONFIG", "SET", "maxmemory", "1")
+    async with logging_as_user(server) as broker:
+        with pytest.raises(BrokerUnavailable, match="maxmemory"):
+            await broker.position(ROOM, LIMITS)
+
+
+@asyncio_only
+async def test_a_url_of_one_server_for_a_cluster_is_said(make_redis: MakeRedis) -> None:
+    cluster = Cluster(make_redis)
+    broker = RedisBroker(cluster.nodes[0].url, pace=QUICK)
+    rooms = [HistoryKey("rooms", str(number)) for number in range(20)]
+    elsewhere = next(
+        room
+        for room in rooms
+        if cluster.node_of(key_slot(name_of("sserpent", 0, room))) is not cluster.nodes[0]
+    )
+    try:
+        with pytest.raises(BrokerUnavailable, match=r"begins with redis\+cluster://"):
+            await broker.publish(elsewhere, LIMITS, item(1))
+    finally:
+        await broker.aclose()
+        cluster.close()
 
 
 @pytest.mark.parametrize("command", ["PUBLISH", "PEXPIRE", "XTRIM"])
@@ -499,3 +530,13 @@ def test_c3_what_is_refused_before_it_was_looked_for_is_uncertain(server: RedisS
         server.ask("ACL", "SETUSER", "default", "+xrevrange")
 
     run(server, check)
+
+
+@asyncio_only
+async def test_subscribers_are_not_counted_if_their_answers_cannot_be_heard(
+    server: RedisServer,
+) -> None:
+    set_user(server, "-subscribe")
+    async with logging_as_user(server) as broker:
+        with pytest.raises(BrokerUnavailable, match="refuses a subscription"):
+            await broker.count_subscribers(ROOM)

@@ -54,6 +54,11 @@ GARBAGE = [
     b"9 x-y 0 a 1 2 3 0 data: 1\n\n",
     b"13 3-4 0 ab\n 1 2 3 0  data: 1\n\n",
     b"x" * 100_000,
+    b"count ",
+    b"count 1",
+    b"count x y",
+    b"ephemeral x",
+    b"several 1 2 3",
 ]
 
 
@@ -63,11 +68,29 @@ def test_a_message_that_is_not_of_a_channel(server: RedisServer, message: bytes)
         notes = Notes()
         await broker.follow(ROOM, LIMITS, notes)
         await publish(broker, 1)
+        subscribed = server.clients("pubsub")
         for _ in range(3):
             assert server.ask("PUBLISH", KEY, message) == 1
         await publish(broker, 2)
         await until(lambda: len(notes.told) == 2)
         assert notes.brief == [1, 2]
+        assert server.clients("pubsub") == subscribed
+
+    run(server, check)
+
+
+@pytest.mark.parametrize("message", [b"", b"1", b"1 2", b"a b 3", b"1 b c", b"1 2 3 4"])
+def test_an_answer_that_is_not_of_a_process_that_counts(
+    server: RedisServer, message: bytes
+) -> None:
+    async def check(broker: RedisBroker) -> None:
+        await broker.follow(ROOM, LIMITS, Notes())
+        assert await broker.count_subscribers(ROOM) == 0
+        (inbox,) = [name for name in server.subscriptions() if "inbox:" in name]
+        subscribed = server.clients("pubsub")
+        assert server.ask("PUBLISH", inbox, message) == 1
+        assert await broker.count_subscribers(ROOM) == 0
+        assert server.clients("pubsub") == subscribed
 
     run(server, check)
 

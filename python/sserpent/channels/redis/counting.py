@@ -27,6 +27,9 @@ def answered(message: bytes, who: str, subscribers: int) -> tuple[bytes, bytes]:
 
     Args:
         who: Answers: a question that is repeated is answered again.
+
+    Raises:
+        ValueError: it is not one of ours.
     """
     number, inbox = message[len(_QUESTION) :].split(b" ", 1)
     return inbox, b"%b %b %d" % (number, who.encode(), subscribers)
@@ -37,11 +40,12 @@ class Inbox:
 
     Attributes:
         name: On pub/sub.
+        is_open: Whether what is published to it is heard.
     """
 
     def __init__(self, name: bytes) -> None:
         self.name = name
-        self._is_open = asyncio.Event()
+        self.is_open = asyncio.Event()
         self._numbers = count()
         self._answers: dict[int, _Answers] = {}
 
@@ -56,8 +60,6 @@ class Inbox:
         Raises:
             BrokerUnavailable: the question could not be published.
         """
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._is_open.wait(), _PATIENCE)
         number = next(self._numbers)
         answers = self._answers[number] = _Answers()
         try:
@@ -73,16 +75,19 @@ class Inbox:
     # Called by the subscription
 
     def on_subscribed(self) -> None:
-        self._is_open.set()
+        self.is_open.set()
 
     def on_lost(self) -> None:
-        self._is_open.clear()
+        self.is_open.clear()
 
     def on_message(self, message: bytes) -> bool:
-        number, who, subscribers = message.split(b" ")
-        answers = self._answers.get(int(number))
+        try:
+            number, who, subscribers = message.split(b" ")
+            answers, count = self._answers.get(int(number)), int(subscribers)
+        except ValueError:
+            return False  # it is not one of ours
         if answers is not None:
-            answers.counts[who] = int(subscribers)
+            answers.counts[who] = count
             answers.check()
         return False
 

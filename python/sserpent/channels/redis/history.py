@@ -17,7 +17,7 @@ class Source(Protocol):
     """Reads histories, and knows the connections."""
 
     async def head(self, name: bytes, limits: Retention) -> Head:
-        """Returns where a history ends, and has it live on."""
+        """Returns where a history ends, and renews its expiry."""
         ...
 
     async def page(self, name: bytes, first: int, count: int) -> list[Stored]:
@@ -30,7 +30,7 @@ class Source(Protocol):
         ...
 
     def reply(self, inbox: bytes, message: bytes) -> None:
-        """Publishes how many subscribers there are to whoever has asked."""
+        """Publishes the number of subscribers, for the process that has asked."""
         ...
 
     def trouble(self) -> str:
@@ -50,7 +50,7 @@ class RedisHistory(CatchUp):
         key, limits: Of a channel.
         name: Of the history, in Redis.
         source: Reads it.
-        refresh: Has `refresh` called soon.
+        refresh: Schedules a call of `refresh`.
 
     Attributes:
         users: How many are about to follow.
@@ -77,13 +77,11 @@ class RedisHistory(CatchUp):
         self._who = new_epoch()
 
     def on_message(self, message: bytes) -> bool:
-        if is_question(message):
-            inbox, answer = answered(
-                message, self._who, sum(each.count() for each in self.followers)
-            )
-            self._source.reply(inbox, answer)
-            return False
         try:
+            if is_question(message):
+                count = sum(each.count() for each in self.followers)
+                self._source.reply(*answered(message, self._who, count))
+                return False
             ephemeral = read_ephemeral(message)
             if ephemeral is not None:
                 return self.on_ephemeral(ephemeral)

@@ -208,11 +208,20 @@ class Session:
         return [str(Position(first.epoch, first.offset + n, tag)) for n, tag in enumerate(tags)]
 
     async def count_subscribers(self, key: HistoryKey) -> int:
-        """Returns how many subscribers a history has in all processes."""
+        """Returns how many subscribers a history has in all processes.
+
+        Raises:
+            BrokerUnavailable: Redis could not be reached within the timeout.
+        """
         if self._inbox is None:
             name = name_of(self._prefix, self._database, HistoryKey("", f"inbox:{new_epoch()}"))
             self._inbox = Inbox(name)
             self.servers.add(self._inbox)
+        try:
+            await asyncio.wait_for(self._inbox.is_open.wait(), self._pace.timeout)
+        except asyncio.TimeoutError:
+            parts = "The answers of other processes cannot be heard", self.trouble()
+            raise BrokerUnavailable(": ".join(filter(None, parts))) from None
         return await self._inbox.ask(
             partial(self._ask, self.name_of(key)), self.servers.publish, self.name_of(key)
         )
@@ -261,7 +270,7 @@ class Session:
     # Runs
 
     async def ask_of_run(self, script: str, run: HistoryKey, *args: Any) -> Any:
-        """Has one of `run_scripts` carried out, and returns its answer.
+        """Runs one of `run_scripts`, and returns its answer.
 
         Raises:
             BrokerUnavailable: as `_ask`.
@@ -273,7 +282,7 @@ class Session:
         return "EVALSHA", self._run_scripts[script].sha, 2, name, record_of(name), *args
 
     def compact(self, run: HistoryKey) -> None:
-        """Has a run that has ended take less memory, soon."""
+        """Starts to rewrite a run that has ended, so that it takes less memory."""
         if not self._closed:
             self._spawn(self._compact(self.name_of(run)), self._afterwards)
 
@@ -328,7 +337,7 @@ class Session:
     async def claim_key(
         self, key: HistoryKey, holder: str, lease: int, instead_of: str
     ) -> bytes | None:
-        """Has a key held for so many milliseconds, and returns who else holds it, if any.
+        """Claims a key for so many milliseconds, and returns who else holds it, if any.
 
         Raises:
             BrokerUnavailable: as `_ask`; it may be held all the same.
@@ -433,7 +442,7 @@ class Session:
     # Where the connections lead
 
     def trouble(self) -> str:
-        return "; ".join(dict.fromkeys(self._server.troubles.values()))
+        return "; ".join(dict.fromkeys(self.servers.troubles))
 
     def doubt(self, history: RedisHistory, missing: Position) -> None:
         def settle() -> None:
@@ -542,7 +551,7 @@ def _milliseconds(limits: Retention) -> int:
 
 
 def _take_error(future: asyncio.Future[Any]) -> None:
-    """Lets a reply get lost without a word: whoever has asked waits no longer than a second."""
+    """Ignores that a reply was lost: the process that has asked waits no longer than a second."""
     if not future.cancelled():
         future.exception()
 

@@ -13,7 +13,7 @@ from redis.exceptions import AskError, MovedError
 from ...._runtime.loops import end
 from .command import Command
 from .commands import Commands, Setup
-from .connection import LOST, Server, Trouble
+from .connection import LOST, Server, Trouble, Unsupported
 from .pub_sub import Listening, PubSub
 from .servers import Pace
 from .urls import split
@@ -123,9 +123,16 @@ class Cluster:
     async def drain(self) -> None:
         await asyncio.gather(*[node.commands.drain() for node in self._nodes.values()])
 
+    @property
+    def troubles(self) -> list[str]:
+        known = {*self._slots.values(), *self._server.seeds}
+        nodes = [node for address, node in self._nodes.items() if address in known]
+        return [reason for node in nodes for reason in node.server.troubles.values()]
+
     async def aclose(self) -> None:
         await end(self._task)
-        for node in self._nodes.values():
+        while self._nodes:  # an answer may lead to another meanwhile
+            _, node = self._nodes.popitem()
             await node.subscription.aclose()
             await node.commands.aclose()
 
@@ -190,20 +197,26 @@ class Cluster:
                 pass
 
     async def _look(self) -> None:
+        refusal: Unsupported | None = None
         for address in dict.fromkeys([*self._slots.values(), *self._server.seeds]):
-            slots = await self._ask(address)
-            if slots is not None:
+            try:
+                slots = await self._ask(address)
+            except LOST:
+                continue
+            except Unsupported as error:
+                refusal = error
+                continue
+            if slots:  # a node that has left the cluster knows of none
                 self._slots = slots
                 self._place_anew()
                 return
+        if refusal is not None:
+            raise refusal
 
-    async def _ask(self, address: Address) -> dict[int, Address] | None:
-        try:
-            connection, (ranges,) = await self._server.at(*address).connect(
-                self._pace.timeout / 4, ("CLUSTER", "SLOTS")
-            )
-        except LOST:
-            return None
+    async def _ask(self, address: Address) -> dict[int, Address]:
+        connection, (ranges,) = await self._server.at(*address).connect(
+            self._pace.timeout / 4, ("CLUSTER", "SLOTS")
+        )
         await connection.disconnect(nowait=True)
         return _slots(ranges, address[0])
 

@@ -4,6 +4,7 @@ what is lost with a connection is asked again, if that cannot do harm."""
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -129,6 +130,7 @@ class Commands:
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._dropped: asyncio.Future[None] | None = None
+        self._answered_at = 0.0
 
     # Asking
 
@@ -147,12 +149,13 @@ class Commands:
         self._give_up("The event loop of these channels has ended")
 
     def renew(self) -> None:
-        """Makes the connection anew: the server is elsewhere."""
+        """Opens a new connection, because the server is elsewhere."""
         self._drop("the server has moved")
 
     def _drop(self, reason: str) -> None:
         if self._dropped is not None and not self._dropped.done():
-            self._dropped.set_exception(RedisConnectionError(reason))
+            self._trouble.reason = reason
+            self._dropped.set_result(None)
 
     def take(self) -> list[Command]:
         """Returns what waits to be sent, for somebody else to send it."""
@@ -178,8 +181,9 @@ class Commands:
         while True:
             await self._wanted()
             await self._pauses.pause()
+            dropped = self._dropped = self._loop.create_future()
             try:
-                await self._use(await self._connect())
+                await self._use(await self._connect(), dropped)
             except Unsupported as error:
                 self._trouble.begin(error)
                 self._give_up(str(error))
@@ -213,16 +217,14 @@ class Commands:
         self._trouble.end()
         return connection  # type: ignore[no-any-return]
 
-    async def _use(self, connection: Connection) -> None:
-        self._dropped = self._loop.create_future()
+    async def _use(self, connection: Connection, dropped: asyncio.Future[None]) -> None:
         reading = self._loop.create_task(self._read(connection))
         writing = self._loop.create_task(self._write(connection))
         try:
-            await first_of(reading, writing, self._dropped)
+            await first_of(reading, writing, dropped)
         except LOST as error:
             self._trouble.reason = reason_of(error)
         finally:
-            self._dropped = None
             lost = [*_parts(self._flight)]
             for command in lost:
                 command.lose()
@@ -260,15 +262,22 @@ class Commands:
 
     def _hesitates(self, now: float) -> bool:
         """Returns whether it is not good to send anything now."""
-        return bool(self._again) or self._anew or self._is_silent_for(_HESITATE, now)
+        return (
+            bool(self._again) or self._anew or now > self._first_sent_at + self._timeout * _HESITATE
+        )
 
-    def _is_silent_for(self, part: float, now: float) -> bool:
-        return bool(self._flight) and now > self._flight[0].parts[0].sent_at + self._timeout * part
+    @property
+    def _first_sent_at(self) -> float:
+        """When the oldest command was sent of those that wait for their answers."""
+        return self._flight[0].parts[0].sent_at if self._flight else math.inf
 
     async def _read(self, connection: Connection) -> None:
         answers, flight = Answers(connection), self._flight
         while flight or not (self._again or self._anew):
             for answer in await answers.next():
+                self._answered_at = self._loop.time()
+                if not flight:
+                    raise RedisConnectionError("it answers what it was not asked")
                 command = flight.popleft()
                 if isinstance(answer, Exception):
                     self._refused(command, known(answer))
@@ -284,9 +293,8 @@ class Commands:
 
     def _refused(self, command: Command, error: Exception) -> None:
         error = command.understand(error)
-        if self._others is not None and isinstance(error, AskError):
-            for part in command.parts:
-                self._others.redirect(part, error, self._server.host)
+        if isinstance(error, AskError):
+            self._redirect(command, error)
         elif isinstance(error, _NOT_NOW) or _NOT_NOW_TEXT.search(str(error)):
             self._trouble.reason = str(error)
             self._again += command.parts
@@ -300,6 +308,16 @@ class Commands:
                 f" {_WHERE_IN_SCRIPT.sub('', str(error))}"
                 f"{self._rights_of(command, error)}"
             )
+
+    def _redirect(self, command: Command, error: AskError) -> None:
+        for part in command.parts:
+            if self._others is not None:
+                self._others.redirect(part, error, self._server.host)
+            else:
+                part.refuse(
+                    f"{self._server.place} is a node of a cluster, and another has"
+                    f" {text_of(part.name)}: the URL of a cluster begins with redis+cluster://"
+                )
 
     def _rights_of(self, command: Command, error: Exception) -> str:
         script = next((each for each in self._setup.scripts if each.sha in command.words), None)
@@ -328,7 +346,7 @@ class Commands:
                 command.give_up(self._reason())
         while self._queue and self._queue[0].future.done():
             self._queue.popleft()
-        if self._is_silent_for(_SILENT, now):
+        if now > max(self._first_sent_at, self._answered_at) + self._timeout * _SILENT:
             self._drop("it does not answer")
         if self._queue or self._flight or self._again:
             self._look_later()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, ResponseError
@@ -39,7 +39,7 @@ class Listening(Protocol):
     name: bytes
 
     def on_subscribed(self) -> None:
-        """Says that what is published from now on will be heard."""
+        """Called when the server has confirmed the subscription."""
         ...
 
     def on_message(self, message: bytes) -> bool:
@@ -47,7 +47,7 @@ class Listening(Protocol):
         ...
 
     def on_lost(self) -> None:
-        """Says that what is published from now on is not heard, until `subscribed`."""
+        """Called when messages may be missed from now on, until `on_subscribed`."""
         ...
 
 
@@ -81,8 +81,9 @@ class PubSub:
         self._together = _TOGETHER if misplaced is None else 1
         self._listening: dict[bytes, Listening] = {}
         # Changes to send to the server, and those that wait for its answer, in order: a name may be
-        # left and subscribed to again before the first answer.
-        self._changes: deque[tuple[bool, Listening]] = deque()
+        # left and subscribed to again before the first answer. A new connection begins with all
+        # names, so no changes are noted while there is none.
+        self._changes: deque[tuple[bool, Listening]] | None = None
         self._expected: deque[tuple[bool, Listening]] = deque()
         # Functions to call when all that was sent before now has come: before, and after the
         # question for that went out. Each answer belongs to the oldest question.
@@ -109,7 +110,8 @@ class PubSub:
             self._change(False, listening)
 
     def _change(self, wanted: bool, listening: Listening) -> None:
-        self._changes.append((wanted, listening))
+        if self._changes is not None:
+            self._changes.append((wanted, listening))
         self._news.set()
 
     def sync(self, then: Callable[[], object]) -> None:
@@ -119,7 +121,7 @@ class PubSub:
         self._news.set()
 
     def renew(self) -> None:
-        """Makes the connection anew: the server is elsewhere."""
+        """Opens a new connection, because the server is elsewhere."""
         if self._dropped is not None and not self._dropped.done():
             self._dropped.set_result(None)
 
@@ -133,53 +135,51 @@ class PubSub:
     async def _run(self) -> None:
         while True:
             while not self._listening:
-                self._changes.clear()
                 self._news.clear()
                 await self._news.wait()
             await self._pauses.pause()
+            dropped = self._dropped = asyncio.get_running_loop().create_future()
             try:
                 connection, _ = await self._server.connect(self._timeout)
-                await self._use(connection)
+                await self._use(connection, dropped)
             except (Unsupported, *LOST) as error:
                 self._trouble.begin(error)
             except Exception as error:  # whatever it is, somebody is still subscribed
                 self._trouble.begin(error)
                 self._pauses.grow()
 
-    async def _use(self, connection: Connection) -> None:
+    async def _use(self, connection: Connection, dropped: asyncio.Future[None]) -> None:
         loop = asyncio.get_running_loop()
-        self._changes = deque((True, listening) for listening in self._listening.values())
-        self._expected.clear()
+        changes = deque((True, listening) for listening in self._listening.values())
+        self._changes = changes
         self._to_sync = []
-        self._syncing.clear()
-        self._dropped = loop.create_future()
-        tasks = [
-            loop.create_task(each(connection)) for each in (self._read, self._write, self._watch)
-        ]
+        tasks = self._read(connection), self._write(connection, changes), self._watch(connection)
         try:
-            await first_of(*tasks, self._dropped)
+            await first_of(*map(loop.create_task, tasks), dropped)
         except ResponseError as error:  # it may not subscribe
             self._trouble.begin(ResponseError(f"it refuses a subscription: {error}"))
+            self._pauses.grow()  # where it grants another name, an answer has ended the pauses
         except LOST as error:
             self._trouble.reason = reason_of(error)
         finally:
+            self._changes = None
+            self._expected.clear()
+            self._syncing.clear()
             for listening in self._listening.values():
                 listening.on_lost()
             await connection.disconnect(nowait=True)
 
-    async def _write(self, connection: Connection) -> None:
+    async def _write(self, connection: Connection, changes: deque[tuple[bool, Listening]]) -> None:
         self._news.set()
         # redis-py would make a lost connection anew.
         while connection.is_connected:
             self._news.clear()
             commands: list[tuple[Any, ...]] = []
-            while self._changes:
-                wanted = self._changes[0][0]
+            while changes:
+                wanted = changes[0][0]
                 names: list[bytes] = []
-                while (
-                    self._changes and self._changes[0][0] is wanted and len(names) < self._together
-                ):
-                    change = self._changes.popleft()
+                while changes and changes[0][0] is wanted and len(names) < self._together:
+                    change = changes.popleft()
                     self._expected.append(change)
                     names.append(change[1].name)
                 commands.append((self._commands[not wanted], *names))
@@ -215,11 +215,14 @@ class PubSub:
             self._heard = True
             self._pauses.reset()
             self._trouble.end()
-        if answer == b"PONG" or len(answer) == 2:  # without a subscription, or with one
+        parts = cast("list[Any]", answer) if isinstance(answer, list) else []
+        if answer == b"PONG" or len(parts) == 2:  # without a subscription, or with one
             for function in self._syncing.popleft() if self._syncing else ():
                 function()
             return False
-        kind, name, message = answer
+        if len(parts) != 3:
+            raise RedisConnectionError("it answers what it was not asked")
+        kind, name, message = parts
         if kind in (b"message", b"smessage"):
             heard = self._listening.get(name)
             return heard is not None and heard.on_message(message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from ...._runtime.loops import end
@@ -30,7 +30,7 @@ class Pace(NamedTuple):
 
 
 class Servers(Protocol):
-    """One server or many, for whoever has commands and names to subscribe to.
+    """One server or many, which take commands and subscriptions.
 
     Attributes:
         publish: The command that publishes: "PUBLISH" or "SPUBLISH".
@@ -41,6 +41,11 @@ class Servers(Protocol):
     @property
     def skew(self) -> float | None:
         """Seconds from the event loop's time to the server's, if known."""
+        ...
+
+    @property
+    def troubles(self) -> Iterable[str]:
+        """What is wrong with the connections now."""
         ...
 
     def send(self, command: Command) -> None:
@@ -61,7 +66,7 @@ class Servers(Protocol):
         ...
 
     def renew(self, listening: Listening) -> None:
-        """Makes the connections of whoever is subscribed anew."""
+        """Opens new connections to the server of a subscription."""
         ...
 
     async def drain(self) -> None:
@@ -94,6 +99,10 @@ class OneServer:
     @property
     def skew(self) -> float | None:
         return self._commands.skew
+
+    @property
+    def troubles(self) -> Iterable[str]:
+        return self._server.troubles.values()
 
     def sync(self, listening: Listening, then: Callable[[], object]) -> None:
         self._subscription.sync(then)
