@@ -45,11 +45,20 @@ NAMES = {
     ),
 }
 
-# Documented by their owners; or no name of an attribute; or set by us; or of redis-py, without
-# which a connection is not asked whether something has arrived.
 # Of hypercorn's, in a `try`: a stream of HTTP/2 that is cut is not reset without them.
 OF_HYPERCORN = {"_close_stream", "_window_updated", "_flush"}
-NOT_PRIVATE = {*OF_HYPERCORN, "_asdict", "_replace", "_value_", "_sa", "_sserpent_rules", "_writer"}
+# Of redis-py's, which `test_redis_connections.py` takes away.
+OF_REDIS_PY = {"_parser", "_reader", "_writer"}
+# Documented by their owners; or no name of an attribute; or set by us.
+NOT_PRIVATE = {
+    *OF_HYPERCORN,
+    *OF_REDIS_PY,
+    "_asdict",
+    "_replace",
+    "_value_",
+    "_sa",
+    "_sserpent_rules",
+}
 
 # Of which of asyncio's a stream cannot do without: each `send` takes a task instead.
 OF_ASYNCIO = {
@@ -162,14 +171,15 @@ def test_e11_without_it_the_import_works_and_streams_stream(name: str) -> None:
 
 
 def private_names() -> Iterator[tuple[str, str]]:
-    """Returns the names with one underscore that the package uses and does not define, each with
-    where it does."""
+    """Returns the names with one underscore that the package uses and does not define, or looks up
+    in something else, each with where it does."""
     trees = {path: ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
     own = {name for tree in trees.values() for node in ast.walk(tree) for name in defined(node)}
     for path, tree in trees.items():
         for node in ast.walk(tree):
-            for name in used(node):
-                if re.fullmatch(r"_(?!_)\w+", name) and name not in own:
+            names = [name for name in used(node) if name not in own] + looked_up(node)
+            for name in names:
+                if re.fullmatch(r"_(?!_)\w+", name):
                     yield name, path.relative_to(PACKAGE).as_posix()
 
 
@@ -199,6 +209,14 @@ def used(node: ast.AST) -> Iterator[str]:
         yield from (each.name for each in node.names)
 
 
+def looked_up(node: ast.AST) -> list[str]:
+    """The name that a call of `getattr` or `hasattr` asks another object for."""
+    if not (isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr")):
+        return []
+    owner, name, *_ = node.args
+    return [ast.literal_eval(name)] if is_text(name) and ast.unparse(owner) != "self" else []
+
+
 def is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
@@ -207,4 +225,4 @@ def test_every_private_name_of_others_is_listed() -> None:
     assert [each for each in private_names() if each[0] not in NAMES.keys() | NOT_PRIVATE] == []
     # The other way round, but for those that the package has names of its own like.
     names = {name for name, _ in private_names()}
-    assert {"_swap_current_task", "_signal", "_type_adapter", "_eventloop"} <= names
+    assert {"_swap_current_task", "_signal", "_type_adapter", "_eventloop", *OF_REDIS_PY} <= names
