@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for whoever publishes where no application runs one: a
+"""An event loop in a thread of its own, for processes without an application that runs one: a
 script, a worker of a queue, a WSGI server."""
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Background:
         self._end_thread.start()
 
     def add(self, close: Callable[[], Coroutine[Any, Any, None]], bound: float) -> bool:
-        """Has something closed at the end, and returns whether there is still time for it."""
+        """Registers a function to call at the end, and returns whether there is still time for
+        it."""
         if self._is_ending or self.loop.is_closed():
             return False
         if close not in self._closing:
@@ -117,7 +118,7 @@ def _begin_anew() -> None:
 
 @atexit.register
 def _wait() -> None:
-    """Has what other functions of atexit publish be sent too."""
+    """Waits until the events are sent that other functions of atexit have published."""
     if _current is not None:
         _current.wait()
 

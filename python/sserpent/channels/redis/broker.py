@@ -84,7 +84,8 @@ class RedisBroker:
         self._home()
 
     def _leave_background(self) -> None:
-        """Has the background end with what was published there before the application began."""
+        """Ends the session of the background, after it has sent what was published there before
+        the application began."""
         with self._lock:
             session = self._session
             if session is None or not self._is_in_background(session) or session.is_followed:

@@ -94,7 +94,7 @@ class Looks:
             await asyncio.gather(*calls)
 
     async def _compare_part(self, histories: list[RedisHistory]) -> None:
-        """Has those refreshed that are not as Redis has them."""
+        """Refreshes the histories that differ from what Redis has."""
         now = self._loop.time()
         args: list[Any] = []
         for history in histories:

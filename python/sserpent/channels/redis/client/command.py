@@ -88,7 +88,7 @@ class Command:
         self.fail(Refused(reason))
 
     def fail(self, error: Exception) -> None:
-        """Has whoever waits for the answer get an error, unless the answer has come."""
+        """Raises an error in the caller that waits for the answer, unless the answer has come."""
         if not self.future.done():
             self.future.set_exception(error)
 
