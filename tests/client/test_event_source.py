@@ -878,6 +878,17 @@ def test_r23_the_body_of_a_refusal_does_not_hold_up_its_error(
         assert 1 <= len(raised.value.body) < 100
 
 
+def test_r23_a_body_of_a_refusal_that_does_not_come_is_not_waited_for(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sserpent.client.responses._PATIENCE", 0.2)
+    head = b"HTTP/1.1 503 Busy\r\nContent-Length: 5\r\n\r\n"
+    with scripted([head, b"b", ...], [STREAM, b"data: a\n\n", ...]) as server:
+        begin = time.monotonic()
+        assert data(reader.read(server.url, 1)) == ["a"]
+        assert time.monotonic() - begin < 40  # silence_timeout is 45 s
+
+
 async def test_r21_a_refusal_is_counted_though_the_reading_of_its_body_is_cancelled() -> None:
     async def poll(source: EventSource[MessageEvent]) -> None:
         while True:

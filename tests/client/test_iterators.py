@@ -264,6 +264,21 @@ async def test_r16_after_a_cancelled_read_the_stream_does_not_end_as_if_it_were_
             await anext(events)
 
 
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_r16_nor_does_one_that_was_interrupted(interruption: Any) -> None:
+    events = iter_events(Source(b"data: a\n\n", interruption()))
+    assert next(events).data == "a"
+    with pytest.raises(interruption):
+        next(events)
+    for _ in range(2):
+        with pytest.raises(IncompleteStream, match="left before its end"):
+            next(events)
+    events = iter_events(Source(OSError("gone")))
+    with pytest.raises(OSError, match="gone"):
+        next(events)
+    assert next(events, None) is None
+
+
 class Blocking(Source):
     """Keeps the event loop busy, so that several timeouts are over when it next looks."""
 

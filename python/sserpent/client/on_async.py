@@ -11,7 +11,7 @@ from anyio import CancelScope, current_time, move_on_after
 
 from .._core import MessageEvent
 from .._runtime.checks import checked_optional_seconds
-from .reading import MAX_EVENT_SIZE, ErrorEvent, IncompleteStream, Reading, checked_ends
+from .reading import MAX_EVENT_SIZE, ErrorEvent, Reading, checked_ends, left_early
 from .responses import Chunk, async_source, checked_chunk
 
 if TYPE_CHECKING:
@@ -87,9 +87,7 @@ class AsyncEventIterator(Generic[T]):
             if reading.ended:
                 await self.aclose()
                 if self._left:
-                    raise IncompleteStream(
-                        "the stream was left before its end: a read was cancelled"
-                    )
+                    raise left_early()
                 raise StopAsyncIteration
             try:
                 self._started = True

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .._core import MessageEvent
-from .reading import MAX_EVENT_SIZE, ErrorEvent, Reading, checked_ends
+from .reading import MAX_EVENT_SIZE, ErrorEvent, Reading, checked_ends, left_early
 from .responses import Chunk, checked_chunk, sync_source
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _NONE: Any = object()
 class EventIterator(Generic[T]):
     """An iterator over a stream, made by `iter_events`. Use it in one thread at a time."""
 
-    __slots__ = ("_chunks", "_reading", "_source")
+    __slots__ = ("_chunks", "_left", "_reading", "_source")
     __module__ = "sserpent.client"
 
     def __init__(self, source: Iterable[Chunk], reading: Reading) -> None:
@@ -40,6 +40,8 @@ class EventIterator(Generic[T]):
         # A generator, so that an iterator that is dropped closes its source too.
         self._chunks = _chunks_of(source)
         next(self._chunks)
+        # It was interrupted while it waited, and what was still to come will not be read.
+        self._left = False
 
     def __iter__(self) -> EventIterator[T]:
         return self
@@ -50,6 +52,8 @@ class EventIterator(Generic[T]):
         while (item := self._next_item()) is _NONE:
             if reading.ended:
                 self.close()
+                if self._left:
+                    raise left_early()
                 raise StopIteration
             try:
                 chunk = next(self._chunks, _NONE)
@@ -57,7 +61,8 @@ class EventIterator(Generic[T]):
                     reading.end()
                 else:
                     reading.feed(checked_chunk(self._source, chunk))
-            except BaseException:
+            except BaseException as error:
+                self._left = not isinstance(error, Exception)
                 self.close()
                 raise
         return item
@@ -157,7 +162,8 @@ def iter_events(
     Raises:
         ErrorEvent: an event came that `raise_on` names.
         EventTooLarge: an event is larger than `max_event_size`.
-        IncompleteStream: the stream ended without the event that `until` or `until_event` names.
+        IncompleteStream: the stream ended without the event that `until` or `until_event` names,
+            or a read of it was interrupted before, as by Ctrl-C.
         NotAnEventStream: the status of the response is not 200, or its content type is not that of
             an event stream.
         TypeError: the source is for an event loop, or yields something else than bytes; an

@@ -25,6 +25,11 @@ class IncompleteStream(ValueError):
     __module__ = "sserpent.client"
 
 
+def left_early() -> IncompleteStream:
+    """Returns the error of a stream that goes on where nobody reads any more."""
+    return IncompleteStream("the stream was left before its end: a read was cancelled")
+
+
 class ErrorEvent(ValueError):
     """The stream sent an event that `raise_on` names.
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .reading import IncompleteStream, Reading, checked_ends
+from .reading import Reading, checked_ends, left_early
 from .reconnecting import Failed, Reconnection, checked_times, sendable_id
 
 if TYPE_CHECKING:
@@ -278,9 +278,7 @@ class Source:
         """Notes that a read was cancelled, and its connection is lost, if there was one."""
         if self._sent and not self.reconnection.may_repeat(self.reading.last_event_id):
             self._over = True
-            self._why_over = IncompleteStream(
-                "the stream was left before its end: a read was cancelled"
-            )
+            self._why_over = left_early()
 
 
 def library_of(client: Any) -> Any:

@@ -178,6 +178,9 @@ class ResponseBytes(Response):
 
     def beginning(self) -> bytes:
         """Returns the first bytes of the body, as far as they come in a few seconds."""
+        with suppress(Exception):  # requests has nothing of the kind, and keeps its own timeout
+            timeout = self.response.request.extensions["timeout"]
+            timeout["read"] = min(timeout["read"] or _PATIENCE, _PATIENCE)
         body, until = b"", time.monotonic() + _PATIENCE
         with suppress(Exception):  # the status is worth more than how its body breaks off
             for chunk in self._body():
