@@ -493,7 +493,9 @@ async def test_x3_a_sync_generator_is_stopped_after_the_step_it_is_in(
 @in_memory
 @pytest.mark.virtual_time
 async def test_x4_a_producer_that_dies_is_noticed_by_its_lease(
-    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+    make_channels: MakeChannels,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def dead(self: Any) -> None:
         """A producer's lease that nobody renews."""
@@ -509,11 +511,15 @@ async def test_x4_a_producer_that_dies_is_noticed_by_its_lease(
         assert said(client) == ["a"]
         assert end_of(client) == ("lost", None)
         # It has lost its fence: nothing of it comes after the end.
+        assert caplog.text == ""
         answer.say("b")
         await anyio.sleep(1)
         assert said(await followed_slowly(runs, started.id)) == ["a"]
         answer.end()
         await anyio.sleep(1)
+    # It was alive after all.
+    [record] = caplog.records
+    assert "is lost and stopped: its lease was not renewed for 15 s" in record.getMessage()
 
 
 async def followed_slowly(runs: Runs, run_id: str) -> Client:

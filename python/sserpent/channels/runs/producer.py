@@ -307,8 +307,8 @@ class Producer:
         try:
             if append(self._run, self._fence, (item,)):
                 self._turns.end_soon()
-        except (Fenced, ChannelsClosed):
-            self._lose()
+        except (Fenced, ChannelsClosed) as error:
+            self._lose(error)
         return True
 
     def _encoded(self, item: Any) -> Item | None:
@@ -385,8 +385,8 @@ class Producer:
             if is_superseded and stop is None:
                 # That it was stopped for the other run may have been recorded meanwhile.
                 stop = await self._broker.renew(self._run, self._fence)
-        except (Fenced, ChannelsClosed):
-            self._lose()
+        except (Fenced, ChannelsClosed) as error:
+            self._lose(error)
         except BrokerError as error:
             self._warn(error)
         else:
@@ -428,11 +428,22 @@ class Producer:
     async def _append_waiting(self) -> None:
         try:
             await self._outbox.flush()
-        except (Fenced, ChannelsClosed):
-            self._lose()
+        except (Fenced, ChannelsClosed) as error:
+            self._lose(error)
 
-    def _lose(self) -> None:
-        """Ends a run of which nothing more is accepted."""
+    def _lose(self, error: Exception | None = None) -> None:
+        """Ends a run of which nothing more is accepted.
+
+        Args:
+            error: How the broker has refused it.
+        """
+        if isinstance(error, Fenced) and self._stop is None:
+            logger.warning(
+                "Run '%s' is lost and stopped: its lease was not renewed for %g s, because the"
+                " event loop or the broker stood still, or the broker has lost it",
+                self.run_id,
+                Lease.DURATION,
+            )
         self._outbox.clear()
         self._end = "lost", None, None
         self._stop_now("lost")
