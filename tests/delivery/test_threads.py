@@ -16,6 +16,7 @@ import pytest
 from asgi import Connection
 from servers import until
 from sserpent import EventSourceResponse
+from sserpent._delivery.from_thread import Worker
 
 pytestmark = pytest.mark.anyio
 
@@ -328,6 +329,33 @@ async def test_one_in_line_whose_thread_cannot_be_started_fails_and_the_next_goe
             go_on.set()
     assert failed == ["failed"] * 2
     assert connections[3].data == ["4"]
+
+
+async def test_d10_a_thread_that_begins_when_its_client_has_left_does_not_start_the_generator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[str] = []
+    waiting: list[Worker] = []
+    start = Worker.start
+
+    def content() -> Iterator[int]:
+        begun.append("begun")
+        yield 1
+
+    async def begin_late() -> None:
+        while not waiting[0]._cancelled:
+            await anyio.sleep(0.001)
+        start(waiting[0])
+
+    connection = Connection()
+    response = EventSourceResponse(content(), open_delay=0, on_disconnect=begin_late)
+    monkeypatch.setattr(Worker, "start", lambda worker: waiting.append(worker))
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(connection.run, response)
+            await connection.until(lambda: connection.started and waiting)
+            connection.disconnect()
+    assert begun == []
 
 
 async def test_max_threads_counts_the_streams_of_the_class_that_sets_it(

@@ -171,3 +171,22 @@ async def test_a_shutdown_with_many_streams_looks_for_all_connections_at_once(
             with pytest.raises(httpx2.RemoteProtocolError):
                 await events.next()
     assert looked_at <= 10 * len(streams)
+
+
+@pytest.mark.virtual_time
+async def test_a_server_that_cannot_be_asked_costs_no_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def is_exiting(server: AnnouncedServer) -> bool:
+        raise AttributeError("of a later release")
+
+    async def content() -> AsyncIterator[str]:
+        yield "a"
+        await anyio.sleep(2)
+        yield "b"
+
+    monkeypatch.setattr(AnnouncedServer, "is_exiting", is_exiting)
+    app = FastAPI()
+    app.get("/", response_class=EventSourceResponse)(content)
+    async with connect(app) as client, client.events("/") as events:
+        assert [(await events.next()).data for _ in range(2)] == ['"a"', '"b"']

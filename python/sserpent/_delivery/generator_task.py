@@ -37,7 +37,7 @@ class GeneratorTask:
         response: What is streamed.
         scope: The ASGI scope, for errors that name the route.
         buffer: Where the events go.
-        sender: Who sends them.
+        sender: Sends them.
         on_refusal: Called with the error of an item that cannot be encoded, before the cleanup.
     """
 

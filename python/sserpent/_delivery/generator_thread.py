@@ -241,7 +241,8 @@ class GeneratorThread:
     def _drive(self) -> None:
         self._iterator = iterator = iter(self._content)
         try:
-            self._push_all(iterator)
+            if not self._stopped:  # while it was given its slot
+                self._push_all(iterator)
         finally:
             self._closing = True
             close = getattr(iterator, "close", None)

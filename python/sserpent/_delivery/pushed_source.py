@@ -14,7 +14,7 @@ class PushedSource:
 
     Args:
         source: What is streamed.
-        sender: Who sends it, and takes it from the source.
+        sender: Takes it from the source and sends it.
         cuts: Whether it is cut off where it is stopped. If not, what it says last tells where it
             stopped.
     """

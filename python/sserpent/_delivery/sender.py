@@ -1,7 +1,7 @@
 """The one place from which asyncio's engine calls `send`: headers, events, keep-alives, the end.
 
 A `send` is stepped by hand, so that it happens at the very moment it is asked for, in the turn of
-whoever asks, and costs no task of its own. While it is stepped, the sender is asyncio's current
+the caller, and costs no task of its own. While it is stepped, the sender is asyncio's current
 task, as https://docs.python.org/3/library/asyncio-extending.html provides for: a timeout or cancel
 scope that a middleware puts around `send` then cancels this `send`, and neither the generator nor
 the server's `receive()`, which have tasks of their own. Where asyncio has no place that we know to
@@ -69,7 +69,7 @@ class Sender(BaseSender):
     Args:
         send: The ASGI callable.
         body: Makes the messages.
-        owner: Who is told.
+        owner: Is told of ends and errors.
     """
 
     __slots__ = (
@@ -262,7 +262,7 @@ class Sender(BaseSender):
         # As the current task too: a scope that it leaves looks at that.
         step_as(self, _current_tasks, self.loop, self.context, _closed(coroutine), _SENT)
 
-    # As in asyncio.Task, for asyncio.timeout, anyio's scopes and whoever else asks for the
+    # As in asyncio.Task, for asyncio.timeout, anyio's scopes and all others that ask for the
     # current task inside a `send`.
 
     def cancel(self, msg: Any = None) -> bool:

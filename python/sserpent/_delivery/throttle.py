@@ -14,18 +14,18 @@ from weakref import WeakKeyDictionary
 
 
 class Throttle:
-    """Lets so many streams do something in one turn of an event loop of asyncio, and others in
-    later ones.
+    """Lets a number of streams do something in one turn of an event loop of asyncio, and others in
+    later turns.
 
     Args:
-        most: How many may do it in one turn.
+        most: The number of streams in one turn.
     """
 
     __slots__ = ("_is_counting", "_left", "_most", "_waiting")
 
     def __init__(self, most: int) -> None:
         self._most = self._left = most
-        # In order. Who is cancelled stays until it is its turn.
+        # In order. One that is cancelled stays until its turn.
         self._waiting: deque[asyncio.Future[None]] = deque()
         # Whether `_begin_turn` is called in the next turn.
         self._is_counting = False

@@ -1,4 +1,4 @@
-"""The public names that belong to FastAPI, with the seam in place: whoever has one of them may
+"""The public names that belong to FastAPI, with the seam in place: code that has one of them may
 declare a route next.
 
 Importing raises:

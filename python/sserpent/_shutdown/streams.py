@@ -327,7 +327,7 @@ class ServerStreams:
             return False
         if self.server is not None:
             # Another server may listen at the same address by now.
-            return self.ending or self.server.is_exiting()
+            return self.ending or self._is_exiting()
         used = self.ending or self._awaited() is not None
         return not used and monotonic() - self._looked_at > _LOOK_AGAIN
 
@@ -342,7 +342,12 @@ class ServerStreams:
             self.begin_to_end()
 
     def _is_exiting(self) -> bool:
-        return self.server.is_exiting() if self.server else self._is_signalled
+        if self.server is not None:
+            try:
+                return self.server.is_exiting()
+            except Exception:  # a release that is built otherwise must not cost a stream
+                logger.debug("The server of a stream could not be asked", exc_info=True)
+        return self._is_signalled
 
     def begin_to_end(self) -> None:
         """Tells the streams that their end has come."""
@@ -476,13 +481,13 @@ class _LoopStreams:
     def _poll(self) -> None:
         self._look()
         self._looks += 1
-        for streams in list(self._by_address.values()):
+        for streams in self._servers():
             streams.find_connections()
             if streams.ending or self._looks % _LOOKS_BETWEEN == 0:
                 streams.look_for_closed_connections()
 
     def _look(self, signalled: bool = False) -> None:
-        for streams in list(self._by_address.values()):
+        for streams in self._servers():
             streams.look(signalled)
 
 
