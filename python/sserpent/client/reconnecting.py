@@ -67,6 +67,7 @@ class Reconnection:
         repeat: Whether any request may be sent again.
 
     Attributes:
+        times: The options that are times.
         failures: How many there were in a row.
 
     Raises:
@@ -77,7 +78,7 @@ class Reconnection:
     def __init__(self, times: Times, method: str, max_failures: int | None, repeat: bool) -> None:
         if not isinstance(method, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise wrong_type("method", "a string", method)
-        self._times = times
+        self.times = times
         self._may_repeat = checked_bool("repeat", repeat) or method.upper() in ("GET", "HEAD")
         self._max_failures = checked_limit("max_failures", max_failures)
         self._retry = times.retry
@@ -111,7 +112,7 @@ class Reconnection:
             lasted: For how many seconds there was one.
             reconnection_time: What the stream has asked for, in milliseconds.
         """
-        if lasted > self._times.silence_timeout:
+        if lasted > self.times.silence_timeout:
             self.failures = 0
         if reconnection_time is not None:
             self._retry = reconnection_time / 1000
@@ -141,7 +142,7 @@ class Reconnection:
             doubled = self._retry * 2.0**doublings
         else:
             doubled = _FIRST_DELAY * 2.0 ** (doublings - 1) if doublings else 0.0
-        base = max(self._retry, min(doubled, self._times.max_delay))
+        base = max(self._retry, min(doubled, self.times.max_delay))
         jitter = uniform(0, base)
         not_before, self._not_before = self._not_before, 0.0
         return min(max(base, not_before) + jitter, _LONGEST)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .reading import Reading, checked_ends, left_early
-from .reconnecting import Failed, Reconnection, checked_times, sendable_id
+from .reading import Reading, left_early
+from .reconnecting import Failed, Reconnection, sendable_id
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict
@@ -44,8 +44,32 @@ if TYPE_CHECKING:
 NONE: Any = object()
 
 
+class RequestArguments(NamedTuple):
+    """The arguments of each request, as the client's `build_request` takes them.
+
+    Attributes:
+        method: The method.
+        url: The URL.
+        headers: The headers, or a function that returns them.
+        params: The query.
+        json: The body.
+    """
+
+    method: str
+    url: Any
+    headers: Headers | None
+    params: Any
+    json: Any
+
+
 class Source:
     """A stream over all its connections, but for its input and output.
+
+    Args:
+        client: The HTTP client.
+        arguments: Those of the request of each connection.
+        reading: The events.
+        reconnection: The failures.
 
     Attributes:
         reading: Its events.
@@ -57,35 +81,12 @@ class Source:
     """
 
     def __init__(
-        self,
-        client: Any,
-        url: Any,
-        method: str,
-        headers: Mapping[str, str] | Callable[[], Any] | None,
-        params: Any,
-        json: Any,
-        last_event_id: str,
-        item_type: Any,
-        until: str | None,
-        until_event: str | Iterable[str] | None,
-        raise_on: str | Iterable[str],
-        max_event_size: int,
-        silence_timeout: float,
-        retry: float,
-        max_delay: float,
-        max_failures: int | None,
-        repeat: bool,
+        self, client: Any, arguments: RequestArguments, reading: Reading, reconnection: Reconnection
     ) -> None:
         self._client = client
-        self._url = url
-        self._method = method
-        self._headers = headers
-        self._params = params
-        self._json = json
-        ends = checked_ends(until, until_event, raise_on)
-        self._times = checked_times(silence_timeout, retry, max_delay)
-        self.reading = Reading(ends, item_type, max_event_size, last_event_id)
-        self.reconnection = Reconnection(self._times, method, max_failures, repeat)
+        self._arguments = arguments
+        self.reading = reading
+        self.reconnection = reconnection
         self._library = library_of(client)
         self._connected_at = 0.0
         # A request was sent, and its connection has not failed.
@@ -135,13 +136,13 @@ class Source:
 
     def headers(self) -> Mapping[str, str] | Awaitable[Mapping[str, str]] | None:
         """Returns the headers of the next request, as the user gives them."""
-        return self._headers() if callable(self._headers) else self._headers
+        headers = self._arguments.headers
+        return headers() if callable(headers) else headers
 
     def request(self, headers: Mapping[str, str] | None) -> Any:
         """Returns the request of a connection, which is sent now."""
-        request = self._client.build_request(
-            self._method, self._url, params=self._params, json=self._json, headers=headers
-        )
+        method, url, _, params, json = self._arguments
+        request = self._client.build_request(method, url, params=params, json=json, headers=headers)
         if request.headers.get("Accept") in (None, "*/*"):
             request.headers["Accept"] = "text/event-stream"
         request.headers["Cache-Control"] = "no-store"
@@ -151,7 +152,10 @@ class Source:
             others = [each for each in request.headers.raw if each[0].lower() != b"last-event-id"]
             request.headers = type(request.headers)([*others, (b"Last-Event-ID", last_event_id)])
         # Where the client reads the socket: what it decodes of a compressed keep-alive is nothing.
-        timeout = {**request.extensions.get("timeout", {}), "read": self._times.silence_timeout}
+        timeout = {
+            **request.extensions.get("timeout", {}),
+            "read": self.reconnection.times.silence_timeout,
+        }
         request.extensions = {**request.extensions, "timeout": timeout}
         self._sent = True
         return request
@@ -223,7 +227,7 @@ class Source:
             self.connected = False
             lasted = time.monotonic() - self._connected_at
             if isinstance(error, self._library.ReadTimeout):
-                lasted -= self._times.silence_timeout  # of which nothing came
+                lasted -= self.reconnection.times.silence_timeout  # of which nothing came
             self.reconnection.ended(lasted, self.reading.reconnection_time)
             self.reading.go_on()
 

@@ -6,8 +6,9 @@ import builtins
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .reading import MAX_EVENT_SIZE
-from .requesting import Source, is_async
+from .reading import MAX_EVENT_SIZE, Reading, checked_ends
+from .reconnecting import Reconnection, checked_times
+from .requesting import RequestArguments, Source, is_async
 
 if TYPE_CHECKING:
     from .requesting import Headers
@@ -41,10 +42,14 @@ class SourceReader:
         max_failures: int | None = None,
         repeat: bool = False,
     ) -> None:
+        ends = checked_ends(until, until_event, raise_on)
+        times = checked_times(silence_timeout, retry, max_delay)
         self._source = Source(
-            client, url, method, headers, params, json, last_event_id, type, until, until_event,
-            raise_on, max_event_size, silence_timeout, retry, max_delay, max_failures, repeat,
-        )  # fmt: skip
+            client,
+            RequestArguments(method, url, headers, params, json),
+            Reading(ends, type, max_event_size, last_event_id),
+            Reconnection(times, method, max_failures, repeat),
+        )
         if is_async(client) is not self._is_async:
             other = "SyncEventSource" if self._is_async else "EventSource"
             raise TypeError(

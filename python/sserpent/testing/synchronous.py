@@ -146,10 +146,14 @@ class SyncClient:
                 "a SyncClient has no 'http': its AsyncClient runs in another thread. Read with"
                 " events() or stream(), or use connect() in an async test"
             )
-        found = getattr(self.__dict__["_client"].http, name)
+        found: Any = getattr(self.__dict__["_client"].http, name)
         if not callable(found):
             return found
-        return lambda *args, **kwargs: self._portal.call(partial(found, *args, **kwargs))
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self._portal.call(partial(found, *args, **kwargs))
+
+        return call
 
     @contextmanager
     def events(self, url: str, **request: Any) -> Generator[SyncEvents, None, None]:
