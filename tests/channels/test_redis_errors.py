@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from redis.crc import key_slot
 
@@ -540,3 +541,20 @@ async def test_subscribers_are_not_counted_if_their_answers_cannot_be_heard(
     async with logging_as_user(server) as broker:
         with pytest.raises(BrokerUnavailable, match="refuses a subscription"):
             await broker.count_subscribers(ROOM)
+
+
+@asyncio_only
+async def test_who_waits_is_told_what_is_wrong_now(server: RedisServer) -> None:
+    """Redis was away, and is back with a password."""
+    async with logging_as_user(server) as broker:
+        server.kill()
+        with pytest.raises(BrokerUnavailable, match="Connect call failed"):
+            await broker.follow(ROOM, LIMITS, Notes())
+        server._options["requirepass"] = "another"
+        server.start()
+        error = ""
+        with anyio.fail_after(30):
+            while not re.search("(?i)password|authentication", error):
+                with pytest.raises(BrokerUnavailable) as raised:
+                    await broker.follow(ROOM, LIMITS, Notes())
+                error = str(raised.value)

@@ -274,8 +274,9 @@ class Commands:
     async def _read(self, connection: Connection) -> None:
         answers, flight = Answers(connection), self._flight
         while flight or not (self._again or self._anew):
-            for answer in await answers.next():
-                self._answered_at = self._loop.time()
+            arrived = await answers.next()
+            self._answered_at = self._loop.time()
+            for answer in arrived:
                 if not flight:
                     raise RedisConnectionError("it answers what it was not asked")
                 command = flight.popleft()
