@@ -118,8 +118,6 @@ class GoogleGenAI(ProtocolResponse):
     """A stream of the responses of Google's `streamGenerateContent?alt=sse`."""
 
     ping_interval = None
-    # Google's SDK for JavaScript and the AI SDK take the error for a chunk without text.
-    _cuts_after_error = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         _refuse_ping_interval(cls, vars(cls).get("ping_interval"))

@@ -201,20 +201,6 @@ def test_it_does_not_take_a_part_for_the_whole(server: Server, read: Read) -> No
     assert "".join(events) in ("", "Hel")
 
 
-@pytest.mark.parametrize("how", ["raises", "refuses"])
-def test_p2_a_client_of_google_that_does_not_know_the_error_sees_a_cut(
-    server: Server, how: str
-) -> None:
-    """Google's SDK for JavaScript, and others, take the error for a chunk without text."""
-    url = f"{server.url}/{how}/v1/models/m:streamGenerateContent"
-    body, is_whole = sdk_clients.read_body("POST", url)
-    assert not is_whole
-    events = body.split("\n\n")
-    assert len(events) == 3
-    assert events[1].startswith('data: {"error":{"code":')
-    assert events[2] == ""
-
-
 @pytest.mark.parametrize("read", [openai_chat, use_chat], ids=lambda read: read.__name__)
 def test_it_reads_a_gateway_that_says_done_itself(server: Server, read: Read) -> None:
     assert "".join(read(f"{server.url}/gateway")) == "Hello"

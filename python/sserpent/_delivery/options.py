@@ -90,9 +90,6 @@ class Streamable:
     #: Whether no client may take a part for the whole: what ends the stream before its generator
     #: has come to its end cuts it.
     _cuts = False
-    #: Whether a stream is cut, if that can be done, after an error that its client was told of: not
-    #: every client knows the error.
-    _cuts_after_error = False
     # Names that look like options and are none here, and why.
     _no_options: ClassVar[Mapping[str, str]] = {
         "max_threads": _OF_A_CLASS,

@@ -65,8 +65,7 @@ def end_of_generator(
     is_sending = has_begun and phase is not ENDED
     cut_by = (Ending.SHUTDOWN, Ending.MAX_DURATION) if response._cuts else (Ending.SHUTDOWN,)
     if ending is None or ending is Ending.FAILED:
-        is_told = is_sending and response._close(buffer, error)
-        if is_told and not (response._cuts_after_error and can_close()):
+        if is_sending and response._close(buffer, error):
             return Event.FAILURE_TOLD, error
     elif is_whole and ending in cut_by:
         return _whole(response, buffer)
