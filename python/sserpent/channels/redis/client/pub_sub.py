@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, ResponseError
@@ -215,14 +215,13 @@ class PubSub:
             self._heard = True
             self._pauses.reset()
             self._trouble.end()
-        parts = cast("list[Any]", answer) if isinstance(answer, list) else []
-        if answer == b"PONG" or len(parts) == 2:  # without a subscription, or with one
+        if answer == b"PONG" or len(answer) == 2:  # without a subscription, or with one
             for function in self._syncing.popleft() if self._syncing else ():
                 function()
             return False
-        if len(parts) != 3:
+        if len(answer) != 3:
             raise RedisConnectionError("it answers what it was not asked")
-        kind, name, message = parts
+        kind, name, message = answer
         if kind in (b"message", b"smessage"):
             heard = self._listening.get(name)
             return heard is not None and heard.on_message(message)
