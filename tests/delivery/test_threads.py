@@ -222,7 +222,7 @@ async def test_what_a_cleanup_awaits_for_too_long_is_cancelled(
     connection = Connection()
 
     async def run() -> None:
-        with pytest.raises(ValueError, match="builtins") if item != 1 else nullcontext():
+        with pytest.raises(ValueError, match="object") if item != 1 else nullcontext():
             await connection.run(OneThread(content()))
         log.append("ended")
 
@@ -236,8 +236,9 @@ async def test_what_a_cleanup_awaits_for_too_long_is_cancelled(
         await Connection().run(OneThread(iter([1])))
     assert sorted(log) == ["cancelled", "cancelled", "ended"]
     messages = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
-    assert len(messages) == 1
-    assert "did not end within cleanup_timeout (0.1 s)" in messages[0]
+    # Before Python 3.11 exceptions have no notes, and the log has them.
+    [message] = [each for each in messages if "while encoding an item" not in each]
+    assert "did not end within cleanup_timeout (0.1 s)" in message
 
 
 async def test_check_cancelled_raises_when_the_client_has_left() -> None:
