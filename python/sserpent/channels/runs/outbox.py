@@ -90,7 +90,7 @@ class Outbox:
             self._tell()
 
     def release(self) -> None:
-        """Has nobody wait for space any more: the generator is not asked for more events."""
+        """Ends every wait for space: the generator is not asked for more events."""
         self._released = True
         self._space.set()
 
