@@ -23,7 +23,8 @@ from proxy import Proxy
 from redis_checks import until as soon
 from redis_server import RedisServer
 from servers import Server, until, uvicorn
-from sserpent.channels import BrokerUnavailable, Channels
+from sserpent import EventSourceResponse
+from sserpent.channels import BrokerUnavailable, Channels, Subscription
 from sserpent.channels.redis.runs import RedisRuns
 
 pytestmark = pytest.mark.anyio
@@ -568,3 +569,28 @@ async def test_p24_while_redis_is_away_runs_are_a_503_by_the_handler_of_the_page
             answered = await client.request(*call.split(), timeout=30)
             assert (answered.status_code, answered.headers["retry-after"]) == (503, "5"), call
         redis.go_on()
+
+
+@asyncio_only
+async def test_who_follows_a_run_of_channels_that_are_closed_is_told_to_come_back(
+    redis: RedisServer,
+) -> None:
+    channels = Channels(redis.url)
+    runs, app = channels.runs("answers"), FastAPI()
+
+    @app.get("/answers/{run_id}", response_class=EventSourceResponse)
+    async def follow(run_id: str) -> Subscription[Any]:
+        return await runs.follow(run_id)
+
+    @app.get("/chats/{chat}", response_class=EventSourceResponse)
+    async def follow_chat(chat: str) -> Subscription[Any]:
+        return await runs.follow(key=chat)
+
+    async with channels:
+        await channels.ready()
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+        for path in ("/answers/a", "/chats/a"):
+            answered = await client.get(path)
+            assert answered.status_code == 200, path
+            assert "retry: " in answered.text, path

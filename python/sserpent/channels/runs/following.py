@@ -98,7 +98,7 @@ class Following(Subscription[Any]):
         self._has_looked = True
         try:
             record = await self._broker.status(self._request.selections[0].key)
-        except BrokerError:
+        except (BrokerError, ChannelsClosed):
             self.answer_away()
             return
         if record is None:
@@ -112,7 +112,8 @@ class Following(Subscription[Any]):
             self._request = self._request._replace(after=after)
 
     def answer_away(self) -> None:
-        """Answers with an empty stream that tells the client to come back: the broker is away.
+        """Answers with an empty stream that tells the client to come back: the broker is away, or
+        the channels are closed.
 
         Raises:
             fastapi.HTTPException: 503, the class has a protocol.

@@ -299,7 +299,7 @@ class Runs(Generic[T]):
         active, is_away = None, False
         try:
             active = await self._keys.active(key, owner)
-        except BrokerError:
+        except (BrokerError, ChannelsClosed):
             is_away = True
         following = self._response(active or "", owner, after, options)
         if is_away:
