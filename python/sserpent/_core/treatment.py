@@ -196,7 +196,7 @@ def _inherits(kind: type[Any], base: type[Any], method: str) -> bool:
 
 # By which an instance can be one of another class to `isinstance`.
 _WAYS_TO_LIE = "__class__", "__getattribute__"
-# They have these too, but of C, and do not lie.
+# CPython's own classes have a `__getattribute__` too, which tells the truth.
 _BUILTINS = str, int, float, list, tuple, set, frozenset, dict, object
 _HONEST = frozenset((*_BUILTINS, OrderedDict, defaultdict, deque, GeneratorType))
 
