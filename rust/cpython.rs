@@ -440,6 +440,7 @@ pub fn is_async_iterator(object: &Bound<'_, PyAny>) -> bool {
 }
 
 /// Returns what `await anext(iterator)` steps.
+#[inline]
 pub fn steps_of_next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     match async_slot(iterator, |slots| slots.am_anext) {
         Some(anext) => steps_of(&call_slot(iterator, anext)?),
@@ -448,20 +449,34 @@ pub fn steps_of_next<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Bound<'py, P
 }
 
 /// Returns what `await` steps.
+#[inline]
 pub fn steps_of<'py>(awaitable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    static AWAITED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let Some(am_await) = async_slot(awaitable, |slots| slots.am_await) else {
-        return AWAITED
-            .import(awaitable.py(), "sserpent._core.stepping", "awaited")?
-            .call1((awaitable,));
+        return awaited_by_python(awaitable);
     };
     let steps = call_slot(awaitable, am_await)?;
     if steps.is(awaitable) || steps.cast::<PyIterator>().is_ok() {
         return Ok(steps);
     }
-    let kind = steps.get_type().name()?;
-    let message = format!("__await__() returned non-iterator of type '{kind}'");
-    Err(PyTypeError::new_err(message))
+    Err(no_iterator(&steps))
+}
+
+#[cold]
+fn awaited_by_python<'py>(awaitable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    static AWAITED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    AWAITED
+        .import(awaitable.py(), "sserpent._core.stepping", "awaited")?
+        .call1((awaitable,))
+}
+
+#[cold]
+fn no_iterator(steps: &Bound<'_, PyAny>) -> PyErr {
+    match steps.get_type().name() {
+        Ok(kind) => PyTypeError::new_err(format!(
+            "__await__() returned non-iterator of type '{kind}'"
+        )),
+        Err(error) => error,
+    }
 }
 
 /// Calls a function in a context, an instance of `contextvars.Context`.

@@ -150,13 +150,18 @@ impl Pump {
     fn run<'py>(&self, py: Python<'py>, error: Option<Bound<'py, PyTuple>>) -> PyResult<Run<'py>> {
         let iterator = self.iterator.bind(py);
         let suspended = self.lock().steps.take();
-        let mut step = match suspended {
-            Some(steps) => go_on(steps.into_bound(py), error),
-            None => begin(iterator, error),
+        let begun = match (suspended, error) {
+            (Some(steps), error) => go_on(steps.into_bound(py), error),
+            (None, None) => steps_of_next(iterator).map(start),
+            (None, Some(error)) => steps_of_throw(iterator, error).map(start),
+        };
+        let (mut steps, mut sent) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return ended_by(py, error),
         };
         loop {
-            match step {
-                Ok((steps, Sent::Yielded(awaited))) => {
+            match sent {
+                Ok(Sent::Yielded(awaited)) => {
                     let replaced = self.lock().steps.replace(steps.unbind());
                     drop(replaced); // after the lock: that may run Python code
                     self.suspended.store(true, Ordering::Relaxed);
@@ -165,17 +170,18 @@ impl Pump {
                     }
                     return Ok(Run::Suspended(awaited));
                 }
-                Ok((_, Sent::Returned(item))) => {
+                Ok(Sent::Returned(item)) => {
                     if self.push(&item)? || self.stopping.load(Ordering::Relaxed) {
                         return Ok(Run::Paused);
                     }
                 }
-                Err(error) if error.is_instance_of::<PyStopAsyncIteration>(py) => {
-                    return Ok(Run::Ended);
-                }
-                Err(error) => return Err(error),
+                Err(error) => return ended_by(py, error),
             }
-            step = begin(iterator, None);
+            steps = match steps_of_next(iterator) {
+                Ok(steps) => steps,
+                Err(error) => return ended_by(py, error),
+            };
+            sent = send_none(&steps);
         }
     }
 
@@ -219,28 +225,30 @@ fn outcome<'py>(py: Python<'py>, run: PyResult<Run<'py>>) -> PyResult<Bound<'py,
     }
 }
 
-/// A step of the iterator: the steps that it is one of, and its outcome.
-type Step<'py> = PyResult<(Bound<'py, PyAny>, Sent<'py>)>;
-
-/// Takes the iterator's next step from a yield.
-fn begin<'py>(iterator: &Bound<'py, PyAny>, error: Option<Bound<'py, PyTuple>>) -> Step<'py> {
-    let steps = match error {
-        None => steps_of_next(iterator)?,
-        Some(error) => steps_of_throw(iterator, error)?,
-    };
-    let sent = send_none(&steps)?;
-    Ok((steps, sent))
+/// How far an iterator is that has raised an error.
+#[cold]
+fn ended_by<'py>(py: Python<'py>, error: PyErr) -> PyResult<Run<'py>> {
+    if error.is_instance_of::<PyStopAsyncIteration>(py) {
+        return Ok(Run::Ended);
+    }
+    Err(error)
 }
 
-/// Takes the iterator's next step from where it is suspended.
-fn go_on<'py>(steps: Bound<'py, PyAny>, error: Option<Bound<'py, PyTuple>>) -> Step<'py> {
+/// Steps of the iterator, and the outcome of the last one.
+type Step<'py> = (Bound<'py, PyAny>, PyResult<Sent<'py>>);
+
+fn start(steps: Bound<'_, PyAny>) -> Step<'_> {
+    let sent = send_none(&steps);
+    (steps, sent)
+}
+
+/// Goes on where the iterator is suspended.
+fn go_on<'py>(steps: Bound<'py, PyAny>, error: Option<Bound<'py, PyTuple>>) -> PyResult<Step<'py>> {
     let sent = match error {
-        None => send_none(&steps)?,
+        None => send_none(&steps),
+        Some(error) if steps.hasattr(intern!(steps.py(), "throw"))? => throw(&steps, error),
         // As `await` does with an iterator that is no generator.
-        Some(error) if !steps.hasattr(intern!(steps.py(), "throw"))? => {
-            return Err(PyErr::from_value(error.get_item(0)?));
-        }
-        Some(error) => throw(&steps, error)?,
+        Some(error) => Err(PyErr::from_value(error.get_item(0)?)),
     };
     Ok((steps, sent))
 }
