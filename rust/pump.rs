@@ -227,7 +227,7 @@ fn outcome<'py>(py: Python<'py>, run: PyResult<Run<'py>>) -> PyResult<Bound<'py,
 
 /// How far an iterator is that has raised an error.
 #[cold]
-fn ended_by<'py>(py: Python<'py>, error: PyErr) -> PyResult<Run<'py>> {
+fn ended_by(py: Python<'_>, error: PyErr) -> PyResult<Run<'_>> {
     if error.is_instance_of::<PyStopAsyncIteration>(py) {
         return Ok(Run::Ended);
     }
