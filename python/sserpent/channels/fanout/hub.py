@@ -13,6 +13,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Protocol
 
@@ -308,19 +309,20 @@ class Hub:
         for tail, head, *_ in heads:
             tail.offered = head.offset
 
-        def settle() -> None:
-            until = monotonic() + _SLICE
-            while heads:
-                tail, head, ephemeral, parts = heads.pop()
-                if tail.taken_in_parts == parts:  # else there is another turn for it
-                    tail.settle(head, ephemeral)
-                if heads and monotonic() >= until:
-                    self._call_soon(settle)
-                    break
-
         # Listeners, and all on Trio, take in a task of their own, in the next turn; of that, Trio
         # does not say what comes first.
+        settle = partial(self._settle_as_offered, heads)
         self._call_soon(lambda: self._call_soon(settle))
+
+    def _settle_as_offered(self, offered: list[tuple[Tail, Position, int, int]]) -> None:
+        until = monotonic() + _SLICE
+        while offered:
+            tail, head, ephemeral, parts = offered.pop()
+            if tail.taken_in_parts == parts:  # else there is another turn for it
+                tail.settle(head, ephemeral)
+            if offered and monotonic() >= until:
+                self._call_soon(partial(self._settle_as_offered, offered))
+                break
 
     # Positions of clients whose filter hides what is new
 
