@@ -189,8 +189,8 @@ _PROMETHEUS_NAMES = {
 class _OpenTelemetryListener:
     """Instruments, by the conventions of https://opentelemetry.io/docs/specs/semconv/general/metrics/."""
 
-    # Those that were not stopped. A meter cannot take an instrument back, and keeps the first of
-    # each name: if it is instrumented anew, the callbacks of the first are called.
+    # The listeners that were not stopped. A meter cannot give up an instrument, and keeps the first
+    # of each name: after a second instrumenting, it still calls the callbacks of the first.
     _exporting: ClassVar[set[_OpenTelemetryListener]] = set()
 
     def __init__(self, observer: Observer, meter: Any) -> None:

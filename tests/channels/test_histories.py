@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import strategies  # noqa: F401 - the profile
-from channel_clients import Client, Run, Seen, offset_of
+from channel_clients import Client, Run, Seen, StallingReader, offset_of
 from sserpent._runtime.loops import current_time
 from sserpent.channels import Channels
 from sserpent.channels.history import memory
@@ -58,7 +58,7 @@ class World:
             self.ids.append(await self.news.publish("x" * (len(self.ids) % 5 * 100)))
 
 
-class Reader:
+class Reader(StallingReader):
     """One client, through all its connections. `at` is the model: the index of the last event that
     it has seen, or has been told of."""
 
@@ -101,14 +101,6 @@ class Reader:
         assert self.client.seen == []
         assert self.last_id is None
         self.at = self.index_before(self.client.last_id)
-
-    async def stall(self, tasks: Any) -> None:
-        if self.client is not None:
-            self.client.stall()
-
-    async def unstall(self, tasks: Any) -> None:
-        if self.client is not None:
-            self.client.unstall()
 
     async def catch_up(self, tasks: Any) -> None:
         """Comes back until it has the last event: a stream may have ended."""

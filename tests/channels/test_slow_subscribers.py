@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
+from functools import partial
+from itertools import count
 from typing import Any
 
 import anyio
@@ -179,18 +182,17 @@ async def test_c9_conflate_does_not_let_what_a_filter_hides_stand_for_what_it_sh
 # C10
 
 
+def ticking_clock() -> Callable[[], float]:
+    """Returns a clock that each look at it moves by half a millisecond."""
+    return partial(next, count(0.0005, 0.0005))
+
+
 @asyncio_only
 async def test_c10_a_flush_takes_2_ms_at_a_stretch_and_another_is_the_first_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By a clock that each look at it moves by half a millisecond."""
-    now = 0.0
+    look = ticking_clock()
     stretches: deque[list[int]] = deque([[]])
-
-    def look() -> float:
-        nonlocal now
-        now += 0.0005
-        return now
 
     run_of_hub = hub.Hub._run
 
@@ -238,14 +240,8 @@ async def test_c10_a_flush_takes_2_ms_at_a_stretch_and_another_is_the_first_each
 async def test_c10_a_flood_from_a_thread_is_taken_in_in_slices_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By a clock that each look at it moves by half a millisecond."""
-    now = 0.0
+    look = ticking_clock()
     stretches = [0]
-
-    def look() -> float:
-        nonlocal now
-        now += 0.0005
-        return now
 
     run_of_hub, append = hub.Hub._run, tail.Tail._append
 
@@ -280,14 +276,8 @@ async def test_c10_a_flood_from_a_thread_is_taken_in_in_slices_too(
 async def test_c10_many_keys_at_once_are_taken_in_in_slices_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By a clock that each look at it moves by half a millisecond."""
-    now = 0.0
+    look = ticking_clock()
     stretches = [0]
-
-    def look() -> float:
-        nonlocal now
-        now += 0.0005
-        return now
 
     def counted(function: Any) -> Any:
         def call(*args: Any) -> Any:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import strategies  # noqa: F401 - the profile
-from channel_clients import Client, Run, Seen
+from channel_clients import Client, Run, Seen, StallingReader
 from sserpent import ServerSentEvent
 from sserpent.channels import Channels
 from sserpent.channels.history.position import parse_ids
@@ -82,7 +82,7 @@ class World:
             await self.named[name].publish([name, number, "x" * (number % 4 * 50)])
 
 
-class Reader:
+class Reader(StallingReader):
     """One client, through all its connections. `at` is the model: of each channel, the number of
     the last event that it has seen, or has been told of."""
 
@@ -104,14 +104,6 @@ class Reader:
             self.began = dict(self.world.published)
             tasks.start_soon(client.run, self.world.subscribe(self.last_id))
             await client.until(lambda: client.started or client.stalled)
-
-    async def stall(self, tasks: Any) -> None:
-        if self.client is not None:
-            self.client.stall()
-
-    async def unstall(self, tasks: Any) -> None:
-        if self.client is not None:
-            self.client.unstall()
 
     async def leave(self, tasks: Any) -> None:
         client, self.client = self.client, None

@@ -335,7 +335,7 @@ def test_each_alert_links_to_what_to_do_about_it() -> None:
     assert rows == names
 
 
-# What the log and the command say
+# The messages of the log and of the command
 
 
 def test_the_messages_of_the_log_on_the_page_on_troubleshooting_are_those_of_the_package() -> None:
@@ -350,7 +350,7 @@ def test_the_messages_of_the_log_on_the_page_on_troubleshooting_are_those_of_the
     cells = re.findall(r"^\| (`.+?`) \| ", rest, re.MULTILINE)
     messages = [message for cell in cells for message in re.findall(r"`([^`]+)`", cell)]
     assert len(messages) > 10
-    # What each message names stands on the page as "…".
+    # On the page "…" stands for the names and numbers in a message.
     patterns = {message: ".+".join(map(re.escape, message.split("…"))) for message in messages}
     assert [
         message

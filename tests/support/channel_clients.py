@@ -81,6 +81,20 @@ class Client(Connection):
                 self.disconnect()
 
 
+class StallingReader:
+    """A client through all its connections, of a random session that has it stall."""
+
+    client: Client | None
+
+    async def stall(self, tasks: Any) -> None:
+        if self.client is not None:
+            self.client.stall()
+
+    async def unstall(self, tasks: Any) -> None:
+        if self.client is not None:
+            self.client.unstall()
+
+
 @asynccontextmanager
 async def connected(subscription: Any) -> AsyncIterator[Client]:
     async with Client().open(subscription) as client:

@@ -4,10 +4,10 @@ A handler of ours goes on top only of a handler that an event loop or a server h
 application with a handler of its own stays in charge: nothing is put on top of that. (Where the
 server cannot be asked, on granian, such an application has to end its streams itself.)
 
-`signal.signal` gives our handler to the code that puts another one on top, in an application for
-example. That code may keep ours, call it, and put it back at any time. So each of ours is bound for
-life to the handler that it was put on: it always passes the signal on, and as it only knows of what
-was there before it, handlers never call each other in a circle.
+If an application sets a handler of its own, `signal.signal` returns ours to it. The application may
+keep ours, call it, and put it back at any time. So each of ours is bound for life to the handler
+that was there before it, and always passes the signal on to that one: handlers never call each
+other in a circle.
 """
 
 from __future__ import annotations

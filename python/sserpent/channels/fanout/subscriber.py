@@ -180,7 +180,7 @@ class Subscriber:
         return {}, ["unknown"]
 
     def start(self, sink: Sink) -> None:
-        """Tells a sink of what is pending, from now on."""
+        """Tells the sink from now on whenever there is something to send."""
         self._sink = sink
         if self._stopped:
             self._conclude()
@@ -200,8 +200,8 @@ class Subscriber:
         self._conclude()
 
     def _conclude(self) -> None:
-        """Tells the sink that what is pending is the last, or the failure. It does so in the hub's
-        turn: the sink may be in the middle of taking something now."""
+        """Tells the sink that nothing comes after the pending events, or that the stream has
+        failed. The hub does it in a turn of its own, because the sink may be taking events now."""
         if self._sink is not None:
             failure, sink = self._failure, self._sink
             self.flush = sink.finish if failure is None else partial(sink.fail, failure)

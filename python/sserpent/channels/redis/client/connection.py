@@ -288,8 +288,12 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, (asyncio.TimeoutError, TimeoutError)) and not str(error):
         return "it does not answer"
     reason = str(error) or type(error).__name__
-    is_expected = isinstance(error, (Unsupported, *LOST))
-    return reason if is_expected else f"{type(error).__name__}: {reason}"
+    return reason if _is_expected(error) else f"{type(error).__name__}: {reason}"
+
+
+def _is_expected(error: Exception) -> bool:
+    """Returns whether connections end with such errors, which need no traceback."""
+    return isinstance(error, (Unsupported, *LOST))
 
 
 # The owner in the key of a run, as `Runs` makes it, and all behind it.
@@ -320,7 +324,6 @@ class Trouble:
 
     def begin(self, error: Exception) -> None:
         """Says what has gone wrong: with its traceback, if that is not how connections end."""
-        is_expected = isinstance(error, (Unsupported, *LOST))
         self.reason = reason_of(error)
         is_said = self in self._troubles or self.reason in self._troubles.values()
         self._troubles[self] = self.reason
@@ -329,7 +332,7 @@ class Trouble:
         if isinstance(error, Unsupported):
             logger.warning("%s", error)
         else:
-            trace = None if is_expected else error
+            trace = None if _is_expected(error) else error
             logger.warning("%s is away: %s", self._what, self.reason, exc_info=trace)
 
     def end(self) -> None:

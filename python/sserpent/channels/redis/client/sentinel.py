@@ -11,7 +11,7 @@ from .connection import LOST, Connection, Server, Unsupported, reason_of
 from .urls import split
 
 _PORT = 26379
-# What the names of options begin with that are about the connections to the Sentinels.
+# Options for the connections to the Sentinels begin with this.
 _PREFIX = "sentinel_"
 
 Options = list[tuple[str, str]]

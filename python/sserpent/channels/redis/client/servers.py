@@ -45,7 +45,7 @@ class Servers(Protocol):
 
     @property
     def troubles(self) -> Iterable[str]:
-        """What is wrong with the connections now."""
+        """Why connections do not work now, a text for each."""
         ...
 
     def send(self, command: Command) -> None:
