@@ -86,7 +86,7 @@ class AppProcess:
         this is the last try."""
         try:
             return Server(
-                [*uvicorn("soak_app:app"), "--timeout-graceful-shutdown", "2"],
+                [*uvicorn("soak_app:app", "--no-access-log"), "--timeout-graceful-shutdown", "2"],
                 FOLDER,
                 port=self.port,
                 REDIS_URL=f"redis://127.0.0.1:{self.links.port}/0",
@@ -100,6 +100,8 @@ class AppProcess:
     async def kill(self) -> None:
         server = self._server
         if server is not None:
+            if server.process.poll() is not None:
+                self.log += "(it has ended by itself)\n"
             server.process.kill()
             await asyncio.to_thread(server.process.wait)
             self._keep_log(server)

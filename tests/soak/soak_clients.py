@@ -202,13 +202,18 @@ class BoardWriter:
 
 
 class Publisher:
-    """Publishes numbers to one room, one after another, by one process or another."""
+    """Publishes numbers to one room, one after another, by one process or another.
+
+    Attributes:
+        error: What the last request has raised that was not answered; "" if all were.
+    """
 
     def __init__(self, room: str, history: History, rng: random.Random) -> None:
         self._room = room
         self._history = history
         self._rng = rng
         self._numbers = self._count()
+        self.error = ""
 
     @staticmethod
     def _count() -> Iterator[int]:
@@ -232,8 +237,9 @@ class Publisher:
             response = await client.post(url)
             status = response.status_code
             outcome = response.text if status == 200 else f"answered {status}"
-        except httpx.HTTPError:
+        except httpx.HTTPError as error:
             outcome = UNCERTAIN
+            self.error = repr(error)
             await asyncio.sleep(0.05)
         published = Published(self._room, number, began, monotonic(), outcome)
         self._history.published.append(published)
@@ -245,7 +251,10 @@ class Publisher:
         async with httpx.AsyncClient(timeout=_TIMEOUT) as client:
             while position_of(outcome := await self.publish(client, place)) is None:
                 if monotonic() > deadline:
-                    raise AssertionError(f"publishing by {place.name} does not work: {outcome}")
+                    raise AssertionError(
+                        f"publishing by {place.name} does not work: {outcome}; the last error of a"
+                        f" request: {self.error or 'none'}"
+                    )
                 await asyncio.sleep(0.1)
             return outcome
 

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -75,12 +76,17 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
 
+# Of several threads that start processes at the same time, each is to have the ID of its own.
+_starting = threading.Lock()
+
+
 def _start(command: list[str], cwd: Path, env: dict[str, str], log: int) -> int:
     """Has a process started, and returns its ID."""
     request = json.dumps({"module": command[2:], "cwd": str(cwd), "env": env}).encode()
-    control = _warm()
-    socket.send_fds(control, [request], [log])
-    return int(control.recv(100))
+    with _starting:
+        control = _warm()
+        socket.send_fds(control, [request], [log])
+        return int(control.recv(100))
 
 
 @cache

@@ -1,0 +1,31 @@
+"""What the tests themselves stand on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import warm
+
+pytestmark = pytest.mark.once
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="servers are forked on Linux alone")
+def test_threads_that_start_processes_together_each_have_their_own(tmp_path: Path) -> None:
+    (tmp_path / "say_pid.py").write_text("import os\nprint(os.getpid())\n")
+
+    def start(number: int) -> tuple[int, int]:
+        log = tmp_path / str(number)
+        with log.open("wb") as opened:
+            command = [sys.executable, "-m", "say_pid"]
+            process = warm.Process(command, tmp_path, dict(os.environ), opened.fileno())
+            process.wait(20)
+        return process.pid, int(log.read_text())
+
+    with ThreadPoolExecutor(8) as threads:
+        pids = list(threads.map(start, range(24)))
+    assert [pid for pid, _ in pids] == [said for _, said in pids]
