@@ -186,19 +186,23 @@ def table_of(table: Table) -> str:
 def readme(tables: Tables, about: dict[str, Any], text: str) -> str:
     """The README with this run's figures between its two marks."""
     turn = tables[TURN].ratio("models", "sserpent", "hand")
+    send = round(100 * tables[TURN].ratio("models", "asgi", "sserpent"))
     ((case, _),) = tables[MEMORY].cases.items()
-    memory = tables[MEMORY].ratio(case, "sserpent", "fastapi")
+    memory = round(100 * tables[MEMORY].ratio(case, "sserpent", "fastapi"))
     publish, count = ONE_PUBLISH
-    queues = tables[publish].ratio(count, "fastapi", "sserpent")
+    theirs, ours = (
+        tables[publish].ratio(count, name, "sserpent") for name in ("fastapi", "queues")
+    )
     written = f"""\
 Events per CPU second on uvicorn, relative to `fastapi.sse` (`make bench` of {about["date"]}):
 
 {_backends(tables)}
-{_mixed_line(tables)}- A stream with an event now and then takes {times(turn)} times the CPU time
-  of a hand-written `StreamingResponse`: nearly all of it is the server's own `send`.
-- An idle connection takes {memory:.0%} of the memory that it takes with `fastapi.sse`.
-- Sending one event to {count} clients is {times(queues)} times as fast through a channel as
-  through a queue for each client.
+{_mixed_line(tables)}- Single events take {times(turn)} times the CPU time that they take in a
+  hand-written `StreamingResponse`. A bare loop over the server's `send` takes {send} % of that.
+- An idle connection takes {memory} % of the memory that it takes with `fastapi.sse`.
+- Sending one event to {count} clients is {times(theirs)} times as fast through a channel as with
+  `fastapi.sse` and a queue for each client, and {times(ours)} times as fast as with sserpent
+  and such queues.
 
 Every figure, how it was measured, and which goals were missed:
 [benches/RESULTS.md]({RESULTS}) (`make bench`).
