@@ -149,7 +149,7 @@ class Channels:
 
     async def aclose(self) -> None:
         """Ends all runs, each within its `shutdown_grace`, and then all streams, and frees the
-        histories in memory. After that `publish` raises a RuntimeError, until the channels are
+        histories in memory. After that `publish` raises `ChannelsClosed`, until the channels are
         entered again."""
         several = [named for named in list(self._named.values()) if isinstance(named, Runs)]
         for runs in several:

@@ -35,8 +35,8 @@ class Subscription(EventSourceResponse, Generic[T]):
     """The response that streams channels to one client. `Channel.subscribe` and
     `Channels.subscribe` return it.
 
-    It has all options of `EventSourceResponse` but `open_delay`: its headers are sent as soon as
-    the client is subscribed, so that it gets every event that is published from then on.
+    It has all options of `EventSourceResponse` but `framed` and `open_delay`: its headers are sent
+    as soon as the client is subscribed, so that it gets every event that is published from then on.
 
     `Subscription[Message]` as a route's return annotation puts the type of the items into the
     OpenAPI document.

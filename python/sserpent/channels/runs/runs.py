@@ -211,7 +211,9 @@ class Runs(Generic[T]):
             options: As for `Channel.subscribe`.
 
         Raises:
-            fastapi.HTTPException: 404, this owner has no such run.
+            fastapi.HTTPException: 404, this owner has no such run; 503, the broker could not be
+                reached, with a protocol class. Otherwise the response is then an empty stream with
+                a `retry`.
             TypeError: an argument has the wrong type, or there are both `run_id` and `key`, or
                 neither; the message names it.
         """
