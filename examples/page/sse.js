@@ -10,10 +10,10 @@ export class EventStreamParser {
   #data = "";
   #id = "";
 
-  /** The ID to come back with: that of the last whole block, which need not have been an event. */
+  /** The ID to resume from: that of the last whole block, which need not have been an event. */
   lastEventId = "";
 
-  /** Takes the next piece of text, however it is cut; answers the events it completes. */
+  /** Takes the next piece of text, however it is cut, and returns the events that it completes. */
   push(text) {
     if (this.#atStart && text) {
       this.#atStart = false;

@@ -33,7 +33,7 @@ _STREAMS = {
 
 @dataclass(frozen=True)
 class Named:
-    """The name of the event that a value of a type becomes.
+    """The name of the events that values of a type become: an argument of `Annotated`.
 
         Created = Annotated[Item, Named("created")]
 

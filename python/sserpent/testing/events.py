@@ -171,7 +171,7 @@ class Events:
 
         Raises:
             AssertionError: the response is not an event stream.
-            Exception: what `leave` and a request raise.
+            Exception: an exception of `leave`, or of the request.
         """
         await self.leave()
         again = await self._reopen({**self._request, "last_event_id": self.last_event_id})

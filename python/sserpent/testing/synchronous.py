@@ -169,7 +169,7 @@ class SyncClient:
         Args:
             method: The method of the request.
             url: Its path or URL.
-            request: What else `AsyncClient.stream` takes: `headers`, `params`, `json`.
+            request: Other arguments of `AsyncClient.stream`, such as `headers` and `json`.
         """
         opened = self._client.http.stream(method, url, **request)
         with self._portal.wrap_async_context_manager(opened) as response:
