@@ -147,9 +147,9 @@ WRITER = (
     " the buffer's lock and its clock"
 )
 ENGINE = (
-    "in process it takes as many instructions: a frame of Python less than the other, and in its"
-    " place an exchange of asyncio's current task around each `send`, a look at the time after it,"
-    " and `by_alias` for pydantic-core"
+    "in process it takes about as many instructions: one frame of Python less, and in its place an"
+    " exchange of asyncio's current task around each `send`, a look at the time after it, and"
+    " `by_alias` for pydantic-core"
 )
 OBJECTS = (
     "the event and its text are objects that CPython makes and frees; the search for line ends is a"

@@ -100,10 +100,13 @@ def page(tables: Tables, about: dict[str, Any]) -> str:
     """The whole of RESULTS.md."""
     parts = ["# Benchmark results\n", _machine(about), _mixed(tables), BACKENDS]
     parts += [_backends(tables), "## Goals\n", goals(tables)]
-    missed = [goal for goal, value in measured(tables) if not goal.is_met(value)]
+    missed: dict[str, list[str]] = {}
+    for goal, value in measured(tables):
+        if not goal.is_met(value):
+            missed.setdefault(goal.why(tables), []).append(f"{goal.work}, {goal.versus}")
     if missed:
-        lines = [f"- {goal.work}, {goal.versus}: {goal.why(tables)}.\n" for goal in missed]
-        parts += ["## What fell short\n", "".join(lines)]
+        lines = [f"- {'; '.join(works)}: {why}.\n" for why, works in missed.items()]
+        parts += ["## Missed goals, and why\n", "".join(lines)]
     parts += ["## How it is measured\n", ABOUT]
     parts += ["## All tables\n", *(table_of(table) for table in tables.values())]
     return "\n".join(parts)
