@@ -51,11 +51,18 @@ def _wrong_type(cls: type, name: str, rule: str, value: object) -> TypeError:
 class ProtocolResponse(EventSourceResponse):
     """A response that streams in the protocol of an existing client. `sserpent.protocols` has
     classes for the protocols of model providers. For a protocol of your own, write a subclass with
-    a `closing_event`.
+    a `closing_event`, and if items are not sent as they are, a class method `as_event(item,
+    number)`.
 
     Items are events, dicts or models. If something ends the stream before its generator has come to
     its end, the connection is cut, so that clients can tell that the stream is incomplete. If
     something ends the stream before it has begun, the response is a 503 with `Retry-After`.
+
+    Attributes:
+        name_from: The field of an item that names its event. None, the default, names no event.
+        exclude_none: Whether fields of models that are None are left out. The default is True.
+        event_ids: Whether the events of a run have ids. The default is False.
+        keeps_first: Whether `StreamEnd.first` is kept. The default is False.
 
     Raises:
         TypeError: a class attribute has the wrong type, or `as_event` is no class method; when the
