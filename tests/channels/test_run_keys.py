@@ -244,6 +244,7 @@ async def test_p17_a_run_that_was_lost_is_not_active_and_its_producer_comes_too_
         """A producer whose lease nobody renews."""
 
     monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
+    monkeypatch.setattr("sserpent.channels.history.memory.is_running", lambda token: False)
     async with answering(Channels) as (runs, _, _):
         with monkeypatch.context() as patch:
             patch.setattr("sserpent.channels.runs.producer.Producer.renew_soon", dead)

@@ -21,6 +21,7 @@ from redis_checks import until
 from run_answers import Answer, answering
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import Channels, Runs, Subscription
+from sserpent.channels.history import memory
 from sserpent.channels.history.broker import BrokerUnavailable, Lease
 from sserpent.protocols import (
     AGUI,
@@ -230,6 +231,7 @@ async def test_p12_a_run_ends_in_the_way_of_its_protocol(
 
     if end == "lost":
         monkeypatch.setattr(Lease, "DURATION", 0.0)
+        monkeypatch.setattr(memory, "is_running", lambda token: False)
     async with answering(make_channels, response_class=response_class) as (
         runs,
         answer,
@@ -272,6 +274,7 @@ async def lost_after_events(
         [producer] = runs._local.producers
         with monkeypatch.context() as patch:
             patch.setattr(Lease, "DURATION", 0.0)
+            patch.setattr(memory, "is_running", lambda token: False)
             await runs._broker.renew(runs._key(started.id, None), producer._fence)
         client = await read(started.follow())
         assert without_ids(client.body) == protocol.events + protocol.lost

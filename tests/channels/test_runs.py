@@ -13,6 +13,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from time import monotonic
 from typing import Any
 from uuid import UUID
 from weakref import ref
@@ -501,6 +502,7 @@ async def test_x4_a_producer_that_dies_is_noticed_by_its_lease(
         """A producer's lease that nobody renews."""
 
     monkeypatch.setattr("sserpent.channels.history.memory.monotonic", current_time)
+    monkeypatch.setattr("sserpent.channels.history.memory.is_running", lambda token: False)
     monkeypatch.setattr("sserpent.channels.runs.producer.Producer.renew_soon", dead)
     async with answering(make_channels) as (runs, answer, started):
         runs._local._produced.clear()  # nobody waits for it either
@@ -541,6 +543,57 @@ async def test_x4_a_producer_that_lives_is_not_taken_for_dead(
             answer.end()
             await anyio.sleep(1)
         assert end_of(client) == ("done", None)
+
+
+@in_memory
+async def test_x4_a_run_whose_event_loop_is_blocked_for_longer_than_its_lease_goes_on(
+    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A debugger does it, or what loads a model."""
+    blocked_for = 0.0
+    monkeypatch.setattr(
+        "sserpent.channels.history.memory.monotonic", lambda: monotonic() + blocked_for
+    )
+    async with make_channels() as channels:
+        runs, answer = channels.runs("answers", shutdown_grace=0), Answer()
+        started = await runs.start(answer(), key="chat")
+        blocked_for = 60  # and its lease is not renewed since
+        assert (await runs.status(started.id)).state == "running"
+        assert await runs.active("chat") is not None
+        with pytest.raises(HTTPException):
+            await runs.start(Answer()(), key="chat")
+        # Whoever comes to follow it looks whether its producer is alive.
+        async with connected(started.follow()) as client:
+            answer.say("a")
+            await client.until(lambda: said(client) == ["a"])
+            answer.end()
+            await client.until(lambda: client.complete)
+        assert end_of(client) == ("done", None)
+
+
+@in_memory
+async def test_x4_a_run_whose_event_loop_has_ended_without_it_is_lost(
+    make_channels: MakeChannels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = 0.0
+    monkeypatch.setattr("sserpent.channels.history.memory.monotonic", lambda: monotonic() + later)
+    async with make_channels() as channels:
+        runs = channels.runs("answers", shutdown_grace=0)
+        loop = asyncio.new_event_loop()
+        try:
+            started = await anyio.to_thread.run_sync(
+                loop.run_until_complete, runs.start(Answer()(), key="chat")
+            )
+            assert (await runs.status(started.id)).state == "running"
+            later = 16
+            assert (await runs.status(started.id)).state == "lost"
+            assert await runs.active("chat") is None
+            assert end_of(await followed(runs, started.id)) == ("lost", None)
+        finally:
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            await anyio.to_thread.run_sync(loop.run_until_complete, asyncio.sleep(0.1))
+            loop.close()
 
 
 # X5

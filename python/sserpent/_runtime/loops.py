@@ -92,6 +92,13 @@ def has_ended(token: Any) -> bool:
     return False
 
 
+def is_running(token: Any) -> bool:
+    """Returns whether the event loop of `token` runs, however long something blocks it."""
+    if hasattr(token, "is_running"):
+        return bool(token.is_running())
+    return not has_ended(token)
+
+
 def nothing() -> None:
     """Does nothing, where a callback is called for."""
 

@@ -16,7 +16,7 @@ from weakref import WeakSet, ref
 
 import anyio.lowlevel
 
-from ..._runtime.loops import call_every, call_soon, current_token
+from ..._runtime.loops import call_every, call_soon, current_token, is_running
 from .broker import ChannelsClosed, Fenced, Follower, Item, Lease, RunRecord
 from .position import NOWHERE, UNUSED_TTL, HistoryKey, Position, beginning
 from .ring import UNLIMITED, Entry, Retention, Ring
@@ -370,15 +370,36 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_anew)
 
 
+class _Lease:
+    """The lease of a producer in this process. Nobody else can take over while something blocks its
+    event loop, so it is not over as long as that runs, in time or not."""
+
+    __slots__ = ("_token", "_until")
+
+    def __init__(self) -> None:
+        self._token = ref(current_token())
+        self.renew()
+
+    def renew(self) -> None:
+        self._until = monotonic() + Lease.DURATION
+
+    @property
+    def is_over(self) -> bool:
+        if monotonic() < self._until:
+            return False
+        token = self._token()
+        return token is None or not is_running(token)
+
+
 class _Run:
     """A run's history, its fence token and lease, and whether a stop was requested."""
 
-    __slots__ = ("end_body", "fence", "history", "lease_until", "on_stop", "stop")
+    __slots__ = ("end_body", "fence", "history", "lease", "on_stop", "stop")
 
     def __init__(self, history: History, on_stop: Callable[[str], None]) -> None:
         self.history = history
         self.fence: str | None = os.urandom(8).hex()
-        self.lease_until = monotonic() + Lease.DURATION
+        self.lease = _Lease()
         # None when the run has ended: it refers to the generator, and the run is kept for its ttl.
         self.on_stop: Callable[[str], None] | None = on_stop
         self.stop: str | None = None
@@ -395,8 +416,8 @@ class MemoryRuns:
     def begin_anew(self) -> None:
         """Begins without runs."""
         self._runs: dict[HistoryKey, _Run] = {}
-        # Of each key: who holds it, and until when.
-        self._holders: dict[HistoryKey, tuple[str, float]] = {}
+        # Of each key: who holds it.
+        self._holders: dict[HistoryKey, tuple[str, _Lease]] = {}
 
     async def start(
         self, run: HistoryKey, ttl: float, on_stop: Callable[[str], None]
@@ -431,7 +452,7 @@ class MemoryRuns:
     async def renew(self, run: HistoryKey, fence: str) -> str | None:
         with self._broker.lock:
             kept = self._check(run, fence)
-            kept.lease_until = monotonic() + Lease.DURATION
+            kept.lease.renew()
             return kept.stop
 
     def _check(self, run: HistoryKey, fence: str) -> _Run:
@@ -445,7 +466,7 @@ class MemoryRuns:
             kept = self._kept(run)
             if kept is None or kept.fence is None:
                 return False
-            if kept.fence != fence and (fence is not None or monotonic() < kept.lease_until):
+            if kept.fence != fence and (fence is not None or not kept.lease.is_over):
                 return False
             kept.fence = kept.on_stop = None
             self._broker.append(run, UNLIMITED, item)
@@ -474,7 +495,7 @@ class MemoryRuns:
             if kept is None:
                 return None
             head = self._broker.histories[run].ring.head
-            is_alive = kept.fence is not None and monotonic() < kept.lease_until
+            is_alive = kept.fence is not None and not kept.lease.is_over
             return RunRecord(head, kept.end_body, is_alive=is_alive)
 
     async def claim(
@@ -485,7 +506,7 @@ class MemoryRuns:
             known = self._holder(key)
             if known is not None and known not in (holder, instead_of):
                 return known
-            self._holders[key] = holder, monotonic() + Lease.DURATION
+            self._holders[key] = holder, _Lease()
             return None
 
     async def holder(self, key: HistoryKey) -> str | None:
@@ -498,8 +519,11 @@ class MemoryRuns:
                 del self._holders[key]
 
     def _holder(self, key: HistoryKey) -> str | None:
-        holder, until = self._holders.get(key, (None, 0.0))
-        if holder is not None and until <= monotonic():
+        known = self._holders.get(key)
+        if known is None:
+            return None
+        holder, lease = known
+        if lease.is_over:
             del self._holders[key]
             return None
         return holder
