@@ -82,6 +82,24 @@ async def test_e5_open_streams_end_as_at_a_shutdown_and_later_ones_stream_on() -
 
 
 @pytest.mark.virtual_time
+async def test_e5_streams_count_as_open_until_they_have_ended() -> None:
+    """So that the clients of many come back spread over a longer time."""
+    with anyio.fail_after(1_000):
+        async with anyio.create_task_group() as tasks:
+            options = {"shutdown_grace": 5}
+            clients = [await opened(tasks, EventSourceResponse(polite(), **options)) for _ in "ab"]
+            sserpent.end_streams()
+            later = await opened(tasks, EventSourceResponse(endless()))
+            assert _shutdown.count_open() == 3
+            for each in clients:
+                await each.returned.wait()
+            assert _shutdown.count_open() == 1
+            later.disconnect()
+            await later.returned.wait()
+            assert _shutdown.count_open() == 0
+
+
+@pytest.mark.virtual_time
 async def test_e5_one_that_cannot_be_told_keeps_no_other_from_ending(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -392,7 +392,8 @@ class _LoopStreams:
         self._by_address: dict[Address, ServerStreams] = {}
         self._end_polling: Callable[[], object] | None = None
         self._is_to_end = False
-        self._to_end: list[ServerStreams] = []
+        # Those that `end_streams` has ended, or is about to: no stream opens among them any more.
+        self._apart: set[ServerStreams] = set()
         self._looks = 0
 
     def of_server(self, scope: Scope | None) -> ServerStreams:
@@ -419,7 +420,7 @@ class _LoopStreams:
 
     def _servers(self) -> Iterable[ServerStreams]:
         """Returns each server once: one that listens at several addresses is there for each."""
-        return dict.fromkeys(self._by_address.values())
+        return dict.fromkeys((*self._by_address.values(), *self._apart))
 
     def are_open(self) -> bool:
         return any(streams.open for streams in self._servers())
@@ -440,6 +441,7 @@ class _LoopStreams:
             for address, streams in self._by_address.items()
             if not streams.is_stale()
         }
+        self._apart.clear()
         if self._end_polling is not None:
             self._end_polling()
             self._end_polling = None
@@ -461,13 +463,14 @@ class _LoopStreams:
         self._by_address = {
             address: later.get(streams, streams) for address, streams in self._by_address.items()
         }
-        self._to_end += groups
+        self._apart |= groups
 
     def _end(self) -> None:
         self.set_apart()
-        groups, self._to_end = self._to_end, []
-        for streams in groups:
-            streams.begin_to_end()
+        self._apart = {each for each in self._apart if each.open}
+        for streams in self._apart:
+            if not streams.ending:
+                streams.begin_to_end()
 
     def notice_signal(self) -> None:
         """Called from a signal handler: only the loop's own thread may touch its streams."""
