@@ -66,31 +66,31 @@ def _parser() -> argparse.ArgumentParser:
     tail = commands.add_parser(
         "tail",
         help="print the events of a stream as they come",
-        description="Prints the events of a stream as they come, a line each, and reconnects. Ends"
-        " with 0 where the server says that nothing more comes (204, or the end of a POST or"
-        " of a run) and with 1 where the response is no event stream.",
+        description="Prints the events of a stream as they come, a line each, and reconnects. The"
+        " exit status is 0 at the end of the events (a 204, or the end of a POST or of a run), and"
+        " 1 if the response is no event stream.",
     )
     _add_request(tail)
-    tail.add_argument("--last-event-id", default="", help="the ID to go on after")
+    tail.add_argument("--last-event-id", default="", help="the ID to resume after")
     tail.add_argument("--json", action="store_true", help="print each event as a JSON object")
     check = commands.add_parser(
         "check",
         help="say why a stream does not stream",
         description="Looks at a stream and says what keeps its events from arriving, and what to"
-        " change. Ends with 1 if something does.",
+        " change. The exit status is 1 if anything does.",
     )
     _add_request(check)
     check.add_argument(
         "--seconds",
         type=_seconds,
         default=20.0,
-        help="how long to look, 20 unless given; to the end of the stream if that comes first",
+        help="how long to look at most (default: 20)",
     )
     return parser
 
 
 def _add_request(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("url", type=_url, help="of the stream")
+    parser.add_argument("url", type=_url, help="the URL of the stream")
     parser.add_argument(
         "--header",
         action="append",
@@ -98,7 +98,7 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         type=_header,
         metavar="'NAME: VALUE'",
         dest="headers",
-        help="a header of the request; may be given more than once",
+        help="a header of the request; can be repeated",
     )
     parser.add_argument("--post", type=_json, metavar="JSON", help="send a POST with this body")
 
