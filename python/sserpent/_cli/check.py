@@ -92,7 +92,6 @@ async def _observe(given: Any, *, compressed: bool = False) -> Observation:
         given: The arguments of the command line.
         compressed: Whether to ask for compression, and to read only what is compressed then.
     """
-    began = time.monotonic()
     headers = _headers(given, compressed=compressed)
     request: dict[str, Any] = {"headers": headers, "json": given.post}
     method = "GET" if given.post is None else "POST"
@@ -100,6 +99,8 @@ async def _observe(given: Any, *, compressed: bool = False) -> Observation:
     # Any: what type checkers know of the client is not much.
     client: Any = httpx2.AsyncClient(timeout=timeout, follow_redirects=True)
     seen: Observation | None = None
+    # The client is made: that takes seconds where the machine is slow, and is not the server's.
+    began = time.monotonic()
     async with client:
         # One limit for all: what has come counts, however long the last bytes take to look at.
         with anyio.move_on_after(given.seconds):
