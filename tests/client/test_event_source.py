@@ -545,6 +545,16 @@ def test_r22_an_id_is_sent_as_browsers_send_it_or_not_at_all(
         assert [server.header(number, "Last-Event-ID") for number in (1, 2)] == [sent, sent]
 
 
+@pytest.mark.parametrize(("last_event_id", "sent"), [("6", b"6"), ("b ", None), ("", b"5")])
+def test_r22_an_id_of_the_stream_takes_the_place_of_one_among_the_headers(
+    reader: Reader, last_event_id: str, sent: bytes | None
+) -> None:
+    frame = f"id: {last_event_id}\ndata: a\n\n".encode()
+    with scripted([STREAM, frame], nothing_to_come()) as server:
+        reader.read(server.url, headers={"last-event-id": "5"})
+        assert [server.header(number, "Last-Event-ID") for number in (0, 1)] == [b"5", sent]
+
+
 # Ends
 
 

@@ -146,11 +146,7 @@ class Source:
         if request.headers.get("Accept") in (None, "*/*"):
             request.headers["Accept"] = "text/event-stream"
         request.headers["Cache-Control"] = "no-store"
-        last_event_id = sendable_id(self.reading.last_event_id)
-        if last_event_id is not None:
-            # As bytes: the client encodes a text as it thinks fit.
-            others = [each for each in request.headers.raw if each[0].lower() != b"last-event-id"]
-            request.headers = type(request.headers)([*others, (b"Last-Event-ID", last_event_id)])
+        send_last_event_id(request, self.reading.last_event_id)
         # Where the client reads the socket: what it decodes of a compressed keep-alive is nothing.
         timeout = {
             **request.extensions.get("timeout", {}),
@@ -283,6 +279,19 @@ class Source:
         if self._sent and not self.reconnection.may_repeat(self.reading.last_event_id):
             self._over = True
             self._why_over = left_early()
+
+
+def send_last_event_id(request: Any, last_event_id: str) -> None:
+    """Gives a request the header `Last-Event-ID` if there is an ID, in place of one that it has.
+    An ID that no header can have is not sent, nor is an older one in its place."""
+    if not last_event_id:
+        return
+    headers = [each for each in request.headers.raw if each[0].lower() != b"last-event-id"]
+    sent = sendable_id(last_event_id)
+    if sent is not None:
+        # As bytes: the client encodes a text as it thinks fit.
+        headers.append((b"Last-Event-ID", sent))
+    request.headers = type(request.headers)(headers)
 
 
 def library_of(client: Any) -> Any:
