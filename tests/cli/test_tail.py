@@ -32,7 +32,9 @@ def tail(capsys: Any, scripts: Sequence[Sequence[Any]], *options: str) -> tuple[
     return status, re.sub(r"(?m)^\d\d:\d\d:\d\d\.\d{3}", "TIME", printed.out), said
 
 
-def test_events_go_to_standard_output_and_connections_to_standard_error(capsys: Any) -> None:
+def test_events_go_to_standard_output_and_connections_to_standard_error(
+    capsys: Any, caplog: Any
+) -> None:
     scripts = [
         [CHUNKED, chunk(b"retry: 1\nid: 7\nevent: token\ndata: Hel\ndata: lo\n\n")],
         [STREAM, b"data: b\n\n"],
@@ -50,6 +52,8 @@ def test_events_go_to_standard_output_and_connections_to_standard_error(capsys: 
     assert busy.startswith("reconnects in N s: NotAnEventStream: URL is no event stream: ")
     assert "status 503 with no content type: b'busy'" in busy
     assert last == "the server says that nothing more comes"
+    # It is said once: without a handler, Python prints warnings of the log too.
+    assert [record for record in caplog.records if record.name == "sserpent"] == []
 
 
 def test_a_run_that_has_ended_is_not_asked_for_again(capsys: Any) -> None:
