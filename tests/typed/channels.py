@@ -47,6 +47,7 @@ async def run() -> None:
     started = await runs.start(answer(), owner=1, id="a")
     assert_type(started, Run[int])
     assert_type(started.follow(after=None, send_timeout=5), Subscription[int])
+    _either: Subscription[int | str] = started.follow()
     started.follow(ping=5)  # type: ignore[call-arg]
     await runs.follow("a", owner="1", open_delay=1)  # type: ignore[call-arg]
     assert_type(await channels.disconnect(owner=1), int)
