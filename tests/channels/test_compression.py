@@ -569,7 +569,7 @@ async def test_z7_a_client_that_comes_back_while_there_is_no_place_gets_plain_li
         await second.run(world.channel.subscribe(after="0-1-1", compress=True))
 
     await play(script, max_subscribers=1)
-    assert second.body.startswith(b": full\nretry: ")
+    assert second.body.startswith(b": not now\nretry: ")
     assert second.headers["vary"] == "Accept-Encoding"
     assert "content-encoding" not in second.headers
 

@@ -594,3 +594,4 @@ async def test_who_follows_a_run_of_channels_that_are_closed_is_told_to_come_bac
             answered = await client.get(path)
             assert answered.status_code == 200, path
             assert "retry: " in answered.text, path
+            assert answered.headers["cache-control"] == "no-cache", path

@@ -330,7 +330,7 @@ async def test_z7_a_stream_for_which_there_is_no_place_is_not_compressed(
     assert second.status == (503 if last_event_id is None else 200)
     assert "content-encoding" not in second.headers
     assert second.headers["vary"] == "Accept-Encoding"
-    assert second.body.startswith(b"Too many" if last_event_id is None else b": full\nretry: ")
+    assert second.body.startswith(b"Too many" if last_event_id is None else b": not now\nretry: ")
 
 
 # What there is besides

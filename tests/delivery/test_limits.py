@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 def goodbye(body: bytes) -> int:
     """Returns the reconnection time, in ms, of a stream that ends with a farewell."""
-    found = re.search(rb"(?:^|\n)(?:: goodbye|: full)\nretry: (\d+)\n$", body)
+    found = re.search(rb"(?:^|\n)(?:: goodbye|: not now)\nretry: (\d+)\n$", body)
     assert found, body
     return int(found[1])
 

@@ -132,7 +132,7 @@ def goodbye() -> bytes:
 
 def come_back_later() -> bytes:
     """Returns the whole stream of a client that comes back while there is no place."""
-    return b": full\nretry: %d\n" % random.randint(*_FULL)
+    return b": not now\nretry: %d\n" % random.randint(*_FULL)
 
 
 def can_ping(response: Streamable, pending: Pending, buffer: object) -> bool:

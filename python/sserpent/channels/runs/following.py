@@ -12,8 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from ... import _shutdown
 from ..._delivery.observer import route_of
-from ..._delivery.options import set_unchecked
-from ..._delivery.wire import come_back_later
+from ..._fastapi.limits import empty_stream
 from ..._fastapi.negotiation import add_vary
 from ..._fastapi.protocol_response import ProtocolResponse
 from ..._fastapi.response import EventSourceResponse
@@ -122,7 +121,7 @@ class Following(Subscription[Any]):
         if self._cuts:
             raise broker_is_away() from None
         self._has_looked = True
-        self._send_instead(Response(come_back_later(), media_type=self.media_type))
+        self._send_instead(empty_stream(self))
 
     def answer_nothing(self) -> None:
         """Answers with a 204: there is nothing to follow."""
@@ -198,8 +197,6 @@ class Following(Subscription[Any]):
             if self._scope is None or _shutdown.can_close(self._scope):
                 return False
             is_lost = True
-        if buffer.has_end_mark:
-            set_unchecked(self, "_has_end_mark", True)
         try:
             frames = self._closing_frames(buffer.stream_end())
         except BaseException:  # one that leaves here would end no stream, or all of them
