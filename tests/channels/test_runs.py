@@ -945,13 +945,20 @@ async def test_x8_a_broker_that_is_silent_holds_a_shutdown_up_for_8_s_in_all(
 
 @in_memory
 @pytest.mark.virtual_time
-async def test_x8_all_runs_have_their_grace_at_the_same_time(make_channels: MakeChannels) -> None:
+async def test_x8_all_runs_have_their_grace_at_the_same_time(
+    make_channels: MakeChannels, caplog: pytest.LogCaptureFixture
+) -> None:
     async with make_channels() as channels:
         for n in range(3):
-            await channels.runs(f"runs-{n}", shutdown_grace=10).start(Answer()())
+            await channels.runs(f"runs-{n}", shutdown_grace=5 * n).start(Answer()())
         begin = anyio.current_time()
         await channels.aclose()
         assert 10 <= anyio.current_time() - begin <= 11
+    # Whoever waits for the server to exit is told why it does not.
+    assert [each.getMessage() for each in caplog.records] == [
+        "Waiting up to 5 s (shutdown_grace) for the active runs of 'runs-1' to end: 1",
+        "Waiting up to 10 s (shutdown_grace) for the active runs of 'runs-2' to end: 1",
+    ]
 
 
 @in_memory

@@ -154,6 +154,7 @@ class Channels:
         several = [named for named in list(self._named.values()) if isinstance(named, Runs)]
         for runs in several:
             runs._shut_down()
+            runs._log_wait()
         for runs in several:
             await runs._ended()
         self._hubs.end_all()

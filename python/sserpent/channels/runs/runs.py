@@ -14,6 +14,7 @@ from fastapi import HTTPException
 from ..._delivery.generator_thread import ThreadOptions, ThreadSlots
 from ..._fastapi.limits import retry_after
 from ..._fastapi.response import EventSourceResponse, checked_content
+from ..._runtime.log import logger
 from ..._runtime.loops import current_token, spawn
 from ..channel import Key
 from ..checks import checked_key, checked_owner
@@ -386,6 +387,17 @@ class Runs(Generic[T]):
         """Ends the runs of this process, each within its grace."""
         for producer in self._local.producers:
             producer.shut_down_soon()
+
+    def _log_wait(self) -> None:
+        """Says why the server does not exit yet."""
+        count, grace = len(self._local.producers), self._definition.shutdown_grace
+        if count and grace:
+            logger.warning(
+                "Waiting up to %g s (shutdown_grace) for the active runs of %r to end: %d",
+                grace,
+                self._definition.name,
+                count,
+            )
 
     async def _ended(self) -> None:
         """Returns when the runs of this process have ended, and those that a run has started in its
