@@ -4,14 +4,13 @@ use memchr::memmem;
 
 use crate::ends::find_end;
 
-/// Returns a stream without the events whose whole data is `left_out`, blanks around it or not, and
-/// whether the last event with data was one of them; None if there are none.
+/// Returns a stream without the events whose whole data is `left_out`, blanks around it or not;
+/// None if there are none.
 #[must_use]
-pub fn without(stream: &[u8], left_out: &[u8]) -> Option<(Vec<u8>, bool)> {
+pub fn without(stream: &[u8], left_out: &[u8]) -> Option<Vec<u8>> {
     memmem::find(stream, left_out)?;
     let mut kept = Vec::with_capacity(stream.len());
     let (mut block, mut at) = (0, 0);
-    let mut is_last = false;
     let mut data: Option<Vec<u8>> = None;
     while at < stream.len() {
         let (line, next) = line_at(stream, at);
@@ -27,16 +26,14 @@ pub fn without(stream: &[u8], left_out: &[u8]) -> Option<(Vec<u8>, bool)> {
             }
         }
         if line.is_empty() {
-            let is_left_out = data.take().map(|data| data.trim_ascii() == left_out);
-            if is_left_out != Some(true) {
+            if data.take().as_deref().map(<[u8]>::trim_ascii) != Some(left_out) {
                 kept.extend_from_slice(&stream[block..at]);
             }
-            is_last = is_left_out.unwrap_or(is_last);
             block = at;
         }
     }
     kept.extend_from_slice(&stream[block..]);
-    Some((kept, is_last))
+    Some(kept)
 }
 
 /// A line, and where the next one begins.
@@ -54,7 +51,7 @@ mod tests {
     use super::*;
 
     fn kept(stream: &[u8]) -> Vec<u8> {
-        without(stream, b"[DONE]").map_or_else(|| stream.to_vec(), |(kept, _)| kept)
+        without(stream, b"[DONE]").unwrap_or_else(|| stream.to_vec())
     }
 
     #[test]

@@ -38,7 +38,7 @@ def test_openai_reads_the_chat_completion(server: Server) -> None:
     with client.chat.completions.create(model="mine", messages=PROMPT, stream=True) as chunks:
         text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert text == "You said: Hi"
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.NotFoundError, match="There is no such model"):
         client.chat.completions.create(model="other", messages=PROMPT, stream=True)
 
 
@@ -96,7 +96,11 @@ def test_openai_reads_a_completion_that_is_a_run_which_resumes_by_a_number(serve
     assert [each["choices"][0]["delta"].get("content") for each in data_of(rest)] == deltas[1:]
     no_place = httpx.get(f"{server.url}/completions/{raw.headers['Run-ID']}", params={"after": -1})
     assert no_place.status_code == 400
-    assert no_place.json() == {"detail": "The last event ID is not one of this run"}
+    assert no_place.json()["error"]["message"] == "The last event ID is not one of this run"
+    beyond = httpx.get(f"{server.url}/completions/{raw.headers['Run-ID']}", params={"after": 999})
+    assert beyond.status_code == 204
+    with pytest.raises(openai.NotFoundError, match="There is no such model"):
+        client.chat.completions.create(model="other", messages=PROMPT, stream=True)
 
 
 def test_openai_reads_the_response_and_comes_back_for_a_part_of_it(server: Server) -> None:

@@ -119,14 +119,14 @@ class FakeUpstream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        await self._take(UpstreamRequest(scope), receive, send)
-
-    async def _take(self, request: UpstreamRequest, receive: Receive, send: Send) -> None:
+        request = UpstreamRequest(scope)
         self.requests.append(request)
         if self._answers is None:
             await self._answer(request, receive, send)
         else:
-            await next(self._answers)._take(request, receive, send)
+            answer = next(self._answers)
+            answer.requests.append(request)
+            await answer._answer(request, receive, send)
 
     async def _answer(self, request: UpstreamRequest, receive: Receive, send: Send) -> None:
         error: BaseException | None = None
