@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 from starlette.types import Receive, Scope, Send
 
-from asgi import Connection
+from asgi import Connection, Left
 from sserpent import EventSourceResponse
 
 
@@ -98,6 +98,41 @@ async def test_d13_a_base_http_middleware_passes_a_disconnect_on(anyio_backend: 
         connection.disconnect()
         with anyio.fail_after(20):
             await closed.wait()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("when", ["before", "held"])
+@pytest.mark.parametrize("open_delay", [0.25, None])
+async def test_d13_a_base_http_middleware_has_a_response_of_a_client_that_left_early(
+    when: str, open_delay: float | None, anyio_backend: str
+) -> None:
+    """It raises "No response returned" where the application says nothing."""
+    from starlette.middleware.base import BaseHTTPMiddleware
+
+    connection = Left() if when == "before" else Connection()
+    seen: list[int] = []
+    told: list[str] = []
+
+    async def content() -> AsyncIterator[int]:
+        connection.disconnect()
+        await anyio.sleep_forever()
+        yield 1
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        response = EventSourceResponse(
+            content(), open_delay=open_delay, on_disconnect=lambda: told.append("told")
+        )
+        await response(scope, receive, send)
+
+    async def dispatch(request: Any, call_next: Any) -> Any:
+        response = await call_next(request)
+        seen.append(response.status_code)
+        return response
+
+    with anyio.fail_after(20):
+        await connection.run(BaseHTTPMiddleware(app, dispatch))
+    assert seen == [200]
+    assert told == ["told"]
 
 
 def test_d12_a_websocket_is_denied_as_with_starlettes_response() -> None:

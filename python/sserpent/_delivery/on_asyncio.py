@@ -373,8 +373,12 @@ class Delivery:
         """`receive` has said that the client is gone."""
         if self._life.ending is None and self._sender.phase is ENDED:
             self._report(_GONE_AT_END)
-        else:
-            self._report(Event.CLIENT_GONE)
+            return
+        self._report(Event.CLIENT_GONE)
+        if self._life.ending is Ending.CLIENT_LEFT and not self._sender.sent_headers:
+            # Nobody reads them, but Starlette's BaseHTTPMiddleware raises where there are none.
+            self._sender.open()
+            self._sender.stop()
 
     def client_left(self) -> None:
         """The connection is closed, and `receive` may not say so."""

@@ -446,6 +446,10 @@ class TrioDelivery:
             await self._send_pending()
             if not self.ending or not self._driven.is_set():
                 await self._news.wait()
+        if self.ending is Ending.CLIENT_LEFT and not self._opened:
+            # Nobody reads them, but Starlette's BaseHTTPMiddleware raises where there are none.
+            self._opened = True
+            await self._send(self._body.head())
 
     def _can_deliver(self) -> bool:
         if self._phase is Phase.ENDED:
