@@ -140,6 +140,22 @@ async def test_z1_head_has_the_headers_of_get(accepted: bytes) -> None:
 
 
 @pytest.mark.virtual_time
+async def test_z1_a_response_that_is_used_again_asks_each_client() -> None:
+    class Numbers:
+        def __aiter__(self) -> AsyncIterator[dict[str, int]]:
+            return numbers()
+
+    response = Compressed(Numbers())
+    for accepted in (b"gzip", b"gzip", b"identity", b"gzip"):
+        connection = await streamed(lambda: response, headers=[(b"accept-encoding", accepted)])
+        is_gzip = connection.headers.get("content-encoding") == "gzip"
+        assert is_gzip is (accepted == b"gzip")
+        plain = gunzipped(connection.bodies).plain if is_gzip else connection.body
+        assert plain == PLAIN
+        assert connection.headers["vary"] == "Accept-Encoding"
+
+
+@pytest.mark.virtual_time
 async def test_z1_vary_joins_what_the_application_says() -> None:
     def response() -> Any:
         made = Compressed(numbers(), headers={"Vary": "Cookie"})

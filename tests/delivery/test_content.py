@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from asgi import Connection
 from sserpent import EventSourceResponse, ServerSentEvent
 from sserpent.channels import Channels
+from sserpent.protocols import StreamEnd
 
 # What is said of content does not depend on the core.
 pytestmark = pytest.mark.once
@@ -214,6 +215,21 @@ async def test_an_iterable_is_asked_for_its_iterator_once_and_not_for_head(metho
     await connection.run(EventSourceResponse(Subscribers()))
     assert len(queues) == (method == "GET")
     assert connection.body == (b"data: 1\n\n" if method == "GET" else b"")
+
+
+@pytest.mark.anyio
+async def test_a_response_of_a_list_can_be_used_again() -> None:
+    class Ended(EventSourceResponse):
+        def closing_event(self, end: StreamEnd) -> str:
+            return end.kind
+
+    response = Ended([1])
+    bodies: list[bytes] = []
+    for method in ("GET", "HEAD", "GET"):
+        connection = Connection(method=method)
+        await connection.run(response)
+        bodies.append(connection.body)
+    assert bodies == [b'data: 1\n\ndata: "done"\n\n', b"", b'data: 1\n\ndata: "done"\n\n']
 
 
 @dataclass(frozen=True)

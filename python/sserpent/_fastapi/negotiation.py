@@ -8,6 +8,8 @@ import re
 from starlette.responses import Response
 from starlette.types import Scope
 
+_Headers = list[tuple[bytes, bytes]]
+
 _GZIP = "gzip", "x-gzip"  # https://www.rfc-editor.org/rfc/rfc9110#section-8.4.1.3
 _WEIGHT = re.compile(r"\s*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*", re.ASCII | re.IGNORECASE)
 _ENCODING, _VARY = b"content-encoding", b"vary"
@@ -34,21 +36,23 @@ def _weight(parameter: str) -> float:
 
 
 def add_vary(response: Response) -> None:
-    """Says that another client may get other bytes, for caches. In one line: Starlette's middleware
-    for CORS knows of one alone."""
-    headers = response.raw_headers
+    """Says that another client may get other bytes, for caches."""
+    response.raw_headers = negotiated(response.raw_headers, False)
+
+
+def negotiated(headers: _Headers, is_gzip: bool) -> _Headers:
+    """Returns headers that say that another client may get other bytes, and whether these are
+    compressed. `Vary` is one line: Starlette's middleware for CORS knows of one alone."""
     fields = [value.decode("latin-1") for name, value in headers if name == _VARY]
     named = {each.strip().lower() for field in fields for each in field.split(",")}
     if not named & {"*", _ACCEPT_ENCODING.lower()}:
         line = ", ".join((*fields, _ACCEPT_ENCODING)).encode("latin-1")
-        response.raw_headers = [each for each in headers if each[0] != _VARY] + [(_VARY, line)]
+        headers = [each for each in headers if each[0] != _VARY] + [(_VARY, line)]
+    return [*headers, (_ENCODING, b"gzip")] if is_gzip else headers
 
 
-def say_gzip(response: Response) -> bool:
-    """Says that the body is compressed, and returns whether it may be: a body that is encoded
-    already is left as it is, and so is one of an error, or a status that has none."""
+def can_be_gzip(response: Response) -> bool:
+    """Returns whether the body may be compressed: one that is encoded already is left as it is, and
+    so is one of an error, or a status that has none."""
     may_be = response.status_code in range(200, 300) and response.status_code not in (204, 205)
-    if not may_be or any(name == _ENCODING for name, _ in response.raw_headers):
-        return False
-    response.raw_headers.append((_ENCODING, b"gzip"))
-    return True
+    return may_be and all(name != _ENCODING for name, _ in response.raw_headers)

@@ -57,7 +57,7 @@ from .._delivery.source_name import SourceName
 from .._runtime.log import logger
 from .._runtime.loops import on_asyncio
 from .limits import Slots, refusal, retry_after
-from .negotiation import add_vary, say_gzip, takes_gzip
+from .negotiation import add_vary, can_be_gzip, negotiated, takes_gzip
 from .requests import shared_receive
 from .stream_end import StreamEnd, data_of
 
@@ -169,7 +169,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     # The rules of the class for its items, and for those that end its streams.
     _rules: ItemRules | None = None
     _closing_rules: ItemRules | None = None
-    # Whether the body ends whole, once `closing_event` has said so.
+    # Whether the body ends whole, once `closing_event` has said so of what was replaced.
     _ends_whole: bool | None = None
     # A HTTPException of the generator, once the client was told of it.
     _told: HTTPException | None = None
@@ -291,9 +291,12 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         return StreamEnd("error", reason, error.status_code, **facts)
 
     def _close(self, buffer: Any, error: BaseException | None, is_lost: bool = False) -> bool:
-        if self._ends_whole is None:
-            set_unchecked(self, "_ends_whole", self._append_closing_event(buffer, error, is_lost))
-        return bool(self._ends_whole)
+        if self._ends_whole is not None:
+            return self._ends_whole
+        ends_whole = self._append_closing_event(buffer, error, is_lost)
+        if self._replaced:  # both what is in the place of the events and they themselves end
+            set_unchecked(self, "_ends_whole", ends_whole)
+        return ends_whole
 
     def _append_closing_event(
         self, buffer: Any, error: BaseException | None, is_lost: bool
@@ -368,14 +371,12 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     def _start_message(self) -> Message:
         if self._injected is not None:
             self._injected.apply(self)
+        headers = self.raw_headers
         if self.compress:
-            add_vary(self)
-            set_unchecked(self, "_gzip", self._gzip and say_gzip(self))
-        return {
-            "type": "http.response.start",
-            "status": self.status_code,
-            "headers": self.raw_headers,
-        }
+            set_unchecked(self, "_gzip", self._gzip and can_be_gzip(self))
+            # Not in place: a response may be used again, for a client that takes something else.
+            headers = negotiated(headers, self._gzip)
+        return {"type": "http.response.start", "status": self.status_code, "headers": headers}
 
     # Starlette's class has it as a plain attribute, which other code looks at, wraps and replaces.
 
@@ -420,8 +421,8 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
             await self.background()
 
     def _answer(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        if self.compress and takes_gzip(scope):
-            set_unchecked(self, "_gzip", True)
+        if self.compress and takes_gzip(scope) is not self._gzip:
+            set_unchecked(self, "_gzip", not self._gzip)
         if scope["method"] == "HEAD":
             return self._answer_head(scope, receive, send)
         if self.max_streams is None:
@@ -495,7 +496,15 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         other's."""
         self._begins, self._source = False, None
         answering: Coroutine[Any, Any, None] = _delivery_class()(self, scope, receive, send).run()
-        return self._then_close_replaced(answering) if self._replaced else answering
+        if self._replaced:
+            answering = self._then_close_replaced(answering)
+        return self._then_begin_again(answering)
+
+    async def _then_begin_again(self, answering: Coroutine[Any, Any, None]) -> None:
+        try:
+            await answering
+        finally:
+            self._begins = True  # a GET may follow, if one response answers all requests
 
 
 async def _body_of(
