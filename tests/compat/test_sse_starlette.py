@@ -4,6 +4,7 @@ and what ends a stream."""
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import signal
 import sys
@@ -526,6 +527,18 @@ async def test_e4_head_has_the_headers_alone() -> None:
 
 def test_e4_no_limit_for_a_cleanup() -> None:
     assert EventSourceResponse(iter(()), cleanup_timeout=None).cleanup_timeout > 10**6
+
+
+@pytest.mark.parametrize(
+    "name", ["ping", "send_timeout", "cleanup_timeout", "shutdown_grace_period"]
+)
+@both
+@asyncio_only
+async def test_e4_a_time_may_be_infinite(module: Any, name: str) -> None:
+    options: Any = {name: math.inf}
+    response = module.EventSourceResponse(iter("a"), **options)
+    connection = await run_and_end(lambda: response, nothing)
+    assert (connection.body, connection.complete) == (b"data: a\r\n\r\n", True)
 
 
 # On a server

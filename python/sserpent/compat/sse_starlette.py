@@ -10,6 +10,7 @@ uvicorn is patched.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import (
     AsyncIterable,
@@ -262,10 +263,10 @@ class EventSourceResponse(sserpent.EventSourceResponse):
             all_headers,
             media_type,
             background,
-            ping_interval=self.DEFAULT_PING_INTERVAL if ping is None else ping,
+            ping_interval=_finite(self.DEFAULT_PING_INTERVAL if ping is None else ping),
             open_delay=0,
-            send_timeout=send_timeout,
-            cleanup_timeout=_NEVER if cleanup_timeout is None else cleanup_timeout,
+            send_timeout=_finite(send_timeout),
+            cleanup_timeout=_NEVER if cleanup_timeout is None else _finite(cleanup_timeout),
             max_pending=1,  # a generator goes on when its item is sent
             framed=True,
         )
@@ -346,6 +347,10 @@ class EventSourceResponse(sserpent.EventSourceResponse):
             self._senders.append(scope)
             await sender()
         self._senders.clear()
+
+
+def _finite(seconds: Any) -> Any:
+    return _NEVER if seconds == math.inf else seconds
 
 
 def _encoded(content: Any, sep: str, cleanup_timeout: float, senders: Any) -> Any:
