@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, HTTPException, Response
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
@@ -21,6 +21,8 @@ from sserpent._delivery import compression, on_asyncio, options
 from sserpent._delivery.compression import EMPTY_BLOCK
 from sserpent._delivery.sender import Sender, TaskSender
 from sserpent.channels import Channels
+from sserpent.channels.subscription import broker_is_away
+from sserpent.protocols import ProtocolResponse
 from sserpent.testing import connect
 
 pytestmark = pytest.mark.anyio
@@ -44,6 +46,11 @@ def sync_numbers(count: int = 3) -> Iterator[dict[str, int]]:
 
 
 PLAIN = b'data: {"number":0}\n\ndata: {"number":1}\n\ndata: {"number":2}\n\n'
+
+
+async def silent() -> AsyncIterator[dict[str, int]]:
+    await anyio.sleep(1_000)
+    yield {"number": 0}
 
 
 async def streamed(response: Callable[[], Any], **scope: Any) -> Connection:
@@ -326,6 +333,23 @@ async def test_z7_an_error_or_a_status_without_a_body_is_not_compressed(status: 
     assert "content-encoding" not in connection.headers
     assert connection.headers["vary"] == "Accept-Encoding"
     assert connection.body == PLAIN
+
+
+@pytest.mark.virtual_time
+async def test_z7_a_503_of_a_protocol_that_comes_before_the_stream_says_that_it_varies() -> None:
+    class Short(ProtocolResponse):
+        compress = True
+        max_duration = 1
+        open_delay = None
+
+    with pytest.raises(HTTPException) as raised:
+        await Connection(headers=GZIP).run(Short(silent()))
+    assert raised.value.status_code == 503
+    headers = raised.value.headers or {}
+    assert headers.keys() == {"Retry-After", "Vary"}
+    assert headers["Vary"] == "Accept-Encoding"
+    assert "Vary" in (broker_is_away(compress=True).headers or {})
+    assert "Vary" not in (broker_is_away(compress=False).headers or {})
 
 
 @pytest.mark.parametrize("last_event_id", [None, b"7"])

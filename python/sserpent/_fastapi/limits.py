@@ -70,6 +70,16 @@ def retry_after() -> str:
     return str(random.randint(*_RETRY_AFTER))
 
 
+def headers_of_503(compress: bool) -> dict[str, str]:
+    """Returns the headers of an error that says when to try again, in place of a stream.
+
+    Args:
+        compress: Whether the stream would have been compressed for clients that accept it.
+    """
+    headers = {"Retry-After": retry_after()}
+    return {**headers, "Vary": "Accept-Encoding"} if compress else headers
+
+
 def empty_stream(response: Response) -> Response:
     """Returns a stream that tells a client to come back later, and ends."""
     return Response(come_back_later(), 200, response.headers, response.media_type)

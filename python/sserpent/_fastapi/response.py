@@ -56,7 +56,7 @@ from .._delivery.source import close_unstarted
 from .._delivery.source_name import SourceName
 from .._runtime.log import logger
 from .._runtime.loops import on_asyncio
-from .limits import Slots, refusal, retry_after
+from .limits import Slots, headers_of_503, refusal
 from .negotiation import add_vary, can_be_gzip, negotiated, takes_gzip
 from .requests import shared_receive
 from .stream_end import StreamEnd, data_of
@@ -340,7 +340,7 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
         return frames
 
     def _unavailable(self) -> HTTPException:
-        headers = {"Retry-After": retry_after()}
+        headers = headers_of_503(self.compress)
         return fastapi.HTTPException(503, "The answer was interrupted", headers)
 
     def _late_error(self, error: BaseException) -> BaseException | None:

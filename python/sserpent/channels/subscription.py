@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 from .._core import Buffer
 from .._delivery.options import set_unchecked
 from .._delivery.source_name import SourceName
-from .._fastapi.limits import empty_stream, retry_after
+from .._fastapi.limits import empty_stream, headers_of_503
 from .._fastapi.response import EventSourceResponse
 from .fanout.hubs import Hubs
 from .fanout.request import Request
@@ -97,7 +97,7 @@ class Subscription(EventSourceResponse, Generic[T_co]):
             give_back = await self._hubs.take(limits)
         except (BrokerError, ChannelsClosed):
             if self._cuts:
-                raise broker_is_away() from None
+                raise broker_is_away(self.compress) from None
             await self._answer_instead(empty_stream(self), scope, receive, send)
             return
         if give_back is None:
@@ -114,7 +114,7 @@ class Subscription(EventSourceResponse, Generic[T_co]):
                     set_unchecked(self, "open_delay", None)
                 await super()._stream(scope, receive, send)
             elif self._cuts:
-                raise broker_is_away()
+                raise broker_is_away(self.compress)
             else:
                 await self._answer_instead(empty_stream(self), scope, receive, send)
         finally:
@@ -159,9 +159,9 @@ async def _opened(subscriber: Subscriber) -> bool:
     return True
 
 
-def broker_is_away() -> HTTPException:
+def broker_is_away(compress: bool) -> HTTPException:
     """Returns the error for a client that comes while the broker cannot be reached."""
-    return HTTPException(503, "The broker is away", {"Retry-After": retry_after()})
+    return HTTPException(503, "The broker is away", headers_of_503(compress))
 
 
 class _Frames:

@@ -119,7 +119,7 @@ class Following(Subscription[Any]):
             fastapi.HTTPException: 503, the class has a protocol.
         """
         if self._cuts:
-            raise broker_is_away() from None
+            raise broker_is_away(self.compress) from None
         self._has_looked = True
         self._send_instead(empty_stream(self))
 
