@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 
 from debian import program
@@ -203,6 +204,25 @@ def test_a_whole_stream_that_comes_with_its_headers_tells_nothing(capsys: Any) -
     assert "note  all 10 events came together with the headers, after" in said
     assert "as they were sent" not in said
     assert said.endswith("Whether events arrive as they are sent cannot be told.")
+
+
+def test_the_time_that_the_client_itself_takes_is_not_the_servers(
+    capsys: Any, monkeypatch: Any
+) -> None:
+    late = 0.0
+
+    class Slow(httpx2.AsyncClient):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            nonlocal late
+            super().__init__(*arguments, **options)
+            late += 600.0
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late)
+    monkeypatch.setattr("sserpent._cli.check.time", clock)
+    monkeypatch.setattr(httpx2, "AsyncClient", Slow)
+    _, said = check(capsys, [GOOD + event(1) + event(2)])
+    assert late
+    assert float(re.findall(r"ended after (\S+) s", said)[0]) < 600
 
 
 def test_a_compressed_stream_that_nothing_comes_of(capsys: Any) -> None:

@@ -277,3 +277,17 @@ def test_the_advice_is_about_what_went_wrong(
     assert found.level == "fail"
     assert found.text.startswith(f"no response came: {type(error).__name__}: ")
     assert advice in found.advice
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "ada:secret@127.0.0.1:9"])
+def test_the_proxy_of_the_environment_is_named(capsys: Any, monkeypatch: Any, proxy: str) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", proxy)
+    assert main(["check", "http://example.invalid/"]) == 1
+    said = capsys.readouterr().out
+    shown = proxy.replace("ada:secret", "http://ada:***")
+    assert f"goes to the proxy {shown}, which the environment names" in said
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert main(["check", "http://127.0.0.1:9/"]) == 1
+    assert "proxy" not in capsys.readouterr().out

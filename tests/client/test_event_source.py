@@ -514,6 +514,42 @@ async def test_r21_a_wait_that_is_cancelled_goes_on_where_it_was(method: str) ->
     assert 30 <= anyio.current_time() - begin <= 34
 
 
+# The log
+
+
+def logged(caplog: Any) -> list[str]:
+    records = [record for record in caplog.records if record.name == "sserpent"]
+    return [f"{record.levelname} {record.getMessage()}" for record in records]
+
+
+def test_an_outage_is_logged_once_for_each_reason_and_the_end_of_a_stream_is_not(
+    reader: Reader, caplog: Any
+) -> None:
+    away = [answer(503), answer(503), answer(502)]
+    ended = [[STREAM, b"data: a\n\n"], [STREAM, b"data: b\n\n"], [STREAM], [STREAM]]
+    with scripted(*away, *ended, answer(502), nothing_to_come()) as server:
+        url = server.url.replace("http://", "http://ada:secret@")
+        assert data(reader.read(f"{url}?token=secret", max_delay=0.01)) == ["a", "b"]
+    reasons = "status 503", "status 502", "IncompleteStream: the stream ended", "status 502"
+    assert logged(caplog) == [
+        f"WARNING No events from {server.url}, trying again: {reason}" for reason in reasons
+    ]
+
+
+def test_headers_whose_server_is_away_are_logged(reader: Reader, caplog: Any) -> None:
+    errors = [reader.library.ConnectError("refused")] * 2
+
+    def headers() -> dict[str, str]:
+        if errors:
+            raise errors.pop()
+        return {}
+
+    with scripted(nothing_to_come()) as server:
+        assert reader.read(server.url, headers=headers, max_delay=0.01) == []
+    reason = "the function 'headers' has failed, ConnectError: refused"
+    assert logged(caplog) == [f"WARNING No events from {server.url}, trying again: {reason}"]
+
+
 # IDs
 
 
@@ -543,6 +579,16 @@ def test_r22_an_id_is_sent_as_browsers_send_it_or_not_at_all(
         reader.read(server.url)
         assert reader.source.last_event_id == last_event_id
         assert [server.header(number, "Last-Event-ID") for number in (1, 2)] == [sent, sent]
+
+
+@pytest.mark.parametrize(("last_event_id", "sent"), [("6", b"6"), ("b ", None), ("", b"5")])
+def test_r22_an_id_of_the_stream_takes_the_place_of_one_among_the_headers(
+    reader: Reader, last_event_id: str, sent: bytes | None
+) -> None:
+    frame = f"id: {last_event_id}\ndata: a\n\n".encode()
+    with scripted([STREAM, frame], nothing_to_come()) as server:
+        reader.read(server.url, headers={"last-event-id": "5"})
+        assert [server.header(number, "Last-Event-ID") for number in (0, 1)] == [b"5", sent]
 
 
 # Ends

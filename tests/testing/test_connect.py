@@ -284,6 +284,24 @@ async def test_reconnecting_sends_the_last_event_id() -> None:
     assert feed.asked_for == ["4", "5", "6", None, None]
 
 
+@pytest.mark.parametrize("library", [httpx2, httpx])
+@pytest.mark.parametrize(("last_event_id", "sent"), [("ä 漢", "ä 漢"), ("a ", None)])
+async def test_the_last_event_id_is_sent_as_clients_send_it(
+    library: Any, last_event_id: str, sent: str | None
+) -> None:
+    upstream = FakeUpstream([f"id: {last_event_id}\ndata: a\n\n".encode()])
+    async with (
+        connect(upstream, http_library=library) as client,
+        client.events("/chat", last_event_id="ö") as events,
+    ):
+        await events.next()
+        await events.reconnect()
+    ids = [
+        request.headers.get("last-event-id", "").encode("latin-1") for request in upstream.requests
+    ]
+    assert ids == ["ö".encode(), (sent or "").encode()]
+
+
 async def test_a_post_is_sent_again_with_its_body() -> None:
     app = FastAPI()
 

@@ -136,6 +136,15 @@ async def test_a_bad_script_of_a_sequence_is_named(script: Any, error: Any, mess
         FakeUpstream.sequence([b"a"], script)
 
 
+async def test_a_sequence_in_a_sequence_answers_by_its_next_script() -> None:
+    inner = FakeUpstream.sequence([b"a"], [b"b"])
+    upstream = FakeUpstream.sequence(inner, [b"-"], inner, inner)
+    async with connect(upstream) as client:
+        assert [(await client.get("/")).text for _ in range(3)] == ["a", "-", "b"]
+        assert (await client.get("/")).status_code == 204
+    assert inner.requests == [upstream.requests[number] for number in (0, 2, 3)]
+
+
 async def test_a_whole_response_of_an_endless_stream_is_bounded() -> None:
     upstream = FakeUpstream([b": ping\n", 0.01] * 10_000)
     async with connect(upstream, timeout=0.2) as client:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..client.reconnecting import sendable_id
 from .terminal import discard, prepare_output, visible, without_password
 
 # As a shell has it for a command that SIGINT has ended.
@@ -71,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         " 1 if the response is no event stream.",
     )
     _add_request(tail)
-    tail.add_argument("--last-event-id", default="", help="the ID to resume after")
+    tail.add_argument(
+        "--last-event-id", default="", type=_event_id, metavar="ID", help="the ID to resume after"
+    )
     tail.add_argument("--json", action="store_true", help="print each event as a JSON object")
     check = commands.add_parser(
         "check",
@@ -130,6 +133,18 @@ def _header(text: str) -> tuple[str, bytes]:
         raise argparse.ArgumentTypeError(f"{name!r} follows from the body: leave it out")
     # The bytes that were typed, whatever they mean to the server.
     return name, os.fsencode(value)
+
+
+def _event_id(text: str) -> str:
+    try:
+        sendable = not text or sendable_id(text) is not None
+    except UnicodeEncodeError:
+        sendable = False
+    if not sendable:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be UTF-8, without control characters, and with no blank at its ends"
+        )
+    return text
 
 
 def _json(text: str) -> Any:

@@ -6,6 +6,8 @@ import sys
 import time
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import anyio
 import httpx2
@@ -36,7 +38,7 @@ def check(given: Any) -> int:
     try:
         seen = anyio.run(_observe, given)
     except Exception as error:
-        found = [no_response(error)]
+        found = [no_response(error, _proxy_for(given.url))]
     else:
         found = list(findings(seen, given.seconds))
         if _is_worth_another_look(given, seen, found):
@@ -50,6 +52,17 @@ def check(given: Any) -> int:
     failed = any(each.level == "fail" for each in found)
     _print("Something keeps events from arriving." if failed else arrival)
     return 1 if failed else 0
+
+
+def _proxy_for(url: str) -> str:
+    """Returns the proxy that the environment names for a URL, as the HTTP client takes it; empty if
+    there is none."""
+    proxies = getproxies()
+    parts = urlsplit(url)
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return ""
+    return without_password(proxy if "://" in proxy else f"http://{proxy}")
 
 
 def _is_worth_another_look(given: Any, seen: Observation, found: list[Finding]) -> bool:
@@ -92,7 +105,6 @@ async def _observe(given: Any, *, compressed: bool = False) -> Observation:
         given: The arguments of the command line.
         compressed: Whether to ask for compression, and to read only what is compressed then.
     """
-    began = time.monotonic()
     headers = _headers(given, compressed=compressed)
     request: dict[str, Any] = {"headers": headers, "json": given.post}
     method = "GET" if given.post is None else "POST"
@@ -100,6 +112,8 @@ async def _observe(given: Any, *, compressed: bool = False) -> Observation:
     # Any: what type checkers know of the client is not much.
     client: Any = httpx2.AsyncClient(timeout=timeout, follow_redirects=True)
     seen: Observation | None = None
+    # The client is made: that takes seconds where the machine is slow, and is not the server's.
+    began = time.monotonic()
     async with client:
         # One limit for all: what has come counts, however long the last bytes take to look at.
         with anyio.move_on_after(given.seconds):

@@ -11,17 +11,23 @@ import httpx2
 from .findings import Finding
 
 
-def no_response(error: Exception) -> Finding:
+def no_response(error: Exception, proxy: str = "") -> Finding:
     """Returns what is found where there is no response.
 
     Args:
         error: What was raised in its place, by the HTTP client or by what it stands on.
+        proxy: The proxy that the environment names for the request; empty if there is none.
     """
     # In a group, where tasks have made the connection.
     while grouped := getattr(error, "exceptions", ()):
         error = grouped[0]
     why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return Finding("fail", f"no response came: {why}", _advice(error))
+    advice = _advice(error)
+    if proxy and isinstance(error, httpx2.TransportError):
+        advice += (
+            f" The request goes to the proxy {proxy}, which the environment names: look there."
+        )
+    return Finding("fail", f"no response came: {why}", advice)
 
 
 def _advice(error: Exception) -> str:

@@ -31,6 +31,7 @@ def tail(given: Any) -> int:
         # Any: what type checkers know of the client is not much.
         client: Any = httpx2.Client(headers=given.headers, follow_redirects=True)
         with client, _Told(client, given.url, method=method, **options) as source:
+            source._source.logs = False  # `_Told` says it
             # Sent again, a POST that came to its end would do its work again.
             source._source.ends_whole = method == "POST"
             for event in source:

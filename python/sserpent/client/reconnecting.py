@@ -155,11 +155,13 @@ class Failed(Exception):
     Attributes:
         error: What is raised if the client does not come back.
         not_dealt_with: Whether the request did not reach the application.
+        of_headers: Whether the headers of the request could not be made.
     """
 
     def __init__(self, error: Any, *, not_dealt_with: bool = False) -> None:
         self.error = error
         self.not_dealt_with = not_dealt_with
+        self.of_headers = False
 
 
 def sendable_id(last_event_id: str) -> bytes | None:

@@ -11,8 +11,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._runtime.log import logger
 from .reading import Reading, left_early
 from .reconnecting import Failed, Reconnection, sendable_id
+from .responses import NotAnEventStream, without_secrets
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict
@@ -78,6 +80,7 @@ class Source:
         waits: Whether there is a delay before the next connection.
         failure: Why there is a delay.
         ends_whole: Whether the end of a body that is whole is the end, whatever may be repeated.
+        logs: Whether failures are logged.
     """
 
     def __init__(
@@ -88,7 +91,11 @@ class Source:
         self.reading = reading
         self.reconnection = reconnection
         self._library = library_of(client)
-        self._connected_at = 0.0
+        # When the last request was answered with the stream; None if it was not.
+        self._connected_at: float | None = None
+        self._url = arguments.url
+        # The last reason that was logged; empty if none was since the last event.
+        self._logged = ""
         # A request was sent, and its connection has not failed.
         self._sent = False
         self.connected = False
@@ -96,6 +103,7 @@ class Source:
         self._waits_until: float | None = None
         self.failure: BaseException | None = None
         self.ends_whole = False
+        self.logs = True
         # Nothing comes any more; why, if that is an error.
         self._over = False
         self._why_over: BaseException | None = None
@@ -146,11 +154,7 @@ class Source:
         if request.headers.get("Accept") in (None, "*/*"):
             request.headers["Accept"] = "text/event-stream"
         request.headers["Cache-Control"] = "no-store"
-        last_event_id = sendable_id(self.reading.last_event_id)
-        if last_event_id is not None:
-            # As bytes: the client encodes a text as it thinks fit.
-            others = [each for each in request.headers.raw if each[0].lower() != b"last-event-id"]
-            request.headers = type(request.headers)([*others, (b"Last-Event-ID", last_event_id)])
+        send_last_event_id(request, self.reading.last_event_id)
         # Where the client reads the socket: what it decodes of a compressed keep-alive is nothing.
         timeout = {
             **request.extensions.get("timeout", {}),
@@ -158,6 +162,8 @@ class Source:
         }
         request.extensions = {**request.extensions, "timeout": timeout}
         self._sent = True
+        self._connected_at = None
+        self._url = request.url
         return request
 
     # Its end
@@ -191,7 +197,7 @@ class Source:
             Exception: the error, if another try would not help.
         """
         failure = self.failure_of(error)
-        failure.not_dealt_with = True
+        failure.not_dealt_with = failure.of_headers = True
         return failure
 
     def opened(self, response: Response) -> Failed | None:
@@ -225,6 +231,7 @@ class Source:
         """
         if self.connected:
             self.connected = False
+            assert self._connected_at is not None
             lasted = time.monotonic() - self._connected_at
             if isinstance(error, self._library.ReadTimeout):
                 lasted -= self.reconnection.times.silence_timeout  # of which nothing came
@@ -246,6 +253,22 @@ class Source:
             self._over = True
             self._why_over = error  # in case that a cancellation takes its place
             raise
+        if self.logs:
+            self._log(failure)
+
+    def _log(self, failure: Failed) -> None:
+        """Logs why there is no stream, once for each reason in a row: a client that tries again for
+        ever would say nothing of a wrong host."""
+        is_first = self.reconnection.failures == 1
+        if is_first:
+            self._logged = ""
+        if is_first and self._connected_at is not None:
+            return  # it was one, and every stream ends at times
+        reason = _why(failure)
+        if reason != self._logged:
+            self._logged = reason
+            url = without_secrets(self._url) or "the stream"
+            logger.warning("No events from %s, trying again: %s", url, reason)
 
     def waits_until(self, now: float) -> float:
         """Returns when the delay is over, which began when this was first asked: a wait that is
@@ -283,6 +306,30 @@ class Source:
         if self._sent and not self.reconnection.may_repeat(self.reading.last_event_id):
             self._over = True
             self._why_over = left_early()
+
+
+def _why(failure: Failed) -> str:
+    """Returns the reason of a failure in one line, without what may be secret in a URL."""
+    error = failure.error
+    status = error.status if isinstance(error, NotAnEventStream) else None
+    status = getattr(getattr(error, "response", None), "status_code", status)
+    text = str(error)
+    named = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    reason = named if status is None else f"status {status}"
+    return f"the function 'headers' has failed, {reason}" if failure.of_headers else reason
+
+
+def send_last_event_id(request: Any, last_event_id: str) -> None:
+    """Gives a request the header `Last-Event-ID` if there is an ID, in place of one that it has.
+    An ID that no header can have is not sent, nor is an older one in its place."""
+    if not last_event_id:
+        return
+    headers = [each for each in request.headers.raw if each[0].lower() != b"last-event-id"]
+    sent = sendable_id(last_event_id)
+    if sent is not None:
+        # As bytes: the client encodes a text as it thinks fit.
+        headers.append((b"Last-Event-ID", sent))
+    request.headers = type(request.headers)(headers)
 
 
 def library_of(client: Any) -> Any:

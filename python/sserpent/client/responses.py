@@ -73,13 +73,23 @@ def is_event_stream(status: int, content_type: str) -> bool:
 
 
 def _url_of(response: Any) -> str:
-    """Returns the URL of a response as errors show it: without what may be secret. Empty for one
-    that was made without a request, as in a test."""
+    """Returns the URL of a response as errors show it. Empty for one that was made without a
+    request, as in a test."""
     try:
-        url = urlsplit(str(response.url))
-    except (AttributeError, RuntimeError, ValueError):
+        url = response.url
+    except (AttributeError, RuntimeError):
         return ""
-    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}" if url.netloc else ""
+    return without_secrets(url)
+
+
+def without_secrets(url: Any) -> str:
+    """Returns a URL without user, password and query; empty if it has no host."""
+    try:
+        parts = urlsplit(str(url))
+    except ValueError:
+        return ""
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}" if host else ""
 
 
 class Response:

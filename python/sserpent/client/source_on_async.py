@@ -36,7 +36,8 @@ class EventSource(SourceReader, Generic[T]):
 
     Leaving the context closes the connection, but not the client. Use it in one task at a time. It
     works on asyncio and Trio. If a read is cancelled, the connection is closed, and the next read
-    opens a new one.
+    opens a new one. While it cannot connect, it logs the reason as a warning of the logger
+    `sserpent`, once for each reason in a row.
 
     Args:
         client: An `AsyncClient` of httpx2 or httpx. Its read timeout is replaced by

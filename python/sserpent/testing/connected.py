@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from .. import _shutdown
 from .._runtime.checks import checked_seconds, wrong_type
+from ..client.requesting import send_last_event_id
 from ..client.responses import is_event_stream
 from .events import Events
 from .lifespan import Lifespan
@@ -74,8 +75,7 @@ class Client:
         built.headers["Cache-Control"] = "no-store"
         # A compressed body cannot be read event by event.
         built.headers["Accept-Encoding"] = "identity"
-        if last_event_id:
-            built.headers["Last-Event-ID"] = last_event_id
+        send_last_event_id(built, last_event_id)
         response = await self.http.send(built, stream=True)
         content_type = response.headers.get("Content-Type", "")
         if not is_event_stream(response.status_code, content_type):

@@ -119,14 +119,14 @@ class FakeUpstream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        request = UpstreamRequest(scope)
+        await self._take(UpstreamRequest(scope), receive, send)
+
+    async def _take(self, request: UpstreamRequest, receive: Receive, send: Send) -> None:
         self.requests.append(request)
         if self._answers is None:
             await self._answer(request, receive, send)
         else:
-            answer = next(self._answers)
-            answer.requests.append(request)
-            await answer._answer(request, receive, send)
+            await next(self._answers)._take(request, receive, send)
 
     async def _answer(self, request: UpstreamRequest, receive: Receive, send: Send) -> None:
         error: BaseException | None = None
