@@ -206,6 +206,28 @@ def test_a_whole_stream_that_comes_with_its_headers_tells_nothing(capsys: Any) -
     assert said.endswith("Whether events arrive as they are sent cannot be told.")
 
 
+def test_events_that_come_at_once_are_not_said_to_have_come_as_they_were_sent() -> None:
+    seen = Observation(200, {"content-type": "text/event-stream"}, "HTTP/1.1", 0.1)
+    seen.take(0.1, event(1) + event(2))
+    seen.ended_at = 0.1
+    texts = [(each.level, each.text) for each in findings(seen, 8)]
+    assert ("note", "all 2 events came together with the headers") in texts
+
+
+@pytest.mark.parametrize(
+    ("options", "level"),
+    [((), "fail"), (("--header", "Accept-Encoding: gzip, x-press"), "note")],
+)
+def test_a_compression_that_the_command_does_not_know(
+    capsys: Any, options: Sequence[str], level: str
+) -> None:
+    head = GOOD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: x-press\r\n\r\n")
+    status, said = check(capsys, [head, b"\x0b\x02data: \x80"], *options)
+    assert status == (level == "fail")
+    assert f"{level}  the stream cannot be read: this command does not decompress x-press" in said
+    assert "in the middle of an event" not in said
+
+
 def test_the_time_that_the_client_itself_takes_is_not_the_servers(
     capsys: Any, monkeypatch: Any
 ) -> None:
@@ -401,7 +423,14 @@ def test_a_server_that_answers_in_json(capsys: Any) -> None:
 
 @pytest.mark.parametrize(
     ("code", "advice"),
-    [(401, "--header"), (405, "--post"), (404, "path"), (502, "proxy"), (418, "gives up on any")],
+    [
+        (401, "--header"),
+        (405, "--post"),
+        (404, "path"),
+        (502, "proxy"),
+        (500, "traceback"),
+        (418, "gives up on any"),
+    ],
 )
 def test_another_status(capsys: Any, code: int, advice: str) -> None:
     status, said = check(capsys, answer(code, body=b"no"))

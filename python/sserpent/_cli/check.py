@@ -125,11 +125,19 @@ async def _observe(given: Any, *, compressed: bool = False) -> Observation:
                     time.monotonic() - began,
                     response.request.headers.get("Accept-Encoding", "identity"),
                 )
-                if not compressed or seen.encoding != "identity":
+                seen.undecoded = not _encodings(seen.encoding) <= {
+                    "identity",
+                    *_encodings(client.headers["Accept-Encoding"]),
+                }
+                if not seen.undecoded and (not compressed or seen.encoding != "identity"):
                     await _read(response, seen, began)
     if seen is None:
         raise httpx2.ReadTimeout(f"the headers did not come within {given.seconds:g} s")
     return seen
+
+
+def _encodings(header: str) -> set[str]:
+    return {each.strip().lower() for each in header.split(",")}
 
 
 async def _read(response: Any, seen: Observation, began: float) -> None:

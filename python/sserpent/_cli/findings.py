@@ -47,6 +47,15 @@ def findings(seen: Observation, seconds: float) -> Iterator[Finding]:
     compressed = f", compressed with {seen.encoding}" if _is_compressed(seen) else ""
     yield Finding("ok", f"status 200, {content_type}, {seen.http_version}{compressed}")
     yield from _headers(seen)
+    if seen.undecoded:
+        was_asked_for = seen.encoding in seen.asked_for.lower()
+        yield Finding(
+            "note" if was_asked_for else "fail",
+            f"the stream cannot be read: this command does not decompress {seen.encoding}",
+            "Many clients do not either. For the command: pip install 'httpx2[brotli,zstd]', or"
+            " --header 'Accept-Encoding: gzip'.",
+        )
+        return
     if seen.unreadable is not None:
         yield Finding(
             "fail",
@@ -124,10 +133,11 @@ def _refused(seen: Observation, content_type: str) -> Finding:
             406: "The route refuses 'Accept: text/event-stream'.",
             422: "The route wants other parameters: the body says which.",
             429: "There are too many streams: wait, or raise the limit.",
+            500: "The application has failed: its log has the traceback.",
             502: "The proxy does not reach the application.",
             503: "There are too many streams, or the application does not run.",
             504: "The application did not answer the proxy in time.",
-        }.get(status, "An EventSource gives up on any status but 200.")
+        }.get(status, "A browser's EventSource gives up on any status but 200.")
         return Finding("fail", f"status {status}, not 200: {seen.body[:100]!r}", advice)
     kind = content_type or "no content type"
     advice = "A client takes nothing but text/event-stream for a stream."
@@ -339,6 +349,13 @@ def _as_it_was_sent(seen: Observation, seconds: float) -> Finding:
             f"all {seen.events} events came together with the headers, after"
             f" {seen.headers_at:.1f} s",
             f"If the application took so long to answer, all is well. Else: {_buffers(seen)}",
+        )
+    if seen.came_at_once:
+        return Finding(
+            "note",
+            f"all {seen.events} events came together with the headers",
+            "Check a stream that lasts longer: nothing tells here whether something holds events"
+            " back.",
         )
     if seen.events > 1:
         return Finding("ok", f"{seen.events} events came as they were sent")

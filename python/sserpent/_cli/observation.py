@@ -66,6 +66,7 @@ class Observation:
         blank_comments: How many comments had a blank line behind them that ends no event.
         ended_at: When the body ended; None if it goes on.
         cut: How it was cut; None if it was not.
+        undecoded: Whether it is compressed in a way that the HTTP client cannot undo.
         unreadable: Why it cannot be read on; None if it can.
         body: The first bytes.
     """
@@ -88,6 +89,7 @@ class Observation:
         self.blank_comments = 0
         self.ended_at: float | None = None
         self.cut: str | None = None
+        self.undecoded = False
         self.unreadable: str | None = None
         self.body = b""
         self._strange_lines = 0
