@@ -64,6 +64,8 @@ struct Kept {
     /// Where it is in what is pending.
     last_at: Option<Range<usize>>,
     count: u64,
+    /// Whether an event was left out after `last`.
+    has_left_out: bool,
 }
 
 #[pymethods]
@@ -96,6 +98,7 @@ impl Buffer {
                 last: Vec::new(),
                 last_at: None,
                 count,
+                has_left_out: false,
             })
         });
         let max_age = Duration::try_from_secs_f64(max_age).map_or(LONGEST, |age| age.min(LONGEST));
@@ -159,19 +162,21 @@ impl Buffer {
     }
 
     #[doc = doc!("Buffer.kept")]
-    fn kept<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>, Bound<'py, PyBytes>, u64) {
-        let (first, last, count) = {
+    fn kept<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>, Bound<'py, PyBytes>, u64, bool) {
+        let (first, last, count, has_left_out) = {
             let pending = self.lock();
             match &pending.kept {
-                None => (Vec::new(), Vec::new(), 0),
+                None => (Vec::new(), Vec::new(), 0, false),
                 Some(kept) => (
                     kept.first.clone(),
                     kept.last_in(&pending.stream).to_vec(),
                     kept.count,
+                    kept.has_left_out && kept.last_at.is_none(),
                 ),
             }
         };
-        (PyBytes::new(py, &first), PyBytes::new(py, &last), count)
+        let (first, last) = (PyBytes::new(py, &first), PyBytes::new(py, &last));
+        (first, last, count, has_left_out)
     }
 
     #[doc = doc!("Buffer.take")]
@@ -244,7 +249,14 @@ impl Kept {
             self.last.clear();
             self.last
                 .extend_from_slice(stream.get(at).unwrap_or_default());
+            self.has_left_out = false;
         }
+    }
+
+    /// Notes that an event was left out, where `stream` is what is pending.
+    fn leave_out(&mut self, stream: &[u8]) {
+        self.keep(stream);
+        self.has_left_out = true;
     }
 }
 
@@ -354,15 +366,21 @@ impl Buffer {
     }
 
     fn append_ready(&self, bytes: &[u8], rules: Option<&ItemRules>) -> bool {
-        let bytes = rules.map_or(Cow::Borrowed(bytes), |rules| rules.without(bytes));
+        let (bytes, has_left_out) =
+            rules.map_or((Cow::Borrowed(bytes), false), |rules| rules.without(bytes));
         let mut pending = self.lock();
+        let pending = &mut *pending;
         pending.stream.extend_from_slice(&bytes);
-        let end = pending.stream.len();
-        if let Some(kept) = pending.kept.as_mut().filter(|_| !bytes.is_empty()) {
-            kept.count += blank_lines(&bytes);
-            kept.note(&bytes, end);
+        if let Some(kept) = &mut pending.kept {
+            if !bytes.is_empty() {
+                kept.count += blank_lines(&bytes);
+                kept.note(&bytes, pending.stream.len());
+            }
+            if has_left_out {
+                kept.leave_out(&pending.stream);
+            }
         }
-        self.is_due(&mut pending)
+        self.is_due(pending)
     }
 
     /// Appends an item as the rules of a protocol have it.
@@ -384,7 +402,12 @@ impl Buffer {
         }
         if let Some(event) = event::of(item)? {
             if rules.leaves_out(event.get().raw_data(item.py())) {
-                return Ok(self.is_due(&mut self.lock()));
+                let mut pending = self.lock();
+                let pending = &mut *pending;
+                if let Some(kept) = &mut pending.kept {
+                    kept.leave_out(&pending.stream);
+                }
+                return Ok(self.is_due(pending));
             }
             let append =
                 |fields: &Fields<'_>| self.append_kept(fields, None).map_err(event::refusal);

@@ -29,7 +29,8 @@ Raises:
     Exception: whatever the item's schema or FastAPI's encoder raise." };
     ("Buffer.append") => { r"Appends one event that is framed already." };
     ("Buffer.kept") => { r"Returns the first event with data, if the rules keep it, and the last one, as they were
-framed, and how many events were pushed; nothing and 0 without rules." };
+framed, how many events were pushed, and whether one was left out after the last with data;
+nothing and 0 without rules." };
     ("Buffer.take") => { r"Returns the pending bytes, whole events in the order of their pushes, and keeps none." };
     ("Buffer.at_line_start") => { r"Whether a line of the stream begins after all that has been taken. A CR alone may be the
 first half of a line's end." };

@@ -250,12 +250,13 @@ impl ItemRules {
         text.as_bytes().trim_ascii() == left_out.as_bytes()
     }
 
-    /// Events that are framed already, without those that are left out.
-    pub fn without<'a>(&self, ready: &'a [u8]) -> Cow<'a, [u8]> {
+    /// Events that are framed already, without those that are left out, and whether the last one
+    /// with data was.
+    pub fn without<'a>(&self, ready: &'a [u8]) -> (Cow<'a, [u8]>, bool) {
         let left_out = self.leaves_out.as_ref();
         match left_out.and_then(|text| blocks::without(ready, text.as_bytes())) {
-            Some(kept) => Cow::Owned(kept),
-            None => Cow::Borrowed(ready),
+            Some((kept, is_last)) => (Cow::Owned(kept), is_last),
+            None => (Cow::Borrowed(ready), false),
         }
     }
 }

@@ -4,13 +4,14 @@ use memchr::memmem;
 
 use crate::ends::find_end;
 
-/// Returns a stream without the events whose whole data is `left_out`, blanks around it or not;
-/// None if there are none.
+/// Returns a stream without the events whose whole data is `left_out`, blanks around it or not, and
+/// whether the last event with data was one of them; None if there are none.
 #[must_use]
-pub fn without(stream: &[u8], left_out: &[u8]) -> Option<Vec<u8>> {
+pub fn without(stream: &[u8], left_out: &[u8]) -> Option<(Vec<u8>, bool)> {
     memmem::find(stream, left_out)?;
     let mut kept = Vec::with_capacity(stream.len());
     let (mut block, mut at) = (0, 0);
+    let mut is_last = false;
     let mut data: Option<Vec<u8>> = None;
     while at < stream.len() {
         let (line, next) = line_at(stream, at);
@@ -26,14 +27,16 @@ pub fn without(stream: &[u8], left_out: &[u8]) -> Option<Vec<u8>> {
             }
         }
         if line.is_empty() {
-            if data.take().as_deref().map(<[u8]>::trim_ascii) != Some(left_out) {
+            let is_left_out = data.take().map(|data| data.trim_ascii() == left_out);
+            if is_left_out != Some(true) {
                 kept.extend_from_slice(&stream[block..at]);
             }
+            is_last = is_left_out.unwrap_or(is_last);
             block = at;
         }
     }
     kept.extend_from_slice(&stream[block..]);
-    Some(kept)
+    Some((kept, is_last))
 }
 
 /// A line, and where the next one begins.
@@ -51,7 +54,7 @@ mod tests {
     use super::*;
 
     fn kept(stream: &[u8]) -> Vec<u8> {
-        without(stream, b"[DONE]").unwrap_or_else(|| stream.to_vec())
+        without(stream, b"[DONE]").map_or_else(|| stream.to_vec(), |(kept, _)| kept)
     }
 
     #[test]

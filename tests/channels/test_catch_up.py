@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from unittest.mock import ANY
 
 import pytest
 
@@ -88,5 +89,29 @@ def test_followers_are_given_each_entry_once_and_in_order(seed: int) -> None:
         while followed.messages:
             followed.deliver(0)
         assert notes.offsets[-1] == followed.ring.head.offset
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("kept", "numbers"), [(3, [18, 19, 20]), (20, [*range(1, 21)]), (0, [])])
+def test_c7_followers_are_given_what_is_kept_of_a_history_that_began_anew(
+    kept: int, numbers: list[int]
+) -> None:
+    async def main() -> None:
+        followed, notes = Followed(), Notes()
+        followed.followers = (notes,)
+        followed.publish(0)
+        followed.on_subscribed()
+        await followed.refresh_if_due()
+        followed.on_lost()
+        followed.ring = Ring(LIMITS._replace(history=kept), beginning())
+        for number in range(1, 21):
+            followed.publish(number)
+        followed.ring.trim(0)
+        followed.on_subscribed()
+        await followed.refresh_if_due()
+        assert notes.brief == ["epoch", *numbers]
+        assert notes.told[0] == ("epoch", (followed.ring.head.epoch, 20 - kept, ANY))
+        assert followed.cursor == followed.ring.head
 
     asyncio.run(main())

@@ -92,6 +92,36 @@ async def test_of_each_conflate_the_newest_waits_for_a_slow_client(place: Place)
                     assert tail._ephemeral_bytes == 0
 
 
+async def test_of_a_burst_a_client_that_keeps_up_gets_all_of_each_conflate(place: Place) -> None:
+    async with place.channels() as channels:
+        cursors = channels.channel("cursors", ephemeral=True)
+        async with (
+            connected(cursors.subscribe()) as quick,
+            connected(cursors.subscribe(filter=lambda event: event.data < 2)) as filtered,
+        ):
+            for n in range(4):
+                await cursors.publish(n, conflate="ann")
+            await quick.has(0, 1, 2, 3)
+            await filtered.has(0, 1)
+
+
+async def test_an_event_that_the_filter_hides_stands_for_none_that_it_shows(place: Place) -> None:
+    async with place.channels() as channels:
+        cursors = channels.channel("cursors", ephemeral=True)
+        slow = Client()
+        async with slow.open(cursors.subscribe(filter=lambda event: event.data < 5)):
+            slow.stall()
+            await cursors.publish(0)
+            await slow.until(lambda: slow.stalled)
+            for n in (1, 2, 9):
+                await cursors.publish(n, conflate="ann")
+                await heard(channels)
+            await cursors.publish(3, conflate="bob")
+            await heard(channels)
+            slow.unstall()
+            await slow.has(0, 2, 3)
+
+
 async def test_the_filter_and_the_listener_see_it_as_any_event(place: Place) -> None:
     async with place.channels() as channels:
         news = channels.channel("news")

@@ -521,6 +521,40 @@ async def test_c16_disconnect_ends_the_streams_of_its_owner(
             assert client.complete == ends
 
 
+@pytest.mark.parametrize(("owner", "ends"), [(1, True), ("2", False), (None, False)])
+async def test_c16_disconnect_ends_a_stream_that_has_not_opened_yet(
+    make_channels: MakeChannels, owner: Any, ends: bool
+) -> None:
+    async with make_channels() as channels:
+        news = channels.channel("news")
+        before, iterated = news.subscribe(owner=owner), news.subscribe(owner=owner)
+        assert await channels.disconnect(owner=1) == 0
+        async with (
+            connected(before) as client,
+            connected(news.subscribe(owner=owner)) as later,
+        ):
+            if ends:
+                await client.until(lambda: client.complete)
+                assert re.search(r"\n: .*\nretry: [1-5]\d{3}\n$", client.body.decode())
+            await news.publish(0)
+            await later.has(0)
+            await client.until(lambda: client.data == ([] if ends else [0]))
+            assert [client.complete, later.complete] == [ends, False]
+        if ends:
+            # It comes to its end.
+            assert not [frame async for frame in iterated.body_iterator if b"data" in frame]
+
+
+async def test_c16_more_disconnects_than_are_kept_end_a_stream_that_has_not_opened_yet() -> None:
+    async with Channels() as channels:
+        news = channels.channel("news")
+        subscription = news.subscribe(owner="a")
+        for owner in range(1_001):
+            await channels.disconnect(owner=owner)
+        async with connected(subscription) as client:
+            await client.until(lambda: client.complete)
+
+
 # C18
 
 

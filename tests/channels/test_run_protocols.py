@@ -106,7 +106,7 @@ CREATED = {"type": "response.created", "response": {"id": "r"}}
 PROTOCOLS = [
     Protocol(
         OpenAIChat,
-        [*CHUNKS, ServerSentEvent(raw_data="[DONE]")],
+        CHUNKS,
         FRAMED,
         DONE,
         openai(INTERNAL, "server_error"),
@@ -278,6 +278,40 @@ async def lost_after_events(
             await runs._broker.renew(runs._key(started.id, None), producer._fence)
         client = await read(started.follow())
         assert without_ids(client.body) == protocol.events + protocol.lost
+
+
+@pytest.mark.parametrize("response_class", [OpenAIChat, VercelUI])
+@pytest.mark.parametrize("done", [ServerSentEvent(raw_data="[DONE]"), "data: [DONE]\n\n"])
+@pytest.mark.parametrize("end", ["done", "error", "stopped"])
+async def test_p5_after_the_done_of_a_gateway_a_run_is_over_for_its_followers(
+    make_channels: MakeChannels, response_class: Any, done: Any, end: str
+) -> None:
+    class Gateway(response_class):  # type: ignore[misc]
+        framed = True
+
+    async with answering(make_channels, response_class=Gateway) as (runs, answer, started):
+        answer.say(*CHUNKS, "", done)
+        await until_stored(runs, started.id, 2)
+        if end == "stopped":
+            await until(lambda: not answer._items)
+            await started.stop()
+        elif end == "done":
+            answer.end()
+        else:
+            answer.say(RuntimeError("secret"))
+        assert (await started.wait()).state == end
+        assert (await read(started.follow())).body.decode() == FRAMED + DONE
+        assert (await read(started.follow(after=1))).body.decode() == DONE
+
+
+async def test_p5_after_a_done_in_the_middle_of_a_run_an_error_is_told(
+    make_channels: MakeChannels,
+) -> None:
+    async with answering(make_channels, response_class=OpenAIChat) as (_, answer, started):
+        answer.say(CHUNKS[0], ServerSentEvent(raw_data="[DONE]"), CHUNKS[1], RuntimeError())
+        await started.wait()
+        error = openai(INTERNAL, "server_error")
+        assert (await read(started.follow())).body.decode() == FRAMED + error
 
 
 @by_class

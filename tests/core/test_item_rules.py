@@ -330,6 +330,34 @@ def test_p5_it_is_left_out_of_what_is_framed_already(core: Any, ready: str, kept
     assert pushed(core, ready.encode(), buffer=framed, leaves_out="[DONE]") == kept
 
 
+def test_p5_whether_the_last_event_was_left_out_is_known(core: Any) -> None:
+    done = core.ServerSentEvent(raw_data="[DONE]")
+    comment = core.ServerSentEvent(comment="no data")
+    rules = core.ItemRules("Mine", leaves_out="[DONE]")
+    buffer = core.Buffer(rules=rules, framed=True)
+    steps = [
+        (done, b"", True),
+        ({"a": 1}, b'data: {"a":1}\n\n', False),
+        (done, b'data: {"a":1}\n\n', True),
+        (comment, b'data: {"a":1}\n\n', True),
+        ("", b'data: {"a":1}\n\n', True),
+        ("data: x\n\n", b"data: x\n\n", False),
+        ("data: y\n\ndata: [DONE]\n\n: no data\n\n", b"data: y\n\n: no data\n\n", True),
+        ("data: [DONE]\n\ndata: z\n\n", b"data: z\n\n", False),
+        ("data: [DONE]\n\n", b"data: z\n\n", True),
+    ]
+    for takes in (False, True):
+        for item, last, is_left_out in steps:
+            buffer.push(item)
+            assert buffer.kept()[1] == last
+            assert buffer.kept()[3] is is_left_out
+            if takes:
+                buffer.take()
+                assert buffer.kept()[1] == last
+                assert buffer.kept()[3] is is_left_out
+        buffer = core.Buffer(rules=rules, framed=True)
+
+
 def test_p11_a_class_converts_its_items(core: Any) -> None:
     asked: list[Any] = []
 
@@ -360,24 +388,24 @@ def test_a_schema_is_asked_before_the_rules(core: Any) -> None:
 def test_the_first_and_the_last_event_are_kept(core: Any) -> None:
     rules = core.ItemRules("Mine", keeps_first=True)
     buffer = core.Buffer(rules=rules, framed=True)
-    assert buffer.kept() == (b"", b"", 0)
+    assert buffer.kept() == (b"", b"", 0, False)
     buffer.push(core.ServerSentEvent(comment="no data"))
     buffer.push({"a": 1})
-    assert buffer.kept() == (b'data: {"a":1}\n\n', b'data: {"a":1}\n\n', 2)
+    assert buffer.kept() == (b'data: {"a":1}\n\n', b'data: {"a":1}\n\n', 2, False)
     buffer.take()
     buffer.push({"a": 2})
     buffer.push(core.ServerSentEvent(comment="no data"))
-    assert buffer.kept() == (b'data: {"a":1}\n\n', b'data: {"a":2}\n\n', 4)
+    assert buffer.kept() == (b'data: {"a":1}\n\n', b'data: {"a":2}\n\n', 4, False)
     buffer.take()
     assert buffer.kept()[1] == b'data: {"a":2}\n\n'
     buffer.push(b"data: 3\n\ndata: 4\n\n")
-    assert buffer.kept()[1:] == (b"data: 3\n\ndata: 4\n\n", 6)
+    assert buffer.kept()[1:] == (b"data: 3\n\ndata: 4\n\n", 6, False)
     buffer.append(b"data: last\n\n")
-    assert buffer.kept()[1:] == (b"data: 3\n\ndata: 4\n\n", 6)
+    assert buffer.kept()[1:] == (b"data: 3\n\ndata: 4\n\n", 6, False)
     assert buffer.take() == b"data: 3\n\ndata: 4\n\ndata: last\n\n"
 
 
 def test_without_rules_nothing_is_kept(core: Any) -> None:
     buffer = core.Buffer()
     buffer.push({"a": 1})
-    assert buffer.kept() == (b"", b"", 0)
+    assert buffer.kept() == (b"", b"", 0, False)

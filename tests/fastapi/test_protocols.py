@@ -302,6 +302,44 @@ async def test_p5_done_is_sent_once(response_class: Any, done: Any) -> None:
     assert body_of(connection) == f'data: {{"a":1}}\n\n{DONE}'
 
 
+@pytest.mark.parametrize("response_class", [OpenAIChat, VercelUI])
+@pytest.mark.parametrize(
+    "done",
+    [
+        [ServerSentEvent(raw_data="[DONE]")],
+        [ServerSentEvent(raw_data="[DONE]"), ServerSentEvent(comment="nothing")],
+        ["data: [DONE]\n\n"],
+        ["data: {}\n\ndata: [DONE]\n\n"],
+    ],
+)
+@pytest.mark.parametrize(("error", "logged"), [(KeyError, KeyError), (Refused, RuntimeError)])
+async def test_p5_after_the_done_of_a_gateway_an_error_is_only_logged(
+    response_class: Any, done: list[Any], error: type[Exception], logged: type[Exception]
+) -> None:
+    async def gateway() -> AsyncIterator[Any]:
+        yield {}
+        for item in done:
+            yield item
+        raise error
+
+    connection = await sent(response_class(gateway(), framed=True), logged)
+    assert is_whole(connection)
+    kept = body_of(connection).replace("data: {}\n\n", "").replace(": nothing\n\n", "")
+    assert kept == DONE
+
+
+@pytest.mark.parametrize("response_class", [OpenAIChat, VercelUI])
+async def test_p5_after_a_done_in_the_middle_an_error_is_told(response_class: Any) -> None:
+    async def gateway() -> AsyncIterator[Any]:
+        yield {"a": 1}
+        yield ServerSentEvent(raw_data="[DONE]")
+        yield {"a": 2}
+        raise KeyError
+
+    connection = await sent(response_class(gateway()), KeyError)
+    assert INTERNAL in body_of(connection)
+
+
 async def test_p6_what_is_no_object_ends_the_stream_with_an_error(caplog: Any) -> None:
     async def text() -> AsyncIterator[Any]:
         yield {"a": 1}

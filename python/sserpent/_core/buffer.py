@@ -35,6 +35,7 @@ class Buffer:
         "_due_at",
         "_first",
         "_framed",
+        "_has_left_out",
         "_item_schema",
         "_last",
         "_last_event",
@@ -66,6 +67,8 @@ class Buffer:
         self._first = b""
         self._last_event = b""
         self._count = count
+        # Whether an event was left out after the last one with data.
+        self._has_left_out = False
         # The last bytes that were taken, as far as they may be those of a blank line.
         self._last = b""
         self._chunks: list[bytes] = []
@@ -108,10 +111,11 @@ class Buffer:
         """Appends one event that is framed already."""
         self._append(event)
 
-    def kept(self) -> tuple[bytes, bytes, int]:
+    def kept(self) -> tuple[bytes, bytes, int, bool]:
         """Returns the first event with data, if the rules keep it, and the last one, as they were
-        framed, and how many events were pushed; nothing and 0 without rules."""
-        return self._first, self._last_event, self._count
+        framed, how many events were pushed, and whether one was left out after the last with data;
+        nothing and 0 without rules."""
+        return self._first, self._last_event, self._count, self._has_left_out
 
     def _push_by(self, rules: ItemRules, item: Any) -> bool:
         """Appends an item as the rules of a protocol have it."""
@@ -120,18 +124,24 @@ class Buffer:
             item = rules._convert(item, self._count)
             if item is None:
                 return self._append(b"")
+        has_left_out = False
         if is_ready:
-            framed, has_data = rules._without(_ready(item)), True
+            framed, has_left_out = rules._without(_ready(item))
+            has_data = True
         else:
             fields = self._fields_by(rules, item)
             if fields is None:
+                self._has_left_out = True
                 return self._append(b"")
             framed, has_data = frame(*fields), fields[0] is not None
         self._count += _blank_lines(framed) if is_ready else 1
         if has_data and framed:
             self._last_event = framed
+            self._has_left_out = False
             if rules._keeps_first and not self._first:
                 self._first = framed
+        if has_left_out:
+            self._has_left_out = True
         return self._append(framed)
 
     def _fields_by(self, rules: ItemRules, item: Any) -> Any:

@@ -143,12 +143,20 @@ class ItemRules:
             return False
         return event._raw_data.strip(_BLANKS) == self._leaves_out
 
-    def _without(self, ready: bytes) -> bytes:
-        """Returns events that are framed already, without those that are left out."""
+    def _without(self, ready: bytes) -> tuple[bytes, bool]:
+        """Returns events that are framed already, without those that are left out, and whether the
+        last one with data was."""
         if self._leaves_out is None or self._leaves_out.encode() not in ready:
-            return ready
+            return ready, False
         left_out = self._leaves_out.encode()
-        return b"".join(block for block, data in _blocks(ready) if data != left_out)
+        kept: list[bytes] = []
+        is_last = False
+        for block, data in _blocks(ready):
+            if data != left_out:
+                kept.append(block)
+            if data is not None:
+                is_last = data == left_out
+        return b"".join(kept), is_last
 
 
 _MISSING = object()
@@ -161,14 +169,15 @@ _scan_string: Callable[[str, int], tuple[str, int]] = decoder.scanstring  # type
 
 def _blocks(ready: bytes) -> Iterator[tuple[bytes, bytes | None]]:
     """Yields the blocks of an event stream, each with the blank line that ends it, and their data
-    without the blanks around it; None for that of a rest without one."""
+    without the blanks around it; None for that of a block without any, and of a rest without a
+    blank line."""
     block: list[bytes] = []
     for line in ready.splitlines(keepends=True):
         block.append(line)
         if not line.strip(b"\r\n"):
             values = [each[5:].strip(b"\r\n") for each in block if each.startswith(b"data:")]
             data = b"\n".join(value.removeprefix(b" ") for value in values)
-            yield b"".join(block), data.strip(_BLANKS.encode())
+            yield b"".join(block), data.strip(_BLANKS.encode()) if values else None
             block = []
     if block:
         yield b"".join(block), None

@@ -81,7 +81,8 @@ class ProtocolResponse(EventSourceResponse):
     #: Whether `StreamEnd.first` is known, for which the first event is kept.
     keeps_first: ClassVar[bool] = False
 
-    # The field of an item that gets its number, and the whole data of events that are left out.
+    # The field of an item that gets its number, and the whole data of events that are left out: the
+    # mark at the end of the protocol's streams, which the class sends itself.
     _number_as: ClassVar[str | None] = None
     _leaves_out: ClassVar[str | None] = None
     # The types of events after which a client expects nothing more.
@@ -121,7 +122,8 @@ class ProtocolResponse(EventSourceResponse):
         return item
 
     def _is_over(self, end: StreamEnd) -> bool:
-        return super()._is_over(end) or field_of(end.last, "type") in self._last_types
+        is_over = super()._is_over(end) or self._has_end_mark
+        return is_over or field_of(end.last, "type") in self._last_types
 
     def _answer(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if scope["method"] != "HEAD" and _shutdown.is_ending(scope):

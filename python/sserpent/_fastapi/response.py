@@ -171,6 +171,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
     _closing_rules: ItemRules | None = None
     # Whether the body ends whole, once `closing_event` has said so of what was replaced.
     _ends_whole: bool | None = None
+    # Whether the generator has yielded, as its last item, the mark at the end of a protocol's
+    # streams.
+    _has_end_mark = False
     # A HTTPException of the generator, once the client was told of it.
     _told: HTTPException | None = None
     _injected: _Injected | None = None
@@ -278,7 +281,9 @@ class EventSourceResponse(Streamable, fastapi.sse.EventSourceResponse):
 
     def _stream_end(self, buffer: Any, error: BaseException | None, is_lost: bool) -> StreamEnd:
         """Returns how the stream has ended, for `closing_event`."""
-        first, last, count = buffer.kept()
+        first, last, count, has_end_mark = buffer.kept()
+        if has_end_mark:
+            set_unchecked(self, "_has_end_mark", True)
         facts = {"first": data_of(first), "last": data_of(last), "count": count}
         if is_lost:
             return StreamEnd("lost", **facts)

@@ -52,6 +52,8 @@ class Subscription(EventSourceResponse, Generic[T_co]):
     _hubs: Hubs
     _request: Request
     _owner: str | None
+    # How often owners had been disconnected when this was made.
+    _disconnects_before: int
 
     _arguments = (
         "key",
@@ -78,6 +80,8 @@ class Subscription(EventSourceResponse, Generic[T_co]):
         set_unchecked(self, "_hubs", hubs)
         set_unchecked(self, "_request", request)
         set_unchecked(self, "_owner", owner)
+        if owner is not None:
+            set_unchecked(self, "_disconnects_before", hubs.disconnects)
         # Not the `__init__` of a class which stands between, as where a run is followed. There is
         # no content: the stream finds its source, a subscriber, when it begins.
         self._set_up(**options)
@@ -107,7 +111,7 @@ class Subscription(EventSourceResponse, Generic[T_co]):
         try:
             if self._replaced:  # what was put in the place of the events subscribes by itself
                 await super()._stream(scope, receive, send)
-            elif await _opened(subscriber):
+            elif await self._open(subscriber):
                 self._check_opened(subscriber)
                 set_unchecked(self, "_source", subscriber)
                 if subscriber.holds_headers:
@@ -123,6 +127,16 @@ class Subscription(EventSourceResponse, Generic[T_co]):
 
     def _make_subscriber(self) -> Subscriber:
         return Subscriber(self._hubs.hub(), self._request, self.max_pending, self._owner)
+
+    async def _open(self, subscriber: Subscriber) -> bool:
+        """Opens a subscriber, and returns whether the broker could be reached."""
+        try:
+            await subscriber.open()
+        except (BrokerError, ChannelsClosed):
+            return False
+        if self._owner is not None and self._hubs.disconnects != self._disconnects_before:
+            self._hubs.end_late(subscriber, self._disconnects_before)
+        return True
 
     def _check_opened(self, subscriber: Subscriber) -> None:
         """Raises a HTTPException if what was opened cannot be followed."""
@@ -151,14 +165,6 @@ class Subscription(EventSourceResponse, Generic[T_co]):
 Subscription._origin = SourceName(Subscription)
 
 
-async def _opened(subscriber: Subscriber) -> bool:
-    try:
-        await subscriber.open()
-    except (BrokerError, ChannelsClosed):
-        return False
-    return True
-
-
 def broker_is_away(compress: bool) -> HTTPException:
     """Returns the error for a client that comes while the broker cannot be reached."""
     return HTTPException(503, "The broker is away", headers_of_503(compress))
@@ -181,7 +187,7 @@ class _Frames:
             return
         subscriber, sink = subscription._make_subscriber(), Sink()
         try:
-            if not await _opened(subscriber):
+            if not await subscription._open(subscriber):
                 return
             subscriber.start(sink)
             while True:

@@ -23,7 +23,7 @@ from ..._runtime.loops import call_every, call_soon, current_token, has_ended, o
 from ..history.broker import Broker
 from ..history.position import HistoryKey, Position
 from ..history.ring import UNLIMITED, Retention
-from .owner_disconnects import HISTORY, LIMITS, OwnerDisconnects
+from .owner_disconnects import HISTORY, LIMITS, Owned, OwnerDisconnects
 from .snapshots import SnapshotCalls
 from .tail import Tail, TailSubscriber
 
@@ -73,8 +73,8 @@ class Hub:
     Args:
         broker: Keeps the histories.
         forget: Called with this hub when it follows no history any more.
-        ends_disconnected: Whether the hub follows `owner_disconnects.HISTORY`, where the broker
-            does not do so itself.
+        end_disconnected: Ends the streams of some owners, of which the hub hears by following
+            `owner_disconnects.HISTORY`; None where the broker does that itself.
 
     Attributes:
         subscribers: Those that are open, or about to be.
@@ -83,13 +83,16 @@ class Hub:
     """
 
     def __init__(
-        self, broker: Broker, forget: Callable[[Hub], None], ends_disconnected: bool = False
+        self,
+        broker: Broker,
+        forget: Callable[[Hub], None],
+        end_disconnected: Callable[[Callable[[Owned], bool]], object] | None = None,
     ) -> None:
         self.broker = broker
         self.now = broker.now
         self.subscribers: set[HubSubscriber] = set()
         self._forget = forget
-        self._disconnects = OwnerDisconnects(self.end) if ends_disconnected else None
+        self._disconnects = OwnerDisconnects(end_disconnected) if end_disconnected else None
         self._lock = anyio.Lock()
         self._is_told_of_disconnects = False
         self._token = current_token()

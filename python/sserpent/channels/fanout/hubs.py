@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +11,11 @@ from ..._fastapi.limits import Slots
 from ..._runtime.loops import current_token, nothing
 from ..history.broker import Broker
 from .hub import Hub, HubSubscriber
+from .owner_disconnects import Owned
 from .request import Request
+
+# How many disconnects are kept for streams that are about to open.
+_KEPT = 1_000
 
 #: Gives places back that were taken.
 GiveBack = Callable[[], None]
@@ -41,6 +46,7 @@ class Hubs:
 
     Attributes:
         slots: Counts the subscribers.
+        disconnects: How many times owners were disconnected.
     """
 
     def __init__(
@@ -52,6 +58,8 @@ class Hubs:
     ) -> None:
         self.broker = broker
         self.slots = Slots()
+        self.disconnects = 0
+        self._latest_disconnects: deque[Callable[[Owned], bool]] = deque(maxlen=_KEPT)
         #: Where they are counted in all processes, if limits are shared.
         self.shared: SharedLimits | None = None
         self._max_subscribers = max_subscribers
@@ -68,7 +76,8 @@ class Hubs:
             hub = self._by_loop.get(token)
             if hub is None:
                 self._by_loop = {t: h for t, h in self._by_loop.items() if not h.has_ended()}
-                hub = self._by_loop[token] = Hub(self.broker, self._forget, self._ends_disconnected)
+                end = self.end if self._ends_disconnected else None
+                hub = self._by_loop[token] = Hub(self.broker, self._forget, end)
             return hub
 
     def known(self, token: Any) -> Hub | None:
@@ -126,11 +135,26 @@ class Hubs:
 
         return give_all_back
 
-    def end(self, wanted: Callable[[HubSubscriber], bool]) -> int:
-        """Ends the streams of some subscribers, and returns how many that are."""
+    def end(self, wanted: Callable[[Owned], bool]) -> int:
+        """Ends the streams of some owners, and returns how many that are."""
         with self._lock:
+            # Before the look at who is open: who opens later looks at this.
+            self._latest_disconnects.append(wanted)
+            self.disconnects += 1
             hubs = list(self._by_loop.values())
         return sum(hub.end(wanted) for hub in hubs)
+
+    def end_late(self, subscriber: HubSubscriber, before: int) -> None:
+        """Ends a stream that has just opened, if its owner was disconnected while it was about to.
+
+        Args:
+            before: `disconnects`, when the response was made.
+        """
+        with self._lock:
+            missed, latest = self.disconnects - before, list(self._latest_disconnects)
+        if missed > len(latest) or any(wanted(subscriber) for wanted in latest[-missed:]):
+            subscriber.disconnected = True
+            subscriber.end()
 
     def end_all(self) -> None:
         """Ends all streams. Later subscribers follow the broker anew."""

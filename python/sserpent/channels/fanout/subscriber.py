@@ -269,6 +269,11 @@ class Subscriber:
     def expect_ephemeral(self) -> None:
         self.plain = None
 
+    @property
+    def has_filter(self) -> bool:
+        """Whether events may be hidden from it."""
+        return self._filter is not None
+
     def awaits_ephemeral(self, tail: Tail) -> bool:
         return any(
             cursor.ephemeral != tail.newest_ephemeral
@@ -282,11 +287,27 @@ class Subscriber:
         for cursor in self._cursors:
             newest = cursor.tail.newest_ephemeral
             if cursor.call is None and cursor.ephemeral != newest:
-                for entry in cursor.tail.ephemeral_after(cursor.ephemeral):
-                    if self._ask_filter(cursor, entry):
-                        self._ephemeral = [*self._ephemeral, Taken(entry, cursor, None)]
+                shown = self._shown_ephemeral(cursor)
+                if shown:
+                    self._ephemeral = [*self._ephemeral, *shown]
                 cursor.ephemeral = newest
         return bool(self._ephemeral)
+
+    def _shown_ephemeral(self, cursor: Cursor) -> list[Taken]:
+        """Returns the events of no history that it is shown; of each `conflate` the newest, if it
+        was slow."""
+        entries = cursor.tail.ephemeral_after(cursor.ephemeral)
+        if cursor.ephemeral >= cursor.tail.settled_ephemeral:
+            return [Taken(each, cursor, None) for each in entries if self._ask_filter(cursor, each)]
+        shown: list[Taken] = []
+        newer: set[str] = set()
+        for entry in reversed(entries):
+            if entry.conflate not in newer and self._ask_filter(cursor, entry):
+                shown.append(Taken(entry, cursor, None))
+                if entry.conflate is not None:
+                    newer.add(entry.conflate)
+        shown.reverse()
+        return shown
 
     # Snapshots
 

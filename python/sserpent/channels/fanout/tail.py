@@ -27,6 +27,11 @@ _NO_CHUNK: tuple[Position | None, int | None, bytes, Position] = None, 0, b"", N
 class TailSubscriber(Protocol):
     """A subscriber as its tail sees it."""
 
+    @property
+    def has_filter(self) -> bool:
+        """Whether events may be hidden from it."""
+        ...
+
     def reset(self, tail: Any, reason: str) -> None:
         """Takes notice that the history has begun anew."""
         ...
@@ -145,10 +150,11 @@ class Tail:
         #: ends.
         self.newest_chunk = _NO_CHUNK
         # Events that are in no history, by their number, until each subscriber has had the occasion
-        # to take them; the newest of each `conflate`, until each has.
-        self.newest_ephemeral = 0
+        # to take them; after that the newest of each `conflate`, until each has. One that was
+        # replaced and that a filter may need has its number as its key.
+        self.newest_ephemeral = self.settled_ephemeral = 0
         self._ephemeral: deque[tuple[int, EphemeralEntry]] = deque()
-        self._newest_of: dict[str, tuple[int, EphemeralEntry]] = {}
+        self._newest_of: dict[str | int, tuple[int, EphemeralEntry]] = {}
         self._ephemeral_bytes = 0
         # After which offsets entries are kept for those who wait for a snapshot, by its call.
         self._held: dict[object, int] = {}
@@ -255,13 +261,7 @@ class Tail:
 
     def _append_ephemeral(self, entry: EphemeralEntry) -> None:
         self.newest_ephemeral += 1
-        numbered = self.newest_ephemeral, entry
-        if entry.conflate is None:
-            self._ephemeral.append(numbered)
-        else:
-            before = self._newest_of.pop(entry.conflate, None)
-            self._newest_of[entry.conflate] = numbered
-            self._ephemeral_bytes -= len(before[1].frame) if before else 0
+        self._ephemeral.append((self.newest_ephemeral, entry))
         self._ephemeral_bytes += len(entry.frame)
         while self._ephemeral_bytes > self._most_bytes and self._ephemeral_count > 1:
             self._forget_oldest_ephemeral()
@@ -273,13 +273,10 @@ class Tail:
         return len(self._ephemeral) + len(self._newest_of)
 
     def _forget_oldest_ephemeral(self) -> None:
-        conflate = next(iter(self._newest_of), None)
-        if conflate is None or (
-            self._ephemeral and self._ephemeral[0][0] < self._newest_of[conflate][0]
-        ):
-            _, entry = self._ephemeral.popleft()
+        if self._newest_of:
+            _, entry = self._newest_of.pop(next(iter(self._newest_of)))
         else:
-            _, entry = self._newest_of.pop(conflate)
+            _, entry = self._ephemeral.popleft()
         self._ephemeral_bytes -= len(entry.frame)
 
     def ephemeral_after(self, number: int) -> list[EphemeralEntry]:
@@ -293,20 +290,35 @@ class Tail:
     def _settle_ephemeral(self, number: int) -> None:
         """Forgets the events of no history up to a number, but for those that stand for others and
         that somebody has not taken."""
+        self.settled_ephemeral = number
+        conflated: list[tuple[int, EphemeralEntry]] = []
         while self._ephemeral and self._ephemeral[0][0] <= number:
-            self._ephemeral_bytes -= len(self._ephemeral.popleft()[1].frame)
-        if self._newest_of and not any(each.awaits_ephemeral(self) for each in self.subscribers):
-            self._ephemeral_bytes -= sum(len(entry.frame) for _, entry in self._newest_of.values())
-            self._newest_of.clear()
-        self._bound_newest_of(number)
+            numbered = self._ephemeral.popleft()
+            if numbered[1].conflate is None:
+                self._ephemeral_bytes -= len(numbered[1].frame)
+            else:
+                conflated.append(numbered)
+        if conflated or self._newest_of:
+            self._keep_newest(conflated)
 
-    def _bound_newest_of(self, number: int) -> None:
-        while self._newest_of and self._ephemeral_bytes > self.limits.history_bytes:
-            conflate, (oldest, entry) = next(iter(self._newest_of.items()))
-            if oldest > number:
-                return
-            del self._newest_of[conflate]
-            self._ephemeral_bytes -= len(entry.frame)
+    def _keep_newest(self, conflated: list[tuple[int, EphemeralEntry]]) -> None:
+        """Keeps the newest of each `conflate` for those who have not taken it."""
+        newest_of = self._newest_of
+        awaiting = [each for each in self.subscribers if each.awaits_ephemeral(self)]
+        is_filtered = any(each.has_filter for each in awaiting)
+        for numbered in conflated:
+            conflate = numbered[1].conflate
+            assert conflate is not None
+            before = newest_of.pop(conflate, None)
+            newest_of[conflate] = numbered
+            if before is None:
+                continue
+            if is_filtered:  # a filter may hide the newer one
+                newest_of[before[0]] = before
+            else:
+                self._ephemeral_bytes -= len(before[1].frame)
+        while newest_of and (not awaiting or self._ephemeral_bytes > self.limits.history_bytes):
+            self._forget_oldest_ephemeral()
 
     def _restart(self, reason: str, head: Position) -> None:
         self.begin(head)

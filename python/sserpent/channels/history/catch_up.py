@@ -368,10 +368,10 @@ class CatchUp(ABC):
             await self._read_pages(head)
 
     async def _begin_anew(self, head: Position) -> None:
-        """Goes on in another life of the history: from its beginning, if that is still there."""
+        """Goes on in another life of the history: with all that is still there of it."""
         first = await self.read_page(1, 1) if head.offset else []
-        if first and first[0].position[:2] == (head.epoch, 1):
-            self._reset("epoch", Position(head.epoch, 0, 0))
+        if first and first[0].position.epoch == head.epoch:
+            self._reset("epoch", Position(head.epoch, first[0].offset - 1, 0))
             await self._read_pages(head)
         else:
             self._reset("epoch", head)

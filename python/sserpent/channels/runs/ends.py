@@ -40,13 +40,30 @@ class RunStatus:
     events: int = 0
 
 
-def end_item(run_id: str, end: End, reason: str | None, status: int | None = None) -> Item:
-    """Returns the last event of a run, whose reason has at most `MAX_REASON` characters."""
+def end_item(
+    run_id: str,
+    end: End,
+    reason: str | None,
+    status: int | None = None,
+    has_end_mark: bool = False,
+) -> Item:
+    """Returns the last event of a run.
+
+    Args:
+        run_id: The id of the run.
+        end: How it has ended.
+        reason: Why, of which `MAX_REASON` characters are kept.
+        status: The status of the `HTTPException` that has ended it.
+        has_end_mark: Whether the last that its generator has yielded is the mark at the end of its
+            protocol's streams, which is not stored.
+    """
     if reason is not None and len(reason) > MAX_REASON:
         reason = f"{reason[: MAX_REASON - 1]}…"
     data: dict[str, Any] = {"run": run_id, "end": end, "reason": reason}
     if status is not None:
         data["status"] = status
+    if has_end_mark:
+        data["has_end_mark"] = True
     return Item(ServerSentEvent(data=data, event=RUN_END).encode())
 
 

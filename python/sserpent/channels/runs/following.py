@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from ... import _shutdown
 from ..._delivery.observer import route_of
+from ..._delivery.options import set_unchecked
 from ..._fastapi.limits import empty_stream
 from ..._fastapi.negotiation import add_vary
 from ..._fastapi.protocol_response import ProtocolResponse
@@ -197,6 +198,8 @@ class Following(Subscription[Any]):
             if self._scope is None or _shutdown.can_close(self._scope):
                 return False
             is_lost = True
+        if buffer.has_end_mark:
+            set_unchecked(self, "_has_end_mark", True)
         try:
             frames = self._closing_frames(buffer.stream_end())
         except BaseException:  # one that leaves here would end no stream, or all of them

@@ -106,6 +106,7 @@ class Producer:
         self._turns = Turns(partial(hub, self._token))
         self._bytes = 0
         self._number = 0  # of the next event
+        self._end_mark_at: int | None = None  # the number that it would have
         self._stop: str | None = None  # the reason, once it is to stop
         self._stopping = False  # it has been told, in its event loop
         self._stepping = False  # the generator runs, and can be cancelled
@@ -314,6 +315,8 @@ class Producer:
     def _encoded(self, item: Any) -> Item | None:
         encoded = self._encoding.item(item, self._number)
         if encoded is None:
+            if self._encoding.is_end_mark(item):
+                self._end_mark_at = self._number
             return None
         self._number += 1
         self._bytes += len(encoded.body)
@@ -515,7 +518,9 @@ class Producer:
                 )
             if end != "lost":
                 end, reason, status = "stopped", self._stop, None
-        return end_item(self.run_id, end, reason, status)
+        # Followers need to know it of a run that is not done: for them it is over all the same.
+        has_end_mark = end != "done" and self._end_mark_at == self._number
+        return end_item(self.run_id, end, reason, status, has_end_mark)
 
 
 class _News:

@@ -32,9 +32,11 @@ class ProtocolSubscriber(Subscriber):
 
     Attributes:
         is_cut: Whether it has ended before the run, or begins at no place of it.
+        has_end_mark: Whether the last that the generator has yielded is the mark at the end of a
+            protocol's streams. Known at the end.
     """
 
-    __slots__ = ("_class", "_closing", "_first", "_run_end", "is_cut")
+    __slots__ = ("_class", "_closing", "_first", "_run_end", "has_end_mark", "is_cut")
 
     def __init__(
         self,
@@ -50,7 +52,7 @@ class ProtocolSubscriber(Subscriber):
         self._first: bytes | None = None
         self._closing = b""  # what is sent after the last event
         self._run_end: Entry | None = None
-        self.is_cut = False
+        self.is_cut = self.has_end_mark = False
 
     # Beginning
 
@@ -94,7 +96,9 @@ class ProtocolSubscriber(Subscriber):
         self._run_end = run_end
         self._cursors[0].position = run_end.position
         self._stopped = True
-        if read_end(run_end.body)["end"] in ("error", "lost"):
+        said = read_end(run_end.body)
+        self.has_end_mark = "has_end_mark" in said
+        if said["end"] in ("error", "lost"):
             self._failure = RunFailed()
         self._conclude()
 

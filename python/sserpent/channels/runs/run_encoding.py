@@ -90,6 +90,15 @@ class RunEncoding:
             raise ReservedField(f"'event' must not be {RUN_END!r}, which runs use themselves")
         return Item(checked_size(body, self._owner), is_raw)
 
+    def is_end_mark(self, item: Any) -> bool:
+        """Returns whether an item that is left out is the mark at the end of a protocol's streams,
+        which the class of the followers sends itself."""
+        if self._class is None or self._class._leaves_out is None:
+            return False
+        if isinstance(item, EVENT_CLASSES):
+            return (item.raw_data or "").strip() == self._class._leaves_out
+        return self._class.framed and isinstance(item, _READY) and len(item) > 0
+
     @staticmethod
     def _check(event: Any) -> None:
         if event.id is not None:
