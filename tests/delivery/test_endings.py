@@ -818,3 +818,23 @@ async def test_a_cancelled_request_is_the_reason_and_ends_what_is_streamed(pushe
         await delivery.run()
     assert delivery.ending is Ending.CANCELLED
     assert bool(source.stopped) == pushes
+
+
+@pytest.mark.parametrize("sends", [True, False])
+async def test_a_request_that_is_cancelled_raises_a_cancellation_and_no_group(sends: bool) -> None:
+    """A dependency with `yield` may ask for it by its class."""
+
+    async def content() -> AsyncIterator[str]:
+        if sends:
+            yield "a"
+        await anyio.sleep_forever()
+        yield "b"
+
+    raised: list[type[BaseException]] = []
+    with anyio.move_on_after(1):
+        try:
+            await Connection().run(EventSourceResponse(content()))
+        except BaseException as error:
+            raised.append(type(error))
+            raise
+    assert raised == [anyio.get_cancelled_exc_class()]

@@ -20,6 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from .. import _shutdown
 from .._runtime.log import logger
+from .._runtime.loops import is_cancellation
 from .deadlines import Due, Moment, look_again_at, next_due
 from .generator_thread import GeneratorThread, options_of
 from .in_finally import is_tidying_up
@@ -112,13 +113,15 @@ class TrioDelivery:
                     self._sent = True
                 nursery.cancel_scope.cancel()
             self._cut_off(streams)
-        except BaseException:
+        except BaseException as raised:
             # The request was cancelled, maybe before there was a task for the generator.
             if not self._begun:
                 await self._clean_up(lambda: close_unstarted(self._content))
             # An error that came before is not raised.
             if self._life.error is not None:
                 logger.error("The cleanup of a stream failed", exc_info=self._life.error)
+            if is_cancellation(raised):
+                raise _one_of(raised) from None
             raise
         finally:
             release(self._content)
@@ -576,6 +579,15 @@ class TrioDelivery:
             self._note_times()
         else:
             self._report(Due.GRACE_OVER)
+
+
+def _one_of(cancellation: BaseException) -> BaseException:
+    """Returns a cancellation in place of a group of them, which a nursery raises: who asks for
+    `trio.Cancelled`, as a dependency with `yield` may, does not look into groups."""
+    one: Any = cancellation
+    while hasattr(one, "exceptions"):
+        one = one.exceptions[0]
+    return one  # type: ignore[no-any-return]
 
 
 # Of the event loop, before the generator begins.
