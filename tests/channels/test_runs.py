@@ -948,6 +948,7 @@ async def test_x8_a_broker_that_is_silent_holds_a_shutdown_up_for_8_s_in_all(
 async def test_x8_all_runs_have_their_grace_at_the_same_time(
     make_channels: MakeChannels, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "sserpent")
     async with make_channels() as channels:
         for n in range(3):
             await channels.runs(f"runs-{n}", shutdown_grace=5 * n).start(Answer()())

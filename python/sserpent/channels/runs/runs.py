@@ -392,7 +392,7 @@ class Runs(Generic[T]):
         """Says why the server does not exit yet."""
         count, grace = len(self._local.producers), self._definition.shutdown_grace
         if count and grace:
-            logger.warning(
+            logger.info(
                 "Waiting up to %g s (shutdown_grace) for the active runs of %r to end: %d",
                 grace,
                 self._definition.name,
