@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from asgi import Connection
@@ -272,6 +272,14 @@ class Play:
 @pytest.mark.parametrize("run", [run_on_asyncio, run_on_trio], ids=["asyncio", "trio"])
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=steps, ending=endings, cleanup=cleanups, sends=sends, acts=acts, options=options)
+@example(
+    steps=[],
+    ending="return",
+    cleanup=None,
+    sends=["stall"],
+    acts=[("disconnect", 0)],
+    options=Options(None, None, None, 0, 0),
+)
 @pytest.mark.hypothesis
 def test_whole_events_in_order_and_an_end_in_time_under_any_schedule(
     run: Callable[..., None],

@@ -135,6 +135,29 @@ async def test_d13_a_base_http_middleware_has_a_response_of_a_client_that_left_e
     assert told == ["told"]
 
 
+@pytest.mark.anyio
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("cleanup_timeout", [0, 30])
+async def test_d13_headers_that_are_not_taken_do_not_hold_a_request_without_client(
+    cleanup_timeout: float,
+) -> None:
+    connection = Connection()
+
+    async def content() -> AsyncIterator[int]:
+        connection.disconnect()
+        await anyio.sleep_forever()
+        yield 1
+
+    async def never(message: Any) -> None:
+        await anyio.sleep_forever()
+
+    response = EventSourceResponse(content(), open_delay=None, cleanup_timeout=cleanup_timeout)
+    begin = anyio.current_time()
+    with anyio.fail_after(60):
+        await response(connection.scope, connection.receive, never)
+    assert anyio.current_time() - begin <= 1.1
+
+
 def test_d12_a_websocket_is_denied_as_with_starlettes_response() -> None:
     async def content() -> AsyncIterator[str]:
         yield "no sockets here"

@@ -379,6 +379,9 @@ class Delivery:
             # Nobody reads them, but Starlette's BaseHTTPMiddleware raises where there are none.
             self._sender.open()
             self._sender.stop()
+            if self._sender.in_progress is not None and self._leaving is None:
+                bound = min(LAST_SEND, self._response.cleanup_timeout)
+                self._leaving = self._loop.call_later(bound, self._left)
 
     def client_left(self) -> None:
         """The connection is closed, and `receive` may not say so."""

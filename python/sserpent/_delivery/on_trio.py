@@ -21,7 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 from .. import _shutdown
 from .._runtime.log import logger
 from .._runtime.loops import is_cancellation
-from .deadlines import Due, Moment, look_again_at, next_due
+from .deadlines import LAST_SEND, Due, Moment, look_again_at, next_due
 from .generator_thread import GeneratorThread, options_of
 from .in_finally import is_tidying_up
 from .inbox import Pace
@@ -452,7 +452,8 @@ class TrioDelivery:
         if self.ending is Ending.CLIENT_LEFT and not self._opened:
             # Nobody reads them, but Starlette's BaseHTTPMiddleware raises where there are none.
             self._opened = True
-            await self._send(self._body.head())
+            with trio.move_on_after(min(LAST_SEND, self._response.cleanup_timeout)):
+                await self._send(self._body.head())
 
     def _can_deliver(self) -> bool:
         if self._phase is Phase.ENDED:
