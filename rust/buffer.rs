@@ -253,7 +253,7 @@ impl Kept {
         }
     }
 
-    /// Notes that an event was left out, where `stream` is what is pending.
+    /// Notes that an event was left out after the last one with data. `stream` has what is pending.
     fn leave_out(&mut self, stream: &[u8]) {
         self.keep(stream);
         self.has_left_out = true;

@@ -562,7 +562,7 @@ async def test_x4_a_run_whose_event_loop_is_blocked_for_longer_than_its_lease_go
         assert await runs.active("chat") is not None
         with pytest.raises(HTTPException):
             await runs.start(Answer()(), key="chat")
-        # Whoever comes to follow it looks whether its producer is alive.
+        # Each new follower checks whether the producer is alive.
         async with connected(started.follow()) as client:
             answer.say("a")
             await client.until(lambda: said(client) == ["a"])
@@ -955,7 +955,7 @@ async def test_x8_all_runs_have_their_grace_at_the_same_time(
         begin = anyio.current_time()
         await channels.aclose()
         assert 10 <= anyio.current_time() - begin <= 11
-    # Whoever waits for the server to exit is told why it does not.
+    # The log says why the server has not exited yet.
     assert [each.getMessage() for each in caplog.records] == [
         "Waiting up to 5 s (shutdown_grace) for the active runs of 'runs-1' to end: 1",
         "Waiting up to 10 s (shutdown_grace) for the active runs of 'runs-2' to end: 1",

@@ -1,4 +1,4 @@
-"""What the tests themselves stand on."""
+"""Tests of the code that other tests use."""
 
 from __future__ import annotations
 

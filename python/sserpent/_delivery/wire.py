@@ -131,7 +131,7 @@ def goodbye() -> bytes:
 
 
 def come_back_later() -> bytes:
-    """Returns the whole stream of a client that comes back while there is no place."""
+    """Returns the whole stream of a client that is told to come back later."""
     return b": not now\nretry: %d\n" % random.randint(*_FULL)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.responses import PlainTextResponse, Response
 
 from .._delivery.wire import come_back_later
+from .negotiation import ACCEPT_ENCODING
 
 
 class Slots:
@@ -77,7 +78,7 @@ def headers_of_503(compress: bool) -> dict[str, str]:
         compress: Whether the stream would have been compressed for clients that accept it.
     """
     headers = {"Retry-After": retry_after()}
-    return {**headers, "Vary": "Accept-Encoding"} if compress else headers
+    return {**headers, "Vary": ACCEPT_ENCODING} if compress else headers
 
 
 def empty_stream(response: Response) -> Response:

@@ -13,7 +13,7 @@ _Headers = list[tuple[bytes, bytes]]
 _GZIP = "gzip", "x-gzip"  # https://www.rfc-editor.org/rfc/rfc9110#section-8.4.1.3
 _WEIGHT = re.compile(r"\s*q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*", re.ASCII | re.IGNORECASE)
 _ENCODING, _VARY = b"content-encoding", b"vary"
-_ACCEPT_ENCODING = "Accept-Encoding"
+ACCEPT_ENCODING = "Accept-Encoding"
 
 
 def takes_gzip(scope: Scope) -> bool:
@@ -45,8 +45,8 @@ def negotiated(headers: _Headers, is_gzip: bool) -> _Headers:
     compressed. `Vary` is one line: Starlette's middleware for CORS knows of one alone."""
     fields = [value.decode("latin-1") for name, value in headers if name == _VARY]
     named = {each.strip().lower() for field in fields for each in field.split(",")}
-    if not named & {"*", _ACCEPT_ENCODING.lower()}:
-        line = ", ".join((*fields, _ACCEPT_ENCODING)).encode("latin-1")
+    if not named & {"*", ACCEPT_ENCODING.lower()}:
+        line = ", ".join((*fields, ACCEPT_ENCODING)).encode("latin-1")
         headers = [each for each in headers if each[0] != _VARY] + [(_VARY, line)]
     return [*headers, (_ENCODING, b"gzip")] if is_gzip else headers
 

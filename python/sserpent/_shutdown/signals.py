@@ -5,8 +5,8 @@ application with a handler of its own stays in charge: nothing is put on top of 
 server cannot be asked, on granian, such an application has to end its streams itself.)
 
 If an application sets a handler of its own, `signal.signal` returns ours to it. The application may
-keep ours, call it, and put it back at any time. So each of ours is bound for life to the handler
-that was there before it, and always passes the signal on to that one: handlers never call each
+keep ours, call it, and put it back at any time. So each of ours remembers the handler that was
+there before it, and always passes the signal on to that one. Then no two handlers can call each
 other in a circle.
 """
 

@@ -392,7 +392,7 @@ class _LoopStreams:
         self._by_address: dict[Address, ServerStreams] = {}
         self._end_polling: Callable[[], object] | None = None
         self._is_to_end = False
-        # Those that `end_streams` has ended, or is about to: no stream opens among them any more.
+        # Streams that `end_streams` has ended or is about to end. New ones go into other groups.
         self._apart: set[ServerStreams] = set()
         self._looks = 0
 
