@@ -1,8 +1,9 @@
 """Measurements that a busy machine does not decide.
 
 The contenders take turns, every other round backwards, so that what disturbs the machine meets all
-of them. Each turn is short. A case is measured until its numbers have settled, in twice as many
-rounds at most. Where a server is measured, each turn is divided by its neighbour's, and the median
+of them. Each turn is short. A case is measured until its numbers have settled, in half as many
+rounds more at most: on a busy machine most go to that bound, and `make bench` is to take half an
+hour there too. Where a server is measured, each turn is divided by its neighbour's, and the median
 counts. Where work is timed in processor time, the minimum counts, because a disturbance only adds.
 """
 
@@ -72,7 +73,7 @@ def ratio(above: Cell, below: Cell) -> float:
 def in_turns(tables: Sequence[Table], turns: Mapping[tuple[str, str], Turn], rounds: int) -> None:
     """Adds what the turns of cases and contenders measure, at least `rounds` times each."""
     unsettled = {case for case, _ in turns}
-    for number in range(2 * rounds):
+    for number in range(max(2, rounds + rounds // 2)):
         if number >= rounds:
             unsettled = {cell[0] for cell in turns if not _has_settled(tables, *cell)}
         for case, name in list(turns)[:: -1 if number % 2 else 1]:
