@@ -2,6 +2,7 @@
 
 `make demo` runs it. It needs Python alone. With a Rust toolchain it begins on the pure core, and
 goes on with the compiled one when cargo is done: that takes a minute of one processor.
+`SSERPENT_PURE=1 make demo` stays with the pure one.
 """
 
 from __future__ import annotations
@@ -28,15 +29,17 @@ PYTHON = ENVIRONMENT / ("Scripts/python.exe" if sys.platform == "win32" else "bi
 
 
 def main() -> None:
+    is_pure = os.environ.get("SSERPENT_PURE") == "1"
     has_cargo = shutil.which("cargo") is not None
     if not PYTHON.exists():
         with step("a Python environment in .venv-demo", "3 s"):
             venv.create(ENVIRONMENT, with_pip=True)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as wheels:
-        if has_cargo:
+        if has_cargo and not is_pure:
             demonstrate_both(wheels)
         else:
-            print("  no Rust toolchain (rustup.rs): the core in pure Python sends the same bytes")
+            reason = "SSERPENT_PURE=1" if is_pure else "no Rust toolchain (rustup.rs)"
+            print(f"  {reason}: the core in pure Python sends the same bytes")
             install_requirements()
             install_pure(wheels)
             demonstrate()
