@@ -442,6 +442,7 @@ def test_c3_where_the_history_is_too_short_the_publisher_is_told(server: RedisSe
         task = asyncio.create_task(broker.publish(ROOM, LIMITS, item(1)))
         await until(lambda: server.names() != [])
         server.ask("FLUSHALL")
+        await until(lambda: proxy.lost)  # the answer is on its way when the event is there
         proxy.loses_answers = False
         with pytest.raises(PublishUncertain, match="does not reach back"):
             await task
