@@ -191,7 +191,7 @@ def test_c12_answers_that_are_lost_are_asked_for_again(server: RedisServer) -> N
         await publish_to(broker, ROOMS, 1)
         await until(lambda: all(each.brief == [1] for each in notes.values()))
 
-    run_behind_proxy(server, check)
+    run_behind_proxy(server, check, PATIENT)
 
 
 def test_c12_connections_that_are_killed_while_they_are_looked_at(server: RedisServer) -> None:
@@ -236,7 +236,7 @@ def test_c12_who_waits_for_a_redis_that_stands_still_is_told(server: RedisServer
         await publish_to(broker, ROOMS, 1)
         await until(lambda: all(each.brief == [1] for each in notes.values()))
 
-    run(server, check)
+    run(server, check, QUICK._replace(timeout=4))
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 20, 100])
