@@ -25,7 +25,8 @@ class Item(BaseModel):
 def application() -> FastAPI:
     channels = Channels()
     news = channels.channel("news", Item)
-    answers = channels.runs("answers", Item)
+    # A run that nobody follows any more is stopped when the application ends, however far it is.
+    answers = channels.runs("answers", Item, shutdown_grace=0)
     app = FastAPI(lifespan=channels.lifespan)
 
     @app.get("/stream", response_class=EventSourceResponse)
