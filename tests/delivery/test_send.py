@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import anyio
@@ -27,7 +28,7 @@ def _sender(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(on_asyncio, "make_sender", request.param)
 
 
-async def ticking() -> AsyncIterator[int]:
+async def ticking() -> AsyncGenerator[int, None]:
     for number in range(100):
         yield number
         await anyio.sleep(1)
@@ -115,8 +116,10 @@ async def test_d14_a_timeout_that_a_middleware_lets_through_fails_the_stream(kin
 
     async def content() -> AsyncIterator[int]:
         try:
-            async for number in ticking():
-                yield number
+            # A send that fails at the `yield`, because the event was late, closes both.
+            async with aclosing(ticking()) as inner:
+                async for number in inner:
+                    yield number
         finally:
             closed.append("closed")
 
