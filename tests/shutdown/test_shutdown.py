@@ -133,11 +133,19 @@ class Embedded:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        for port in self.ports:
-            until(lambda port=port: self._listens(port))
+        try:
+            for port in self.ports:
+                until(lambda port=port: self._listens(port), timeout=60)
+        except BaseException:
+            self.close()
+            raise
 
-    @staticmethod
-    def _listens(port: int) -> bool:
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def _listens(self, port: int) -> bool:
+        assert self.process.poll() is None, "the process has ended"
         try:
             socket.create_connection(("127.0.0.1", port), timeout=5).close()
         except OSError:
@@ -182,8 +190,7 @@ def test_one_of_two_servers_in_a_process_ends_alone(how: str) -> None:
         first.close()
         second.close()
     finally:
-        servers.process.kill()
-        servers.process.communicate()
+        servers.close()
 
 
 def test_the_event_exists_wherever_there_is_an_event_loop() -> None:
