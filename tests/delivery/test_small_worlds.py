@@ -41,7 +41,11 @@ def test_every_small_world_comes_out_as_the_model_says(play: Play, part: int) ->
     if failed is not None:
         world, wrong = smallest(play, failed[0].world)
         pytest.fail(
-            f"{world!r}\n  " + "\n  ".join(wrong) + f"\nmade of {failed[0].world!r}", pytrace=False
+            f"{world!r}\n  "
+            + "\n  ".join(wrong)
+            + f"\nmade of {failed[0].world!r}\n  "
+            + "\n  ".join(failed[1]),
+            pytrace=False,
         )
 
 
