@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -45,18 +45,23 @@ class ScriptedServer:
         self.requests: list[bytes] = []
         self.left = threading.Event()
         self._open: list[socket.socket] = []
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        while True:
-            try:
+        with self._listening:
+            while True:
                 connection, _ = self._listening.accept()
-            except OSError:
-                return
-            self._open.append(connection)
-            script = self._scripts.pop(0) if self._scripts else ()
-            threading.Thread(target=self._play, args=(connection, script), daemon=True).start()
+                if self._closed.is_set():
+                    connection.close()
+                    return
+                self._begin(connection)
+
+    def _begin(self, connection: socket.socket) -> None:
+        self._open.append(connection)
+        script = self._scripts.pop(0) if self._scripts else ()
+        threading.Thread(target=self._play, args=(connection, script), daemon=True).start()
 
     def _play(self, connection: socket.socket, script: Sequence[Any]) -> None:
         with connection:
@@ -83,9 +88,15 @@ class ScriptedServer:
         return None
 
     def close(self) -> None:
-        self._listening.close()
+        # Each thread closes its own socket. Another could close it at the moment in which the
+        # thread begins to wait: it would wait on the number that the next socket is given then,
+        # and take its connection or its bytes.
+        self._closed.set()
+        socket.create_connection(self._listening.getsockname()).close()
+        self._thread.join(20)
         for connection in self._open:
-            connection.close()
+            with suppress(OSError):  # it is closed, or the client has left
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def _read_request(connection: socket.socket) -> bytes:
