@@ -156,7 +156,8 @@ def test_sigint_ends_it_with_130() -> None:
 
 
 def test_a_reader_that_has_enough_ends_it_quietly() -> None:
-    with scripted([STREAM, b"retry: 1\n" + b"data: a\n\n" * 2_000], *[[STREAM]] * 3) as server:
+    # More lines than a pipe holds.
+    with scripted([STREAM, b"retry: 1\n" + b"data: a\n\n" * 20_000], *[[STREAM]] * 3) as server:
         process = subprocess.Popen(
             [*COMMAND, "tail", server.url], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
