@@ -55,6 +55,7 @@ async def test_the_tasks_are_found() -> None:
     await task.wait()
 
 
+@pytest.mark.virtual_time
 async def test_one_that_never_answers() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
@@ -72,6 +73,7 @@ async def test_one_that_never_answers() -> None:
                 pass
 
 
+@pytest.mark.virtual_time
 async def test_one_that_sends_nothing_more() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(START)
@@ -94,7 +96,9 @@ async def test_one_that_yields_without_a_pause_and_without_end(read: str) -> Non
         while anyio.current_time() < until:
             yield "x" * 1_000
 
-    async with connect(EventSourceResponse(content()), timeout=0.25) as client:
+    # Where the timeout is not what ends the reading, it is long enough for a slow machine.
+    timeout = 1 if read == "get" else 20
+    async with connect(EventSourceResponse(content()), timeout=timeout) as client:
         if read == "get":
             with pytest.raises(httpx2.ReadTimeout):
                 await client.get("/")
@@ -118,12 +122,13 @@ async def test_one_that_does_not_notice_a_client_that_leaves() -> None:
         while True:
             await send(EVENT)
 
-    async with connect(app, timeout=0.25) as client, client.events("/") as events:
+    async with connect(app, timeout=1) as client, client.events("/") as events:
         await events.next()
-        with pytest.raises(TimeoutError, match=r"still ran 0\.25 s after .* and was cancelled"):
+        with pytest.raises(TimeoutError, match=r"still ran 1\.0 s after .* and was cancelled"):
             await events.leave()
 
 
+@pytest.mark.virtual_time
 async def test_one_that_does_not_end_at_the_end_of_the_test() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
@@ -135,6 +140,7 @@ async def test_one_that_does_not_end_at_the_end_of_the_test() -> None:
             await client.http.send(client.build_request("GET", "/"), stream=True)
 
 
+@pytest.mark.virtual_time
 async def test_one_that_swallows_its_cancellation(anyio_backend: str) -> None:
     stop = anyio.Event()
 
@@ -305,6 +311,7 @@ async def test_until_send_waits_is_bounded() -> None:
             await events.until_send_waits()
 
 
+@pytest.mark.virtual_time
 async def test_an_exception_in_the_test_leaves_no_task(anyio_backend: str) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

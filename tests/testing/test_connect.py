@@ -193,6 +193,7 @@ async def test_the_end_of_the_context_leaves_too() -> None:
     assert response.status_code == 200
 
 
+@pytest.mark.virtual_time
 async def test_a_client_that_does_not_read_holds_the_generator() -> None:
     feed = Feed(max_pending=1)
     async with connect(feed.app) as client, client.events("/events") as events:
@@ -229,6 +230,7 @@ async def test_a_client_that_reads_nothing_holds_the_generator_after_64_kib() ->
         assert sent == 1000 * 1024  # which nobody gets
 
 
+@pytest.mark.virtual_time
 async def test_a_send_timeout_drops_a_client_that_stalls() -> None:
     feed = Feed(send_timeout=0.02)
     async with connect(feed.app) as client, client.events("/events") as events:
@@ -487,6 +489,7 @@ async def test_a_lifespan_that_fails_raises(phase: str) -> None:
             pass
 
 
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("phase", ["start up", "shut down"])
 async def test_a_lifespan_that_hangs_is_bounded(phase: str) -> None:
     @asynccontextmanager
@@ -501,6 +504,7 @@ async def test_a_lifespan_that_hangs_is_bounded(phase: str) -> None:
             pass
 
 
+@pytest.mark.virtual_time
 async def test_a_run_that_goes_on_is_named_when_the_lifespan_waits_for_it() -> None:
     async def endless() -> AsyncIterator[str]:
         yield "a"

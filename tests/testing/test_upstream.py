@@ -145,6 +145,7 @@ async def test_a_sequence_in_a_sequence_answers_by_its_next_script() -> None:
     assert inner.requests == [upstream.requests[number] for number in (0, 2, 3)]
 
 
+@pytest.mark.virtual_time
 async def test_a_whole_response_of_an_endless_stream_is_bounded() -> None:
     upstream = FakeUpstream([b": ping\n", 0.01] * 10_000)
     async with connect(upstream, timeout=0.2) as client:
