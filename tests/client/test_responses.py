@@ -208,9 +208,10 @@ def test_r18_a_cut_is_raised_by_the_errors_of_requests(
 
 def test_r18_a_read_timeout_is_raised_by_the_error_of_requests() -> None:
     with scripted([CHUNKED, chunk(b"data: a\n\n"), ...]) as server:
-        with requests.get(server.url, stream=True, timeout=0.2) as response:
+        with requests.get(server.url, stream=True, timeout=20) as response:
             events = iter_events(response)
             assert next(events).data == "a"
+            response.raw.connection.sock.settimeout(0.2)
             with pytest.raises(requests.exceptions.ConnectionError, match="timed out"):
                 next(events)
 
