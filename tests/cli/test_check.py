@@ -32,15 +32,31 @@ CACHED = HEAD + b"Cache-Control: No-Cache\r\n"
 GOOD = CACHED + b"Connection: close\r\n\r\n"
 
 
+class Clock:
+    """The clock of `check`, on which nothing but the pauses of a script takes time: what comes late
+    because the machine is slow is not taken for held back."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 class Pause(threading.Event):
     """A step that takes a while: when bytes come is what is looked at."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, clock: Clock | None = None) -> None:
         super().__init__()
         self._seconds = seconds
+        self._clock = clock or Clock()
+
+    def on(self, clock: Clock) -> Pause:
+        return Pause(self._seconds, clock)
 
     def wait(self, timeout: float | None = None) -> bool:
         super().wait(self._seconds)
+        self._clock.now += self._seconds
         return True
 
 
@@ -90,13 +106,21 @@ def check(
     *options: str,
     again: Sequence[Any] | None = None,
     enough: Enough | None = None,
+    clock: Any = None,
 ) -> tuple[int, str]:
     """Returns the status and the output. A stream that comes is asked for again, with compression:
     `again` is the answer then."""
+    scripts_clock = Clock()
+    scripts = [
+        [step.on(scripts_clock) if isinstance(step, Pause) else step for step in each]
+        for each in (script, script if again is None else again)
+    ]
     with ExitStack() as stack:
-        server = stack.enter_context(scripted(script, script if again is None else again))
+        server = stack.enter_context(scripted(*scripts))
         if enough is not None:
             stack.enter_context(looking_until(enough, server))
+        patched = stack.enter_context(pytest.MonkeyPatch.context())
+        patched.setattr("sserpent._cli.check.time", clock or scripts_clock)
         status = main(["check", server.url, "--seconds", "8", *options])
         url = server.url
     printed = capsys.readouterr()
@@ -240,9 +264,8 @@ def test_the_time_that_the_client_itself_takes_is_not_the_servers(
             late += 600.0
 
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late)
-    monkeypatch.setattr("sserpent._cli.check.time", clock)
     monkeypatch.setattr(httpx2, "AsyncClient", Slow)
-    _, said = check(capsys, [GOOD + event(1) + event(2)])
+    _, said = check(capsys, [GOOD + event(1) + event(2)], clock=clock)
     assert late
     assert float(re.findall(r"ended after (\S+) s", said)[0]) < 600
 
