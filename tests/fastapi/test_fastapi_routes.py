@@ -447,6 +447,13 @@ def test_dependency_overrides() -> None:
     assert payloads(TestClient(app).get("/")) == ["overridden"]
 
 
+class Patient(EventSourceResponse):
+    """Waits for a first event that comes from a thread: on a busy machine one may take longer to
+    start than the usual 0.25 s."""
+
+    open_delay = 60
+
+
 @pytest.mark.parametrize("injected_into", ["endpoint", "dependency"])
 @pytest.mark.parametrize("sync", [True, False])
 def test_headers_cookies_and_status_set_before_the_first_event_are_sent(
@@ -483,7 +490,7 @@ def test_headers_cookies_and_status_set_before_the_first_event_are_sent(
             yield 1
 
     route.__annotations__["response"] = annotation
-    app.get("/", response_class=EventSourceResponse, dependencies=dependencies)(route)
+    app.get("/", response_class=Patient, dependencies=dependencies)(route)
     response = TestClient(app).get("/")
     assert response.status_code == 203
     assert response.headers["x-before"] == "dependency"
@@ -499,7 +506,7 @@ def test_an_http_exception_before_the_first_event_is_a_real_response(sync: bool)
 
     if sync:
 
-        @app.get("/", response_class=EventSourceResponse)
+        @app.get("/", response_class=Patient)
         def route_sync() -> Iterable[str]:
             raise HTTPException(403, "not yours", headers={"X-Why": "secret"})
             yield
