@@ -326,7 +326,8 @@ async def test_d5_an_exception_before_the_first_event_is_raised_before_the_heade
         raise LookupError("no such thing")
         yield
 
-    stream = await complete(failing() if kind == "async" else failing_sync())
+    # A busy machine may take longer to start a thread than the usual 0.25 s.
+    stream = await complete(failing() if kind == "async" else failing_sync(), open_delay=60)
     assert isinstance(stream.error, LookupError)
     assert stream.connection.messages == []
 
