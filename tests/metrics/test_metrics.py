@@ -220,6 +220,7 @@ async def test_opentelemetry_reads_the_same(from_opentelemetry: Read) -> None:
 
 
 @asyncio_only
+@pytest.mark.virtual_time
 async def test_open_streams_count_while_they_are_open(from_prometheus: Read) -> None:
     async with connect(Scripted().app) as client:
         async with contextlib.AsyncExitStack() as stack:
