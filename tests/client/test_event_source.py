@@ -923,9 +923,9 @@ def test_r23_the_body_of_a_refusal_does_not_hold_up_its_error(
     reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sserpent.client.responses._PATIENCE", 0.5)
-    first, *trickle = [step for _ in range(200) for step in (chunk(b"x"), Pause(0.1))]
+    trickle = [step for _ in range(200) for step in (Pause(0.1), chunk(b"x"))]
     head = b"HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with scripted([head + first, *trickle]) as server:
+    with scripted([head + chunk(b"x"), *trickle]) as server:
         with pytest.raises(NotAnEventStream, match="status 401") as raised:
             reader.read(server.url)
         assert 1 <= len(raised.value.body) < 100

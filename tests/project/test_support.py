@@ -39,7 +39,7 @@ def test_threads_that_start_processes_together_each_have_their_own(tmp_path: Pat
 def test_a_scripted_server_that_is_closed_waits_for_nothing() -> None:
     before = set(threading.enumerate())
     with scripted([STREAM, ...]) as server:
-        address = "127.0.0.1", urlsplit(server.url).port
+        address = "127.0.0.1", urlsplit(server.url).port or 0
         connection = socket.create_connection(address)
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert connection.recv(1)
