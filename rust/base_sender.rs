@@ -5,11 +5,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict};
-use pyo3::{PyTraverseError, PyVisit, intern};
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::buffer::Buffer;
 use crate::cpython::Sent;
 use crate::meter::Meter;
+use crate::once::{Once, intern};
 use crate::stepping::sent_as;
 
 #[doc = doc!("BaseSender")]
@@ -234,7 +235,7 @@ impl BaseSender {
 /// make a dict.
 fn body_message(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     static MESSAGE: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
-    let message = MESSAGE.get_or_try_init(py, || -> PyResult<_> {
+    let message = MESSAGE.try_once(py, || -> PyResult<_> {
         let message = PyDict::new(py);
         message.set_item(intern!(py, "type"), "http.response.body")?;
         message.set_item(intern!(py, "body"), py.None())?;

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use crate::once::{Once, OnceImported};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -194,7 +195,7 @@ pub fn install_constructor<T: KeywordClass>(py: Python<'_>) {
     // SAFETY: `class` is a heap type of this module's, which nobody else uses yet: the module is
     // being initialised. The slot is a plain function pointer, read when the class is called.
     unsafe {
-        T::slots().get_or_init(py, || ConstructorSlots::of(class));
+        T::slots().once(py, || ConstructorSlots::of(class));
         (*class).tp_vectorcall = Some(construct::<T>);
     }
 }
@@ -465,7 +466,7 @@ pub fn steps_of<'py>(awaitable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny
 fn awaited_by_python<'py>(awaitable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     static AWAITED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     AWAITED
-        .import(awaitable.py(), "sserpent._core.stepping", "awaited")?
+        .imported(awaitable.py(), "sserpent._core.stepping", "awaited")?
         .call1((awaitable,))
 }
 

@@ -7,10 +7,11 @@ use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyInt, PyString, PyTuple, PyType};
-use pyo3::{PyTraverseError, PyVisit, intern};
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cpython::{ConstructorSlots, KeywordClass, RecursiveCall, frame_bytes};
 use crate::json::{self, Json};
+use crate::once::{Once, OnceImported, intern};
 use sserpent_wire::frame::{self, Data, FieldError, Fields, Frame};
 
 /// The Python exception for a field that breaks a rule.
@@ -69,7 +70,7 @@ impl ServerSentEvent {
         }
         let fields = fields.unwrap_or_else(|| PyDict::new(py));
         let given = FIELDS_OF_INIT
-            .import(py, "sserpent._core.subclasses", "fields_of_init")?
+            .imported(py, "sserpent._core.subclasses", "fields_of_init")?
             .call1((py.get_type::<Self>(), slf, arguments, fields))?;
         if !given.is_none() {
             let given = given.cast_into_exact::<Self>()?.unbind();
@@ -186,7 +187,7 @@ impl ServerSentEvent {
         let py = slf.py();
         let fields = slf.get().fields(py).into_py_dict(py)?;
         let arguments = ARGUMENTS_OF_NEW
-            .import(py, "sserpent._core.subclasses", "arguments_of_new")?
+            .imported(py, "sserpent._core.subclasses", "arguments_of_new")?
             .call1((slf.get_type(), fields))?;
         Ok((PyTuple::empty(py), arguments))
     }
@@ -205,7 +206,7 @@ impl ServerSentEvent {
 impl KeywordClass for ServerSentEvent {
     fn names(py: Python<'_>) -> &'static [Py<PyString>; 6] {
         static NAMES: PyOnceLock<[Py<PyString>; 6]> = PyOnceLock::new();
-        NAMES.get_or_init(py, || {
+        NAMES.once(py, || {
             ["data", "raw_data", "event", "id", "retry", "comment"]
                 .map(|name| PyString::intern(py, name).unbind())
         })
@@ -516,7 +517,7 @@ fn convert_text<'py>(
 ) -> PyResult<Bound<'py, PyString>> {
     static TEXT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let converted = TEXT
-        .import(value.py(), "sserpent._core.conversion", "text")?
+        .imported(value.py(), "sserpent._core.conversion", "text")?
         .call1((field, value))?;
     Ok(converted.cast_into::<PyString>()?)
 }
@@ -548,7 +549,7 @@ fn milliseconds(value: Option<Bound<'_, PyAny>>) -> PyResult<Option<Milliseconds
         }
     }
     let converted = MILLISECONDS
-        .import(value.py(), "sserpent._core.conversion", "milliseconds")?
+        .imported(value.py(), "sserpent._core.conversion", "milliseconds")?
         .call1((value,))?
         .cast_into::<PyInt>()?;
     Ok(Some(match converted.extract() {

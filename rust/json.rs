@@ -5,9 +5,10 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
-use pyo3::{PyTraverseError, PyVisit, intern};
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::cpython::{Keywords, is_instance};
+use crate::once::{Once, OnceImported, intern};
 use class::{Treatment, treatment_of};
 
 pub use members::{Member, Noted, TwoMembers};
@@ -30,7 +31,7 @@ pub enum Json<'py> {
 /// Whether `item` is FastAPI's own event class or a subclass of it.
 pub fn is_fastapi_event(item: &Bound<'_, PyAny>) -> PyResult<bool> {
     static EVENT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let class = EVENT.import(
+    let class = EVENT.imported(
         item.py(),
         "sserpent._core.conversion",
         "FastAPIServerSentEvent",
@@ -59,7 +60,7 @@ pub fn event_data_json<'py>(value: &Bound<'py, PyAny>) -> PyResult<Json<'py>> {
 
 fn model_dump_json_options(py: Python<'_>) -> PyResult<&Keywords> {
     static OPTIONS: PyOnceLock<Keywords> = PyOnceLock::new();
-    OPTIONS.get_or_try_init(py, || {
+    OPTIONS.try_once(py, || {
         let options = py
             .import("sserpent._core.conversion")?
             .getattr("MODEL_DUMP_JSON_OPTIONS")?;

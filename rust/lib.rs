@@ -16,6 +16,7 @@ mod declared;
 mod event;
 mod json;
 mod meter;
+mod once;
 mod parse;
 mod pump;
 mod rules;

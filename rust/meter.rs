@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use memchr::memchr_iter;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use pyo3::{PyTraverseError, PyVisit, intern};
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::buffer::Buffer;
+use crate::once::intern;
 
 #[doc = doc!("Meter")]
 #[pyclass(frozen, module = "sserpent._core.compiled")]

@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use pyo3::create_exception;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyList, PyMemoryView, PyString, PyTuple};
-use pyo3::{create_exception, intern};
 
 use crate::cpython::ascii_string;
 use crate::event::{reduced, text};
+use crate::once::{OnceImported, intern};
 use sserpent_wire::parse::{Parser, TooLarge};
 
 create_exception!(
@@ -131,7 +132,7 @@ impl MessageEvent {
     fn json<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         static EVENT_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         EVENT_JSON
-            .import(slf.py(), "sserpent._core.decoding", "event_json")?
+            .imported(slf.py(), "sserpent._core.decoding", "event_json")?
             .call1((slf,))
     }
 
@@ -143,7 +144,7 @@ impl MessageEvent {
     ) -> PyResult<Bound<'py, PyAny>> {
         static DECODE_EVENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         DECODE_EVENT
-            .import(slf.py(), "sserpent._core.decoding", "decode_event")?
+            .imported(slf.py(), "sserpent._core.decoding", "decode_event")?
             .call1((slf, item))
     }
 

@@ -6,12 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::exceptions::{PyException, PyRuntimeError, PyStopAsyncIteration, PyStopIteration};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use pyo3::{PyTraverseError, PyVisit, intern};
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::base_sender::BaseSender;
 use crate::buffer::Buffer;
 use crate::cpython::{Sent, is_async_iterator, send_none, steps_of, steps_of_next};
 use crate::json::wrong_type;
+use crate::once::intern;
 use crate::stepping::throw;
 
 #[doc = doc!("Pump")]

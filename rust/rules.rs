@@ -6,9 +6,10 @@ use std::ops::Range;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
-use pyo3::{PyTraverseError, PyVisit, intern};
+use pyo3::{PyTraverseError, PyVisit};
 
 use crate::json::{Member, Noted, TwoMembers, wrong_type};
+use crate::once::intern;
 use sserpent_wire::{blocks, json, object};
 
 #[doc = doc!("ItemRules")]

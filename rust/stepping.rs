@@ -1,11 +1,11 @@
 //! Stepping coroutines by hand.
 
 use pyo3::exceptions::PyStopIteration;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::cpython::{Sent, in_context, send_none};
+use crate::once::intern;
 
 #[doc = doc!("step")]
 #[pyfunction]

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyString, PyTuple, PyType};
 
 use crate::cpython::{dict_of, version_of};
+use crate::once::{OnceImported, intern};
 use sserpent_wire::json;
 
 /// How FastAPI's encoder treats an instance; see `treatment.py`.
@@ -111,7 +111,7 @@ fn ask(class: &Bound<'_, PyType>) -> PyResult<Treatment> {
     static TREATMENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = class.py();
     let answer = TREATMENT
-        .import(py, "sserpent._core.treatment", "treatment")?
+        .imported(py, "sserpent._core.treatment", "treatment")?
         .call1((class,))?
         .cast_into::<PyTuple>()?;
     let name = answer.get_item(0)?.cast_into::<PyString>()?;

@@ -15,11 +15,12 @@ use pyo3::types::{
     PyFloat, PyInt, PyList, PyString, PyTime, PyTimeAccess, PyTuple, PyType, PyTzInfo,
     PyTzInfoAccess,
 };
-use pyo3::{ffi, intern, types::PyAnyMethods};
+use pyo3::{ffi, types::PyAnyMethods};
 
 use super::class::{Field, Model, Treatment, treatment_of};
 use super::members::Noted;
 use crate::cpython::{Keywords, next_entry};
+use crate::once::{Once, intern};
 use sserpent_wire::json;
 
 /// How deep the walk goes before it leaves a part to FastAPI's encoder, which knows how to fail
@@ -558,7 +559,7 @@ impl FastAPI {
         } else {
             (&FASTAPI, "jsonable_encoder", "MODEL_DUMP_OPTIONS")
         };
-        fastapi.get_or_try_init(py, || {
+        fastapi.try_once(py, || {
             let treatment = py.import("sserpent._core.treatment")?;
             let function = |name: &str| treatment.getattr(name).map(Bound::unbind);
             let dict = |name: &str| -> PyResult<Bound<'_, PyDict>> {

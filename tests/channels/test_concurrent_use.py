@@ -237,6 +237,14 @@ async def test_an_exception_in_one_flush_leaves_nobody_waiting() -> None:
         assert len(caught) == 1
 
 
+def output_of(script: str) -> str:
+    """Runs a script to its end. That a process with threads forks is not complained of."""
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
 FORK = """
 import os, sys, threading
 from sserpent.channels import Channels
@@ -266,13 +274,65 @@ print(before, after, child)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_process_that_is_forked_has_histories_of_its_own() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=60
-    )
-    assert ran.returncode == 0, ran.stderr
-    before, after, child = ran.stdout.split()
+    before, after, child = output_of(FORK).split()
     assert before.split("-")[0] == after.split("-")[0]
     assert child.split("-")[0] != after.split("-")[0]
+
+
+FORK_IN_FIRST_USE = """
+import os, signal, sys, threading
+import sserpent
+from types import ModuleType
+from sserpent._core import treatment
+from sserpent.channels import Channels
+
+held, done = threading.Event(), threading.Event()
+
+class Slow(ModuleType):
+    def __getattr__(self, name):
+        if threading.current_thread() is not threading.main_thread():
+            held.set()
+            done.wait()
+        return getattr(treatment, name)
+
+sys.modules[treatment.__name__] = Slow(treatment.__name__)
+news = Channels().channel("news")
+thread = threading.Thread(target=lambda: news.publish_soon("first").result())
+thread.start()
+held.wait(None if sserpent.BACKEND == "rust" else 0)
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)
+    news.publish_soon("in the child").result()
+    os._exit(0)
+status = os.waitpid(pid, 0)[1]
+done.set()
+thread.join()
+raise SystemExit(status)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_is_forked_while_the_first_event_is_encoded_encodes_its_own() -> None:
+    """What the core makes once belongs to no thread meanwhile: in the child that thread is gone."""
+    output_of(FORK_IN_FIRST_USE)
+
+
+FIRST_PUBLISH = """
+import sys
+from sserpent import ServerSentEvent
+from sserpent.channels import Channels
+news = Channels().channel("news")
+before = set(sys.modules)
+for item in ("text", {"key": [1]}, ServerSentEvent(data=1, event="number")):
+    news.publish_soon(item).result()
+print(*set(sys.modules) - before)
+"""
+
+
+def test_publishing_imports_nothing() -> None:
+    """A process that another thread forks meanwhile would wait for the import for ever."""
+    assert output_of(FIRST_PUBLISH).split() == []
 
 
 WITHOUT_TRIO = """
@@ -285,10 +345,7 @@ print(news.publish_soon(1).result())
 
 
 def test_publishing_where_no_event_loop_runs_does_not_need_trio() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TRIO], capture_output=True, text=True, timeout=60
-    )
-    assert ran.returncode == 0, ran.stderr
+    output_of(WITHOUT_TRIO)
 
 
 @pytest.mark.parametrize("count", [1, 5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,6 +17,11 @@ from ..._runtime.log import logger
 from .broker import Item
 from .control_events import GAP, RESET, RUN_END
 from .ring import Undecodable
+
+# The compiled core imports them on first use, which may be in any thread here: in a process that is
+# forked meanwhile, that import would never end.
+for _name in ("subclasses", "treatment"):
+    import_module(f"..._core.{_name}", __package__)
 
 _RESERVED = (GAP, RESET, RUN_END)
 #: How many bytes an event may have. Readers, ours among them, take no more unless they are told to.
