@@ -322,7 +322,7 @@ async def test_p12_the_asynchronous_client_of_openai_reads_runs(server: Server, 
 
 
 def test_p18_use_chat_is_read_anew_after_a_reload(server: Server) -> None:
-    call(server, "/begin/vercel/slow", "POST", key="chat")
+    call(server, "/begin/vercel/followed", "POST", key="chat")
     url = f"{server.url}/api/chat/chat/stream"
     with httpx.stream("GET", url, timeout=60) as response:
         assert list(texts_of_parts(response)) == [*TEXTS, "c"]
@@ -345,7 +345,7 @@ def test_p12_a_responses_client_comes_back_by_its_number(server: Server) -> None
 
 
 def test_p16_a_chat_is_read_anew_by_its_key(server: Server) -> None:
-    run_id = call(server, "/begin/chat/slow", "POST", key="chat").json()
+    run_id = call(server, "/begin/chat/followed", "POST", key="chat").json()
     again = call(server, "/follow/chat", key="chat")
     assert again.text.count("data: {") == 4
     assert again.text.endswith("data: [DONE]\n\n")

@@ -430,8 +430,10 @@ async def test_x3_a_generator_that_swallows_its_cancellation_gets_no_further_tha
     make_channels: MakeChannels,
 ) -> None:
     swallowed: list[str] = []
+    entered = anyio.Event()
 
     async def stubborn() -> AsyncIterator[str]:
+        entered.set()
         try:
             await anyio.sleep_forever()
         except anyio.get_cancelled_exc_class():
@@ -442,7 +444,7 @@ async def test_x3_a_generator_that_swallows_its_cancellation_gets_no_further_tha
     async with make_channels() as channels:
         runs = channels.runs("answers")
         started = await runs.start(stubborn())
-        await anyio.sleep(0.01)
+        await entered.wait()
         await runs.stop(started.id)
         client = await followed(runs, started.id)
         assert end_of(client) == ("stopped", "request")
@@ -1529,9 +1531,13 @@ async def test_a_run_that_waits_is_not_made_to_wait_again(
 
 
 @pytest.mark.parametrize("setting", [["memory", "asyncio"]])
-async def test_the_only_follower_is_sent_a_token_in_the_turn_in_which_it_is_yielded() -> None:
+async def test_the_only_follower_is_sent_a_token_in_the_turn_in_which_it_is_yielded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As by `EventSourceResponse`. More followers are told in turns of their own, as those of a
     channel are."""
+    # A busy machine may take the time of a turn between the two tokens.
+    monkeypatch.setattr("sserpent.channels.runs.turns.monotonic", lambda: 0.0)
     loop = asyncio.get_running_loop()
     runs = Channels().runs("answers", int)
     counted: list[list[int]] = []

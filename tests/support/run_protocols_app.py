@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -29,6 +30,8 @@ Lease.RENEWAL, Lease.DURATION = 0.2, float(os.environ.get("LEASE", "2"))
 channels = Channels(os.environ.get("REDIS_URL"), publish_timeout=2)
 app = FastAPI(lifespan=channels.lifespan)
 entered: list[str] = []
+# Set once somebody follows a run by its key: a run of the kind "followed" goes on then.
+is_followed = asyncio.Event()
 
 
 def runs_of(name: str, response_class: type[ProtocolResponse]) -> Runs[Any]:
@@ -127,9 +130,11 @@ async def answer(protocol: str, kind: str) -> AsyncIterator[Any]:
         raise HTTPException(429, "Slow down")
     if kind == "slow":
         await anyio.sleep(1)
+    if kind == "followed":
+        await is_followed.wait()
     while kind == "endless":
         await anyio.sleep(60)
-    if kind == "slow":
+    if kind in ("slow", "followed"):
         for item in items_of(protocol, "c"):
             yield item
     for item in LAST.get(protocol, []):
@@ -138,6 +143,12 @@ async def answer(protocol: str, kind: str) -> AsyncIterator[Any]:
 
 async def begin(protocol: str, kind: str, key: str | None = None, **options: Any) -> Any:
     return await RUNS[protocol].start(answer(protocol, kind), key=key, **options)
+
+
+async def follow_by_key(protocol: str, key: str) -> Any:
+    following = await RUNS[protocol].follow(key=key)
+    is_followed.set()
+    return following
 
 
 # What the SDKs call
@@ -188,7 +199,7 @@ async def chat_of_vercel(body: dict[str, Any]) -> Any:
 
 @app.get("/api/chat/{chat}/stream", response_class=VercelUI)
 async def resume(chat: str) -> Any:
-    return await RUNS["vercel"].follow(key=chat)
+    return await follow_by_key("vercel", chat)
 
 
 @app.post("/agent", response_class=AGUI)
@@ -217,6 +228,9 @@ async def status(protocol: str, run_id: str) -> Any:
 
 @app.get("/follow/{protocol}")
 async def follow(protocol: str, request: Request) -> Any:
+    key = request.query_params.get("key")
+    if key is not None and len(request.query_params) == 1:
+        return await follow_by_key(protocol, key)
     return await RUNS[protocol].follow(**request.query_params)
 
 
