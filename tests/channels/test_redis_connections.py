@@ -279,7 +279,7 @@ def test_c12_who_asks_while_redis_is_away_leaves_nothing_behind(server: RedisSer
         errors = await asyncio.gather(*asked, return_exceptions=True)
         assert {type(error) for error in errors} == {BrokerUnavailable}
         del errors
-        await until(lambda: histories_of(broker) == [ROOM], timeout=10)
+        await until(lambda: histories_of(broker) == [ROOM], timeout=60)
 
     run(server, check, QUICK._replace(timeout=0.5))
 
