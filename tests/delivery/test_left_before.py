@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
@@ -293,3 +295,37 @@ def test_d8_another_request_behind_a_stream_does_not_hold_the_exit(
         until(lambda: b"data: " in client.recv(65_536))
         server.process.terminate()
         until(lambda: server.process.poll() is not None, timeout=15)
+
+
+FIRST_TO_LEAVE = """
+import asyncio, sys
+from collections.abc import AsyncIterator
+from fastapi import FastAPI
+from sserpent import EventSourceResponse
+
+app = FastAPI()
+
+@app.get("/", response_class=EventSourceResponse)
+async def stream() -> AsyncIterator[int]:
+    yield 1
+    await asyncio.sleep(100)
+
+async def receive():
+    return {"type": "http.disconnect"}
+
+async def send(message):
+    pass
+
+scope = {"type": "http", "asgi": {"version": "3.0"}, "method": "GET", "path": "/"}
+scope |= {"raw_path": b"/", "root_path": "", "query_string": b"", "headers": []}
+before = set(sys.modules)
+asyncio.run(app(scope, receive, send))
+print(*set(sys.modules) - before)
+"""
+
+
+def test_d7_the_first_client_that_leaves_has_nothing_imported() -> None:
+    """In the event loop, in which nothing else would run meanwhile."""
+    command = [sys.executable, "-c", FIRST_TO_LEAVE]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout.split()) == (0, []), ran.stderr

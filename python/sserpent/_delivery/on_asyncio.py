@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -40,6 +42,11 @@ from .wire import Body, can_ping, keepalive
 if TYPE_CHECKING:
     from .options import Streamable
     from .source import Metered
+
+# anyio imports it when a `CancelScope` is made for the first time, here when a client leaves, and
+# nothing else runs in the event loop for the tenth of a second which that takes.
+with suppress(ImportError):
+    import_module("anyio._backends._asyncio")
 
 # Event loops call timers up to this many seconds before they are due.
 _EARLY = 0.001
