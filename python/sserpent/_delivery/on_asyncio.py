@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import suppress
-from importlib import import_module
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -43,10 +42,8 @@ if TYPE_CHECKING:
     from .options import Streamable
     from .source import Metered
 
-# anyio imports it when a `CancelScope` is made for the first time, here when a client leaves, and
-# nothing else runs in the event loop for the tenth of a second which that takes.
-with suppress(ImportError):
-    import_module("anyio._backends._asyncio")
+# What anyio imports for its first `CancelScope`, which takes a tenth of a second.
+_ANYIO = "anyio._backends._asyncio"
 
 # Event loops call timers up to this many seconds before they are due.
 _EARLY = 0.001
@@ -253,8 +250,9 @@ class Delivery:
 
     async def _wait_for_news(self) -> None:
         self._news, self._interrupted = self._loop.create_future(), False
-        # anyio's scopes cancel again and again what they do not see shielded.
-        with anyio.CancelScope(shield=True):
+        # anyio's scopes cancel again and again what they do not see shielded. While that is not
+        # imported there are none, and it is not to be imported in the event loop.
+        with anyio.CancelScope(shield=True) if _ANYIO in sys.modules else nullcontext():
             try:
                 await self._news
             finally:
