@@ -253,7 +253,8 @@ impl Kept {
         }
     }
 
-    /// Notes that an event was left out after the last one with data. `stream` has what is pending.
+    /// Notes that an event was left out after the last one with data. `stream` holds the pending
+    /// bytes.
     fn leave_out(&mut self, stream: &[u8]) {
         self.keep(stream);
         self.has_left_out = true;

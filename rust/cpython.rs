@@ -5,13 +5,14 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use crate::once::{Once, OnceImported};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::sync::critical_section::with_critical_section;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyString, PyTuple, PyType};
 use pyo3::{PyClass, PyClassInitializer, ffi};
+
+use crate::once::{Once, OnceImported};
 use sserpent_wire::frame::{Frame, Sink};
 
 /// Keyword arguments made ready once for many calls.

@@ -251,7 +251,7 @@ def counted() -> Iterator[Counted]:
             for name in calls:
                 events = 2 if "100" in case else 50
                 if name in ("sserpent", "plain"):
-                    events *= 10  # one more look of malloc for free memory is 4 % of 50 of theirs
+                    events *= 10  # of 50, one more search of malloc for memory would be 4 %
                 if name != "sse-starlette":
                     yield Counted(f"{group}: {case}", name, events, calls[name], process="calls")
 

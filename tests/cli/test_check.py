@@ -600,15 +600,14 @@ def test_gzip_of_nginx_is_found(tmp_path: Path, capsys: Any) -> None:
 def test_a_timeout_of_nginx_is_no_fault_of_the_generator_alone(tmp_path: Path, capsys: Any) -> None:
     unbuffered = GOOD.removesuffix(b"\r\n") + b"X-Accel-Buffering: no\r\n\r\n"
     for sent in (event(1), b""):
-        with behind_nginx(tmp_path, [unbuffered, sent, ...], "proxy_read_timeout 1s;") as url:
+        with behind_nginx(tmp_path, [unbuffered, sent, ...], "proxy_read_timeout 2s;") as url:
             assert main(["check", url, "--seconds", "8"]) == 0
         assert_cut(capsys.readouterr().out)
 
 
 def assert_cut(said: str) -> None:
-    cut = r"note  the connection was cut after \d+\.\d s, and (\d+\.\d) s of silence: "
-    silence = re.search(cut, said)
-    assert silence, said
-    # nginx waits for a second, which begins before the last bytes are read here.
-    assert 0.5 <= float(silence[1]) < 8
+    # nginx waits for 2 s, but they begin before the last bytes are read here.
+    assert re.search(
+        r"note  the connection was cut after \d\.\d s, and [12]\.\d s of silence: ", said
+    )
     assert "shorter than ping_interval" in said

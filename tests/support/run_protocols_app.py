@@ -30,7 +30,7 @@ Lease.RENEWAL, Lease.DURATION = 0.2, float(os.environ.get("LEASE", "2"))
 channels = Channels(os.environ.get("REDIS_URL"), publish_timeout=2)
 app = FastAPI(lifespan=channels.lifespan)
 entered: list[str] = []
-# Set once somebody follows a run by its key: a run of the kind "followed" goes on then.
+# Set once somebody follows a run: a run of the kind "followed" goes on then.
 is_followed = asyncio.Event()
 
 
@@ -145,8 +145,8 @@ async def begin(protocol: str, kind: str, key: str | None = None, **options: Any
     return await RUNS[protocol].start(answer(protocol, kind), key=key, **options)
 
 
-async def follow_by_key(protocol: str, key: str) -> Any:
-    following = await RUNS[protocol].follow(key=key)
+async def follow_noted(protocol: str, **options: Any) -> Any:
+    following = await RUNS[protocol].follow(**options)
     is_followed.set()
     return following
 
@@ -199,7 +199,7 @@ async def chat_of_vercel(body: dict[str, Any]) -> Any:
 
 @app.get("/api/chat/{chat}/stream", response_class=VercelUI)
 async def resume(chat: str) -> Any:
-    return await follow_by_key("vercel", chat)
+    return await follow_noted("vercel", key=chat)
 
 
 @app.post("/agent", response_class=AGUI)
@@ -228,10 +228,7 @@ async def status(protocol: str, run_id: str) -> Any:
 
 @app.get("/follow/{protocol}")
 async def follow(protocol: str, request: Request) -> Any:
-    key = request.query_params.get("key")
-    if key is not None and len(request.query_params) == 1:
-        return await follow_by_key(protocol, key)
-    return await RUNS[protocol].follow(**request.query_params)
+    return await follow_noted(protocol, **request.query_params)
 
 
 @app.delete("/stop/{protocol}")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .options import Streamable
     from .source import Metered
 
-# What anyio imports for its first `CancelScope`, which takes a tenth of a second.
+# anyio imports this module when its first `CancelScope` is made. That takes a tenth of a second.
 _ANYIO = "anyio._backends._asyncio"
 
 # Event loops call timers up to this many seconds before they are due.
@@ -250,8 +250,9 @@ class Delivery:
 
     async def _wait_for_news(self) -> None:
         self._news, self._interrupted = self._loop.create_future(), False
-        # anyio's scopes cancel again and again what they do not see shielded. While that is not
-        # imported there are none, and it is not to be imported in the event loop.
+        # A scope of anyio's cancels a task again and again unless the task is shielded. Before
+        # `_ANYIO` is imported there is no such scope, and to import it here would stop the event
+        # loop.
         with anyio.CancelScope(shield=True) if _ANYIO in sys.modules else nullcontext():
             try:
                 await self._news
