@@ -19,6 +19,7 @@ from event_loops import asyncio_only
 from sserpent import EventSourceResponse
 from sserpent._core import Buffer
 from sserpent._delivery.life import Ending
+from sserpent._delivery.on_asyncio import Delivery
 from sserpent._fastapi.response import _delivery_class
 from sserpent._shutdown import streams as shutdown
 from timelines import PING, timeline
@@ -315,6 +316,34 @@ async def test_d8_a_cancelled_request_drops_the_connection_that_a_send_waits_for
         await connection.run(EventSourceResponse(endless()))
     assert anyio.current_time() == 5
     assert connection.dropped == ["send"]
+
+
+@asyncio_only
+async def test_d8_a_scope_of_anyio_cancels_the_request_once_while_its_generator_cleans_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would cancel again in each turn of the event loop: a hundred here."""
+    cancelled: list[BaseException] = []
+    on_cancellation = Delivery._on_cancellation
+
+    def noted(self: Delivery, error: asyncio.CancelledError) -> None:
+        cancelled.append(error)
+        on_cancellation(self, error)
+
+    monkeypatch.setattr(Delivery, "_on_cancellation", noted)
+
+    async def content() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await anyio.sleep(10_000)
+        finally:
+            with anyio.CancelScope(shield=True):
+                for _ in range(100):
+                    await asyncio.sleep(0)
+
+    with anyio.move_on_after(5):
+        await Connection().run(EventSourceResponse(content()))
+    assert len(cancelled) == 1
 
 
 @asyncio_only
